@@ -1,0 +1,182 @@
+"""One run on many processes: who am I, and the few collective operations that keep N ranks equal to one process."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all of a run; torchrun sets the environment it is read from."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Only the first process writes."""
+        return self.rank == 0
+
+    @classmethod
+    def from_environment(cls) -> "Processes":
+        """Read torchrun's variables; without them the run is one process."""
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+        return cls(*(int(os.environ.get(name, default)) for name, default in zip(names, "010", strict=True)))
+
+
+def start(processes: Processes, device: torch.device) -> None:
+    """Join the process group where there is more than one process: nccl on GPUs, gloo elsewhere."""
+    if processes.world_size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def stop() -> None:
+    """Leave the process group, if one was joined."""
+    if is_distributed():
+        dist.destroy_process_group()
+
+
+def is_distributed() -> bool:
+    """Tell whether this run has more than one process."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def barrier() -> None:
+    """Wait for every process."""
+    if is_distributed():
+        dist.barrier()
+
+
+def mean_count(count: Tensor) -> Tensor:
+    """Return the mean of a count over ranks: the divisor with which averaging ranks gives the mean of one process.
+
+    Args:
+        count: Scalar, e.g. the number of valid pixels of this rank.
+    """
+    if not is_distributed():
+        return count
+    total = count.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """Return the mean of a detached tensor over ranks."""
+    return mean_count(values)
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Tell whether the flag is set on any rank."""
+    if not is_distributed():
+        return flag
+    value = torch.tensor(int(flag), device=device)
+    dist.all_reduce(value)
+    return bool(value.item())
+
+
+class _Gather(torch.autograd.Function):
+    """All ranks' rows forward; the sum of all ranks' gradients of my rows backward."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        ctx.count = rows.shape[0]
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        first = dist.get_rank() * ctx.count
+        return total[first : first + ctx.count]
+
+
+def gather(rows: Tensor) -> Tensor:
+    """Return the rows of all ranks, in rank order, with gradient; the input itself on one process.
+
+    Args:
+        rows: [B, D], as many on every rank.
+
+    Returns:
+        [world_size * B, D].
+    """
+    return _Gather.apply(rows) if is_distributed() else rows  # type: ignore[no-any-return, no-untyped-call]
+
+
+def first_row() -> int:
+    """Return this rank; times the local batch it is the index of this rank's first gathered row."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over ranks, with gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+class SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalization with the moments of all ranks, on any device.
+
+    torch.nn.SyncBatchNorm runs on GPUs only; this one makes ranks on CPU equal to one process. Values are those of
+    torch.nn.BatchNorm2d over the joint batch.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected at least 2 dimensions, got {input.dim()}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize [B, C, ...] by channel."""
+        if not (self.training and is_distributed()):
+            return super().forward(input)  # type: ignore[no-any-return]
+        axes = [axis for axis in range(input.dim()) if axis != 1]
+        shape = [1, -1] + [1] * (input.dim() - 2)
+        values = input.float()
+        count = values.numel() / values.shape[1] * dist.get_world_size()
+        mean = _Sum.apply(values.sum(axes)) / count  # type: ignore[no-untyped-call]  # [C]
+        centered = values - mean.view(shape)
+        variance = _Sum.apply(centered.square().sum(axes)) / count  # type: ignore[no-untyped-call]  # [C]
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+            self._track(mean.detach(), variance.detach() * count / (count - 1))
+        normalized = centered * torch.rsqrt(variance + self.eps).view(shape)
+        if self.affine:
+            normalized = normalized * self.weight.view(shape) + self.bias.view(shape)
+        return normalized.to(input.dtype)
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance, share)
+
+
+def synchronize_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
+    """Return the module with every BatchNorm taking its moments over all ranks; keys and values stay as they are."""
+    if not is_distributed():
+        return module
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-any-return]
+    for name, child in module.named_children():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            child.__class__ = SynchronizedBatchNorm  # same attributes and state: only forward differs
+        else:
+            setattr(module, name, synchronize_batch_norm(child, device))
+    return module
+

@@ -1,0 +1,84 @@
+"""The contract of an encoder, how one is built by name, and the normalization that belongs to its weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ssl_rs.errors import InputError, nearest
+
+Pyramid = Sequence[Tensor]
+"""The feature list of smp's encoders: from the finest level to the deepest, each [B, C_i, H_i, W_i]; sizes are read from the tensors."""
+
+
+class Encoder(Protocol):
+    """Any smp encoder, or an own one that keeps the contract."""
+
+    out_channels: Sequence[int]
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Map images [B, C, H, W] to a pyramid."""
+        ...
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Which encoder is trained.
+
+    Args:
+        name: A name of segmentation-models-pytorch ("resnet50"), or "tu-" and a name of timm ("tu-convnext_tiny").
+    """
+
+    name: str
+
+    def build(self, in_channels: int) -> nn.Module:
+        """Return the encoder with randomly initialized weights; depth 5, nothing is downloaded.
+
+        Raises:
+            InputError: No such encoder.
+        """
+        from segmentation_models_pytorch import encoders
+
+        if not self.name.startswith("tu-") and self.name not in encoders.encoders:
+            raise InputError(
+                f"backbone.name={self.name} is no encoder of segmentation-models-pytorch. "
+                f"{nearest(self.name, encoders.encoders)} Encoders of timm take the prefix 'tu-'."
+            )
+        try:
+            encoder: nn.Module = encoders.get_encoder(self.name, in_channels=in_channels, depth=5, weights=None)
+        except (RuntimeError, ValueError, KeyError) as error:  # what timm and smp raise for a name or a channel count they lack
+            raise InputError(f"backbone.name={self.name} with {in_channels} bands cannot be built: {error}") from error
+        return encoder
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation of each band, in units of the [0, 1] value scale, and who measured them."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+
+
+class Normalization(nn.Module):
+    """Subtract the mean and divide by the standard deviation of each band.
+
+    Args:
+        statistics: One value a band, in units of [0, 1].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, statistics: Statistics) -> None:
+        super().__init__()
+        # A band that never varies carries nothing: dividing by 1 keeps it finite.
+        std = [value if value > 0 else 1.0 for value in statistics.std]
+        self.register_buffer("mean", torch.tensor(statistics.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images [B, C, H, W] in [0, 1] to zero mean and unit variance a band."""
+        return (images - self.mean) / self.std

@@ -1,0 +1,1 @@
+"""Pretext tasks: heads and losses that learn an encoder without labels."""

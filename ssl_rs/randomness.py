@@ -1,0 +1,74 @@
+"""Every random number of a run follows from (seed, step, name): nothing else draws.
+
+Numbers are drawn on the CPU for the whole global batch and each process takes its rows, so any number of processes sees
+what one process would see, and a run that was killed goes on exactly where it stopped.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def derive_seed(*key: str | int) -> int:
+    """Return a 63-bit seed that depends on every part of the key, equal on every machine."""
+    digest = hashlib.sha256("/".join(str(part) for part in key).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed torch's global generators for one step: for dropout and for kornia's own augmentations."""
+    torch.manual_seed(derive_seed(seed, step, "rank", rank))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows [start, stop) of a global batch of `total` samples that this process works on."""
+
+    start: int
+    stop: int
+    total: int
+
+    @classmethod
+    def of_rank(cls, rank: int, world_size: int, batch_size: int) -> "Rows":
+        """Give each rank `batch_size` consecutive rows."""
+        return cls(rank * batch_size, (rank + 1) * batch_size, world_size * batch_size)
+
+    @property
+    def count(self) -> int:
+        """Number of samples of this process."""
+        return self.stop - self.start
+
+
+class Draws:
+    """Random parameters of one view at one step, a row a sample.
+
+    Args:
+        seed: Seed of the run.
+        step: Step of the run, from 0.
+        name: What is drawn, e.g. the name of the view; other names give independent numbers.
+        rows: The rows of the global batch that are returned.
+        device: Where the returned tensors lie; they are always drawn on the CPU.
+    """
+
+    def __init__(self, seed: int, step: int, name: str, rows: Rows, device: torch.device | str = "cpu") -> None:
+        self.generator = torch.Generator().manual_seed(derive_seed(seed, step, name))
+        self.rows = rows
+        self.device = torch.device(device)
+
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        """Return float32 [rows, *shape] in [low, high)."""
+        values = torch.rand(self.rows.total, *shape, generator=self.generator)
+        return self._mine(low + (high - low) * values)
+
+    def integers(self, low: int, high: int, *shape: int) -> Tensor:
+        """Return int64 [rows, *shape] in [low, high)."""
+        return self._mine(torch.randint(low, high, (self.rows.total, *shape), generator=self.generator))
+
+    def chance(self, probability: float, *shape: int) -> Tensor:
+        """Return bool [rows, *shape], true with the given probability."""
+        return self._mine(torch.rand(self.rows.total, *shape, generator=self.generator) < probability)
+
+    def _mine(self, values: Tensor) -> Tensor:
+        return values[self.rows.start : self.rows.stop].to(self.device, non_blocking=True)

@@ -1,0 +1,1 @@
+"""From finished runs to a table, curves and one page."""

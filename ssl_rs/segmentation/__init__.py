@@ -1,0 +1,1 @@
+"""Segmentation: the network, its augmentation, whole-scene prediction and its scores."""

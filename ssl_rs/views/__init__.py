@@ -1,0 +1,1 @@
+"""Views of a crop: made on the device, without gradient, each with its geometry."""

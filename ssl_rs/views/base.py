@@ -1,0 +1,114 @@
+"""What a view is, what makes one, and the order in which a step's views are made."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ssl_rs.errors import InputError, nearest
+from ssl_rs.randomness import Draws, Rows
+
+CROP = "crop"
+"""The name by which a maker asks for the stored crop itself."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One version of each crop of a batch.
+
+    Args:
+        image: [B, C, H, W] in [0, 1] of the data's value scale.
+        geometry: [B, 2, 3], from the view's normalized coordinates (x, y in [-1, 1], align_corners=False) to those of
+            the stored crop: `affine_grid(geometry)` samples the crop where the view's pixels come from.
+    """
+
+    image: Tensor
+    geometry: Tensor
+
+
+@dataclass(frozen=True)
+class TransformedView(View):
+    """A view that is one of K flips and rotations away from its source.
+
+    Args:
+        transform: int64 [B], the class of the transform against its source view.
+    """
+
+    transform: Tensor
+
+
+@dataclass(frozen=True)
+class CorruptedView(View):
+    """A view of which parts were destroyed.
+
+    Args:
+        clean: [B, C, H, W], what it was before.
+        weight: [B, C, H, W], how much each value counts for the repair, >= 0.
+    """
+
+    clean: Tensor
+    weight: Tensor
+
+
+class ViewMaker(Protocol):
+    """Makes one view from another, on its device, without gradient and without a loop over samples."""
+
+    source: str
+
+    def __call__(self, source: View, draws: Draws) -> View:
+        """Return the view; every random number comes from `draws`."""
+        ...
+
+
+def crop_view(image: Tensor) -> View:
+    """Return the stored crop [B, C, H, W] in [0, 1] as the view that all others start from."""
+    identity = torch.eye(2, 3, device=image.device).expand(image.shape[0], 2, 3)
+    return View(image, identity)
+
+
+def views_to_make(makers: Mapping[str, ViewMaker], wanted: Iterable[str]) -> tuple[str, ...]:
+    """Return the wanted views and the views they start from, sources first.
+
+    Raises:
+        InputError: A view or its source that nobody makes, or views that start from each other.
+    """
+    order: list[str] = []
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name == CROP or name in order:
+            return
+        if name in path:
+            raise InputError(f"Views start from each other: {' <- '.join((*path, name))}. Change views.{name}.source.")
+        if name not in makers:
+            asked = f"views.{path[-1]}.source={name}" if path else f"View '{name}'"
+            raise InputError(f"{asked}: nobody makes that view. The views made are {sorted(makers)}. {nearest(name, makers)}")
+        visit(makers[name].source, (*path, name))
+        order.append(name)
+
+    for name in wanted:
+        visit(name, ())
+    return tuple(order)
+
+
+@torch.no_grad()
+def make_views(
+    crop: View, makers: Mapping[str, ViewMaker], names: Iterable[str], *, seed: int, step: int, rows: Rows
+) -> dict[str, View]:
+    """Make the named views of one batch; names come sources first, as `views_to_make` returns them.
+
+    Args:
+        crop: The stored crops of this process's rows.
+        makers: The maker of each view.
+        names: The views to make.
+        seed: Seed of the run.
+        step: Step of the run.
+        rows: This process's rows of the global batch.
+    """
+    views = {CROP: crop}
+    for name in names:
+        maker = makers[name]
+        views[name] = maker(views[maker.source], Draws(seed, step, name, rows, crop.image.device))
+    del views[CROP]
+    return views
