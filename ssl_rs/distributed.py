@@ -65,6 +65,20 @@ def mean_count(count: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
+def sum_over_ranks(values: Tensor, device: torch.device) -> Tensor:
+    """Return the sum of integers over ranks, on the CPU.
+
+    Args:
+        values: On the CPU.
+        device: Where this process computes: the process group sums there.
+    """
+    if not is_distributed():
+        return values
+    total = values.to(device)
+    dist.all_reduce(total)
+    return total.cpu()
+
+
 def mean_over_ranks(values: Tensor) -> Tensor:
     """Return the mean of a detached tensor over ranks."""
     return mean_count(values)
@@ -179,4 +193,3 @@ def synchronize_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
         else:
             setattr(module, name, synchronize_batch_norm(child, device))
     return module
-

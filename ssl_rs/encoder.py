@@ -48,7 +48,11 @@ class Backbone:
             )
         try:
             encoder: nn.Module = encoders.get_encoder(self.name, in_channels=in_channels, depth=5, weights=None)
-        except (RuntimeError, ValueError, KeyError) as error:  # what timm and smp raise for a name or a channel count they lack
+        except (
+            RuntimeError,
+            ValueError,
+            KeyError,
+        ) as error:  # what timm and smp raise for a name or a channel count they lack
             raise InputError(f"backbone.name={self.name} with {in_channels} bands cannot be built: {error}") from error
         return encoder
 

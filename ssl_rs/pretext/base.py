@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import TypeVar
 
 from torch import nn
 
 from ssl_rs.encoder import Pyramid
+from ssl_rs.errors import InputError
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import View
 
@@ -26,3 +28,21 @@ class PretextTask(nn.Module, ABC):
             views: The views of the step, by name.
             features: The pyramid of each view that the task names.
         """
+
+
+V = TypeVar("V", bound=View)
+
+
+def view_of_kind(views: Mapping[str, View], name: str, kind: type[V]) -> V:
+    """Return the named view, of which a task reads more than image and geometry.
+
+    Raises:
+        InputError: Its maker gives another kind.
+    """
+    view = views[name]
+    if not isinstance(view, kind):
+        raise InputError(
+            f"views.{name} makes a {type(view).__name__}, but a task of pretext=[...] reads a {kind.__name__}. "
+            f"Choose an option of views=[...] that makes one, or leave the task out."
+        )
+    return view

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The whole comparison in minutes: pretrain on Blue Marble, fine-tune from random and from pretrained weights, report.
+# Usage: scripts/demo.sh [PYTHON]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${1:-python}
+
+echo "1/3 Pretraining on unlabeled images ..."
+"$python" -m ssl_rs.pretrain experiment=demo_pretrain logger=none
+echo "2/3 Fine-tuning from random and from pretrained weights, with 10 % and 100 % of the labels ..."
+"$python" -m ssl_rs.finetune sweep=demo logger=none
+echo "3/3 Report ..."
+page=$("$python" -m ssl_rs.report)
+echo "The report is at $page"

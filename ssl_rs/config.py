@@ -1,0 +1,210 @@
+"""The checked boundary between Hydra and the code.
+
+Composition, mistakes of config as one message, and the settings of a run with a record of which keys were read.
+"""
+
+import hashlib
+import json
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ssl_rs.build import build
+from ssl_rs.errors import InputError, nearest
+
+WITHOUT_EFFECT = (
+    "run_dir",
+    "output_dir",
+    "store_dir",
+    "logger",
+    "launcher",
+    "trusted_packages",
+    "dataset.root",
+    "initialization.run",
+    "initialization.weights",
+    "trainer.device",
+    "trainer.num_workers",
+    "trainer.checkpoint_every_steps",
+    "trainer.log_every_steps",
+)
+"""Keys that cannot change a result, or do so only through a file whose sha256 is hashed: left out of the config hash."""
+
+
+def conf_dir() -> Path:
+    """Return the folder of the YAML files: inside the installed package, or beside it in a checkout."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
+    """Compose the config of a command, `hydra` node included.
+
+    Raises:
+        InputError: An override, option or key that does not exist, with the nearest that does.
+    """
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return compose(command, list(overrides), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise InputError(_explain(command, error)) from error
+
+
+def _explain(command: str, error: Exception) -> str:
+    """Turn Hydra's message into ours: what was meant, and what there is."""
+    text = str(error)
+    option = re.search(r"Could not find '([^']+)/([^'/]+)'", text) or re.search(
+        r"In '[^']*': Could not find '([^']+)/([^']+)'", text
+    )
+    if option:
+        group, name = option.groups()
+        return f"{group}={name}: there is no such option. {nearest(name, options(group))}"
+    key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
+    if key:
+        return f"{key[1]}: no such key. {nearest(key[1], _all_keys(command))} `--cfg` prints every key."
+    return " ".join(text.split())
+
+
+def search_in(folder: Path | None) -> list[str]:
+    """Return the override that makes Hydra look into a folder of the user's own as well."""
+    if folder is None:
+        return []
+    if not folder.is_dir():
+        raise InputError(f"--config-dir {folder}: there is no such folder.")
+    return [f"hydra.searchpath=[file://{folder.resolve()}]"]
+
+
+def options(group: str) -> list[str]:
+    """Return the names of a config group's options."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def groups() -> list[str]:
+    """Return the names of the config groups."""
+    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
+
+
+def _all_keys(command: str) -> list[str]:
+    """Return the dotted name of every key of a command's default config, and its groups."""
+    names = list(groups())
+
+    def walk(node: Any, prefix: str) -> None:
+        for name, child in node.items():
+            names.append(f"{prefix}{name}")
+            if isinstance(child, dict):
+                walk(child, f"{prefix}{name}.")
+
+    walk(resolve(compose_config(command, [])), "")
+    return names
+
+
+def resolve(config: DictConfig) -> dict[str, Any]:
+    """Return the resolved config as plain dicts, without Hydra's own node.
+
+    Raises:
+        InputError: An interpolation that leads nowhere or a value that is still missing.
+    """
+    plain = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    try:
+        return typing.cast(dict[str, Any], OmegaConf.to_container(plain, resolve=True, throw_on_missing=True))
+    except OmegaConfBaseException as error:
+        raise InputError(" ".join(str(error).split())) from error
+
+
+def to_yaml(values: Mapping[str, Any]) -> str:
+    """Return plain settings as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(values)))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read the stored config of a run as plain data."""
+    return typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path)))
+
+
+def config_hash(values: Mapping[str, Any], inputs: Mapping[str, str | None]) -> str:
+    """Return 12 hex digits over everything that can change a result.
+
+    Args:
+        values: The resolved settings.
+        inputs: The sha256 of what else goes in: manifest, encoder, label subset.
+    """
+    kept = json.loads(json.dumps(values))
+    for key in WITHOUT_EFFECT:
+        *path, last = key.split(".")
+        node = kept
+        for name in path:
+            node = node.get(name) or {}
+        node.pop(last, None)
+    text = json.dumps({"config": kept, "inputs": dict(inputs)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class Settings:
+    """The resolved settings of one run; it remembers which keys were read, so that none is silently without effect."""
+
+    def __init__(self, command: str, values: dict[str, Any]) -> None:
+        self.command = command
+        self.values = values
+        self._read: set[str] = set()
+
+    def value(self, key: str, kind: Any) -> Any:
+        """Return the value of a dotted key, checked against a type such as `int` or `float | None`."""
+        node: Any = self.values
+        for name in key.split("."):
+            node = node[name]
+        if not _fits(node, kind):
+            raise InputError(f"{key} must be {_describe(kind)}, got {node!r}.")
+        self._read.add(key)
+        return float(node) if kind is float else node
+
+    def names(self, key: str) -> list[str]:
+        """Return the names below a key, e.g. of the chosen pretext tasks."""
+        node = self.values[key]
+        if not isinstance(node, dict) or not node:
+            raise InputError(f"{key}=[...] must name at least one of {options(key)}.")
+        return list(node)
+
+    def build(self, key: str) -> Any:
+        """Build the component at a dotted key."""
+        node: Any = self.values
+        for name in key.split("."):
+            node = node[name]
+        self._read.add(key)
+        return build(node, key, self.values.get("trusted_packages", ()))
+
+    def drop(self, key: str, names: Sequence[str]) -> None:
+        """Take entries that nothing needs out of a list group, so that they do not count as settings of the run."""
+        for name in names:
+            del self.values[key][name]
+
+    def check_all_read(self) -> None:
+        """Refuse keys that nothing has read.
+
+        Raises:
+            InputError: A key that has no effect on this command.
+        """
+        unread = [
+            key
+            for key in _leaves(self.values)
+            if not any(key == read or key.startswith(read + ".") for read in self._read)
+        ]
+        if unread:
+            raise InputError(
+                f"{unread[0]}: {self.command} has no such key. {nearest(unread[0], self._read)} `--cfg` prints every key."
+            )
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for name, child in node.items():
+        key = f"{prefix}{name}"
+        found += _leaves(child, f"{key}.") if isinstance(child, dict) and child else [key]
+    return found

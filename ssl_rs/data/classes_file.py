@@ -1,0 +1,110 @@
+"""classes.yaml: what the masks of a folder mean."""
+
+import colorsys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from ssl_rs.data.dataset import IGNORE, SegmentationClass
+from ssl_rs.data.mask_format import MaskFormat
+from ssl_rs.errors import InputError, nearest
+
+LARGEST_NUMBER = 65535
+
+
+def read_yaml_mapping(path: Path, known: tuple[str, ...]) -> Mapping[str, Any]:
+    """Read a YAML file that is a mapping with some of the known keys.
+
+    Raises:
+        InputError: It cannot be read, or has another form or key.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    return _mapping(content, str(path), known)
+
+
+def read_classes(path: Path) -> MaskFormat:
+    """Read classes.yaml.
+
+    It has the keys `classes`, a list in the order of the class indices, and, optionally, `ignore`, a list::
+
+        classes:                          # masks of colors: RGB, or with a palette
+          - {name: building, color: [0, 0, 255]}
+          - {name: road, color: [255, 255, 255]}
+        ignore: [[0, 0, 0]]
+
+        classes:                          # masks of numbers: every class has an index, the pixel value that means it
+          - {name: building, index: 1}
+          - {name: road, index: 2, color: [255, 255, 255]}     # here a color is only for pictures
+        ignore: [0, 255]
+
+    Either every class has an index or none has. Indices are 0 to 65535. Every pixel of every mask must be listed.
+
+    Raises:
+        InputError: Names the file and the entry that is wrong.
+    """
+    content = read_yaml_mapping(path, ("classes", "ignore"))
+    entries = content.get("classes")
+    if not isinstance(entries, list) or not 1 <= len(entries) < IGNORE:
+        raise InputError(f"{path}: classes: expected a list of 1 to {IGNORE - 1} classes, got {entries!r:.80}.")
+    entries = [_mapping(entry, f"{path}: classes[{i}]", ("name", "color", "index")) for i, entry in enumerate(entries)]
+    by_color = not any("index" in entry for entry in entries)
+    classes = tuple(_read_class(entry, i, f"{path}: classes[{i}]", by_color) for i, entry in enumerate(entries))
+    _check_unique([entry.name for entry in classes], f"{path}: classes: the name")
+    ignore = content.get("ignore") or []
+    if not isinstance(ignore, list):
+        raise InputError(f"{path}: ignore: expected a list, got {ignore!r:.80}.")
+    where = f"{path}: ignore[{{}}]"
+    if by_color:
+        colors = tuple(_color(value, where.format(i)) for i, value in enumerate(ignore))
+        _check_unique([*(entry.color for entry in classes), *colors], f"{path}: the color")
+        return MaskFormat.of_colors(classes, colors)
+    numbers = [_number(entry.get("index"), f"{path}: classes[{i}].index") for i, entry in enumerate(entries)]
+    ignored = [_number(value, where.format(i)) for i, value in enumerate(ignore)]
+    _check_unique([*numbers, *ignored], f"{path}: the index")
+    indices = {number: index for index, number in enumerate(numbers)} | dict.fromkeys(ignored, IGNORE)
+    return MaskFormat(classes, False, indices)
+
+
+def _mapping(value: Any, where: str, known: tuple[str, ...]) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: expected a mapping with the keys {', '.join(known)}, got {value!r:.80}.")
+    for key in value:
+        if key not in known:
+            raise InputError(f"{where}: no such key '{key}'. {nearest(str(key), known)}")
+    return value
+
+
+def _read_class(entry: Mapping[str, Any], index: int, where: str, by_color: bool) -> SegmentationClass:
+    name = entry.get("name")
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{where}.name: expected a text, got {name!r}.")
+    if "color" in entry:
+        return SegmentationClass(name, _color(entry["color"], f"{where}.color"))
+    if by_color:
+        raise InputError(f"{where}: '{name}' has neither a color nor an index. Give every class the one that its masks use.")
+    hue = index * 0.618034 % 1  # the golden section keeps neighbors apart
+    red, green, blue = (round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.65, 0.85))
+    return SegmentationClass(name, (red, green, blue))
+
+
+def _color(value: Any, where: str) -> tuple[int, int, int]:
+    if not isinstance(value, list) or len(value) != 3 or not all(type(c) is int and 0 <= c <= 255 for c in value):
+        raise InputError(f"{where}: expected [red, green, blue] with numbers from 0 to 255, got {value!r:.80}.")
+    return value[0], value[1], value[2]
+
+
+def _number(value: Any, where: str) -> int:
+    if type(value) is not int or not 0 <= value <= LARGEST_NUMBER:
+        raise InputError(f"{where}: expected a whole number from 0 to {LARGEST_NUMBER}, got {value!r:.80}.")
+    return value
+
+
+def _check_unique(values: list[Any], what: str) -> None:
+    twice = [value for value in values if values.count(value) > 1]
+    if twice:
+        raise InputError(f"{what} {twice[0]} comes twice.")

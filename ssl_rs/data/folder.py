@@ -1,0 +1,173 @@
+"""A user's own folder of images, with or without masks."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import cast, get_args
+
+from ssl_rs.data.classes_file import read_classes, read_yaml_mapping
+from ssl_rs.data.dataset import Dataset, SceneArrays, SceneSource, SegmentationClass, Split, band_names
+from ssl_rs.data.mask_format import MaskFormat
+from ssl_rs.data.raster import EXTENSIONS, read_raster
+from ssl_rs.errors import InputError, nearest
+
+LAYOUT = "images/ (jpg, png or tif) and, for segmentation, masks/ (png or tif, same stems) and classes.yaml"
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder(Dataset):
+    """Images of any number of bands in `images/`; for segmentation also `masks/` with the same stems and `classes.yaml`.
+
+    The split of an image is, in this order of preference:
+
+    1. what `splits.yaml` says: the keys train, val, test, each a list of stems, every image in exactly one of them;
+    2. its subfolder, if there are images/train, images/val or images/test (masks lie in subfolders of the same names);
+    3. drawn: stems ordered by their sha256, the first `test_share` test, the next `val_share` val, the rest train.
+       Without masks nothing can be tested, so every image is train.
+
+    For the form of `classes.yaml` see `ssl_rs.data.classes_file.read_classes`.
+
+    Args:
+        val_share: Share of the images that are drawn for validation, in [0, 1).
+        test_share: Share of the images that are drawn for testing, in [0, 1).
+        split_seed: Another seed draws another split.
+
+    Raises:
+        InputError: Shares that leave nothing to train on.
+    """
+
+    val_share: float
+    test_share: float
+    split_seed: int
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        if min(self.val_share, self.test_share) < 0 or self.val_share + self.test_share >= 1:
+            raise InputError(
+                "dataset.val_share and dataset.test_share must be 0 or more and add up to less than 1, "
+                f"got {self.val_share} and {self.test_share}."
+            )
+
+    @cached_property
+    def path(self) -> Path:
+        """The folder."""
+        return self.folder(LAYOUT)
+
+    @cached_property
+    def mask_format(self) -> MaskFormat | None:
+        """What the masks mean; None without masks."""
+        masks, classes = self.path / "masks", self.path / "classes.yaml"
+        if masks.is_dir() != classes.is_file():
+            there, missing = (masks, classes) if masks.is_dir() else (classes, masks)
+            raise InputError(f"{there} is there but {missing} is not. Labels need both; without labels remove both.")
+        return read_classes(classes) if masks.is_dir() else None
+
+    @cached_property
+    def classes(self) -> tuple[SegmentationClass, ...]:
+        """What classes.yaml lists."""
+        return self.mask_format.classes if self.mask_format else ()
+
+    @cached_property
+    def bands(self) -> tuple[str, ...]:
+        """Red, green and blue for three bands, else band_1 and so on, from the first image."""
+        return band_names(len(read_raster(self.scenes()[0].files[0]).bands()))
+
+    def scenes(self) -> Sequence[SceneSource]:
+        """List the images, ordered by stem."""
+        images = self._images()
+        splits = self._splits(images)
+        masks = _by_stem(self.path / "masks", (".png", ".tif", ".tiff")) if self.mask_format else None
+        scenes = []
+        for stem, image in images.items():
+            files = [image]
+            if masks is not None:
+                if stem not in masks:
+                    raise InputError(f"{image} has no mask masks/**/{stem}.png or .tif. Add it, or use two folders, one without masks.")
+                files += [masks[stem], self.path / "classes.yaml"]
+            scenes.append(SceneSource(stem, splits[stem], tuple(files)))
+        return scenes
+
+    def read(self, scene: SceneSource) -> SceneArrays:
+        """Read an image and its mask; where the image has no data, the mask is ignored."""
+        raster = read_raster(scene.files[0])
+        mask = self.mask_format.decode(read_raster(scene.files[1]), scene.files[1]) if self.mask_format else None
+        return SceneArrays(raster.bands(), mask, raster.crs, raster.transform, raster.valid)
+
+    def _images(self) -> dict[str, Path]:
+        """Return the image of each stem.
+
+        Raises:
+            InputError: There is none.
+        """
+        images = _by_stem(self.path / "images", EXTENSIONS)
+        if not images:
+            raise InputError(f"dataset.root={self.root} has no images in images/. It should hold {LAYOUT}.")
+        return images
+
+    def _splits(self, images: Mapping[str, Path]) -> Mapping[str, Split]:
+        """Return the split of each stem."""
+        if (self.path / "splits.yaml").is_file():
+            return _listed_splits(self.path / "splits.yaml", images)
+        folders = {stem: image.parent.name for stem, image in images.items() if image.parent != self.path / "images"}
+        if folders:
+            outside = [images[stem] for stem in images if stem not in folders]
+            if outside:
+                raise InputError(f"{outside[0]} lies beside the folders {sorted(set(folders.values()))}. Move it into one of them.")
+            return cast(Mapping[str, Split], folders)
+        if not self.mask_format:
+            return dict.fromkeys(images, "train")
+        order = sorted(images, key=lambda stem: hashlib.sha256(f"{self.split_seed}/{stem}".encode()).hexdigest())
+        num_test, num_val = (math.ceil(share * len(order)) for share in (self.test_share, self.val_share))
+        return {stem: _drawn_split(place, num_test, num_val) for place, stem in enumerate(order)}
+
+
+def _drawn_split(place: int, num_test: int, num_val: int) -> Split:
+    if place < num_test:
+        return "test"
+    return "val" if place < num_test + num_val else "train"
+
+
+def _by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
+    """Return the files of a folder and of its subfolders train, val, test by stem, ordered.
+
+    Raises:
+        InputError: Two files with one stem.
+    """
+    found: dict[str, Path] = {}
+    folders = [place for place in (folder, *(folder / split for split in SPLITS)) if place.is_dir()]
+    for path in sorted(path for place in folders for path in place.iterdir()):
+        if path.suffix.lower() not in extensions or path.name.startswith(".") or not path.is_file():
+            continue
+        if path.stem in found:
+            raise InputError(f"{path} and {found[path.stem]} have the same stem. Rename or remove one of them.")
+        found[path.stem] = path
+    return dict(sorted(found.items()))
+
+
+def _listed_splits(path: Path, images: Mapping[str, Path]) -> Mapping[str, Split]:
+    """Read splits.yaml.
+
+    Raises:
+        InputError: A stem without image, an image that is in no list, or in two.
+    """
+    content = read_yaml_mapping(path, SPLITS)
+    splits: dict[str, Split] = {}
+    for split in SPLITS:
+        stems = content.get(split) or []
+        if not isinstance(stems, list):
+            raise InputError(f"{path}: {split}: expected a list of stems, got {stems!r:.80}.")
+        for stem in map(str, stems):
+            if stem not in images:
+                raise InputError(f"{path}: {split}: there is no image '{stem}'. {nearest(stem, images)}")
+            if stem in splits:
+                raise InputError(f"{path}: '{stem}' is listed twice, in {splits[stem]} and {split}.")
+            splits[stem] = split
+    unlisted = [stem for stem in images if stem not in splits]
+    if unlisted:
+        raise InputError(f"{path}: {len(unlisted)} images are in no list, the first is '{unlisted[0]}'. List it, or take it out of images/.")
+    return splits

@@ -1,0 +1,106 @@
+"""The manifest of a store: everything that is known about a data set without opening an array."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from ssl_rs.data.dataset import SegmentationClass, Split
+from ssl_rs.data.records import read_record, to_json
+from ssl_rs.errors import InputError
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that a scene was read from; the name without its folder, so that manifests agree between machines."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SceneRecord:
+    """One scene of a store. Scene 3's arrays lie in 00003_image.npy and 00003_mask.npy.
+
+    Args:
+        id: Unique within the data set.
+        split: The split it belongs to.
+        height: In pixels.
+        width: In pixels.
+        crs: Coordinate reference system, if known.
+        transform: a, b, c, d, e, f with x = a * column + b * row + c and y = d * column + e * row + f.
+        sources: The files it was read from.
+        class_pixels: Pixels of each class; empty without classes.
+        valid_share: Share of pixels with image data, in [0, 1].
+    """
+
+    id: str
+    split: Split
+    height: int
+    width: int
+    crs: str | None
+    transform: tuple[float, float, float, float, float, float] | None
+    sources: tuple[SourceFile, ...]
+    class_pixels: tuple[int, ...]
+    valid_share: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store holds.
+
+    Args:
+        format_version: Of the store's files.
+        dataset: Name of the data set.
+        bands: Names of the C bands.
+        dtype: Type of the stored values.
+        value_scale: The stored value that becomes 1.
+        mean: [C], over the valid pixels of the training split, after dividing by `value_scale` and clipping to [0, 1].
+        std: [C], of the same pixels.
+        classes: Names and colors; a class index is a place in this tuple.
+        ignore_index: The mask value of pixels without a label.
+        scenes: In the order of their file names.
+    """
+
+    format_version: int
+    dataset: str
+    bands: tuple[str, ...]
+    dtype: Literal["uint8", "uint16", "float32"]
+    value_scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[SegmentationClass, ...]
+    ignore_index: int
+    scenes: tuple[SceneRecord, ...]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the manifest's content: names the data that a result was measured on."""
+        return hashlib.sha256(to_json(self).encode()).hexdigest()
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Read and check the manifest of a store.
+
+        Raises:
+            InputError: It is missing, of another format, or contradicts itself.
+        """
+        path = folder / MANIFEST_FILE
+        manifest = read_record(cls, path)
+        if manifest.format_version != FORMAT_VERSION:
+            raise InputError(f"{path} has format version {manifest.format_version}, this program reads {FORMAT_VERSION}.")
+        scenes = manifest.scenes
+        for good, problem in (
+            (len(manifest.bands) == len(manifest.mean) == len(manifest.std) > 0, "bands, mean and std differ in length"),
+            (manifest.value_scale > 0, "value_scale is not above 0"),
+            (len({scene.id for scene in scenes}) == len(scenes) > 0, "scene ids are not unique, or there are none"),
+            (all(scene.height > 0 and scene.width > 0 for scene in scenes), "a scene has no pixels"),
+            (all(len(scene.class_pixels) == len(manifest.classes) for scene in scenes), "class_pixels does not match classes"),
+        ):
+            if not good:
+                raise InputError(f"{path}: {problem}.")
+        return manifest

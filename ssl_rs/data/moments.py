@@ -1,0 +1,67 @@
+"""Mean and standard deviation of the bands over many scenes, equal on every machine."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+PIXELS_AT_ONCE = 2**20
+"""Up to here the sums of uint8 and uint16 values and of their squares are exact in float64, in any order."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over the valid pixels of one scene, per band where a tuple; values are clipped to [0, ceiling] before.
+
+    Args:
+        count: Number of valid pixels.
+        maximum: Largest value of all bands, 0 without a valid pixel.
+        sums: [C], of the values.
+        squares: [C], of their squares.
+    """
+
+    count: int
+    maximum: float
+    sums: tuple[float, ...]
+    squares: tuple[float, ...]
+
+
+def measure(image: NDArray[np.generic], valid: NDArray[np.bool_] | None, ceiling: float | None) -> Moments:
+    """Sum up one scene, block by block.
+
+    Args:
+        image: [C, H, W].
+        valid: [H, W], which pixels count; None: all.
+        ceiling: Largest value that counts, the value scale where it is known beforehand.
+    """
+    rows = max(1, PIXELS_AT_ONCE // image.shape[2])
+    count, maximum = 0, 0.0
+    sums, squares = [], []
+    for top in range(0, image.shape[1], rows):
+        block = image[:, top : top + rows]
+        pixels = block.reshape(len(block), -1) if valid is None else block[:, valid[top : top + rows]]  # [C, N]
+        values = np.clip(pixels.astype(np.float64), 0, ceiling)
+        count += values.shape[1]
+        maximum = max(maximum, float(values.max(initial=0)))
+        sums.append(values.sum(axis=1))
+        squares.append(np.square(values).sum(axis=1))
+    return Moments(count, maximum, _exact_sums(sums), _exact_sums(squares))
+
+
+def mean_and_std(scenes: Sequence[Moments], scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation [C] of the values divided by `scale`, to 9 significant digits."""
+    count = sum(scene.count for scene in scenes)
+    sums = _exact_sums([scene.sums for scene in scenes])
+    squares = _exact_sums([scene.squares for scene in scenes])
+    means = [total / count for total in sums]
+    variances = [max(0.0, square / count - mean * mean) for square, mean in zip(squares, means, strict=True)]
+    mean = tuple(float(f"{value / scale:.9g}") for value in means)
+    std = tuple(float(f"{math.sqrt(value) / scale:.9g}") for value in variances)
+    return mean, std
+
+
+def _exact_sums(parts: Sequence[Sequence[float] | NDArray[np.float64]]) -> tuple[float, ...]:
+    """Add up [parts, C] over the parts, rounded once."""
+    return tuple(math.fsum(values) for values in zip(*parts, strict=True))

@@ -1,0 +1,318 @@
+"""How the weights of an encoder start: random, ImageNet's, or those of a finished pretraining.
+
+All three name the statistics that images must be normalized with: weights bring their own, random weights take the data's.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ssl_rs.encoder import Statistics
+from ssl_rs.errors import InputError
+from ssl_rs.run_directory import RunDirectory, read_metadata, sha256_of
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be initialized.
+
+    Args:
+        dataset: Name of the data set.
+        backbone: Name of the encoder.
+        bands: Names of the bands, in the order of the channels.
+        statistics: The data's own, of the training scenes.
+        pretrainings: Folder under which the pretrainings of this data set and backbone lie.
+    """
+
+    dataset: str
+    backbone: str
+    bands: tuple[str, ...]
+    statistics: Statistics
+    pretrainings: Path
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the weights of an encoder come from.
+
+    Args:
+        kind: "random", "imagenet" or "pretrained".
+        label: The row of the report.
+        source: File or run the weights were read from, None for random.
+        sha256: Of the file of weights.
+        statistics: What images are normalized with.
+        pretraining: For pretrained: its tasks, steps, images seen and seed.
+        loaded_tensors: How many tensors were loaded, each with its own name and shape.
+    """
+
+    kind: str
+    label: str
+    source: str | None
+    sha256: str | None
+    statistics: Statistics
+    pretraining: Mapping[str, Any] | None = None
+    loaded_tensors: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain data for result.json."""
+        return asdict(self)
+
+    def describe(self) -> str:
+        """Say in one line what was loaded and how images are normalized."""
+        loaded = (
+            f"{self.loaded_tensors} tensors from {self.source} (sha256 {self.sha256[:12]})"
+            if self.sha256
+            else "no file"
+        )
+        return f"Encoder: {self.label}: {loaded}; images are normalized with the statistics of {self.statistics.source}"
+
+
+class Initialization(Protocol):
+    """Gives an encoder its first weights."""
+
+    def locate(self, target: Target) -> Provenance:
+        """Find the weights and say what they are, without loading them."""
+        ...
+
+    def apply(self, encoder: nn.Module, target: Target) -> Provenance:
+        """Load the weights strictly into the encoder."""
+        ...
+
+
+@dataclass(frozen=True)
+class Random:
+    """Leave the weights as the encoder was built, from the seed of the run.
+
+    Args:
+        run: Not used, null.
+        weights: Not used, null.
+        parts: What is initialized.
+        label: Row of the report; null: "random".
+    """
+
+    run: str | None = None
+    weights: str | None = None
+    parts: Literal["encoder"] = "encoder"
+    label: str | None = None
+
+    def locate(self, target: Target) -> Provenance:
+        """Name the data's statistics: nothing else belongs to random weights."""
+        _refuse_unused("random", {"run": self.run, "weights": self.weights})
+        return Provenance("random", self.label or "random", None, None, target.statistics)
+
+    def apply(self, encoder: nn.Module, target: Target) -> Provenance:
+        """Leave the encoder as it is."""
+        return self.locate(target)
+
+
+@dataclass(frozen=True)
+class ImageNet:
+    """Load ImageNet weights, torchvision's or those of a file.
+
+    Args:
+        run: Not used, null.
+        weights: A .pth or .safetensors file of torchvision's layout; null: torchvision's own, from its cache or the network.
+        parts: What is initialized.
+        label: Row of the report; null: "imagenet".
+    """
+
+    run: str | None = None
+    weights: str | None = None
+    parts: Literal["encoder"] = "encoder"
+    label: str | None = None
+
+    def locate(self, target: Target) -> Provenance:
+        """Find the file; torchvision's record of the architecture tells the statistics.
+
+        Raises:
+            InputError: No such file, torchvision does not know the architecture, or the data is not RGB.
+        """
+        _refuse_unused("imagenet", {"run": self.run})
+        if len(target.bands) != 3:
+            raise InputError(
+                f"initialization=imagenet: ImageNet weights read 3 bands, the data has {len(target.bands)} ({', '.join(target.bands)}). "
+                "Use initialization=random or pretrained."
+            )
+        recorded = _torchvision_weights(target.backbone)
+        path = Path(self.weights) if self.weights else _download(recorded, target.backbone)
+        if not path.is_file():
+            raise InputError(f"initialization.weights={self.weights}: there is no such file.")
+        transforms = recorded.transforms()
+        statistics = Statistics(tuple(transforms.mean), tuple(transforms.std), f"ImageNet ({recorded})")
+        return Provenance("imagenet", self.label or "imagenet", path.name, sha256_of(path), statistics)
+
+    def apply(self, encoder: nn.Module, target: Target) -> Provenance:
+        """Load the file strictly; only the classifier, which no encoder has, is left out."""
+        found = self.locate(target)
+        path = Path(self.weights) if self.weights else _download(_torchvision_weights(target.backbone), target.backbone)
+        weights = read_weights(path)
+        kept = {
+            name: value for name, value in weights.items() if name.split(".")[0] not in ("fc", "classifier", "head")
+        }
+        load_strictly(encoder, kept, f"initialization.weights={path}", target.backbone)
+        return replace(found, loaded_tensors=len(kept))
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Load the encoder of a finished pretraining.
+
+    Args:
+        run: Folder of the pretraining; null: the one finished pretraining of this data set and backbone.
+        weights: Not used, null.
+        parts: What is initialized.
+        label: Row of the report; null: the tasks and what they started from.
+    """
+
+    run: str | None = None
+    weights: str | None = None
+    parts: Literal["encoder"] = "encoder"
+    label: str | None = None
+
+    def locate(self, target: Target) -> Provenance:
+        """Find the run and check that its encoder fits.
+
+        Raises:
+            InputError: No finished run, several, a damaged file, another backbone or other bands.
+        """
+        _refuse_unused("pretrained", {"weights": self.weights})
+        run = RunDirectory(Path(self.run) if self.run else _only_pretraining(target))
+        result = run.read_result()
+        if result is None or not run.encoder.is_file():
+            raise InputError(
+                f"initialization.run={run.path} holds no finished pretraining (result.json and encoder.safetensors)."
+            )
+        sha256 = sha256_of(run.encoder)
+        if sha256 != result.get("encoder_sha256"):
+            raise InputError(
+                f"{run.encoder} is not the file that its result.json names: it is damaged or was replaced. Pretrain again."
+            )
+        metadata = read_metadata(run.encoder)
+        if metadata["backbone"] != target.backbone:
+            raise InputError(
+                f"initialization.run={run.path} is an encoder {metadata['backbone']}, this run has backbone.name={target.backbone}. "
+                f"Choose backbone={metadata['backbone']} or another initialization.run."
+            )
+        bands = tuple(json.loads(metadata["bands"]))
+        if bands != target.bands:
+            raise InputError(
+                f"initialization.run={run.path} was trained on the bands {bands}, the data has {target.bands}."
+            )
+        mean, std = (tuple(json.loads(metadata[key])) for key in ("mean", "std"))
+        tasks, start = result["pretext"], result["initialization"]
+        label = self.label or f"{' + '.join(tasks)}{'' if start == 'random' else f' from {start}'}"
+        kept = {
+            key: result[key]
+            for key in ("pretext", "initialization", "steps", "images_seen", "seed", "dataset", "final_losses")
+        }
+        statistics = Statistics(mean, std, metadata["statistics_source"])
+        return Provenance(
+            "pretrained", label, str(run.path), sha256, statistics, {**kept, "collapse": result["collapse"]}
+        )
+
+    def apply(self, encoder: nn.Module, target: Target) -> Provenance:
+        """Load the bare encoder strictly: no key is renamed or left out."""
+        found = self.locate(target)
+        weights = read_weights(RunDirectory(Path(str(found.source))).encoder)
+        load_strictly(encoder, weights, f"initialization.run={found.source}", target.backbone)
+        return replace(found, loaded_tensors=len(weights))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read tensors from a .safetensors file, or from a .pth file without running any code in it.
+
+    Raises:
+        InputError: The file is damaged or holds something else than tensors.
+    """
+    try:
+        weights = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except Exception as error:  # a damaged pickle or zip raises whatever its bytes lead to
+        raise InputError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise InputError(f"{path} holds no table of named tensors.")
+    return dict(weights)
+
+
+def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], where: str, backbone: str) -> None:
+    """Load weights of which every name and shape must be the module's own.
+
+    smp's encoders pop keys from the dict they are given and report nothing, so names and shapes are compared here.
+
+    Raises:
+        InputError: A tensor that is missing, unexpected or of another shape.
+    """
+    own = module.state_dict()
+    missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    shapes = [
+        f"{name} is {tuple(weights[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if missing or unexpected or shapes:
+        problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+        told = "; ".join(f"{len(names)} {problem} (e.g. {names[0]})" for problem, names in problems.items() if names)
+        raise InputError(f"{where} does not fit backbone {backbone}: {told}.")
+    nn.Module.load_state_dict(module, dict(weights), strict=True)
+
+
+def _refuse_unused(kind: str, values: Mapping[str, str | None]) -> None:
+    for key, value in values.items():
+        if value is not None:
+            raise InputError(f"initialization.{key}={value} has no meaning with initialization={kind}. Leave it out.")
+
+
+def _only_pretraining(target: Target) -> Path:
+    found = sorted(
+        path.parent
+        for path in target.pretrainings.glob("**/result.json")
+        if (path.parent / "encoder.safetensors").is_file()
+    )
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise InputError(
+            f"initialization=pretrained: there is no finished pretraining of {target.backbone} on {target.dataset} under {target.pretrainings}. "
+            f"Run `python -m ssl_rs.pretrain dataset={target.dataset} backbone.name={target.backbone}` first, or name one by initialization.run=RUN."
+        )
+    listed = "\n".join(f"  initialization.run={path}" for path in found)
+    raise InputError(f"initialization=pretrained: there are {len(found)} finished pretrainings; name one:\n{listed}")
+
+
+def _torchvision_weights(backbone: str) -> Any:
+    """Return torchvision's record of the ImageNet weights of an architecture."""
+    from torchvision import models
+
+    try:
+        return models.get_model_weights(backbone).IMAGENET1K_V1  # type: ignore[attr-defined]
+    except (ValueError, AttributeError) as error:
+        raise InputError(
+            f"initialization=imagenet: torchvision has no ImageNet weights for backbone.name={backbone}. "
+            "Use one of torchvision's architectures, e.g. backbone=resnet50."
+        ) from error
+
+
+def _download(recorded: Any, backbone: str) -> Path:
+    """Return torchvision's file from its cache, downloading it first where there is a network."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(recorded.url).name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(
+                recorded.url, str(path), hash_prefix=path.stem.split("-")[-1], progress=False
+            )
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"initialization=imagenet: the weights of {backbone} are neither in {path.parent} nor can they be downloaded ({error}). "
+                f"Get {path.name} from torchvision on a connected machine and name it: initialization.weights=PATH/{path.name}"
+            ) from error
+    return path

@@ -1,0 +1,54 @@
+"""Numbers that show whether features collapsed: a falling loss alone does not."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def feature_std(features: Tensor) -> Tensor:
+    """Return the spread of unit-length features: about 1 in all directions alike, 0 when all rows agree.
+
+    Source: Chen & He, Exploring Simple Siamese Representation Learning (SimSiam), CVPR 2021, section 4.1, where the
+    value is not multiplied by sqrt(D).
+
+    Args:
+        features: [N, D].
+
+    Returns:
+        Scalar: each dimension's standard deviation over rows, their mean times sqrt(D).
+    """
+    unit = F.normalize(features.float(), dim=1)
+    return unit.std(dim=0, correction=0).mean() * features.shape[1] ** 0.5
+
+
+def effective_rank(features: Tensor) -> Tensor:
+    """Return how many directions the features use: the exponential of the entropy of their singular values.
+
+    Source: Roy & Vetterli, The effective rank, EUSIPCO 2007; here of centered features.
+
+    Args:
+        features: [N, D].
+
+    Returns:
+        Scalar in [1, min(N - 1, D)]; 0 when all rows are equal.
+    """
+    values = torch.linalg.svdvals((features - features.mean(dim=0)).double())
+    total = values.sum()
+    if total == 0:
+        return total
+    share = values / total
+    return torch.special.entr(share).sum().exp()
+
+
+def mean_pair_cosine(features: Tensor) -> Tensor:
+    """Return the mean cosine of all pairs of different rows: 1 when all point the same way, about 0 when spread.
+
+    Args:
+        features: [N, D], at least two rows.
+
+    Returns:
+        Scalar in [-1 / (N - 1), 1].
+    """
+    unit = F.normalize(features.float(), dim=1)
+    rows = len(unit)
+    return (unit.sum(dim=0).square().sum() - unit.square().sum()) / (rows * (rows - 1))

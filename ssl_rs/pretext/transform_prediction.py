@@ -1,0 +1,47 @@
+"""Transform prediction by undoing each candidate on the feature map."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ssl_rs.encoder import Pyramid
+from ssl_rs.pretext.base import PretextTask, view_of_kind
+from ssl_rs.task_output import TaskOutput
+from ssl_rs.views.base import TransformedView, View
+from ssl_rs.views.fused import undo_each
+
+
+class TransformPrediction(PretextTask):
+    """Tell which flip or rotation lies between the clean and the transformed view.
+
+    Each candidate is undone on the transformed view's map and scored by its agreement with the clean map.
+    Source: Li, Chen & Shi, JSTARS 2021, for the task; they classify pooled features (`transform_prediction_pooled`),
+    which drops the positions that a flip or rotation moves.
+
+    Args:
+        channels: Channels of each pyramid level.
+        level: Which level is read, as an index into the pyramid; -2 is the last but one (stride 16).
+        dimensions: Channels that are compared.
+    """
+
+    views = ("clean", "transformed")
+
+    def __init__(self, channels: Sequence[int], level: int = -2, dimensions: int = 64) -> None:
+        super().__init__()
+        self.level = level
+        self.project = nn.Conv2d(channels[level], dimensions, 1)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))  # of the cosine: one over the temperature
+
+    def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:
+        """Return the cross entropy over the candidates, and the share that was told right; chance is 1/6."""
+        clean, transformed = (  # each [B, D, n, n]
+            F.normalize(self.project(features[name][self.level]).float(), dim=1) for name in self.views
+        )
+        agreement = (undo_each(transformed) * clean).sum(dim=2).mean(dim=(-2, -1)).T  # [B, K]
+        logits = self.log_scale.exp() * agreement
+        transform = view_of_kind(views, "transformed", TransformedView).transform  # [B]
+        accuracy = (logits.argmax(dim=1) == transform).float().mean()
+        return TaskOutput(F.cross_entropy(logits, transform), {"accuracy": accuracy.detach()})

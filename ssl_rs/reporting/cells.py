@@ -1,0 +1,162 @@
+"""What a table lacks: cells that were planned or that its rows and columns ask for, and runs that failed."""
+
+import itertools
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl_rs.reporting.results import LeftOut, read_object
+from ssl_rs.reporting.tables import Comparison, Table
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One run of a sweep, as its plan under outputs/sweeps/ names it.
+
+    Args:
+        command: The command line that fills it.
+        run_dir: Where its run lies.
+        label: Row.
+        label_fraction: Column, in (0, 1].
+        seed: Seed.
+        belongs_to: Those of dataset, backbone and decoder that the plan names.
+    """
+
+    command: str
+    run_dir: Path
+    label: str
+    label_fraction: float
+    seed: int
+    belongs_to: Mapping[str, str]
+
+    def fills(self, comparison: Comparison, label: str, fraction: float, seed: int) -> bool:
+        """Tell whether it is a cell of a comparison."""
+        same_place = (self.label, self.seed) == (label, seed) and math.isclose(self.label_fraction, fraction)
+        return same_place and all(getattr(comparison, key) == value for key, value in self.belongs_to.items())
+
+
+@dataclass(frozen=True)
+class MissingCell:
+    """A cell without a finished run.
+
+    Args:
+        where: The comparison it belongs to, in words; empty where only a plan knows of it.
+        label: Row.
+        label_fraction: Column, in (0, 1].
+        seed: Seed.
+        state: "not started", or "unfinished".
+        command: The command line that fills it; None where no plan has it.
+    """
+
+    where: str
+    label: str
+    label_fraction: float
+    seed: int
+    state: str
+    command: str | None
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """A run that ended with an error, and the command that tries it again."""
+
+    directory: Path
+    command: str
+    error: str
+
+
+def read_plans(sweeps_dir: Path, runs_dir: Path) -> tuple[list[PlannedCell], list[LeftOut]]:
+    """Read the planned cells whose runs lie below a folder; a cell planned twice counts once.
+
+    Returns:
+        The cells, and each plan that is broken.
+    """
+    cells: dict[Path, PlannedCell] = {}
+    left_out = []
+    for path in sorted(sweeps_dir.glob("*.json")):
+        try:
+            plan = read_object(path)
+            planned = [_planned_cell(str(plan["command"]), entry) for entry in plan["cells"]]
+        except (ValueError, KeyError, TypeError, OSError, OverflowError) as error:
+            left_out.append(LeftOut(path, f"no plan of a sweep ({type(error).__name__}: {error})"))
+            continue
+        cells.update({cell.run_dir: cell for cell in planned if cell.run_dir.is_relative_to(runs_dir.resolve())})
+    return list(cells.values()), left_out
+
+
+def read_failures(runs_dir: Path) -> tuple[list[FailedRun], list[LeftOut]]:
+    """Read the failure of every run below a folder that has no result."""
+    failures, left_out = [], []
+    for path in sorted(runs_dir.rglob("failure.json")):
+        if (path.parent / "result.json").is_file():
+            continue
+        try:
+            found = read_object(path)
+            command = command_line(str(found["command"]), found["overrides"])
+            failures.append(FailedRun(path.parent, command, str(found["error"])))
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            left_out.append(LeftOut(path, f"no record of a failure ({type(error).__name__}: {error})"))
+    return failures, left_out
+
+
+def command_line(command: str, overrides: Any) -> str:
+    """Return the command of a run, quoted for a shell.
+
+    Raises:
+        ValueError: The overrides are no list of texts.
+    """
+    if not isinstance(overrides, list) or not all(isinstance(override, str) for override in overrides):
+        raise ValueError(f"overrides is {overrides!r}: expected a list of texts")
+    return shlex.join(["python", "-m", f"ssl_rs.{command}", *overrides])
+
+
+def missing_cells(
+    tables: Sequence[Table], planned: Sequence[PlannedCell], failures: Sequence[FailedRun]
+) -> list[MissingCell]:
+    """Return the cells that were planned, or that rows x columns x seeds of a table ask for, and that have no run.
+
+    A failed run is told as failed, not as missing.
+    """
+    failed = {failure.directory.resolve() for failure in failures}
+    open_cells = [cell for cell in planned if not (cell.run_dir / "result.json").is_file()]
+    missing = [
+        MissingCell(_where(cell), cell.label, cell.label_fraction, cell.seed, _state(cell.run_dir), cell.command)
+        for cell in open_cells
+        if cell.run_dir not in failed
+    ]
+    for table in {table.comparison: table for table in tables}.values():
+        seeds = sorted({run.seed for run in table.runs})
+        for label, fraction, seed in itertools.product(table.labels, table.fractions, seeds):
+            there = any(run.seed == seed for run in table.cell(label, fraction))
+            if not there and not any(cell.fills(table.comparison, label, fraction, seed) for cell in open_cells):
+                missing.append(MissingCell(_title(table.comparison), label, fraction, seed, "not started", None))
+    return missing
+
+
+def _planned_cell(command: str, entry: Mapping[str, Any]) -> PlannedCell:
+    fraction = float(entry["label_fraction"])
+    if not 0 < fraction <= 1:
+        raise ValueError(f"label_fraction is {fraction}: expected a number in (0, 1]")
+    return PlannedCell(
+        command=command_line(command, entry["overrides"]),
+        run_dir=Path(entry["run_dir"]).resolve(),
+        label=str(entry["label"]),
+        label_fraction=fraction,
+        seed=int(entry["seed"]),
+        belongs_to={key: str(entry[key]) for key in ("dataset", "backbone", "decoder") if key in entry},
+    )
+
+
+def _state(run_dir: Path) -> str:
+    return "unfinished" if (run_dir / "config.yaml").is_file() else "not started"
+
+
+def _where(cell: PlannedCell) -> str:
+    return " · ".join(cell.belongs_to.values())
+
+
+def _title(comparison: Comparison) -> str:
+    return " · ".join((comparison.dataset, comparison.backbone, comparison.decoder))

@@ -1,0 +1,255 @@
+"""Finished runs, read from what they left behind; files that are broken or not ours are named, never fatal."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+SCORED_COMMANDS = ("finetune", "evaluate")
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a run did by one protocol; values in [0, 1], kappa in [-1, 1] or None where undefined.
+
+    Args:
+        miou: Mean intersection over union.
+        overall_accuracy: Share of pixels that are right.
+        mean_f1: Mean F1 score.
+        kappa: Cohen's kappa.
+        class_iou: IoU by class, None for a class absent from truth and prediction; empty where it was not written.
+    """
+
+    miou: float
+    overall_accuracy: float
+    mean_f1: float
+    kappa: float | None
+    class_iou: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LabeledClass:
+    """A class and its color, three values in [0, 255]."""
+
+    name: str
+    color: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run that was scored on test scenes; the fields are the keys of its result.json.
+
+    Args:
+        scores: By name of the protocol.
+        directory: Where the run lies.
+        environment: Its environment.json, empty where there is none.
+    """
+
+    directory: Path
+    command: str
+    dataset: str
+    backbone: str
+    decoder: str
+    initialization: str
+    label: str
+    provenance: Mapping[str, Any]
+    label_fraction: float
+    labeled_units: int
+    label_unit: str
+    label_order: str
+    subset_sha256: str
+    seed: int
+    steps: int
+    wall_seconds: float
+    manifest_sha256: str
+    scores: Mapping[str, Score]
+    classes: Sequence[LabeledClass]
+    environment: Mapping[str, Any]
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the weights it started from; empty for random."""
+        return str(self.provenance.get("sha256") or "")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file or run that the report does not use, and why."""
+
+    path: Path
+    reason: str
+
+
+def read_runs(runs_dir: Path) -> tuple[list[Run], list[LeftOut]]:
+    """Read every finished run below a folder.
+
+    Returns:
+        The runs in the order of their paths, and each result.json that is broken or of no known command. Those of
+        pretraining have no score: they are passed over.
+    """
+    runs, left_out = [], []
+    for path in sorted(runs_dir.rglob("result.json")):
+        try:
+            result = read_object(path)
+            command = _take(result, "command", str)
+            if command == "pretrain":
+                continue
+            if command not in SCORED_COMMANDS:
+                raise ValueError(f"command is {command!r}: expected one of {', '.join(SCORED_COMMANDS)}, pretrain")
+            runs.append(_run_of(path.parent, command, result))
+        except (ValueError, OverflowError, OSError) as error:
+            left_out.append(LeftOut(path, str(error)))
+    return runs, left_out
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ValueError: The file holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(content, ensure_ascii=False).encode()  # half a character would stop the writing of the page
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"no valid JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError("no JSON object")
+    return content
+
+
+def results_csv(runs: Iterable[Run]) -> str:
+    """Return one line a run and protocol; columns `iou/<class>` are empty where a run has no such class."""
+    rows = [_csv_row(run, protocol, score) for run in runs for protocol, score in run.scores.items()]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _csv_row(run: Run, protocol: str, score: Score) -> dict[str, Any]:
+    plain = (
+        "dataset",
+        "backbone",
+        "decoder",
+        "initialization",
+        "label",
+        "label_fraction",
+        "labeled_units",
+        "label_unit",
+    )
+    rest = (
+        "label_order",
+        "seed",
+        "steps",
+        "wall_seconds",
+        "weights_sha256",
+        "subset_sha256",
+        "manifest_sha256",
+        "command",
+    )
+    return {
+        **{name: getattr(run, name) for name in plain},
+        "protocol": protocol,
+        "miou": score.miou,
+        "overall_accuracy": score.overall_accuracy,
+        "mean_f1": score.mean_f1,
+        "kappa": score.kappa,
+        **{name: getattr(run, name) for name in rest},
+        "run": str(run.directory),
+        **{f"iou/{name}": value for name, value in score.class_iou.items()},
+    }
+
+
+def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
+    def text(key: str) -> str:
+        return _take(result, key, str)
+
+    def count(key: str) -> int:
+        return _take(result, key, int)
+
+    environment = directory / "environment.json"
+    return Run(
+        directory=directory,
+        command=command,
+        dataset=text("dataset"),
+        backbone=text("backbone"),
+        decoder=text("decoder"),
+        initialization=text("initialization"),
+        label=text("label"),
+        provenance=_take(result, "provenance", dict),
+        label_fraction=_fraction(result),
+        labeled_units=count("labeled_units"),
+        label_unit=text("label_unit"),
+        label_order=str(result.get("label_order", "random")),
+        subset_sha256=text("subset_sha256"),
+        seed=count("seed"),
+        steps=count("steps"),
+        wall_seconds=_number(result, "wall_seconds", 0, math.inf),
+        manifest_sha256=text("manifest_sha256"),
+        scores=_scores(result),
+        classes=[_labeled_class(entry) for entry in _take(result, "classes", list)],
+        environment=read_object(environment) if environment.is_file() else {},
+    )
+
+
+def _scores(result: Mapping[str, Any]) -> dict[str, Score]:
+    protocols = _take(result, "protocols", dict)
+    if not protocols:
+        raise ValueError("protocols is empty")
+    scores = {}
+    for name, values in protocols.items():
+        if not isinstance(values, dict):
+            raise ValueError(f"protocols.{name} is {values!r}: expected an object")
+        class_iou = values.get("class_iou", result.get("class_iou", {}) if len(protocols) == 1 else {})
+        if not isinstance(class_iou, dict):
+            raise ValueError(f"class_iou is {class_iou!r}: expected an object")
+        scores[name] = Score(
+            miou=_number(values, "miou"),
+            overall_accuracy=_number(values, "overall_accuracy"),
+            mean_f1=_number(values, "mean_f1"),
+            kappa=None if values.get("kappa") is None else _number(values, "kappa", low=-1),
+            class_iou={key: None if value is None else _number(class_iou, key) for key, value in class_iou.items()},
+        )
+    return scores
+
+
+def _fraction(result: Mapping[str, Any]) -> float:
+    fraction = _number(result, "label_fraction", 0, 1)
+    if fraction == 0:
+        raise ValueError("label_fraction is 0: expected a number in (0, 1]")
+    return fraction
+
+
+def _number(values: Mapping[str, Any], key: str, low: float = 0, high: float = 1) -> float:
+    value = float(_take(values, key, (int, float)))
+    if not (math.isfinite(value) and low <= value <= high):
+        raise ValueError(f"{key} is {value}: expected a number in [{low:g}, {high:g}]")
+    return value
+
+
+def _labeled_class(entry: Any) -> LabeledClass:
+    match entry:
+        case {"name": str(name), "color": [int(r), int(g), int(b)]} if 0 <= min(r, g, b) and max(r, g, b) <= 255:
+            return LabeledClass(name, (r, g, b))
+    expected = '{"name": text, "color": [red, green, blue]} with values in [0, 255]'
+    raise ValueError(f"classes has {entry!r}: expected {expected}")
+
+
+def _take(values: Mapping[str, Any], key: str, kind: type[T] | tuple[type[T], ...]) -> T:
+    """Return values[key] if it is of a kind; true and false are no numbers."""
+    if key not in values:
+        raise ValueError(f"{key} is missing")
+    value = values[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        raise ValueError(f"{key} is {value!r}: expected {' or '.join(each.__name__ for each in kinds)}")
+    return value

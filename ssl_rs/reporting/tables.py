@@ -1,0 +1,115 @@
+"""Runs put side by side: only what may be compared shares a table."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ssl_rs.reporting.results import LeftOut, Run, Score
+from ssl_rs.reporting.statistics import Summary, summarize
+
+KINDS = ("random", "imagenet", "pretrained")
+"""The order of rows; rows of one kind follow by their label."""
+
+
+class Comparison(NamedTuple):
+    """What runs must have in common to be compared; each has tables and pictures of its own."""
+
+    dataset: str
+    backbone: str
+    decoder: str
+    steps: int
+    label_unit: str
+    label_order: str
+    manifest_sha256: str
+
+
+class Place(NamedTuple):
+    """Where a run stands in the table of its comparison, and which of several runs in that place it is."""
+
+    label: str
+    label_fraction: float
+    seed: int
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """The runs of one comparison, scored by one protocol.
+
+    Args:
+        comparison: What they have in common.
+        protocol: Name of the protocol.
+        runs: In the order of the rows.
+        labels: The rows, by kind and name.
+        fractions: The columns, ascending, in (0, 1].
+    """
+
+    comparison: Comparison
+    protocol: str
+    runs: Sequence[Run]
+    labels: Sequence[str]
+    fractions: Sequence[float]
+
+    def cell(self, label: str, fraction: float) -> list[Run]:
+        """Return the runs of one cell; their seeds or their weights differ."""
+        return [run for run in self.runs if run.label == label and run.label_fraction == fraction]
+
+    def summary(self, label: str, fraction: float, value: Callable[[Score], float | None]) -> Summary | None:
+        """Summarize one value over the runs of a cell; None where no run has it."""
+        values = [value(run.scores[self.protocol]) for run in self.cell(label, fraction)]
+        known = [each for each in values if each is not None]
+        return summarize(known) if known else None
+
+    def miou(self, label: str, fraction: float) -> Summary | None:
+        """Summarize mIoU over the runs of a cell."""
+        return self.summary(label, fraction, lambda score: score.miou)
+
+    def best(self, fraction: float) -> list[str]:
+        """Return the labels with the highest mean mIoU of a column, where there are two to compare."""
+        means = {label: found.mean for label in self.labels if (found := self.miou(label, fraction))}
+        return [label for label, mean in means.items() if mean == max(means.values())] if len(means) > 1 else []
+
+    def full_random(self) -> Summary | None:
+        """Return the mIoU of random initialization with every label: what pretraining tries to reach with fewer."""
+        labels = {run.label for run in self.runs if run.initialization == "random"}
+        return self.miou(labels.pop(), 1.0) if len(labels) == 1 else None
+
+
+def comparison_of(run: Run) -> Comparison:
+    """Return what a run may be compared within."""
+    return Comparison(*(getattr(run, name) for name in Comparison._fields))
+
+
+def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
+    """Sort runs into tables.
+
+    Returns:
+        A table a comparison and protocol; and the runs that would fill a place a second time (same label, fraction,
+        seed and weights: they differ in some other setting, so their mean would mean nothing). An `evaluate` of a run
+        gives way without a word.
+    """
+    groups: dict[tuple[Comparison, str], dict[Place, Run]] = defaultdict(dict)
+    left_out = {}
+    for run in sorted(runs, key=lambda run: (run.command == "evaluate", str(run.directory))):
+        for protocol in run.scores:
+            places = groups[comparison_of(run), protocol]
+            first = places.setdefault(Place(*(getattr(run, name) for name in Place._fields)), run)
+            if first is not run and run.command != "evaluate":
+                left_out[run.directory] = (
+                    f"same label '{run.label}', label fraction and seed as {first.directory}, but other settings; "
+                    "give it a row of its own by initialization.label, or delete one of the two"
+                )
+    tables = [_table(*key, list(places.values())) for key, places in sorted(groups.items(), key=lambda item: item[0])]
+    return tables, [LeftOut(directory, reason) for directory, reason in left_out.items()]
+
+
+def _table(comparison: Comparison, protocol: str, runs: Sequence[Run]) -> Table:
+    kinds: Mapping[str, str] = {run.label: run.initialization for run in runs}
+    labels = sorted(kinds, key=lambda label: (*_kind_order(kinds[label]), label))
+    ordered = sorted(runs, key=lambda run: (labels.index(run.label), run.label_fraction, run.seed, run.weights_sha256))
+    return Table(comparison, protocol, ordered, labels, sorted({run.label_fraction for run in runs}))
+
+
+def _kind_order(kind: str) -> tuple[int, str]:
+    return (KINDS.index(kind) if kind in KINDS else len(KINDS), kind)

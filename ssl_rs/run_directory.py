@@ -1,0 +1,177 @@
+"""The folder of a run: what lies in it, and how files get there so that a half-written one is never taken for whole."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ssl_rs.errors import InputError
+
+TIMING_KEYS = ("images_per_second", "seconds")
+"""The only keys of metrics.jsonl in which two runs of the same config may differ."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file aside, flush it to the disk, and rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with open(aside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON aside and rename it."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's content as hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors, aside and then renamed."""
+    aside = path.with_name(f".{path.name}.partial")
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, aside, dict(metadata))
+    aside.replace(path)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata())
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is no whole safetensors file: {error}") from error
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run.
+
+    Args:
+        path: The folder; it is made when the first file is written.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config, YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line and log step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints of an unfinished run."""
+        return self.path / "checkpoints"
+
+    @property
+    def encoder(self) -> Path:
+        """The bare pretrained encoder."""
+        return self.path / "encoder.safetensors"
+
+    @property
+    def model(self) -> Path:
+        """The fine-tuned segmentation model."""
+        return self.path / "model.safetensors"
+
+    @property
+    def result(self) -> Path:
+        """Written last: its presence means finished."""
+        return self.path / "result.json"
+
+    @property
+    def failure(self) -> Path:
+        """Why a cell of a sweep has no result."""
+        return self.path / "failure.json"
+
+    def read_result(self) -> dict[str, Any] | None:
+        """Return the result of a finished run, else None.
+
+        Raises:
+            InputError: The file is there but is no JSON object.
+        """
+        if not self.result.is_file():
+            return None
+        try:
+            result = json.loads(self.result.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise InputError(
+                f"{self.result} cannot be read ({error}). Delete it: the run then goes on and writes it again."
+            ) from error
+        if not isinstance(result, dict):
+            raise InputError(
+                f"{self.result} holds no JSON object. Delete it: the run then goes on and writes it again."
+            )
+        return cast(dict[str, Any], result)
+
+    def begin(self, config: str, environment: Mapping[str, Any]) -> None:
+        """Write what a run consists of and where it runs; an earlier failure is forgotten."""
+        write_text(self.config, config)
+        write_json(self.path / "environment.json", environment)
+        self.failure.unlink(missing_ok=True)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the result, then delete the checkpoints, which only an unfinished run needs."""
+        write_json(self.result, result)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def keep_metrics_until(self, step: int) -> None:
+        """Drop the lines after a step: the resumed run writes them again."""
+        if self.metrics.is_file():
+            lines = self.metrics.read_text(encoding="utf-8").split("\n")
+            whole = lines[:-1]  # behind the last line break is a line that a kill cut short, or nothing
+            kept = [line for line in whole if json.loads(line)["step"] <= step]
+            write_text(self.metrics, "".join(f"{line}\n" for line in kept))
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Add one line and flush it to the disk."""
+        with open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return every line of metrics.jsonl."""
+        if not self.metrics.is_file():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+
+    def lock(self) -> Any:
+        """Hold the run until the process ends; the system lets go of it even after a kill.
+
+        Raises:
+            InputError: Another process works on this run.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        file = open(self.path / ".lock", "a+")  # noqa: SIM115 - held open as long as the lock
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            raise InputError(
+                f"{self.path} is in use by another process. Wait for it, or choose another run_dir."
+            ) from error
+        return file

@@ -1,0 +1,62 @@
+"""Random flips, rotations, scale and color of labeled crops: image and mask move together."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssl_rs.randomness import Draws
+from ssl_rs.views.fused import (
+    ColorJitter,
+    check_range,
+    compose,
+    crop_matrix,
+    draw_dihedral,
+    move,
+    recolor,
+    warp,
+    warp_mask,
+)
+
+
+@dataclass(frozen=True)
+class SegmentationAugmentation:
+    """Flip, rotate by multiples of 90 degrees, scale about the center, and change the colors of the image.
+
+    Args:
+        horizontal_flip: Probability.
+        vertical_flip: Probability.
+        rotation: Probability of a rotation by 90, 180 or 270 degrees.
+        scale: Range of the magnification; below 1 the surroundings show: mirrored in the image, ignored in the mask.
+            With (1, 1) nothing is resampled.
+        color: The change of colors.
+    """
+
+    horizontal_flip: float
+    vertical_flip: float
+    rotation: float
+    scale: tuple[float, float]
+    color: ColorJitter
+
+    def __post_init__(self) -> None:
+        check_range("augmentation.scale", self.scale, 0.1, math.inf)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, masks: Tensor, draws: Draws, ignore_index: int) -> tuple[Tensor, Tensor]:
+        """Return augmented images and masks.
+
+        Args:
+            images: [B, C, n, n] in [0, 1].
+            masks: int64 [B, n, n].
+            draws: A row a sample.
+            ignore_index: The class of pixels that no pixel was found for.
+        """
+        matrix = draw_dihedral(draws, self.horizontal_flip, self.vertical_flip, self.rotation)
+        if tuple(self.scale) == (1.0, 1.0):
+            images, masks = move(images, matrix), move(masks, matrix)
+        else:
+            scale = draws.uniform(*self.scale)
+            matrix = compose(matrix, crop_matrix(1 / scale, torch.zeros_like(matrix[:, :, 2])))
+            images, masks = warp(images, matrix), warp_mask(masks, matrix, ignore_index)
+        return recolor(images, self.color(images.mean(dim=(-2, -1)), draws)), masks

@@ -1,0 +1,137 @@
+"""Fine-tuning's network: normalization, then encoder and decoder, then the cross entropy of the labeled pixels."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import segmentation_models_pytorch as smp
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_rs.distributed import mean_count
+from ssl_rs.encoder import Normalization
+from ssl_rs.errors import InputError
+from ssl_rs.task_output import TaskOutput
+
+DECODERS = {"unet": smp.Unet, "fpn": smp.FPN, "deeplabv3plus": smp.DeepLabV3Plus}
+"""What a refusal offers instead, by its name in conf/decoder/."""
+
+UNFIT = (ValueError, TypeError, RuntimeError, AssertionError, KeyError)
+"""What smp and timm raise for a backbone that cannot be dilated, and for settings that do not fit its depth."""
+
+
+@dataclass(frozen=True)
+class SegmentationBatch:
+    """Images and their truth.
+
+    Args:
+        images: [B, C, H, W] in [0, 1] of the data's value scale.
+        masks: int64 [B, H, W], the class of each pixel or the ignore index.
+    """
+
+    images: Tensor
+    masks: Tensor
+
+
+class SegmentationNetwork(nn.Module):
+    """Map a batch to the loss of its labeled pixels.
+
+    Args:
+        model: A model of segmentation-models-pytorch, see `build_segmentation_model`.
+        normalization: The statistics that belong to the weights of its encoder.
+        ignore_index: Pixels of this value in the masks count neither for the loss nor for the accuracy.
+    """
+
+    def __init__(self, model: nn.Module, normalization: Normalization, ignore_index: int) -> None:
+        super().__init__()
+        self.model = model
+        self.normalization = normalization
+        self.ignore_index = ignore_index
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Map images [B, C, H, W] in [0, 1] to unnormalized scores [B, K, H, W] of the classes."""
+        scores: Tensor = self.model(self.normalization(images))
+        return scores
+
+    def forward(self, batch: SegmentationBatch) -> Mapping[str, TaskOutput]:
+        """Return the mean cross entropy over the valid pixels of all ranks, and the share of them that is right.
+
+        A batch without a valid pixel has loss 0, with a gradient of 0.
+        """
+        logits = self.logits(batch.images).float()  # [B, K, H, W]
+        valid = batch.masks != self.ignore_index  # [B, H, W]
+        count = mean_count(valid.sum())
+        count = torch.where(count > 0, count, torch.ones_like(count))  # scalar
+        # A row a pixel: the cross entropy of maps has no deterministic kernel on CUDA.
+        rows = logits.movedim(1, -1).flatten(0, 2)  # [B * H * W, K]
+        total = F.cross_entropy(rows, batch.masks.flatten(), ignore_index=self.ignore_index, reduction="sum")
+        right = ((logits.detach().argmax(dim=1) == batch.masks) & valid).sum()
+        return {"segmentation": TaskOutput(total / count, {"pixel_accuracy": right / count})}
+
+
+def build_segmentation_model(
+    decoder: Callable[..., nn.Module], backbone_name: str, in_channels: int, num_classes: int
+) -> nn.Module:
+    """Build encoder and decoder with random weights; nothing is downloaded.
+
+    Args:
+        decoder: A model class of segmentation-models-pytorch with its settings bound.
+        backbone_name: Name of the encoder; `model.encoder` has the keys of `Backbone(name).build(in_channels)`.
+        in_channels: Number of bands.
+        num_classes: Number of classes.
+
+    Raises:
+        InputError: The decoder cannot serve the backbone, e.g. DeepLabV3+ a VGG, whose pooling cannot be dilated.
+    """
+    try:
+        return _build(decoder, backbone_name, in_channels, num_classes)
+    except UNFIT as error:
+        name = getattr(decoder, "func", decoder).__name__.lower()
+        serving = [
+            other for other, build in DECODERS.items() if _serves(build, backbone_name, in_channels, num_classes)
+        ]
+        remedy = (
+            f"Choose decoder={' or decoder='.join(serving)}"
+            if serving
+            else "Choose another backbone: no decoder serves it"
+        )
+        raise InputError(
+            f"decoder={name} cannot be built on backbone.name={backbone_name} with {in_channels} bands: "
+            f"{str(error) or 'the backbone cannot be dilated'}. {remedy}."
+        ) from error
+
+
+def input_divisor(model: nn.Module) -> int:
+    """Return the number of pixels that the sides of an image must be a multiple of; 1 where any size will do."""
+    return int(model.encoder.output_stride) if model.requires_divisible_input_shape else 1  # type: ignore[arg-type, union-attr]
+
+
+def check_side(pixels: int, divisor: int, key: str) -> None:
+    """Check that a network takes images of a side.
+
+    Args:
+        pixels: Side of the images.
+        divisor: What `input_divisor` gave.
+        key: The setting that chose the side.
+
+    Raises:
+        InputError: The side is no multiple of the divisor.
+    """
+    if pixels % divisor:
+        near = pixels - pixels % divisor
+        choices = " or ".join(f"{key}={side}" for side in (near, near + divisor) if side)
+        raise InputError(
+            f"{key}={pixels}: this decoder needs a multiple of {divisor} pixels. Choose {choices}, or decoder=unet."
+        )
+
+
+def _build(decoder: Callable[..., nn.Module], backbone_name: str, in_channels: int, num_classes: int) -> nn.Module:
+    return decoder(encoder_name=backbone_name, encoder_weights=None, in_channels=in_channels, classes=num_classes)
+
+
+def _serves(decoder: Callable[..., nn.Module], backbone_name: str, in_channels: int, num_classes: int) -> bool:
+    try:
+        _build(decoder, backbone_name, in_channels, num_classes)
+    except UNFIT:
+        return False
+    return True

@@ -1,0 +1,141 @@
+"""Class maps of whole scenes by overlapping windows whose probabilities are blended."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_rs.errors import InputError
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """How a scene is cut.
+
+    Args:
+        size: Side of the square windows, pixels; a multiple of what the network needs.
+        overlap: Share of its side that a window shares at least with the next, in [0, 1).
+        batch_size: Windows that are predicted at once.
+    """
+
+    size: int
+    overlap: float = 0.5
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.batch_size < 1:
+            raise InputError(f"window: size and batch_size must be at least 1, got {self.size} and {self.batch_size}.")
+        if not 0 <= self.overlap < 1:
+            raise InputError(f"window.overlap={self.overlap} must lie in [0, 1), e.g. 0.5.")
+
+
+@torch.no_grad()
+def predict_scene(
+    predict: Callable[[Tensor], Tensor],
+    scene: np.ndarray,
+    value_scale: float,
+    settings: WindowSettings,
+    device: torch.device,
+) -> np.ndarray:
+    """Give every pixel of a scene its most probable class.
+
+    Args:
+        predict: Maps images [B, C, S, S] in [0, 1] on the device to logits [B, K, S, S], K <= 256.
+        scene: [C, H, W] of any real dtype, e.g. memory-mapped; read window by window.
+        value_scale: What the scene's values are divided by to lie in [0, 1].
+        settings: How the scene is cut.
+        device: Where windows are predicted and blended.
+
+    Returns:
+        uint8 [H, W].
+    """
+    classes = np.empty(scene.shape[1:], dtype=np.uint8)
+    for rows, probabilities in blended_strips(predict, scene, value_scale, settings, device):
+        classes[rows] = probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
+    return classes
+
+
+@torch.no_grad()
+def blended_strips(
+    predict: Callable[[Tensor], Tensor],
+    scene: np.ndarray,
+    value_scale: float,
+    settings: WindowSettings,
+    device: torch.device,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield strips of rows from top to bottom, which together cover the scene once.
+
+    Each pixel's probabilities are the mean over the windows that see it, weighted by a Hann window: borders, where a
+    network sees half the context, count least. Probabilities, not logits, so that no window outvotes the others by its
+    scale. Memory is that of one row of windows, [K, S, W], whatever the height of the scene.
+    Source: Pielawski & Wählby, "Introducing Hann windows for reducing edge-effects in patch-based image segmentation",
+    PLoS ONE 15(3), 2020. Theirs sum to 1 at 50 % overlap; here the sum is divided out, for any overlap.
+
+    Args:
+        predict: As in `predict_scene`.
+        scene: As in `predict_scene`.
+        value_scale: As in `predict_scene`.
+        settings: As in `predict_scene`.
+        device: As in `predict_scene`.
+
+    Yields:
+        The rows, and their probabilities float32 [K, h, W].
+    """
+    _, height, width = scene.shape
+    size = settings.size
+    weight = _hann(size).to(device)  # [S, S]
+    tops, lefts = window_starts(height, settings), window_starts(width, settings)
+    total: Tensor | None = None  # [K, S, W or S]: weighted probabilities of the rows from `top` on
+    weights = torch.zeros(size, max(width, size), device=device)
+    for top, following in zip(tops, [*tops[1:], height], strict=True):
+        for first in range(0, len(lefts), settings.batch_size):
+            batch = lefts[first : first + settings.batch_size]
+            images = _read_windows(scene, top, batch, size).to(device) / value_scale  # [b, C, S, S]
+            probabilities = predict(images).float().softmax(dim=1)  # [b, K, S, S]
+            if total is None:
+                total = torch.zeros(probabilities.shape[1], *weights.shape, device=device)
+            for left, one in zip(batch, probabilities, strict=True):
+                total[:, :, left : left + size] += weight * one
+                weights[:, left : left + size] += weight
+        done = following - top
+        assert total is not None
+        yield slice(top, following), total[:, :done, :width] / weights[:done, :width]
+        total, weights = (_shift_up(values, done) for values in (total, weights))
+
+
+def window_starts(length: int, settings: WindowSettings) -> list[int]:
+    """Return where windows start along one side of a scene; the last is shifted in to end at the border.
+
+    Args:
+        length: Pixels of the side; where it is at most the window's, one window starts at 0.
+        settings: How the scene is cut.
+    """
+    stride = max(1, math.floor(settings.size * (1 - settings.overlap)))
+    last = max(0, length - settings.size)
+    return [*range(0, last, stride), last]
+
+
+def _hann(size: int) -> Tensor:
+    """Return the separable weight [S, S] of a window, in (0, 1]: positive up to the border pixels."""
+    positions = (torch.arange(size, dtype=torch.float64) + 0.5) / size
+    side = torch.sin(math.pi * positions).square()
+    return torch.outer(side, side).float()
+
+
+def _read_windows(scene: np.ndarray, top: int, lefts: Sequence[int], size: int) -> Tensor:
+    """Read windows as float32 [b, C, S, S]; what lies beyond a scene smaller than the window is its mirror image."""
+    windows = [np.asarray(scene[:, top : top + size, left : left + size], dtype=np.float32) for left in lefts]
+    missing = [(0, size - side) for side in windows[0].shape[1:]]
+    return torch.from_numpy(np.stack([np.pad(window, [(0, 0), *missing], mode="symmetric") for window in windows]))
+
+
+def _shift_up(values: Tensor, rows: int) -> Tensor:
+    """Drop the first rows of [..., S, W] and append as many zeros."""
+    shifted = torch.zeros_like(values)
+    kept = values.shape[-2] - rows
+    if kept > 0:
+        shifted[..., :kept, :] = values[..., rows:, :]
+    return shifted

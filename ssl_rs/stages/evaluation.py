@@ -1,0 +1,190 @@
+"""Score a segmentation network on whole scenes: one pass, one pooled confusion matrix, every protocol."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_rs.build import build
+from ssl_rs.config import Settings, config_hash, read_yaml, to_yaml
+from ssl_rs.data.dataset import Dataset
+from ssl_rs.data.store import Store
+from ssl_rs.distributed import Processes, sum_over_ranks
+from ssl_rs.encoder import Normalization, Statistics
+from ssl_rs.errors import InputError
+from ssl_rs.initialization import load_strictly, read_weights
+from ssl_rs.run_directory import RunDirectory, read_metadata
+from ssl_rs.segmentation.metrics import confusion_matrix
+from ssl_rs.segmentation.network import SegmentationNetwork, build_segmentation_model
+from ssl_rs.segmentation.protocols import ALL_CLASSES, score
+from ssl_rs.segmentation.sliding_window import WindowSettings, predict_scene
+from ssl_rs.stages.samples import choose_samples, rgb_picture
+from ssl_rs.stages.site import Site, environment, open_store
+from ssl_rs.training.settings import TrainerSettings
+
+SAMPLES = 3
+"""Test tiles that every run leaves a picture of."""
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is scored, and how.
+
+    Args:
+        split: The scenes that are scored.
+        window: How scenes are cut.
+    """
+
+    split: Literal["val", "test"]
+    window: WindowSettings
+
+
+def read_evaluation(settings: Settings) -> EvaluationSettings:
+    """Read the `evaluation` node."""
+    return EvaluationSettings(settings.value("evaluation.split", Literal["val", "test"]), settings.build("evaluation.window"))
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Scores networks on the scenes of one split.
+
+    Args:
+        store: The data.
+        settings: Split and windows.
+        device: Where it computes.
+        precision: Of the forward pass.
+        protocol: The protocol whose metrics stand at the top of the result.
+    """
+
+    store: Store
+    settings: EvaluationSettings
+    device: torch.device
+    precision: str
+    protocol: str
+
+    def __post_init__(self) -> None:
+        if not self._scenes():
+            raise InputError(
+                f"evaluation.split={self.settings.split}: {self.store.manifest.dataset} has no such scenes. "
+                "Choose the other of val and test, or prepare the data with such a split."
+            )
+
+    def score(self, network: SegmentationNetwork, processes: Processes) -> dict[str, Any]:
+        """Predict every scene once, ranks sharing the scenes, and score the pooled counts."""
+        manifest = self.store.manifest
+        names = [item.name for item in manifest.classes]
+        confusion = torch.zeros(len(names), len(names), dtype=torch.int64)
+        for index in self._scenes()[processes.rank :: processes.world_size]:
+            truth = torch.from_numpy(np.asarray(self.store.mask(index)).copy())
+            prediction = torch.from_numpy(self.predict(network, self.store.image(index)))
+            confusion += confusion_matrix(prediction, truth, len(names), manifest.ignore_index)
+        confusion = sum_over_ranks(confusion, self.device)
+        protocols = {protocol.name: dict(score(confusion, names, protocol)) for protocol in (ALL_CLASSES,)}
+        if self.protocol not in protocols:
+            raise InputError(f"dataset.protocol={self.protocol} is not among the protocols scored: {sorted(protocols)}.")
+        return {
+            **protocols[self.protocol],
+            "split": self.settings.split,
+            "protocol": self.protocol,
+            "protocols": protocols,
+            "confusion": confusion.tolist(),
+            "classes": [{"name": item.name, "color": list(item.color)} for item in manifest.classes],
+        }
+
+    @torch.no_grad()
+    def predict(self, network: SegmentationNetwork, image: np.ndarray) -> np.ndarray:
+        """Return the class map uint8 [H, W] of a scene [C, H, W]."""
+        network.eval()
+
+        def logits(windows: Tensor) -> Tensor:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                return network.logits(windows)
+
+        return predict_scene(logits, image, self.store.manifest.value_scale, self.settings.window, self.device)
+
+    def write_samples(self, network: SegmentationNetwork, path: Path) -> None:
+        """Write the pictures by which the report compares runs: the same test tiles in every run."""
+        tiles = choose_samples(self.store, self._scenes(), SAMPLES)
+        images = [np.asarray(self.store.image(tile.scene)) for tile in tiles]
+        maps = [self.predict(network, image)[tile.area] for tile, image in zip(tiles, images, strict=True)]
+        np.savez_compressed(
+            path,
+            images=np.stack([rgb_picture(image[:, *tile.area], self.store.manifest) for tile, image in zip(tiles, images, strict=True)]),
+            truth=np.stack([np.asarray(self.store.mask(tile.scene))[tile.area] for tile in tiles]),
+            prediction=np.stack(maps),
+            names=np.array([tile.name for tile in tiles]),
+        )
+
+    def _scenes(self) -> list[int]:
+        return [index for index, scene in enumerate(self.store.manifest.scenes) if scene.split == self.settings.split]
+
+
+def evaluate(settings: Settings) -> Path:
+    """Score a finished fine-tuning again, e.g. on other scenes or with other windows; return the folder of the scores."""
+    chosen = settings.value("run", str | None)
+    run = _finished(chosen)
+    site, stored = _enter(settings, run)
+    evaluation, run_dir = read_evaluation(settings), settings.value("run_dir", str | None)
+    settings.check_all_read()
+    trained, weights = run.read_result() or {}, read_weights(run.model)
+    network = _load_network(run, stored, site, weights)
+    digest = config_hash(settings.values, {"model": str(trained["config_hash"]), "manifest": site.store.manifest.sha256})
+    directory = RunDirectory(Path(run_dir) if run_dir else run.path / f"evaluation-{evaluation.split}-{digest}")
+    if directory.read_result() is not None:
+        return directory.path
+    evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
+    scores = evaluator.score(network.to(site.device), site.processes)
+    if site.processes.is_first:
+        directory.begin(to_yaml(settings.values), environment(site))
+        evaluator.write_samples(network, directory.path / "samples.npz")
+        directory.finish({**trained, **scores, "command": "evaluate", "run": str(run.path)})
+    return directory.path
+
+
+def _finished(chosen: str | None) -> RunDirectory:
+    if chosen is None:
+        raise InputError("run is not set. Name the folder of a finished fine-tuning: run=outputs/finetune/...")
+    run = RunDirectory(Path(chosen))
+    result = run.read_result()
+    if result is None or result.get("command") != "finetune":
+        raise InputError(f"run={chosen} holds no finished fine-tuning (result.json of finetune). Finish it with its own command first.")
+    for path in (run.model, run.config):
+        if not path.is_file():
+            raise InputError(f"{path} is missing, so run={chosen} cannot be scored. Fine-tune it again.")
+    return run
+
+
+def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, Any]]:
+    """Open the run's data where it lay, or where `dataset.root` says, on the device that is wanted now."""
+    stored = read_yaml(run.config)
+    trusted = settings.value("trusted_packages", list)
+    root = settings.value("dataset.root", str | None)
+    node = {**stored["dataset"], "root": root or stored["dataset"]["root"]}
+    dataset: Dataset = build(node, "dataset", trusted)
+    device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
+    trainer: TrainerSettings = build({**stored["trainer"], "device": device, "precision": precision}, "trainer", trusted)
+    processes = Processes.from_environment()
+    if processes.world_size > 1:
+        raise InputError("evaluate is one process. Start it without torchrun.")
+    here = trainer.resolve_device(processes.local_rank)
+    output_dir, seed = settings.value("output_dir", str), settings.value("seed", int)
+    store = open_store(dataset, Path(settings.value("store_dir", str)), processes)
+    return Site(trainer, processes, here, trainer.resolve_precision(here), dataset, store, seed, Path(output_dir)), stored
+
+
+def _load_network(run: RunDirectory, stored: Mapping[str, Any], site: Site, weights: Mapping[str, Tensor]) -> SegmentationNetwork:
+    """Rebuild the network of a run and load its weights strictly."""
+    manifest, metadata = site.store.manifest, read_metadata(run.model)
+    for key, own in (("bands", list(manifest.bands)), ("classes", [item.name for item in manifest.classes])):
+        if json.loads(metadata[key]) != own:
+            raise InputError(f"{run.model} was trained on the {key} {metadata[key]}, the data has {own}. Check dataset.root.")
+    decoder, backbone = build(stored["decoder"], "decoder"), metadata["backbone"]
+    model = build_segmentation_model(decoder, backbone, len(manifest.bands), len(manifest.classes))
+    load_strictly(model, weights, str(run.model), backbone)
+    mean, std = (tuple(json.loads(metadata[key])) for key in ("mean", "std"))
+    return SegmentationNetwork(model, Normalization(Statistics(mean, std, str(run.path))), manifest.ignore_index)

@@ -1,0 +1,162 @@
+"""Fine-tune: labeled tiles -> augmentation -> encoder and decoder; then score whole test scenes."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_rs import distributed
+from ssl_rs.config import Settings
+from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
+from ssl_rs.data.sampling import TileCrops, batches, to_unit
+from ssl_rs.encoder import Normalization
+from ssl_rs.errors import InputError
+from ssl_rs.initialization import Provenance
+from ssl_rs.randomness import Draws, derive_seed
+from ssl_rs.run_directory import save_tensors
+from ssl_rs.segmentation.augmentation import SegmentationAugmentation
+from ssl_rs.segmentation.network import SegmentationBatch, SegmentationNetwork, build_segmentation_model, check_side, input_divisor
+from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, read_evaluation
+from ssl_rs.stages.recipe import Identified, Recipe, identify, opened, train_network
+from ssl_rs.stages.site import Site, enter
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked fine-tuning, before the first heavy work.
+
+    Args:
+        site: Where it runs.
+        recipe: What it shares with pretraining.
+        decoder: A model class of segmentation-models-pytorch with its settings bound.
+        decoder_name: Its name in folders and tables.
+        augmentation: Of image and mask together.
+        subset: The labeled tiles or scenes.
+        evaluation: How the result is scored.
+        run: Its folder and hash.
+    """
+
+    site: Site
+    recipe: Recipe
+    decoder: "partial[nn.Module]"
+    decoder_name: str
+    augmentation: SegmentationAugmentation
+    subset: LabelSubset
+    evaluation: EvaluationSettings
+    run: Identified
+
+
+def read_plan(settings: Settings) -> Plan:
+    """Read and check every key, choose the labels, and derive where the run lives."""
+    site, recipe = enter(settings), Recipe.read(settings)
+    decoder, augmentation = settings.build("decoder"), settings.build("augmentation")
+    fraction: LabelFraction = settings.build("label_fraction")
+    evaluation = read_evaluation(settings)
+    settings.check_all_read()
+    manifest = site.store.manifest
+    if not manifest.classes:
+        raise InputError(
+            f"dataset={manifest.dataset} has no masks, so there is nothing to fine-tune on. "
+            f"Add masks and classes to dataset.root={site.dataset.root}, or choose another dataset."
+        )
+    subset = choose_labels(site.store, site.dataset.tile_size, fraction, site.seed)
+    kind, decoder_name = settings.values["initialization"]["_target_"].rpartition(".")[2].lower(), decoder.func.__name__.lower()
+    folder = Path("finetune", manifest.dataset, f"{recipe.backbone.name}-{decoder_name}", kind, f"{fraction.fraction * 100:g}pct")
+    run = identify(settings, site, recipe, folder, {"subset": subset.sha256})
+    return Plan(site, recipe, decoder, decoder_name, augmentation, subset, evaluation, run)
+
+
+def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
+    """Return where the run would live and its place in the report's table."""
+    plan = read_plan(settings)
+    found = plan.recipe.locate(plan.site)
+    label = found.label if found else settings.values["initialization"]["label"] or plan.run.directory.path.parts[-3]
+    return plan.run.directory.path, {"label": label, "label_fraction": plan.subset.fraction, "seed": plan.site.seed}
+
+
+def finetune(settings: Settings) -> Path:
+    """Train and score the segmentation network, or go on where an earlier start was stopped."""
+    plan = read_plan(settings)
+    site, directory = plan.site, plan.run.directory
+    if directory.read_result() is not None:
+        return directory.path
+    torch.manual_seed(derive_seed(site.seed, "weights"))
+    manifest = site.store.manifest
+    model = build_segmentation_model(plan.decoder, plan.recipe.backbone.name, len(manifest.bands), len(manifest.classes))
+    check_side(site.dataset.crop_size, input_divisor(model), "dataset.crop_size")
+    check_side(plan.evaluation.window.size, input_divisor(model), "evaluation.window.size")
+    provenance = plan.recipe.initialization.apply(model.encoder, plan.recipe.target(site))  # type: ignore[arg-type]
+    network = SegmentationNetwork(model, Normalization(provenance.statistics), manifest.ignore_index)
+    with opened(directory, settings, site):
+        if site.processes.is_first:
+            plan.subset.write(directory.path / "label_subset.json")
+            print(provenance.describe(), flush=True)
+            print(f"Labels: {plan.subset.describe()}", flush=True)
+        progress, tracker = train_network(
+            network, site, plan.recipe, plan.run, {"segmentation": 1.0}, partial(_crops, plan), partial(_batch, plan), settings.values
+        )
+        result = _result(plan, provenance, network, progress.seconds)
+        if site.processes.is_first:
+            directory.finish(result)
+        tracker.finish(result)
+        distributed.barrier()
+    return directory.path
+
+
+def _crops(plan: Plan, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    site = plan.site
+    source = TileCrops(site.store, plan.subset, site.dataset.crop_size, site.dataset.tile_shift, site.seed)
+    return iter(batches(source, start, site.trainer.max_steps, site.rows, site.trainer.num_workers))
+
+
+def _batch(plan: Plan, stored: tuple[Tensor, Tensor], step: int) -> SegmentationBatch:
+    site = plan.site
+    images, masks = (part.to(site.device, non_blocking=True) for part in stored)
+    draws = Draws(site.seed, step, "augmentation", site.rows, site.device)
+    manifest = site.store.manifest
+    return SegmentationBatch(*plan.augmentation(to_unit(images, manifest.value_scale), masks, draws, manifest.ignore_index))
+
+
+def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, seconds: float) -> dict[str, Any]:
+    """Score the network, write its weights and sample pictures, and return what result.json says."""
+    site, directory = plan.site, plan.run.directory
+    manifest = site.store.manifest
+    evaluator = Evaluator(site.store, plan.evaluation, site.device, site.precision, site.dataset.protocol)
+    scores = evaluator.score(network, site.processes)
+    if site.processes.is_first:
+        evaluator.write_samples(network, directory.path / "samples.npz")
+        metadata = {
+            "backbone": plan.recipe.backbone.name,
+            "decoder": plan.decoder_name,
+            "bands": json.dumps(manifest.bands),
+            "classes": json.dumps([item.name for item in manifest.classes]),
+            "mean": json.dumps(provenance.statistics.mean),
+            "std": json.dumps(provenance.statistics.std),
+            "value_scale": json.dumps(manifest.value_scale),
+            "config_hash": plan.run.hash,
+        }
+        save_tensors(directory.model, network.model.state_dict(), metadata)
+    return {
+        "command": "finetune",
+        "dataset": manifest.dataset,
+        "backbone": plan.recipe.backbone.name,
+        "decoder": plan.decoder_name,
+        "initialization": provenance.kind,
+        "label": provenance.label,
+        "provenance": provenance.as_json(),
+        "label_fraction": plan.subset.fraction,
+        "labeled_units": len(plan.subset.units),
+        "label_unit": plan.subset.unit,
+        "subset_sha256": plan.subset.sha256,
+        "seed": site.seed,
+        "steps": site.trainer.max_steps,
+        "wall_seconds": round(seconds, 1),
+        **scores,
+        "manifest_sha256": manifest.sha256,
+        "config_hash": plan.run.hash,
+    }

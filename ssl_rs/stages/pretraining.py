@@ -1,0 +1,172 @@
+"""Pretrain an encoder: crops -> views -> tasks. No label and no test scene is read."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ssl_rs import distributed
+from ssl_rs.config import Settings
+from ssl_rs.data.sampling import SceneCrops, batches, to_unit
+from ssl_rs.encoder import Normalization
+from ssl_rs.initialization import Provenance
+from ssl_rs.pretext.base import PretextTask
+from ssl_rs.pretext.collapse import effective_rank, feature_std, mean_pair_cosine
+from ssl_rs.pretext.network import PretextNetwork, build_task, check_views
+from ssl_rs.randomness import Rows, derive_seed
+from ssl_rs.run_directory import save_tensors, sha256_of
+from ssl_rs.stages.recipe import Identified, Recipe, identify, opened, train_network
+from ssl_rs.stages.site import Site, enter
+from ssl_rs.views.base import View, ViewMaker, crop_view, make_views, views_to_make
+
+EncoderPass = Literal["joint", "per_view"]
+
+PROBED = 128
+"""Training crops whose features tell at the end whether the encoder collapsed."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked pretraining, before the first heavy work.
+
+    Args:
+        site: Where it runs.
+        recipe: What it shares with fine-tuning.
+        makers: The makers of the needed views, sources first.
+        tasks: The chosen tasks; each still takes the channels of the encoder.
+        weights: Factor of each task's loss.
+        encoder_pass: All views in one pass of the encoder, or one pass a view.
+        run: Its folder and hash.
+    """
+
+    site: Site
+    recipe: Recipe
+    makers: Mapping[str, ViewMaker]
+    tasks: Mapping[str, "partial[PretextTask]"]
+    weights: Mapping[str, float]
+    encoder_pass: EncoderPass
+    run: Identified
+
+
+def read_plan(settings: Settings) -> Plan:
+    """Read and check every key, and derive where the run lives."""
+    site, recipe = enter(settings), Recipe.read(settings)
+    tasks = {name: settings.build(f"pretext.{name}.task") for name in settings.names("pretext")}
+    weights = {name: settings.value(f"pretext.{name}.weight", float) for name in tasks}
+    makers = {name: settings.build(f"views.{name}") for name in settings.names("views")}
+    classes = {name: task.func for name, task in tasks.items()}
+    check_views(classes, makers)
+    needed = views_to_make(makers, [view for task in classes.values() for view in task.views])
+    settings.drop("views", [name for name in makers if name not in needed])
+    encoder_pass = settings.value("encoder_pass", EncoderPass)
+    settings.check_all_read()
+    folder = Path("pretrain", site.store.manifest.dataset, recipe.backbone.name, "+".join(tasks))
+    run = identify(settings, site, recipe, folder, {})
+    return Plan(site, recipe, {name: makers[name] for name in needed}, tasks, weights, encoder_pass, run)
+
+
+def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
+    """Return where the run would live and what a report calls it."""
+    plan = read_plan(settings)
+    return plan.run.directory.path, {"label": " + ".join(plan.tasks), "seed": plan.site.seed}
+
+
+def pretrain(settings: Settings) -> Path:
+    """Train the encoder, or go on where an earlier start was stopped; return the folder of the run."""
+    plan = read_plan(settings)
+    site, directory = plan.site, plan.run.directory
+    if directory.read_result() is not None:
+        return directory.path
+    torch.manual_seed(derive_seed(site.seed, "weights"))
+    encoder = plan.recipe.backbone.build(len(site.store.manifest.bands))
+    provenance = plan.recipe.initialization.apply(encoder, plan.recipe.target(site))
+    network = build_network(plan, encoder, provenance)
+    with opened(directory, settings, site):
+        if site.processes.is_first:
+            print(provenance.describe(), flush=True)
+        progress, tracker = train_network(
+            network, site, plan.recipe, plan.run, plan.weights, partial(_crops, plan), partial(_views, plan), settings.values
+        )
+        result = _result(plan, provenance, network, progress.seconds) if site.processes.is_first else None
+        if result is not None:
+            directory.finish(result)
+        tracker.finish(result)
+        distributed.barrier()
+    return directory.path
+
+
+def build_network(plan: Plan, encoder: nn.Module, provenance: Provenance) -> PretextNetwork:
+    """Put encoder and tasks together; their weights follow from the seed alone."""
+    channels, bands = tuple(encoder.out_channels), len(plan.site.store.manifest.bands)  # type: ignore[arg-type]
+    tasks = {name: build_task(task, channels=channels, bands=bands) for name, task in plan.tasks.items()}
+    return PretextNetwork(encoder, Normalization(provenance.statistics), tasks, plan.encoder_pass)
+
+
+def _crops(plan: Plan, start: int) -> Iterator[Tensor]:
+    site = plan.site
+    source = SceneCrops(site.store, "train", site.dataset.crop_size, site.seed)
+    return iter(batches(source, start, site.trainer.max_steps, site.rows, site.trainer.num_workers))
+
+
+def _views(plan: Plan, stored: Tensor, step: int) -> dict[str, View]:
+    site = plan.site
+    images = to_unit(stored.to(site.device, non_blocking=True), site.store.manifest.value_scale)
+    return make_views(crop_view(images), plan.makers, plan.makers, seed=site.seed, step=step, rows=site.rows)
+
+
+def _result(plan: Plan, provenance: Provenance, network: PretextNetwork, seconds: float) -> dict[str, Any]:
+    """Write the encoder and return what result.json says of it."""
+    site, directory = plan.site, plan.run.directory
+    last = directory.read_metrics()[-1]
+    collapse = _probe_collapse(site, network)
+    return {
+        "command": "pretrain",
+        "dataset": site.store.manifest.dataset,
+        "backbone": plan.recipe.backbone.name,
+        "pretext": list(plan.tasks),
+        "initialization": provenance.kind,
+        "provenance": provenance.as_json(),
+        "seed": site.seed,
+        "steps": site.trainer.max_steps,
+        "images_seen": site.trainer.max_steps * site.rows.total,
+        "wall_seconds": round(seconds, 1),
+        "final_losses": {name.removeprefix("loss/"): value for name, value in last.items() if name.startswith("loss/")},
+        "final_metrics": {name: value for name, value in last.items() if "/" in name and not name.startswith("loss/")},
+        "encoder_sha256": _save_encoder(plan, network, provenance),
+        "collapse": collapse,
+        "manifest_sha256": site.store.manifest.sha256,
+        "config_hash": plan.run.hash,
+    }
+
+
+@torch.no_grad()
+def _probe_collapse(site: Site, network: PretextNetwork) -> dict[str, float]:
+    """Measure how the pooled deepest features of some training crops spread."""
+    source = SceneCrops(site.store, "train", site.dataset.crop_size, derive_seed(site.seed, "collapse probe"))
+    stored = source.batch(0, Rows(0, PROBED, PROBED)).to(site.device)
+    network.eval()
+    images = network.normalization(to_unit(stored, site.store.manifest.value_scale))
+    features = torch.cat([network.encoder(part)[-1].float().mean(dim=(-2, -1)) for part in images.split(32)])  # [N, D]
+    measures = {"feature_std": feature_std, "effective_rank": effective_rank, "mean_pair_cosine": mean_pair_cosine}
+    return {name: float(measure(features)) for name, measure in measures.items()} | {"dimensions": features.shape[1]}
+
+
+def _save_encoder(plan: Plan, network: PretextNetwork, provenance: Provenance) -> str:
+    """Write the bare encoder aside, rename it, and return its sha256."""
+    manifest, directory = plan.site.store.manifest, plan.run.directory
+    metadata = {
+        "backbone": plan.recipe.backbone.name,
+        "bands": json.dumps(manifest.bands),
+        "mean": json.dumps(provenance.statistics.mean),
+        "std": json.dumps(provenance.statistics.std),
+        "statistics_source": provenance.statistics.source,
+        "value_scale": json.dumps(manifest.value_scale),
+        "config_hash": plan.run.hash,
+    }
+    save_tensors(directory.encoder, network.encoder.state_dict(), metadata)
+    return sha256_of(directory.encoder)

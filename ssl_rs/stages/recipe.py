@@ -1,0 +1,135 @@
+"""What pretraining and fine-tuning have in common: where the weights start and how they are optimized, in one folder."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssl_rs import distributed
+from ssl_rs.config import Settings, config_hash, to_yaml
+from ssl_rs.encoder import Backbone
+from ssl_rs.errors import InputError
+from ssl_rs.initialization import Initialization, Provenance, Target
+from ssl_rs.run_directory import RunDirectory
+from ssl_rs.stages.site import Site, environment
+from ssl_rs.training.loop import Job, train
+from ssl_rs.training.schedule import Schedule
+from ssl_rs.training.state import Identity, Progress
+from ssl_rs.training.tracking import Logger, NoLogger, Tracker
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The components that both stages read from their config.
+
+    Args:
+        backbone: Which encoder.
+        initialization: How its weights start.
+        optimizer: Takes the parameters.
+        schedule: Factor of the learning rate by step.
+        logger: Opens the mirror of the logs.
+        run_dir: The folder that the user chose, None: the one that follows from the config.
+    """
+
+    backbone: Backbone
+    initialization: Initialization
+    optimizer: "partial[torch.optim.Optimizer]"
+    schedule: Schedule
+    logger: Logger
+    run_dir: str | None
+
+    @classmethod
+    def read(cls, settings: Settings) -> "Recipe":
+        """Build the components."""
+        names = ("backbone", "initialization", "optimizer", "schedule", "logger")
+        return cls(*(settings.build(name) for name in names), run_dir=settings.value("run_dir", str | None))
+
+    def target(self, site: Site) -> Target:
+        """What the initialization must fit."""
+        return site.target(self.backbone)
+
+    def locate(self, site: Site) -> Provenance | None:
+        """Return what the encoder starts from, None where it cannot be had: applying it then says why."""
+        try:
+            return self.initialization.locate(self.target(site))
+        except InputError:
+            return None
+
+
+@dataclass(frozen=True)
+class Identified:
+    """A run with its folder and the hash of all that can change its result."""
+
+    directory: RunDirectory
+    hash: str
+
+
+def identify(settings: Settings, site: Site, recipe: Recipe, folder: Path, inputs: Mapping[str, str | None]) -> Identified:
+    """Derive hash and folder from the config and the content of what goes in.
+
+    Args:
+        settings: The checked settings.
+        site: Where it runs.
+        recipe: Its components.
+        folder: The folder of its kind, below `output_dir`.
+        inputs: The sha256 of further inputs, by name.
+    """
+    found = recipe.locate(site)
+    content = {"manifest": site.store.manifest.sha256, "encoder": found.sha256 if found else "unavailable", **inputs}
+    digest = config_hash(settings.values, content)
+    own = site.output_dir / folder / f"seed{site.seed}-{digest}"
+    return Identified(RunDirectory(Path(recipe.run_dir) if recipe.run_dir else own), digest)
+
+
+@contextmanager
+def opened(run: RunDirectory, settings: Settings, site: Site) -> Iterator[None]:
+    """Hold the run's folder and write down what runs there."""
+    if not site.processes.is_first:
+        yield
+        return
+    lock = run.lock()
+    try:
+        run.begin(to_yaml(settings.values), environment(site))
+        yield
+    finally:
+        lock.close()
+
+
+def train_network(
+    network: nn.Module, site: Site, recipe: Recipe, run: Identified, weights: Mapping[str, float],
+    crops: Callable[[int], Iterator[Any]], make_batch: Callable[[Any, int], Any], config: Mapping[str, Any],
+) -> tuple[Progress, Tracker]:  # fmt: skip
+    """Move the network to its device, give it an optimizer, and train it from where it stopped.
+
+    Args:
+        network: Maps a batch to named outputs.
+        site: Where it runs.
+        recipe: Optimizer, schedule and logger.
+        run: Its folder and hash.
+        weights: Factor of each output's loss.
+        crops: Stored crops from a step on.
+        make_batch: The network's input from the crops of a step.
+        config: What the mirror of the logs shows as config.
+    """
+    network.to(site.device, memory_format=torch.channels_last)
+    distributed.synchronize_batch_norm(network, site.device)
+    optimizer = recipe.optimizer(network.parameters())
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    identity = Identity(run.hash, site.processes.world_size, site.precision)
+    job = Job(
+        network, crops, make_batch, weights, optimizer, recipe.schedule, site.trainer, site.device, run.directory,
+        identity, site.processes, site.seed,
+    )  # fmt: skip
+
+    def open_tracker() -> Tracker:
+        logger = recipe.logger if site.processes.is_first else NoLogger()
+        directory = run.directory
+        return logger.open(directory.path, directory.path.name, config, directory.read_metrics())
+
+    return train(job, open_tracker)

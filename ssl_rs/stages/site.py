@@ -1,0 +1,119 @@
+"""Where a run happens: processes, device, precision, the prepared data, and the record of all that."""
+
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+import ssl_rs
+from ssl_rs import distributed
+from ssl_rs.config import Settings
+from ssl_rs.data.dataset import Dataset
+from ssl_rs.data.prepare import prepare
+from ssl_rs.data.store import Store
+from ssl_rs.distributed import Processes
+from ssl_rs.encoder import Backbone, Statistics
+from ssl_rs.initialization import Target
+from ssl_rs.randomness import Rows
+from ssl_rs.training.settings import TrainerSettings
+
+
+@dataclass(frozen=True)
+class Site:
+    """The surroundings of one training run.
+
+    Args:
+        trainer: Settings of the loop.
+        processes: This process among all.
+        device: Where this process computes.
+        precision: Of the forward pass.
+        dataset: The data set as configured.
+        store: The data set as prepared.
+        seed: Seed of the run.
+        output_dir: All runs lie below it.
+    """
+
+    trainer: TrainerSettings
+    processes: Processes
+    device: torch.device
+    precision: Literal["bf16", "fp32"]
+    dataset: Dataset
+    store: Store
+    seed: int
+    output_dir: Path
+
+    @property
+    def rows(self) -> Rows:
+        """This process's rows of the global batch."""
+        return Rows.of_rank(self.processes.rank, self.processes.world_size, self.trainer.batch_size)
+
+    @property
+    def statistics(self) -> Statistics:
+        """Mean and standard deviation of the data's bands over its training scenes."""
+        manifest = self.store.manifest
+        return Statistics(manifest.mean, manifest.std, f"the training scenes of {manifest.dataset}")
+
+    def target(self, backbone: Backbone) -> Target:
+        """What an initialization must fit."""
+        manifest = self.store.manifest
+        pretrainings = self.output_dir / "pretrain" / manifest.dataset / backbone.name
+        return Target(manifest.dataset, backbone.name, manifest.bands, self.statistics, pretrainings)
+
+
+def enter(settings: Settings) -> Site:
+    """Read the keys that both training stages have, join the other processes, and prepare the data if nobody has."""
+    trainer: TrainerSettings = settings.build("trainer")
+    dataset: Dataset = settings.build("dataset")
+    seed, output_dir, store_dir = (settings.value("seed", int), settings.value("output_dir", str), settings.value("store_dir", str))
+    settings.value("trusted_packages", list)
+    processes = Processes.from_environment()
+    device = trainer.resolve_device(processes.local_rank)
+    distributed.start(processes, device)
+    store = open_store(dataset, Path(store_dir), processes)
+    return Site(trainer, processes, device, trainer.resolve_precision(device), dataset, store, seed, Path(output_dir))
+
+
+def open_store(dataset: Dataset, store_dir: Path, processes: Processes) -> Store:
+    """Return the prepared data set; the first process prepares it where that has not been done."""
+    if processes.is_first:
+        store = prepare(dataset, store_dir, say_scene)
+    distributed.barrier()
+    return store if processes.is_first else prepare(dataset, store_dir, None)
+
+
+def say_scene(done: int, total: int, scene: str) -> None:
+    """Print how far the preparation is, on one line a tenth of the scenes."""
+    if done == total or done % max(1, total // 10) == 0:
+        print(f"prepared {done}/{total} scenes ({scene})", file=sys.stderr, flush=True)
+
+
+def environment(site: Site) -> dict[str, Any]:
+    """Return what environment.json records; nothing of the process's environment variables goes in."""
+    return {
+        "ssl_rs": ssl_rs.__version__,
+        "git_commit": git_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(site.device) if site.device.type == "cuda" else site.device.type,
+        "threads": torch.get_num_threads(),
+        "precision": site.precision,
+        "world_size": site.processes.world_size,
+        "command_line": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+    }
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout this code runs from, marked if files differ from it; None outside of one."""
+    folder = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("-modified" if changed else "")

@@ -1,0 +1,121 @@
+"""A sweep: plan every cell, run what is not finished through Hydra's launcher, name what failed.
+
+A failing cell leaves failure.json and does not stop the others; the report reads the plan to know what is missing.
+"""
+
+import gc
+import hashlib
+import importlib
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from ssl_rs.config import Settings, compose_config, conf_dir, resolve
+from ssl_rs.distributed import Processes
+from ssl_rs.errors import InputError, Interrupted
+from ssl_rs.run_directory import RunDirectory, write_json
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep.
+
+    Args:
+        overrides: What the command line of this run alone would be.
+        run_dir: Where it lives; where its inputs are still missing, the place of its failure.json.
+        row: The keys by which the report places it: label, label_fraction, seed.
+    """
+
+    overrides: tuple[str, ...]
+    run_dir: Path
+    row: dict[str, Any]
+
+
+def run_sweep(name: str, overrides: Sequence[str]) -> int:
+    """Run all cells and return the exit code: 0 if all have a result, else 1 or 2.
+
+    Raises:
+        InputError: The command has no sweeps, torchrun started it, or an override is wrong.
+    """
+    if Processes.from_environment().world_size > 1:
+        raise InputError(
+            "A sweep under torchrun would mix its runs' processes. Start the sweep without torchrun; "
+            "launcher=slurm or launcher=ray gives each run its own machine."
+        )
+    cells, output_dir = _plan(name, overrides)
+    plan = output_dir / "sweeps" / f"{name}-{hashlib.sha256(json.dumps(sorted(overrides)).encode()).hexdigest()[:8]}.json"
+    content = [{"overrides": list(cell.overrides), "run_dir": str(cell.run_dir), **cell.row} for cell in cells]
+    write_json(plan, {"command": name, "cells": content})
+    finished = sum(RunDirectory(cell.run_dir).result.is_file() for cell in cells)
+    print(f"{len(cells)} runs, {finished} finished before: {plan}")
+    _launch(name, overrides, {cell.overrides: str(cell.run_dir) for cell in cells})
+    return _summarize(cells)
+
+
+def _plan(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
+    """Compose every cell, so that a mistake shows before the first one runs."""
+    stage = importlib.import_module(f"ssl_rs.{name}")
+    if not hasattr(stage, "plan"):
+        raise InputError(f"{name} runs no sweeps; pretrain and finetune do.")
+    config = compose_config(name, overrides)
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    parsed = OverridesParser.create().parse_overrides([*params, *overrides])
+    cells = []
+    for single in BasicSweeper.split_arguments(parsed, None)[0]:
+        settings = Settings(name, resolve(compose_config(name, single)))
+        run_dir, row = stage.plan(settings)
+        cells.append(Cell(tuple(single), run_dir, row))
+    return cells, Path(resolve(config)["output_dir"])
+
+
+def _launch(name: str, overrides: Sequence[str], run_dirs: dict[tuple[str, ...], str]) -> None:
+    """Hand the sweep to Hydra, whose sweeper and launcher run the cells."""
+
+    def job(config: DictConfig) -> None:
+        single = tuple(HydraConfig.get().overrides.task)
+        run_cell(name, config, RunDirectory(Path(run_dirs[single])), single)
+
+    before = sys.argv
+    sys.argv = [f"ssl_rs.{name}", "--multirun", *overrides]
+    try:
+        hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(job)()
+    finally:
+        sys.argv = before
+
+
+def run_cell(name: str, config: DictConfig, run: RunDirectory, overrides: Sequence[str]) -> None:
+    """Run one cell; whatever goes wrong in it is written down and does not stop the others."""
+    print(f"-- {' '.join(overrides)}", flush=True)
+    execute: Callable[[Settings], Path] = importlib.import_module(f"ssl_rs.{name}").run
+    try:
+        print(execute(Settings(name, resolve(config))), flush=True)
+    except Interrupted as stopped:
+        raise KeyboardInterrupt from stopped  # Hydra would go on with the next cell after any other exception
+    except Exception as error:  # a cell's defect must not take the rest of the sweep with it
+        defect = None if isinstance(error, InputError) else traceback.format_exc()
+        record = {"command": name, "overrides": list(overrides), "error": str(error) or repr(error), "traceback": defect}
+        write_json(run.failure, record)
+        print(f"failed: {error}", file=sys.stderr, flush=True)
+    gc.collect()  # the next cell starts without this one's tensors
+
+
+def _summarize(cells: Sequence[Cell]) -> int:
+    missing = [cell for cell in cells if not RunDirectory(cell.run_dir).result.is_file()]
+    print(f"{len(cells) - len(missing)} of {len(cells)} runs are finished.")
+    code = 0
+    for cell in missing:
+        failure = RunDirectory(cell.run_dir).failure
+        record = json.loads(failure.read_text(encoding="utf-8")) if failure.is_file() else {"error": "it did not run", "traceback": None}
+        code = 1 if record["traceback"] or code == 1 else 2
+        print(f"failed: {' '.join(cell.overrides)}\n  {record['error']}\n  {failure}", file=sys.stderr)
+    return code

@@ -1,0 +1,76 @@
+"""Learning rates as pure functions of the step: factors of the optimizer's own rate."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from ssl_rs.errors import InputError
+
+
+class Schedule(Protocol):
+    """The factor of the learning rate at a step."""
+
+    def __call__(self, step: int, max_steps: int) -> float:
+        """Return the factor at `step` in [0, max_steps)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Rise linearly, then fall along half a cosine.
+
+    Source: Loshchilov & Hutter, ICLR 2017 (SGDR), without restarts.
+
+    Args:
+        warmup: Share of the steps that rise, in [0, 1).
+        final: Factor at the end, in [0, 1].
+    """
+
+    warmup: float = 0.05
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.warmup < 1 and 0 <= self.final <= 1):
+            raise InputError(
+                f"schedule: warmup must be in [0, 1) and final in [0, 1], got {self.warmup} and {self.final}."
+            )
+
+    def __call__(self, step: int, max_steps: int) -> float:
+        """Return the factor at `step`."""
+        rising = self.warmup * max_steps
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        progress = (step - rising) / (max_steps - rising)
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same rate at every step."""
+
+    def __call__(self, step: int, max_steps: int) -> float:
+        """Return 1."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """Multiply the rate by `gamma` every so many steps, as torch's StepLR does by epochs.
+
+    Args:
+        every_steps: Steps between two decays.
+        gamma: Factor of each decay.
+    """
+
+    every_steps: int
+    gamma: float
+
+    def __post_init__(self) -> None:
+        if self.every_steps < 1 or not 0 < self.gamma <= 1:
+            raise InputError(
+                f"schedule: every_steps must be at least 1 and gamma in (0, 1], got {self.every_steps}, {self.gamma}."
+            )
+
+    def __call__(self, step: int, max_steps: int) -> float:
+        """Return the factor at `step`."""
+        return float(self.gamma ** (step // self.every_steps))

@@ -1,0 +1,95 @@
+"""The settings of the loop, and what `auto` means on this machine."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from ssl_rs.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How long, how large, where and how exactly a run trains.
+
+    Args:
+        max_steps: Optimizer steps.
+        batch_size: Crops a step and process.
+        device: "auto" takes a GPU where there is one; else any name of torch, e.g. "cpu", "cuda", "mps".
+        precision: "auto" takes bf16 where the device computes in it, else fp32.
+        num_workers: Processes that read crops ahead; 0 reads them in the loop.
+        checkpoint_every_steps: Steps between checkpoints.
+        log_every_steps: Steps between lines of metrics.jsonl.
+        compile: Run the network through torch.compile.
+        deterministic: Refuse operations whose result may differ from run to run.
+        gradient_clip: Largest norm of all gradients together; null: no limit.
+    """
+
+    max_steps: int
+    batch_size: int
+    device: str = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    num_workers: int = 0
+    checkpoint_every_steps: int = 100
+    log_every_steps: int = 10
+    compile: bool = False
+    deterministic: bool = False
+    gradient_clip: float | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("max_steps", "batch_size", "checkpoint_every_steps", "log_every_steps"):
+            if getattr(self, key) < 1:
+                raise InputError(f"trainer.{key} must be at least 1, got {getattr(self, key)}.")
+        if self.num_workers < 0:
+            raise InputError(f"trainer.num_workers must be at least 0, got {self.num_workers}.")
+        if self.gradient_clip is not None and self.gradient_clip <= 0:
+            raise InputError(f"trainer.gradient_clip must be above 0, or null for no limit; got {self.gradient_clip}.")
+
+    def resolve_device(self, local_rank: int) -> torch.device:
+        """Return the device of this process.
+
+        Raises:
+            InputError: No such device on this machine.
+        """
+        name = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        try:
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(
+                f"trainer.device={self.device} cannot be used here: {str(error).splitlines()[0]}"
+            ) from error
+        return torch.device("cuda", local_rank) if device.type == "cuda" and device.index is None else device
+
+    def resolve_precision(self, device: torch.device) -> Literal["bf16", "fp32"]:
+        """Return the precision of the forward pass."""
+        if self.precision != "auto":
+            return self.precision
+        return "bf16" if computes_bf16(device) else "fp32"
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Tell whether the device multiplies bf16 in hardware, so that it is faster than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
+
+
+@contextmanager
+def exactness(deterministic: bool) -> Iterator[None]:
+    """Within it torch refuses operations that may differ from run to run; afterwards everything is as before."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, once a process
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]

@@ -1,0 +1,113 @@
+"""Mirrors of metrics.jsonl: Weights & Biases, or none."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from ssl_rs.errors import InputError
+
+
+class Tracker(Protocol):
+    """Shows the lines of metrics.jsonl somewhere else; nothing is ever read back from it."""
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Mirror one line."""
+        ...
+
+    def finish(self, result: Mapping[str, Any] | None) -> None:
+        """Close the mirror; `result` is None where the run did not finish."""
+        ...
+
+
+class Logger(Protocol):
+    """Opens the mirror of a run."""
+
+    def open(self, run: Path, name: str, config: Mapping[str, Any], past: Sequence[Mapping[str, Any]]) -> Tracker:
+        """Open the mirror of the run and show it the lines that are there already.
+
+        Args:
+            run: Folder of the run.
+            name: Short name of the run, the same after a restart.
+            config: The resolved config.
+            past: The lines that an earlier start of the same run wrote.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class NoLogger:
+    """No mirror."""
+
+    def open(self, run: Path, name: str, config: Mapping[str, Any], past: Sequence[Mapping[str, Any]]) -> Tracker:
+        """Return a tracker that shows nothing."""
+        return _Nowhere()
+
+
+@dataclass(frozen=True)
+class _Nowhere:
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Show nothing."""
+
+    def finish(self, result: Mapping[str, Any] | None) -> None:
+        """Close nothing."""
+
+
+@dataclass(frozen=True)
+class WandbLogger:
+    """Mirror a run to Weights & Biases.
+
+    Without a key it writes an offline run into the run's folder (`wandb sync` uploads it) and never asks for one. Offline runs
+    cannot be resumed: after a restart the new one gets the past lines first, so that each is whole.
+
+    Args:
+        project: Project of the dashboard.
+        entity: Team; null: the default of the key.
+        mode: "auto" is online with a key, else offline.
+    """
+
+    project: str = "ssl_rs"
+    entity: str | None = None
+    mode: Literal["auto", "online", "offline"] = "auto"
+
+    def open(self, run: Path, name: str, config: Mapping[str, Any], past: Sequence[Mapping[str, Any]]) -> Tracker:
+        """Start the run's mirror."""
+        import wandb
+
+        has_key = bool(wandb.Api.__module__ and (os.environ.get("WANDB_API_KEY") or wandb.api.api_key))
+        if self.mode == "online" and not has_key:
+            raise InputError(
+                "logger.mode=online needs a key: set WANDB_API_KEY, run `wandb login`, or choose logger.mode=offline."
+            )
+        online = has_key and self.mode != "offline"
+        session = wandb.init(
+            project=self.project,
+            entity=self.entity,
+            name=name,
+            id=name if online else None,
+            resume="allow" if online else None,
+            dir=str(run),
+            config=dict(config),
+            mode="online" if online else "offline",
+            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+        )
+        tracker = _WandbTracker(session)
+        for line in past if not online else ():
+            tracker.log(line)
+        return tracker
+
+
+@dataclass(frozen=True)
+class _WandbTracker:
+    session: Any
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Log one line at its step."""
+        self.session.log({key: value for key, value in line.items() if key != "step"}, step=line["step"])
+
+    def finish(self, result: Mapping[str, Any] | None) -> None:
+        """Put the numbers of the result into the summary and close the run."""
+        if result is not None:
+            self.session.summary.update({key: value for key, value in result.items() if isinstance(value, int | float)})
+        self.session.finish(exit_code=0 if result is not None else 1)

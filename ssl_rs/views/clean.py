@@ -1,0 +1,31 @@
+"""The clean view: the crop, flipped and rotated at random."""
+
+from dataclasses import dataclass
+
+from ssl_rs.randomness import Draws
+from ssl_rs.views.base import View
+from ssl_rs.views.fused import compose, draw_dihedral, move
+
+
+@dataclass(frozen=True)
+class CleanMaker:
+    """Flip and rotate by multiples of 90 degrees; every pixel keeps its value.
+
+    Source: Li, Chen & Shi, JSTARS 2021. Where they rotate by 0 to 360 degrees, we rotate by 90, 180 or 270.
+
+    Args:
+        source: The view it is made from.
+        horizontal_flip: Probability.
+        vertical_flip: Probability.
+        rotation: Probability of a rotation by 90, 180 or 270 degrees.
+    """
+
+    source: str
+    horizontal_flip: float = 0.5
+    vertical_flip: float = 0.5
+    rotation: float = 0.5
+
+    def __call__(self, source: View, draws: Draws) -> View:
+        """Return the view of square images [B, C, n, n]."""
+        matrix = draw_dihedral(draws, self.horizontal_flip, self.vertical_flip, self.rotation)
+        return View(move(source.image, matrix), compose(source.geometry, matrix))

@@ -1,0 +1,254 @@
+"""Geometry and color as one affine map a sample each, so that a view moves and recolors its pixels once.
+
+Geometry: a matrix [B, 2, 3] maps the normalized coordinates (x, y in [-1, 1], align_corners=False) of the image that is
+made to those of the image it is made from. Color: a matrix [B, C, C + 1] maps the bands of a pixel to its new bands.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import kornia.color
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssl_rs.errors import InputError
+from ssl_rs.randomness import Draws
+
+TRANSFORMS = ("hflip", "vflip", "rot0", "rot90", "rot180", "rot270")
+"""The classes of transform prediction in the paper's order; rotations are counterclockwise, as torch.rot90's."""
+
+_TRANSFORM_MATRICES = torch.tensor(
+    [
+        [[-1, 0, 0], [0, 1, 0]],
+        [[1, 0, 0], [0, -1, 0]],
+        [[1, 0, 0], [0, 1, 0]],
+        [[0, -1, 0], [1, 0, 0]],
+        [[-1, 0, 0], [0, -1, 0]],
+        [[0, 1, 0], [-1, 0, 0]],
+    ],
+    dtype=torch.float32,
+)
+# kornia's images are [3, H, W]: as one of a column a color, the identity gives the matrix of the conversion.
+_RGB_TO_YUV = kornia.color.rgb_to_yuv(torch.eye(3, dtype=torch.float64).unsqueeze(-1)).squeeze(-1)
+_YUV_TO_RGB = torch.linalg.inv(_RGB_TO_YUV)
+
+
+def check_range(key: str, values: tuple[float, float], low: float, high: float) -> None:
+    """Refuse a range to draw from that is not two ordered numbers within [low, high].
+
+    Args:
+        key: What the user set.
+        values: Its two numbers.
+        low: The least that has a meaning.
+        high: The most that has a meaning.
+
+    Raises:
+        InputError: Says what would be accepted.
+    """
+    if len(values) != 2 or not low <= values[0] <= values[1] <= high:
+        raise InputError(f"{key}={list(values)}: expected [low, high] with {low} <= low <= high <= {high}.")
+
+
+def compose(outer: Tensor, inner: Tensor) -> Tensor:
+    """Return the affine map that applies `inner` first; both [B, n, n + 1]."""
+    size = outer.shape[-2]
+    linear, offset = outer[..., :size], outer[..., size:]
+    product = linear @ inner  # [B, n, n + 1]
+    return torch.cat([product[..., :size], product[..., size:] + offset], dim=-1)
+
+
+def transform_matrix(transform: Tensor) -> Tensor:
+    """Return the matrices [B, 2, 3] of transforms given by class, int64 [B], an index into TRANSFORMS."""
+    return _TRANSFORM_MATRICES.to(transform.device)[transform]
+
+
+def draw_dihedral(draws: Draws, horizontal_flip: float, vertical_flip: float, rotation: float) -> Tensor:
+    """Draw a horizontal flip, a vertical flip and a rotation by 90, 180 or 270 degrees, each with its probability.
+
+    Returns:
+        [B, 2, 3], with entries that are exactly -1, 0 or 1.
+    """
+    unmoved = TRANSFORMS.index("rot0")
+    horizontal = torch.where(draws.chance(horizontal_flip), TRANSFORMS.index("hflip"), unmoved)
+    vertical = torch.where(draws.chance(vertical_flip), TRANSFORMS.index("vflip"), unmoved)
+    turns = torch.where(draws.chance(rotation), draws.integers(1, 4), 0)
+    flips = compose(transform_matrix(horizontal), transform_matrix(vertical))
+    return compose(flips, transform_matrix(unmoved + turns))
+
+
+def undo_each(maps: Tensor) -> Tensor:
+    """Undo every transform, in the order of TRANSFORMS.
+
+    Args:
+        maps: [B, D, n, n].
+
+    Returns:
+        [K, B, D, n, n]; entry k is the original of maps that went through transform k.
+    """
+    rotations = [maps.rot90(-turns, (-2, -1)) for turns in range(4)]
+    return torch.stack([maps.flip(-1), maps.flip(-2), *rotations])
+
+
+def crop_matrix(side: Tensor, position: Tensor) -> Tensor:
+    """Return the matrices [B, 2, 3] that enlarge a square part of the image to the whole.
+
+    Args:
+        side: [B], the part's side as a share of the image's; above 1 the image shrinks and its outside shows.
+        position: [B, 2], x and y in [-1, 1]: 0 is the middle, 1 the right or lower edge.
+    """
+    offset = position * (1 - side).unsqueeze(-1)  # [B, 2]
+    scale = torch.eye(2, device=side.device) * side.view(-1, 1, 1)  # [B, 2, 2]
+    return torch.cat([scale, offset.unsqueeze(-1)], dim=-1)
+
+
+def sampling_grid(matrix: Tensor, height: int, width: int) -> Tensor:
+    """Return where each pixel comes from, [B, H, W, 2], normalized; F.affine_grid's values at a fifth of its time."""
+    x = (torch.arange(width, device=matrix.device) * 2 + 1) / width - 1
+    y = (torch.arange(height, device=matrix.device) * 2 + 1) / height - 1
+    along_x = matrix[:, None, :, 0] * x[:, None]  # [B, W, 2]
+    along_y = matrix[:, None, :, 1] * y[:, None] + matrix[:, None, :, 2]  # [B, H, 2]
+    return along_x[:, None] + along_y[:, :, None]
+
+
+def warp(image: Tensor, matrix: Tensor) -> Tensor:
+    """Resample images [B, C, H, W] bilinearly by matrices [B, 2, 3]; what lies outside mirrors the inside."""
+    grid = sampling_grid(matrix, *image.shape[-2:])
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def warp_mask(mask: Tensor, matrix: Tensor, fill: int) -> Tensor:
+    """Resample masks int64 [B, H, W] to the nearest pixel by matrices [B, 2, 3]; the outside is `fill`.
+
+    Labels must be below 2^24, where float32 counts exactly.
+    """
+    grid = sampling_grid(matrix, *mask.shape[-2:])
+    above_fill = (mask - fill).unsqueeze(1).float()  # zero outside is the fill
+    moved = F.grid_sample(above_fill, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return moved.squeeze(1).long() + fill
+
+
+def dihedral_source(matrix: Tensor, rows: Tensor, columns: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which pixel of a square each of its pixels shows after a flip or rotation in place.
+
+    Args:
+        matrix: [B, 2, 3] with entries -1, 0 or 1.
+        rows: int64 [B, m], counted from the square's upper edge.
+        columns: int64 [B, n], counted from its left edge.
+        side: int64 [B], pixels.
+
+    Returns:
+        Rows and columns, int64 [B, m, n] each.
+    """
+    linear = matrix.round().long()[..., None, None]  # [B, 2, 3, 1, 1]
+    last = (side - 1).view(-1, 1, 1)
+    # Doubled and counted from the center, positions are whole numbers.
+    x = 2 * columns[:, None, :] - last
+    y = 2 * rows[:, :, None] - last
+    source_x = linear[:, 0, 0] * x + linear[:, 0, 1] * y
+    source_y = linear[:, 1, 0] * x + linear[:, 1, 1] * y
+    return (source_y + last) // 2, (source_x + last) // 2
+
+
+def move(image: Tensor, matrix: Tensor) -> Tensor:
+    """Flip and rotate exactly, by one gather: no value changes, whatever its type.
+
+    Args:
+        image: [B, ..., n, n].
+        matrix: [B, 2, 3], products of TRANSFORMS' matrices.
+    """
+    batch, size = image.shape[0], image.shape[-1]
+    assert image.shape[-2] == size, f"rotations need square images, got {tuple(image.shape)}"
+    pixels = torch.arange(size, device=image.device).expand(batch, size)
+    rows, columns = dihedral_source(matrix, pixels, pixels, torch.full((batch,), size, device=image.device))
+    index = (rows * size + columns).view(batch, 1, -1)
+    flat = image.reshape(batch, -1, size * size)
+    return flat.gather(2, index.expand(-1, flat.shape[1], -1)).view(image.shape)
+
+
+def color_matrix(
+    mean: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, rgb: Sequence[int] | None
+) -> Tensor:
+    """Compose brightness, contrast, saturation and hue into one affine map of the bands.
+
+    Brightness multiplies; contrast scales about the image's mean gray; saturation scales the distance to the pixel's
+    own gray, so that 0 is grayscale; hue turns the plane of chrominance. In luminance and chrominance each of them scales
+    the one, or scales or turns the other, so they commute: no order of them has to be drawn. Gray is luminance; without
+    bands for red, green and blue it is the mean of all bands, and saturation and hue do nothing.
+    Differs from torchvision's jitter in clamping once at the end, and in turning the hue in YUV (the plane of YIQ) at
+    constant luminance, not in HSV.
+
+    Args:
+        mean: [B, C], each band's mean over the image.
+        brightness: [B], factor.
+        contrast: [B], factor.
+        saturation: [B], factor.
+        hue: [B], turns; positive goes from red to green to blue.
+        rgb: The indices of the red, green and blue band.
+
+    Returns:
+        [B, C, C + 1].
+    """
+    bands = mean.shape[1]
+    gain = (brightness * contrast).view(-1, 1, 1)
+    linear = torch.eye(bands, device=mean.device).repeat(len(mean), 1, 1)  # [B, C, C]
+    gray = mean.mean(dim=1)  # [B]
+    if rgb is not None:
+        index = torch.tensor(list(rgb), device=mean.device)
+        linear[:, index[:, None], index] = _chrominance_matrix(saturation, hue)
+        gray = mean[:, index] @ _RGB_TO_YUV[0].to(mean)
+    offset = (brightness * (1 - contrast) * gray).view(-1, 1, 1).expand(-1, bands, 1)
+    return torch.cat([gain * linear, offset], dim=2)
+
+
+def _chrominance_matrix(saturation: Tensor, hue: Tensor) -> Tensor:
+    """Return the maps [B, 3, 3] of RGB that scale and turn the plane of chrominance."""
+    angle = 2 * math.pi * hue
+    cosine, sine = saturation * angle.cos(), saturation * angle.sin()
+    one, zero = torch.ones_like(cosine), torch.zeros_like(cosine)
+    # Red, green, blue lie at 103, 241 and 347 degrees of the (U, V) plane.
+    turn = torch.stack([one, zero, zero, zero, cosine, -sine, zero, sine, cosine], dim=1).view(-1, 3, 3)
+    return _YUV_TO_RGB.to(turn) @ turn @ _RGB_TO_YUV.to(turn)
+
+
+def recolor(image: Tensor, matrix: Tensor) -> Tensor:
+    """Apply color matrices [B, C, C + 1] to images [B, C, ...] in [0, 1]; the result is clamped to [0, 1]."""
+    bands = image.shape[1]
+    flat = torch.baddbmm(matrix[..., bands:], matrix[..., :bands], image.flatten(2))
+    return flat.clamp_(0, 1).view(image.shape)
+
+
+@dataclass(frozen=True)
+class ColorJitter:
+    """Random brightness, contrast, saturation and hue, and grayscale; `color_matrix` says what each does.
+
+    Args:
+        brightness: Range of the factor.
+        contrast: Range of the factor.
+        saturation: Range of the factor.
+        hue: Range in turns, within [-0.5, 0.5].
+        grayscale: Probability.
+        rgb: The indices of the red, green and blue band; without them three bands are taken as these, and of any other
+            number of bands only brightness and contrast change.
+    """
+
+    brightness: tuple[float, float] = (1.0, 1.0)
+    contrast: tuple[float, float] = (1.0, 1.0)
+    saturation: tuple[float, float] = (1.0, 1.0)
+    hue: tuple[float, float] = (0.0, 0.0)
+    grayscale: float = 0.0
+    rgb: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "saturation"):
+            check_range(f"color.{name}", getattr(self, name), 0, math.inf)
+        check_range("color.hue", self.hue, -0.5, 0.5)
+
+    def __call__(self, mean: Tensor, draws: Draws) -> Tensor:
+        """Draw the color matrices [B, C, C + 1] of images whose bands have the means [B, C]."""
+        rgb = self.rgb if self.rgb is not None or mean.shape[1] != 3 else (0, 1, 2)
+        brightness, contrast = draws.uniform(*self.brightness), draws.uniform(*self.contrast)
+        saturation, hue = draws.uniform(*self.saturation), draws.uniform(*self.hue)
+        colored = ~draws.chance(self.grayscale)
+        return color_matrix(mean, brightness, contrast, saturation * colored, hue, rgb)

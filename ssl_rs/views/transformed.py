@@ -1,0 +1,48 @@
+"""The transformed view: one of six flips and rotations, then what keeps a network from cheating."""
+
+from dataclasses import dataclass
+
+from ssl_rs.randomness import Draws
+from ssl_rs.views.base import TransformedView, View
+from ssl_rs.views.fused import (
+    TRANSFORMS,
+    ColorJitter,
+    check_range,
+    compose,
+    crop_matrix,
+    move,
+    recolor,
+    transform_matrix,
+    warp,
+)
+
+
+@dataclass(frozen=True)
+class TransformedMaker:
+    """Transform by one of TRANSFORMS, enlarge a random part to the whole, and change the colors.
+
+    Source: Li, Chen & Shi, JSTARS 2021. They apply crop, jitter and grayscale in random order, each with its own
+    resampling and clamping; here one warp and one color matrix do it (`fused.color_matrix` says why no order is drawn).
+
+    Args:
+        source: The view it is made from; the class of the transform is against it.
+        side: Range of the part's side as a share of the image's.
+        color: The change of colors.
+    """
+
+    source: str
+    side: tuple[float, float]
+    color: ColorJitter
+
+    def __post_init__(self) -> None:
+        check_range("views.transformed.side", self.side, 0, 1)
+
+    def __call__(self, source: View, draws: Draws) -> TransformedView:
+        """Return the view of square images [B, C, n, n]."""
+        transform = draws.integers(0, len(TRANSFORMS))
+        part = crop_matrix(draws.uniform(*self.side), draws.uniform(-1, 1, 2))
+        matrix = compose(transform_matrix(transform), part)
+        whole = tuple(self.side) == (1.0, 1.0)  # then nothing is resampled, and pixels move exactly
+        image = move(source.image, matrix) if whole else warp(source.image, matrix)
+        image = recolor(image, self.color(image.mean(dim=(-2, -1)), draws))
+        return TransformedView(image, compose(source.geometry, matrix), transform)
