@@ -2,13 +2,13 @@
 
 import importlib
 import inspect
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from ssl_rs.errors import InputError, nearest
+from ssl_rs.plain_types import describe, fits
 
 PACKAGES = ("ssl_rs", "torch.optim", "segmentation_models_pytorch", "kornia")
 """A target must be defined in one of these, or in a package that the command line trusts."""
@@ -29,7 +29,7 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
         raise InputError(f"{where}: expected a node with _target_, got {node!r}.")
     target = _locate(str(node["_target_"]), where, trusted)
     arguments = {
-        name: build(value, f"{where}.{name}", trusted) if isinstance(value, Mapping) and "_target_" in value else value
+        name: _build_nodes(value, f"{where}.{name}", trusted)
         for name, value in node.items()
         if name not in ("_target_", "_partial_")
     }
@@ -40,6 +40,15 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
         return target(**arguments)
     except (ValueError, TypeError) as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def _build_nodes(value: Any, where: str, trusted: Sequence[str]) -> Any:
+    """Build the nodes in an argument, which may be one or a list of them; plain values stay as they are."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        return build(value, where, trusted)
+    if isinstance(value, list):
+        return [_build_nodes(item, f"{where}[{index}]", trusted) for index, item in enumerate(value)]
+    return value
 
 
 def _locate(name: str, where: str, trusted: Sequence[str]) -> Callable[..., Any]:
@@ -73,44 +82,10 @@ def _check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], w
     for name in arguments:
         if name not in named:
             raise InputError(f"{where}.{name}: {target.__name__} has no such argument. {nearest(name, named)}")
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    try:
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # annotations of another package that it imports for type checkers only
+        hints = {}
     for name, value in arguments.items():
-        if name in hints and not _fits(value, hints[name]):
-            raise InputError(f"{where}.{name} must be {_describe(hints[name])}, got {value!r}.")
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Tell whether a plain value from YAML fits a type annotation; what is no plain type is left to the target."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, choice) for choice in arguments)
-    if origin is typing.Literal:
-        return value in arguments and not isinstance(value, bool)
-    if hint in (int, float):
-        return isinstance(value, (int, hint)) and not isinstance(value, bool)
-    if hint in (bool, str, type(None)):
-        return isinstance(value, type(None) if hint is None else hint)
-    if origin in (list, tuple, Sequence):
-        if not isinstance(value, (list, tuple)):
-            return False
-        if origin is tuple and arguments[-1] is not Ellipsis:
-            return len(value) == len(arguments) and all(map(_fits, value, arguments))
-        return all(_fits(item, arguments[0]) for item in value)
-    return not (
-        inspect.isclass(hint) and isinstance(value, (bool, int, float, str, type(None))) and not isinstance(value, hint)
-    )
-
-
-def _describe(hint: Any) -> str:
-    """Say a type annotation in words."""
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint in names:
-        return names[hint]
-    if origin is typing.Literal:
-        return "one of " + ", ".join(map(str, arguments))
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(choice) for choice in arguments)
-    if origin in (list, tuple, Sequence):
-        return "a list [" + ", ".join("..." if a is Ellipsis else _describe(a) for a in arguments) + "]"
-    return getattr(hint, "__name__", str(hint))
+        if name in hints and not fits(value, hints[name]):
+            raise InputError(f"{where}.{name} must be {describe(hints[name])}, got {value!r}.")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ssl_rs.config import Settings, compose_config, conf_dir, groups, options, resolve, search_in, to_yaml
+from ssl_rs.config import Settings, compose_config, conf_dir, options, resolve, search_in, to_yaml, used_groups
 from ssl_rs.errors import InputError, Interrupted
 
 DONE, DEFECT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -74,7 +74,6 @@ def help_text(name: str) -> str:
     """Return what the command does, its config groups with their options, and its keys with their defaults."""
     first = _comment(conf_dir() / f"{name}.yaml")
     config = resolve(compose_config(name, []))
-    mentioned = (conf_dir() / f"{name}.yaml").read_text(encoding="utf-8")
     lines = [
         first,
         "",
@@ -83,10 +82,9 @@ def help_text(name: str) -> str:
         "       -m, --multirun    run every combination of comma-separated values",
         "       --config-dir DIR  also look for groups and options in a folder of your own",
     ]
-    for group in groups():
-        if f"- {group}:" in mentioned or f"- optional {group}:" in mentioned:
-            lines += ["", f"{group}="]
-            lines += [f"  {option:<24} {_comment(conf_dir() / group / f'{option}.yaml')}" for option in options(group)]
+    for group in used_groups(name):
+        lines += ["", f"{group}="]
+        lines += [f"  {option:<24} {_comment(conf_dir() / group / f'{option}.yaml')}" for option in options(group)]
     return "\n".join([*lines, "", "Keys and their defaults:", "", to_yaml(config)])
 
 

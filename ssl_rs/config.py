@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ssl_rs.build import build
 from ssl_rs.errors import InputError, nearest
+from ssl_rs.plain_types import describe, fits
 
 WITHOUT_EFFECT = (
     "run_dir",
@@ -55,22 +56,37 @@ def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return compose(command, list(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise InputError(_explain(command, error)) from error
+        raise InputError(_explain(command, overrides, error)) from error
 
 
-def _explain(command: str, error: Exception) -> str:
+def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
     """Turn Hydra's message into ours: what was meant, and what there is."""
+    for override in overrides:
+        group, _, value = override.partition("=")
+        if group in groups() and (conf_dir() / group).is_dir():
+            unknown = [name for name in re.split(r"[\[\],\s]+", value) if name and name not in options(group)]
+            if unknown:
+                return f"{group}={unknown[0]}: there is no such option. {nearest(unknown[0], options(group))}"
     text = str(error)
-    option = re.search(r"Could not find '([^']+)/([^'/]+)'", text) or re.search(
-        r"In '[^']*': Could not find '([^']+)/([^']+)'", text
-    )
-    if option:
-        group, name = option.groups()
-        return f"{group}={name}: there is no such option. {nearest(name, options(group))}"
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if key:
-        return f"{key[1]}: no such key. {nearest(key[1], _all_keys(command))} `--cfg` prints every key."
-    return " ".join(text.split())
+        return f"{key[1]}: {command} has no such key. {_nearest_key(key[1], command)}"
+    return " ".join(text.split()).partition(" See https")[0]
+
+
+def _nearest_key(name: str, command: str) -> str:
+    """Return a sentence that offers the key nearest to a misspelt one, if one is near, and where all are shown."""
+    keys = [*used_groups(command), *_dotted(resolve(compose_config(command, [])))]
+    said = nearest(name, keys)
+    return f"{said if said.startswith('Did') else ''} `python -m ssl_rs.{command} --cfg` prints every key.".strip()
+
+
+def _dotted(node: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the dotted names of a node's keys, at every depth."""
+    names = []
+    for name, child in node.items():
+        names += [f"{prefix}{name}", *(_dotted(child, f"{prefix}{name}.") if isinstance(child, dict) else [])]
+    return names
 
 
 def search_in(folder: Path | None) -> list[str]:
@@ -92,18 +108,10 @@ def groups() -> list[str]:
     return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
 
 
-def _all_keys(command: str) -> list[str]:
-    """Return the dotted name of every key of a command's default config, and its groups."""
-    names = list(groups())
-
-    def walk(node: Any, prefix: str) -> None:
-        for name, child in node.items():
-            names.append(f"{prefix}{name}")
-            if isinstance(child, dict):
-                walk(child, f"{prefix}{name}.")
-
-    walk(resolve(compose_config(command, [])), "")
-    return names
+def used_groups(command: str) -> list[str]:
+    """Return the config groups that a command composes."""
+    text = (conf_dir() / f"{command}.yaml").read_text(encoding="utf-8")
+    return [group for group in groups() if re.search(rf"^  - (optional )?{group}:", text, re.MULTILINE)]
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
@@ -160,8 +168,8 @@ class Settings:
         node: Any = self.values
         for name in key.split("."):
             node = node[name]
-        if not _fits(node, kind):
-            raise InputError(f"{key} must be {_describe(kind)}, got {node!r}.")
+        if not fits(node, kind):
+            raise InputError(f"{key} must be {describe(kind)}, got {node!r}.")
         self._read.add(key)
         return float(node) if kind is float else node
 

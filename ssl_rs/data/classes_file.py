@@ -86,7 +86,9 @@ def _read_class(entry: Mapping[str, Any], index: int, where: str, by_color: bool
     if "color" in entry:
         return SegmentationClass(name, _color(entry["color"], f"{where}.color"))
     if by_color:
-        raise InputError(f"{where}: '{name}' has neither a color nor an index. Give every class the one that its masks use.")
+        raise InputError(
+            f"{where}: '{name}' has neither a color nor an index. Give every class the one that its masks use."
+        )
     hue = index * 0.618034 % 1  # the golden section keeps neighbors apart
     red, green, blue = (round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.65, 0.85))
     return SegmentationClass(name, (red, green, blue))

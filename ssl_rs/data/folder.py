@@ -20,7 +20,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(Dataset):
-    """Images of any number of bands in `images/`; for segmentation also `masks/` with the same stems and `classes.yaml`.
+    """Images of any number of bands in `images/`; for segmentation `masks/` with the same stems and `classes.yaml`.
 
     The split of an image is, in this order of preference:
 
@@ -87,7 +87,9 @@ class Folder(Dataset):
             files = [image]
             if masks is not None:
                 if stem not in masks:
-                    raise InputError(f"{image} has no mask masks/**/{stem}.png or .tif. Add it, or use two folders, one without masks.")
+                    raise InputError(
+                        f"{image} has no mask {stem}.png or .tif in masks/. Add it, or move the image to an unlabeled folder."
+                    )
                 files += [masks[stem], self.path / "classes.yaml"]
             scenes.append(SceneSource(stem, splits[stem], tuple(files)))
         return scenes
@@ -104,7 +106,8 @@ class Folder(Dataset):
         Raises:
             InputError: There is none.
         """
-        images = _by_stem(self.path / "images", EXTENSIONS)
+        folder = self.path / "images"
+        images = _by_stem(folder, EXTENSIONS) if folder.is_dir() else {}
         if not images:
             raise InputError(f"dataset.root={self.root} has no images in images/. It should hold {LAYOUT}.")
         return images
@@ -117,7 +120,9 @@ class Folder(Dataset):
         if folders:
             outside = [images[stem] for stem in images if stem not in folders]
             if outside:
-                raise InputError(f"{outside[0]} lies beside the folders {sorted(set(folders.values()))}. Move it into one of them.")
+                raise InputError(
+                    f"{outside[0]} lies beside the folders {sorted(set(folders.values()))}. Move it into one of them."
+                )
             return cast(Mapping[str, Split], folders)
         if not self.mask_format:
             return dict.fromkeys(images, "train")
@@ -136,10 +141,13 @@ def _by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
     """Return the files of a folder and of its subfolders train, val, test by stem, ordered.
 
     Raises:
-        InputError: Two files with one stem.
+        InputError: Two files with one stem, or a subfolder of another name.
     """
     found: dict[str, Path] = {}
-    folders = [place for place in (folder, *(folder / split for split in SPLITS)) if place.is_dir()]
+    folders = [folder, *(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))]
+    for place in folders[1:]:
+        if place.name not in SPLITS:
+            raise InputError(f"{place}: subfolders are named {', '.join(SPLITS)}. Rename it, or move its files up.")
     for path in sorted(path for place in folders for path in place.iterdir()):
         if path.suffix.lower() not in extensions or path.name.startswith(".") or not path.is_file():
             continue
@@ -159,9 +167,9 @@ def _listed_splits(path: Path, images: Mapping[str, Path]) -> Mapping[str, Split
     splits: dict[str, Split] = {}
     for split in SPLITS:
         stems = content.get(split) or []
-        if not isinstance(stems, list):
-            raise InputError(f"{path}: {split}: expected a list of stems, got {stems!r:.80}.")
-        for stem in map(str, stems):
+        if not isinstance(stems, list) or not all(isinstance(stem, str) for stem in stems):
+            raise InputError(f"{path}: {split}: expected a list of stems (put numbers in quotes), got {stems!r:.80}.")
+        for stem in stems:
             if stem not in images:
                 raise InputError(f"{path}: {split}: there is no image '{stem}'. {nearest(stem, images)}")
             if stem in splits:
@@ -169,5 +177,7 @@ def _listed_splits(path: Path, images: Mapping[str, Path]) -> Mapping[str, Split
             splits[stem] = split
     unlisted = [stem for stem in images if stem not in splits]
     if unlisted:
-        raise InputError(f"{path}: {len(unlisted)} images are in no list, the first is '{unlisted[0]}'. List it, or take it out of images/.")
+        raise InputError(
+            f"{path}: {len(unlisted)} images are in no list, the first is '{unlisted[0]}'. List it or take it away."
+        )
     return splits

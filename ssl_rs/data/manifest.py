@@ -92,14 +92,22 @@ class Manifest:
         path = folder / MANIFEST_FILE
         manifest = read_record(cls, path)
         if manifest.format_version != FORMAT_VERSION:
-            raise InputError(f"{path} has format version {manifest.format_version}, this program reads {FORMAT_VERSION}.")
+            raise InputError(
+                f"{path} has format version {manifest.format_version}, this program reads {FORMAT_VERSION}."
+            )
         scenes = manifest.scenes
         for good, problem in (
-            (len(manifest.bands) == len(manifest.mean) == len(manifest.std) > 0, "bands, mean and std differ in length"),
+            (
+                len(manifest.bands) == len(manifest.mean) == len(manifest.std) > 0,
+                "bands, mean and std differ in length",
+            ),
             (manifest.value_scale > 0, "value_scale is not above 0"),
             (len({scene.id for scene in scenes}) == len(scenes) > 0, "scene ids are not unique, or there are none"),
             (all(scene.height > 0 and scene.width > 0 for scene in scenes), "a scene has no pixels"),
-            (all(len(scene.class_pixels) == len(manifest.classes) for scene in scenes), "class_pixels does not match classes"),
+            (
+                all(len(scene.class_pixels) == len(manifest.classes) for scene in scenes),
+                "class_pixels does not match classes",
+            ),
         ):
             if not good:
                 raise InputError(f"{path}: {problem}.")

@@ -32,7 +32,9 @@ class MaskFormat:
     indices: Mapping[int, int]
 
     @classmethod
-    def of_colors(cls, classes: tuple[SegmentationClass, ...], ignore: tuple[tuple[int, int, int], ...]) -> "MaskFormat":
+    def of_colors(
+        cls, classes: tuple[SegmentationClass, ...], ignore: tuple[tuple[int, int, int], ...]
+    ) -> "MaskFormat":
         """Return the format of masks in which each class has its own color."""
         indices = {color_code(entry.color): index for index, entry in enumerate(classes)}
         return cls(classes, True, indices | {color_code(color): IGNORE for color in ignore})
@@ -69,7 +71,7 @@ class MaskFormat:
         known = ", ".join(f"{self._show(known)} {self._meaning(index)}" for known, index in self.indices.items())
         return (
             f"{path}: unknown {what} {self._show(code)} in {counts.max()} pixels, one at row {row}, column {column} "
-            f"({len(values)} unknown {what}s in {counts.sum()} pixels). Known: {known}. Repair the mask or the list of classes."
+            f"({len(values)} unknown {what}s in {counts.sum()} pixels). Known: {known}. Repair the mask or list it."
         )
 
     def _show(self, code: int) -> str:

@@ -1,7 +1,7 @@
 """MBRSC Dubai: 72 very high resolution RGB images with dense masks.
 
-Source: Humans in the Loop and Mohammed Bin Rashid Space Centre, "Semantic segmentation of aerial imagery", Kaggle; third
-parties state CC0. 8 Tiles of 9 neighboring parts; not georeferenced.
+Source: Humans in the Loop and Mohammed Bin Rashid Space Centre, "Semantic segmentation of aerial imagery", Kaggle;
+third parties state CC0. 8 Tiles of 9 neighboring parts; not georeferenced.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,9 @@ class MbrscDubai(Dataset):
         super().__post_init__()
         choices = [part for part in PARTS if part not in TEST_PARTS]
         if not set(self.val_parts) < set(choices):
-            raise InputError(f"dataset.val_parts must name some, not all, of the parts {choices}, got {list(self.val_parts)}.")
+            raise InputError(
+                f"dataset.val_parts must name some, not all, of the parts {choices}, got {list(self.val_parts)}."
+            )
 
     bands = ("red", "green", "blue")
     classes = MASKS.classes

@@ -148,7 +148,9 @@ def _manifest(dataset: Dataset, written: Sequence[WrittenScene]) -> Manifest:
     moments = [scene.moments for scene in written if scene.moments is not None]
     maximum = max(scene.maximum for scene in moments)
     if maximum <= 0:
-        raise InputError(f"Data set '{dataset.name}': no training image has a value above 0. Check the files and their nodata.")
+        raise InputError(
+            f"Data set '{dataset.name}': no training image has a value above 0. Check the files and their nodata."
+        )
     dtype = written[0].dtype
     scale = dataset.value_scale or (255.0 if dtype == "uint8" else maximum)
     mean, std = mean_and_std(moments, scale)

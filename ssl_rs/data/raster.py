@@ -1,4 +1,4 @@
-"""Image files as arrays: GeoTIFF through rasterio, PNG and JPEG through Pillow, which notices files that were cut short."""
+"""Image files as arrays: GeoTIFF through rasterio, PNG and JPEG through Pillow, which notices if they are cut short."""
 
 import warnings
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Raster:
     Args:
         values: [C, H, W] in the file's own type; of a palette file the indices, [1, H, W].
         palette: [N, 3] uint8, the colors of the indices, for palette files.
-        valid: [H, W] bool, false where a PNG is transparent or all bands of a TIFF have its nodata value; None: all valid.
+        valid: [H, W] bool, false where a PNG is transparent or all bands of a TIFF are nodata; None: all valid.
         nodata: The nodata value of a TIFF.
         crs: Coordinate reference system, if the file has one.
         transform: a, b, c, d, e, f of the affine map from column and row to coordinates, if the file has one.
@@ -103,6 +103,7 @@ def _read_with_rasterio(path: Path, driver: str) -> Raster:
             if file.count == 1 and file.colorinterp[0].name == "palette":
                 colors = file.colormap(1)
                 palette = np.array([colors.get(index, (0, 0, 0, 0))[:3] for index in range(256)], np.uint8)
+            a, b, c, d, e, f = (float(value) for value in file.transform[:6])
             georeferenced = file.crs is not None or not file.transform.is_identity
             return Raster(
                 values,
@@ -110,7 +111,7 @@ def _read_with_rasterio(path: Path, driver: str) -> Raster:
                 _valid(values, file.nodata),
                 file.nodata,
                 file.crs.to_string() if file.crs else None,
-                tuple(float(value) for value in file.transform[:6]) if georeferenced else None,
+                (a, b, c, d, e, f) if georeferenced else None,
             )
 
 

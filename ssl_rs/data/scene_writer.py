@@ -60,7 +60,9 @@ def write_scene(
     dtype = _check_image(arrays, where)
     image = np.ascontiguousarray(arrays.image)
     if arrays.valid is not None:
-        image = np.where(arrays.valid, image, np.zeros((), image.dtype))  # nodata may be NaN or -9999: no value for a network
+        image = np.where(
+            arrays.valid, image, np.zeros((), image.dtype)
+        )  # nodata may be NaN or -9999: no value for a network
     _write_array(folder / image_file(index), image)
     pixels: tuple[int, ...] = ()
     if dataset.classes:
@@ -95,7 +97,9 @@ def _check_image(arrays: SceneArrays, where: str) -> Literal["uint8", "uint16", 
     if image.ndim != 3 or image.size == 0:
         raise InputError(f"{where}: expected an image of bands, rows and columns, got the shape {list(image.shape)}.")
     if image.dtype.name not in ("uint8", "uint16", "float32"):
-        raise InputError(f"{where}: expected values of type uint8, uint16 or float32, got {image.dtype}. Convert the image.")
+        raise InputError(
+            f"{where}: expected values of type uint8, uint16 or float32, got {image.dtype}. Convert the image."
+        )
     if image.dtype.name == "float32":
         bad = ~np.isfinite(image).all(axis=0)  # [H, W]
         if arrays.valid is not None:
@@ -117,13 +121,19 @@ def _check_mask(arrays: SceneArrays, num_classes: int, where: str) -> NDArray[np
     """
     mask = arrays.mask
     if mask is None:
-        raise InputError(f"{where}: the scene has no mask, but the data set has classes. Add the mask, or take the scene out.")
+        raise InputError(
+            f"{where}: the scene has no mask, but the data set has classes. Add the mask, or take the scene out."
+        )
     if mask.shape != arrays.image.shape[1:]:
         expected = " x ".join(map(str, arrays.image.shape[1:]))
-        raise InputError(f"{where}: the mask has {' x '.join(map(str, mask.shape))} pixels, its image {expected} (rows x columns).")
+        raise InputError(
+            f"{where}: the mask has {' x '.join(map(str, mask.shape))} pixels, its image {expected} (rows x columns)."
+        )
     unknown = (mask >= num_classes) & (mask != Dataset.ignore_index)
     if unknown.any():
-        raise InputError(f"{where}: the mask holds {np.unique(mask[unknown]).tolist()}, known are 0 to {num_classes - 1} and 255.")
+        raise InputError(
+            f"{where}: the mask holds {np.unique(mask[unknown]).tolist()}, known are 0 to {num_classes - 1} and 255."
+        )
     if arrays.valid is not None:
         mask = np.where(arrays.valid, mask, np.uint8(Dataset.ignore_index))
     return np.ascontiguousarray(mask, dtype=np.uint8)

@@ -42,7 +42,9 @@ class Store:
             InputError: Something is missing or cut short; names the file and the remedy.
         """
         if not (path / MANIFEST_FILE).is_file():
-            raise InputError(f"{path} is no store: {MANIFEST_FILE} is missing. Delete the folder and run prepare again.")
+            raise InputError(
+                f"{path} is no store: {MANIFEST_FILE} is missing. Delete the folder and run prepare again."
+            )
         try:
             manifest = Manifest.read(path)
             for index, scene in enumerate(manifest.scenes):
@@ -50,7 +52,9 @@ class Store:
                 if manifest.classes:
                     _check_array(path / mask_file(index), (scene.height, scene.width), "uint8")
         except InputError as error:
-            raise InputError(f"The store is damaged: {error} Delete the folder {path} and run prepare again.") from error
+            raise InputError(
+                f"The store is damaged: {error} Delete the folder {path} and run prepare again."
+            ) from error
         return cls(path, manifest)
 
     def scenes_of(self, split: Split) -> tuple[int, ...]:
@@ -71,7 +75,11 @@ class Store:
         return self._maps[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "manifest": self.manifest, "_maps": {}}  # a pickled memory map would carry its content
+        return {
+            "path": self.path,
+            "manifest": self.manifest,
+            "_maps": {},
+        }  # a pickled memory map would carry its content
 
 
 def _check_array(path: Path, shape: tuple[int, ...], dtype: str) -> None:

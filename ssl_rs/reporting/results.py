@@ -238,7 +238,7 @@ def _number(values: Mapping[str, Any], key: str, low: float = 0, high: float = 1
 
 def _labeled_class(entry: Any) -> LabeledClass:
     match entry:
-        case {"name": str(name), "color": [int(r), int(g), int(b)]} if 0 <= min(r, g, b) and max(r, g, b) <= 255:
+        case {"name": str(name), "color": [int(r), int(g), int(b)]} if min(r, g, b) >= 0 and max(r, g, b) <= 255:
             return LabeledClass(name, (r, g, b))
     expected = '{"name": text, "color": [red, green, blue]} with values in [0, 255]'
     raise ValueError(f"classes has {entry!r}: expected {expected}")

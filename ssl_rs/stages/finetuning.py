@@ -23,7 +23,7 @@ from ssl_rs.segmentation.augmentation import SegmentationAugmentation
 from ssl_rs.segmentation.network import SegmentationBatch, SegmentationNetwork, build_segmentation_model, check_side, input_divisor
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, read_evaluation
 from ssl_rs.stages.recipe import Identified, Recipe, identify, opened, train_network
-from ssl_rs.stages.site import Site, enter
+from ssl_rs.stages.site import Site, SiteSettings
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,12 @@ class Plan:
 
 def read_plan(settings: Settings) -> Plan:
     """Read and check every key, choose the labels, and derive where the run lives."""
-    site, recipe = enter(settings), Recipe.read(settings)
+    surroundings, recipe = SiteSettings.read(settings), Recipe.read(settings)
     decoder, augmentation = settings.build("decoder"), settings.build("augmentation")
     fraction: LabelFraction = settings.build("label_fraction")
     evaluation = read_evaluation(settings)
     settings.check_all_read()
+    site = surroundings.enter()
     manifest = site.store.manifest
     if not manifest.classes:
         raise InputError(

@@ -21,7 +21,7 @@ from ssl_rs.pretext.network import PretextNetwork, build_task, check_views
 from ssl_rs.randomness import Rows, derive_seed
 from ssl_rs.run_directory import save_tensors, sha256_of
 from ssl_rs.stages.recipe import Identified, Recipe, identify, opened, train_network
-from ssl_rs.stages.site import Site, enter
+from ssl_rs.stages.site import Site, SiteSettings
 from ssl_rs.views.base import View, ViewMaker, crop_view, make_views, views_to_make
 
 EncoderPass = Literal["joint", "per_view"]
@@ -55,7 +55,7 @@ class Plan:
 
 def read_plan(settings: Settings) -> Plan:
     """Read and check every key, and derive where the run lives."""
-    site, recipe = enter(settings), Recipe.read(settings)
+    surroundings, recipe = SiteSettings.read(settings), Recipe.read(settings)
     tasks = {name: settings.build(f"pretext.{name}.task") for name in settings.names("pretext")}
     weights = {name: settings.value(f"pretext.{name}.weight", float) for name in tasks}
     makers = {name: settings.build(f"views.{name}") for name in settings.names("views")}
@@ -65,6 +65,7 @@ def read_plan(settings: Settings) -> Plan:
     settings.drop("views", [name for name in makers if name not in needed])
     encoder_pass = settings.value("encoder_pass", EncoderPass)
     settings.check_all_read()
+    site = surroundings.enter()
     folder = Path("pretrain", site.store.manifest.dataset, recipe.backbone.name, "+".join(tasks))
     run = identify(settings, site, recipe, folder, {})
     return Plan(site, recipe, {name: makers[name] for name in needed}, tasks, weights, encoder_pass, run)

@@ -65,17 +65,39 @@ class Site:
         return Target(manifest.dataset, backbone.name, manifest.bands, self.statistics, pretrainings)
 
 
-def enter(settings: Settings) -> Site:
-    """Read the keys that both training stages have, join the other processes, and prepare the data if nobody has."""
-    trainer: TrainerSettings = settings.build("trainer")
-    dataset: Dataset = settings.build("dataset")
-    seed, output_dir, store_dir = (settings.value("seed", int), settings.value("output_dir", str), settings.value("store_dir", str))
-    settings.value("trusted_packages", list)
-    processes = Processes.from_environment()
-    device = trainer.resolve_device(processes.local_rank)
-    distributed.start(processes, device)
-    store = open_store(dataset, Path(store_dir), processes)
-    return Site(trainer, processes, device, trainer.resolve_precision(device), dataset, store, seed, Path(output_dir))
+@dataclass(frozen=True)
+class SiteSettings:
+    """What a config says of the surroundings of a run; reading it does nothing yet.
+
+    Args:
+        trainer: Settings of the loop.
+        dataset: The data set as configured.
+        seed: Seed of the run.
+        output_dir: All runs lie below it.
+        store_dir: Prepared data sets lie in it.
+    """
+
+    trainer: TrainerSettings
+    dataset: Dataset
+    seed: int
+    output_dir: Path
+    store_dir: Path
+
+    @classmethod
+    def read(cls, settings: Settings) -> "SiteSettings":
+        """Read the keys that both training stages have."""
+        settings.value("trusted_packages", list)
+        output_dir, store_dir = Path(settings.value("output_dir", str)), Path(settings.value("store_dir", str))
+        return cls(settings.build("trainer"), settings.build("dataset"), settings.value("seed", int), output_dir, store_dir)
+
+    def enter(self) -> Site:
+        """Join the other processes, and prepare the data if nobody has."""
+        processes = Processes.from_environment()
+        device = self.trainer.resolve_device(processes.local_rank)
+        distributed.start(processes, device)
+        store = open_store(self.dataset, self.store_dir, processes)
+        precision = self.trainer.resolve_precision(device)
+        return Site(self.trainer, processes, device, precision, self.dataset, store, self.seed, self.output_dir)
 
 
 def open_store(dataset: Dataset, store_dir: Path, processes: Processes) -> Store:

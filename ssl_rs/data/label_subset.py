@@ -1,0 +1,151 @@
+"""Which part of the training labels a run may see: nested, seeded, and written down."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_rs.data.records import read_record, to_json
+from ssl_rs.data.store import Store
+from ssl_rs.errors import InputError
+from ssl_rs.run_directory import write_text
+
+Unit = Literal["tile", "scene"]
+
+
+@dataclass(frozen=True)
+class LabelFraction:
+    """How much of the training split counts as labeled.
+
+    Args:
+        fraction: Share of the units, in (0, 1].
+        unit: What is labeled as a whole: tiles of `dataset.tile_size`, or scenes.
+
+    Raises:
+        InputError: The fraction is out of its range.
+    """
+
+    fraction: float
+    unit: Unit
+
+    def __post_init__(self) -> None:
+        """Check the fraction."""
+        if not 0 < self.fraction <= 1:
+            raise InputError(f"label_fraction.fraction must be above 0 and at most 1, got {self.fraction}.")
+
+
+@dataclass(frozen=True)
+class LabeledUnit:
+    """A rectangle of a scene whose labels are known, in pixels."""
+
+    scene: str
+    row: int
+    column: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class LabelSubset:
+    """The labels that a run sees.
+
+    Args:
+        dataset: Name of the data set.
+        unit: What the units are.
+        tile_size: Side of the tiles' grid in pixels.
+        fraction: Share that was asked for.
+        seed: Of the order.
+        units: The labeled ones, in that order.
+        total_units: How many there would be at fraction 1.
+    """
+
+    dataset: str
+    unit: Unit
+    tile_size: int
+    fraction: float
+    seed: int
+    units: tuple[LabeledUnit, ...]
+    total_units: int
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the content."""
+        return hashlib.sha256(to_json(self).encode()).hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON, whole or not at all."""
+        write_text(path, to_json(self))
+
+    @classmethod
+    def read(cls, path: Path) -> "LabelSubset":
+        """Read what `write` wrote.
+
+        Raises:
+            InputError: The file is missing or holds something else.
+        """
+        return read_record(cls, path)
+
+
+def choose_labels(store: Store, tile_size: int, label_fraction: LabelFraction, seed: int) -> LabelSubset:
+    """Take the first units of one seeded order: what a smaller fraction has, every larger one has too.
+
+    Tiles lie on a grid from each training scene's upper left corner; those at the right and lower edge may be smaller.
+    Tiles (or scenes) without a labeled pixel are left out. The count is rounded half up and is at least one.
+
+    Args:
+        store: Its training scenes are labeled.
+        tile_size: Side of a tile in pixels.
+        label_fraction: How many units, and of what kind.
+        seed: Another seed gives another order.
+
+    Raises:
+        InputError: The data set has no classes, or no labeled pixel in its training scenes.
+    """
+    manifest = store.manifest
+    if not manifest.classes:
+        raise InputError(
+            f"Data set '{manifest.dataset}' has no labels: it serves pretraining only. Add masks to fine-tune on it."
+        )
+    size = tile_size if label_fraction.unit == "tile" else None
+    found = [unit for index in store.scenes_of("train") for unit in _labeled_units(store, index, size)]
+    if not found:
+        raise InputError(
+            f"Data set '{manifest.dataset}' has zero labeled {label_fraction.unit}s: "
+            "every pixel of its training masks is ignored. Check the masks and what they ignore."
+        )
+    found.sort(key=lambda unit: _rank(seed, manifest.dataset, unit))
+    share = Decimal(str(label_fraction.fraction)) * len(found)  # decimal: 0.29 of 50 is 14.5, not 14.499999999999998
+    count = max(1, int(share.to_integral_value(ROUND_HALF_UP)))
+    units = tuple(found[:count])
+    return LabelSubset(
+        manifest.dataset, label_fraction.unit, tile_size, float(label_fraction.fraction), seed, units, len(found)
+    )
+
+
+def _rank(seed: int, dataset: str, unit: LabeledUnit) -> str:
+    """Return what the units are ordered by: equal on every machine, and for every fraction."""
+    return hashlib.sha256(json.dumps([seed, dataset, unit.scene, unit.row, unit.column]).encode()).hexdigest()
+
+
+def _labeled_units(store: Store, index: int, tile_size: int | None) -> Iterator[LabeledUnit]:
+    """Yield the tiles of a scene that have a labeled pixel; without a tile size the scene itself."""
+    scene = store.manifest.scenes[index]
+    step = tile_size or max(scene.height, scene.width)
+    labeled = _any_labeled(store.mask(index) != store.manifest.ignore_index, step)
+    for row, column in np.argwhere(labeled) * step:
+        height, width = min(step, scene.height - row), min(step, scene.width - column)
+        yield LabeledUnit(scene.id, int(row), int(column), int(height), int(width))
+
+
+def _any_labeled(labeled: NDArray[np.bool_], step: int) -> NDArray[np.bool_]:
+    """Tell for each cell of a grid whether it has a true pixel: [H, W] -> [ceil(H / step), ceil(W / step)]."""
+    rows, columns = (np.arange(0, size, step) for size in labeled.shape)
+    by_row = np.logical_or.reduceat(labeled, rows, axis=0)
+    return np.logical_or.reduceat(by_row, columns, axis=1)

@@ -1,0 +1,198 @@
+"""Crops of a store's scenes: which ones a step reads follows from (seed, step), on any number of processes."""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils import data as torch_data
+
+from ssl_rs.data.dataset import Split
+from ssl_rs.data.label_subset import LabeledUnit, LabelSubset
+from ssl_rs.data.store import Store
+from ssl_rs.data.windows import cut, stack_images
+from ssl_rs.errors import InputError
+from ssl_rs.randomness import Draws, Rows, derive_seed
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+LARGE = 2**62
+"""Whole numbers below it, modulo a count, are uniform but for one part in billions."""
+
+
+class BatchSource(Protocol[T_co]):
+    """Gives the rows of any step's batch."""
+
+    def batch(self, step: int, rows: Rows) -> T_co:
+        """Return the samples of these rows."""
+        ...
+
+
+class SceneCrops:
+    """Crops for pretraining, spread evenly over the pixels of a split; no mask is read.
+
+    Args:
+        store: Where the scenes lie.
+        split: The only split whose scenes are read.
+        crop_size: Side of a crop in pixels; scenes that are smaller are continued by mirroring.
+        seed: Of the run.
+
+    Raises:
+        InputError: The split has no scenes.
+    """
+
+    def __init__(self, store: Store, split: Split, crop_size: int, seed: int) -> None:
+        self.store = store
+        self.crop_size = crop_size
+        self.seed = seed
+        self.scenes = store.scenes_of(split)
+        if not self.scenes:
+            raise InputError(f"Data set '{store.manifest.dataset}' has no scenes in its {split} split.")
+        records = store.manifest.scenes
+        self.pixels_until = list(accumulate(records[index].height * records[index].width for index in self.scenes))
+
+    def batch(self, step: int, rows: Rows) -> Tensor:
+        """Return crops [B, C, crop_size, crop_size]: uint8, float32, or int32 for stored uint16.
+
+        A scene is drawn with a probability proportional to its number of pixels, then a uniform position in it.
+        """
+        drawn = Draws(self.seed, step, "crops", rows).integers(0, LARGE, 3)
+        return stack_images([self._crop(*numbers) for numbers in drawn.tolist()])
+
+    def _crop(self, pixel: int, row: int, column: int) -> NDArray[Any]:
+        place = bisect_right(self.pixels_until, pixel % self.pixels_until[-1])
+        image = self.store.image(self.scenes[place])
+        _, height, width = image.shape
+        top, left = (number % (max(size - self.crop_size, 0) + 1) for number, size in ((row, height), (column, width)))
+        return cut(image, top, left, self.crop_size)
+
+
+class TileCrops:
+    """Crops for fine-tuning: seeded passes over the labeled units; pixels outside all of them are ignored.
+
+    Args:
+        store: Where the scenes lie.
+        subset: The labeled units.
+        crop_size: Side of a crop in pixels; one smaller than a tile sees only its middle, give or take the shift.
+        tile_shift: How far a crop's center may lie from its tile's, as a share of the tile size, along each axis.
+        seed: Of the run.
+    """
+
+    def __init__(self, store: Store, subset: LabelSubset, crop_size: int, tile_shift: float, seed: int) -> None:
+        self.store = store
+        self.subset = subset
+        self.crop_size = crop_size
+        self.tile_shift = tile_shift
+        self.seed = seed
+        self.index_of = {scene.id: index for index, scene in enumerate(store.manifest.scenes)}
+        self.labeled = self._labeled_tiles()
+
+    def batch(self, step: int, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Return images [B, C, S, S] (uint8, float32, or int32 for uint16) and masks int64 [B, S, S], S the crop size.
+
+        Pass p goes through the units in a permutation drawn from (seed, p). The global batch of a step is the next
+        `rows.total` units of the endless sequence of passes, so it may hold a unit more than once.
+        """
+        first = step * rows.total
+        units = self._units(first + rows.start, first + rows.stop)
+        places = Draws(self.seed, step, "tiles", rows).uniform(0, 1, 2)
+        crops = [self._crop(unit, *place) for unit, place in zip(units, places.tolist(), strict=True)]
+        images, masks = zip(*crops, strict=True)
+        return stack_images(list(images)), torch.from_numpy(np.stack(masks).astype(np.int64))
+
+    def _units(self, start: int, stop: int) -> list[LabeledUnit]:
+        """Return the units at [start, stop) of the endless sequence."""
+        count = len(self.subset.units)
+        first_pass = start // count
+        passes = [self._order(number) for number in range(first_pass, (stop - 1) // count + 1)]
+        return [self.subset.units[passes[place // count - first_pass][place % count]] for place in range(start, stop)]
+
+    def _order(self, number: int) -> list[int]:
+        """Return the permutation of one pass."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "pass", number))
+        return torch.randperm(len(self.subset.units), generator=generator).tolist()  # type: ignore[no-any-return]
+
+    def _crop(self, unit: LabeledUnit, vertical: float, horizontal: float) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """Return image [C, S, S] and mask [S, S] of a unit, placed by two numbers in [0, 1)."""
+        index = self.index_of[unit.scene]
+        top = self._start(unit.row, unit.height, vertical)
+        left = self._start(unit.column, unit.width, horizontal)
+        image = cut(self.store.image(index), top, left, self.crop_size)
+        mask = cut(self.store.mask(index), top, left, self.crop_size)
+        labeled = self._labeled(index, top, left)
+        return image, np.where(labeled, mask, np.uint8(self.store.manifest.ignore_index))
+
+    def _start(self, start: int, size: int, number: float) -> int:
+        """Return where a crop starts along one axis: about the middle of a tile, anywhere in a scene."""
+        if self.subset.unit == "scene":
+            return start + int(number * (max(size - self.crop_size, 0) + 1))
+        shift = (2 * number - 1) * self.tile_shift * self.subset.tile_size
+        return round(start + (size - self.crop_size) / 2 + shift)
+
+    def _labeled_tiles(self) -> dict[int, NDArray[np.bool_]]:
+        """Return for each labeled scene which cells of the tiles' grid are labeled, [rows, columns]."""
+        size = self.subset.tile_size
+        labeled: dict[int, NDArray[np.bool_]] = {}
+        for unit in self.subset.units:
+            index = self.index_of[unit.scene]
+            scene = self.store.manifest.scenes[index]
+            grid = labeled.setdefault(index, np.zeros((-(-scene.height // size), -(-scene.width // size)), np.bool_))
+            bottom, right = unit.row + unit.height, unit.column + unit.width
+            grid[unit.row // size : -(-bottom // size), unit.column // size : -(-right // size)] = True
+        return labeled
+
+    def _labeled(self, index: int, top: int, left: int) -> NDArray[np.bool_]:
+        """Tell for each pixel of a crop whether it lies in the scene and in a labeled tile, [S, S]."""
+        scene = self.store.manifest.scenes[index]
+        rows, columns = (np.arange(start, start + self.crop_size) for start in (top, left))
+        inside = ((rows >= 0) & (rows < scene.height))[:, None] & ((columns >= 0) & (columns < scene.width))
+        grid, size = self.labeled[index], self.subset.tile_size
+        tile_rows, tile_columns = (
+            np.clip(places // size, 0, cells - 1) for places, cells in zip((rows, columns), grid.shape, strict=True)
+        )
+        return inside & grid[tile_rows[:, None], tile_columns]  # type: ignore[no-any-return]
+
+
+def to_unit(images: Tensor, value_scale: float) -> Tensor:
+    """Return stored values as float32 in [0, 1]; brighter values, e.g. of other scenes, are clipped."""
+    return (images.to(torch.float32) / value_scale).clamp_(0, 1)
+
+
+class _Steps(torch_data.Dataset[T], Generic[T]):
+    """The batches of a source, by step."""
+
+    def __init__(self, source: BatchSource[T], rows: Rows) -> None:
+        self.source = source
+        self.rows = rows
+
+    def __getitem__(self, step: int) -> T:
+        return self.source.batch(step, self.rows)
+
+
+def batches(source: BatchSource[T], start_step: int, stop_step: int, rows: Rows, num_workers: int) -> Iterator[T]:
+    """Yield the batch of each step, in order; the same ones for any number of workers.
+
+    Args:
+        source: Gives the batch of a step.
+        start_step: The first step.
+        stop_step: The first step that is not wanted any more.
+        rows: This process's rows of each global batch.
+        num_workers: Processes that read ahead; 0 reads in this one.
+    """
+    steps = range(start_step, stop_step)
+    if num_workers == 0:
+        yield from (source.batch(step, rows) for step in steps)
+        return
+    yield from torch_data.DataLoader(
+        _Steps(source, rows),
+        batch_size=None,
+        sampler=steps,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # its own: else it would draw from the global one
+    )

@@ -1,0 +1,44 @@
+"""Does a plain value from YAML fit a type annotation, and how is that annotation said in words?"""
+
+import inspect
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Tell whether a plain value from YAML fits a type annotation; what is no plain type is left to the target."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, choice) for choice in arguments)
+    if origin is typing.Literal:
+        return value in arguments and not isinstance(value, bool)
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    if hint in (bool, str, type(None)):
+        return isinstance(value, type(None) if hint is None else hint)
+    if origin in (list, tuple, Sequence):
+        if not isinstance(value, (list, tuple)):
+            return False
+        if origin is tuple and arguments[-1] is not Ellipsis:
+            return len(value) == len(arguments) and all(map(fits, value, arguments))
+        return all(fits(item, arguments[0]) for item in value)
+    return not (
+        inspect.isclass(hint) and isinstance(value, (bool, int, float, str, type(None))) and not isinstance(value, hint)
+    )
+
+
+def describe(hint: Any) -> str:
+    """Say a type annotation in words."""
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint in names:
+        return names[hint]
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(choice) for choice in arguments)
+    if origin in (list, tuple, Sequence):
+        return "a list [" + ", ".join("..." if a is Ellipsis else describe(a) for a in arguments) + "]"
+    return getattr(hint, "__name__", str(hint))

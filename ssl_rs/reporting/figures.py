@@ -1,0 +1,167 @@
+"""Pictures for the report: the curve over the labels, and class maps in their colors; as SVG or PNG inside the page."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+from PIL import Image
+
+from ssl_rs.reporting.tables import Table
+
+NEUTRAL = "#5f6368"
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe & Ito's colors, told apart by color-blind readers; gray is kept for random initialization."""
+
+MARKERS = "osD^vPX"
+IGNORED = (205, 205, 205)
+LABEL_GAP = 0.075  # of the height of the axes, between two names at the end of their lines
+
+
+@dataclass(frozen=True)
+class Line:
+    """How one row of the table is drawn, in the curve and beside its name."""
+
+    color: str
+    marker: str
+    style: str
+
+
+def lines_of(table: Table) -> dict[str, Line]:
+    """Give each row a color and a marker of its own; random initialization, which all are measured by, is gray."""
+    random = {run.label for run in table.runs if run.initialization == "random"}
+    lines, drawn = {}, 0
+    for label in table.labels:
+        if label in random:
+            lines[label] = Line(NEUTRAL, "o", "--")
+        else:
+            around, place = divmod(drawn, len(PALETTE))
+            lines[label] = Line(PALETTE[place], MARKERS[place], "-" if around % 2 == 0 else ":")
+            drawn += 1
+    return lines
+
+
+def label_curve(table: Table) -> str:
+    """Draw mIoU in % over the share of labels in %, a line a row, with the standard deviation where there are several runs.
+
+    Returns:
+        An SVG element to stand inside a page; its text stays text.
+    """
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": table.protocol, "font.size": 10.5}):
+        figure = Figure(figsize=(7.6, 3.9))
+        axes = figure.subplots()
+        ends = [
+            _draw_line(axes, table, label, line, shift) for shift, (label, line) in enumerate(lines_of(table).items())
+        ]
+        _style_axes(axes, table.fractions)
+        _name_lines(axes, ends)
+        text = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", bbox_inches="tight", transparent=True, metadata=nothing)
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def color_map(
+    indices: np.ndarray, colors: Sequence[tuple[int, int, int]], ignored: tuple[int, int, int] = IGNORED
+) -> np.ndarray:
+    """Paint class indices uint8 [h, w] in their colors, any index without a color as ignored: uint8 [h, w, 3]."""
+    table = np.full((256, 3), ignored, dtype=np.uint8)
+    table[: len(colors)] = np.asarray(colors, dtype=np.uint8).reshape(-1, 3)
+    return table[indices]
+
+
+def png_data_uri(pixels: np.ndarray, largest_side: int, smooth: bool) -> str:
+    """Return pixels uint8 [h, w, 3] as a data URI.
+
+    Args:
+        pixels: The picture.
+        largest_side: Pixels; a larger picture is made smaller.
+        smooth: Average when it is made smaller; class maps must not be averaged.
+    """
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((largest_side, largest_side), Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST)
+    data = io.BytesIO()
+    picture.save(data, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def _draw_line(axes: Axes, table: Table, label: str, line: Line, shift: int) -> tuple[str, Line, float, float]:
+    """Draw one row; return its name, look, and the point where it ends, x in % of labels and y in % mIoU."""
+    found = [(fraction, summary) for fraction in table.fractions if (summary := table.miou(label, fraction))]
+    apart = 1.012 ** (shift - (len(table.labels) - 1) / 2)  # so that error bars do not hide each other
+    x = [100 * fraction * apart for fraction, _ in found]
+    y = [100 * summary.mean for _, summary in found]
+    axes.plot(x, y, color=line.color, linestyle=line.style, marker=line.marker, markersize=5.5, linewidth=1.8)
+    several = [(position, summary) for position, (_, summary) in zip(x, found, strict=True) if summary.std is not None]
+    if several:
+        axes.errorbar(
+            [position for position, _ in several],
+            [100 * summary.mean for _, summary in several],
+            yerr=[100 * (summary.std or 0.0) for _, summary in several],
+            fmt="none",
+            ecolor=line.color,
+            elinewidth=1.2,
+            capsize=3,
+        )
+    return label, line, x[-1], y[-1]
+
+
+def _style_axes(axes: Axes, fractions: Sequence[float]) -> None:
+    axes.set_xscale("log")
+    percents = [100 * fraction for fraction in fractions]
+    axes.set_xlim(percents[0] / 1.25, percents[-1] * 1.12)
+    axes.set_xticks(percents, [f"{percent:.3g}" for percent in percents])
+    axes.xaxis.set_minor_locator(NullLocator())
+    low, high = axes.get_ylim()
+    middle, half = (low + high) / 2, max((high - low) / 2 * 1.05, 1.0)  # at least 2 points high: no drama about noise
+    axes.set_ylim(middle - half, middle + half)
+    axes.set_xlabel("labeled share of the training data (%, logarithmic)")
+    axes.set_ylabel("mIoU (%)")
+    axes.grid(axis="y", color="#e3e5e8", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#9aa0a6")
+    axes.tick_params(color="#9aa0a6")
+
+
+def _name_lines(axes: Axes, ends: Sequence[tuple[str, Line, float, float]]) -> None:
+    """Write each name beside the end of its line; names that would overlap are moved apart."""
+    heights = [axes.transAxes.inverted().transform(axes.transData.transform(end[2:]))[1] for end in ends]
+    for (label, line, x, y), height in zip(ends, spread(heights, LABEL_GAP), strict=True):
+        note = axes.annotate(
+            label,
+            xy=(x, y),
+            xytext=(1.03, height),
+            textcoords="axes fraction",
+            color=line.color,
+            va="center",
+            fontweight="bold",
+            arrowprops={
+                "arrowstyle": "-",
+                "color": line.color,
+                "linewidth": 0.7,
+                "alpha": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 4,
+            },
+        )
+        note.set_parse_math(False)  # a name is text, also where it holds a dollar sign
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Move heights apart until neighbors are at least a gap away from each other; their order and middle stay."""
+    order = sorted(range(len(heights)), key=lambda index: heights[index])
+    moved = [heights[index] for index in order]
+    for place in range(1, len(moved)):
+        moved[place] = max(moved[place], moved[place - 1] + gap)
+    excess = sum(moved[place] - heights[index] for place, index in enumerate(order)) / max(1, len(moved))
+    result = [0.0] * len(heights)
+    for place, index in enumerate(order):
+        result[index] = moved[place] - excess
+    return result

@@ -1,0 +1,200 @@
+"""The report: one page that needs nothing else, and the same numbers as CSV."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from ssl_rs.errors import InputError
+from ssl_rs.reporting.cells import FailedRun, MissingCell, missing_cells, read_failures, read_plans
+from ssl_rs.reporting.figures import Line, label_curve, lines_of
+from ssl_rs.reporting.results import LeftOut, Run, Score, read_runs, results_csv
+from ssl_rs.reporting.samples import SampleGrid, sample_grid
+from ssl_rs.reporting.statistics import Summary
+from ssl_rs.reporting.tables import Comparison, Table, compare
+from ssl_rs.run_directory import write_text
+
+MOST_VALUES = 3  # a setting of the environment that differs between more runs than this is only counted
+METRICS = {"mIoU": "miou", "overall accuracy": "overall_accuracy", "mean F1": "mean_f1", "kappa": "kappa"}
+
+
+@dataclass(frozen=True)
+class ScoredTable:
+    """A table of the page, its curve, and the look of its rows.
+
+    Args:
+        table: The runs.
+        lines: Color of each row.
+        curve: SVG.
+        class_names: Columns of the table by class.
+        details: Row, label fraction, then a summary a metric and class, None where no run has a value.
+    """
+
+    table: Table
+    lines: Mapping[str, Line]
+    curve: Markup
+    class_names: Sequence[str]
+    details: Sequence[tuple[str, float, Sequence[Summary | None]]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Everything about the runs that may be compared.
+
+    Args:
+        comparison: What they have in common.
+        tables: One a protocol.
+        grid: Pictures of test tiles.
+        provenance: Label, and the distinct weights its runs started from.
+        environment: Setting, and its values over the runs.
+    """
+
+    comparison: Comparison
+    tables: Sequence[ScoredTable]
+    grid: SampleGrid | None
+    provenance: Sequence[tuple[str, Sequence[Mapping[str, str]]]]
+    environment: Sequence[tuple[str, str]]
+
+
+def write_report(runs_dir: Path, sweeps_dir: Path, out_dir: Path) -> Path:
+    """Write OUT/index.html and OUT/results.csv from whatever finished runs there are.
+
+    Args:
+        runs_dir: Folder below which the runs lie.
+        sweeps_dir: Folder with the plans of sweeps; it need not exist.
+        out_dir: Where the two files go.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: No finished run.
+    """
+    runs, left_out = read_runs(runs_dir)
+    if not runs:
+        told = "".join(f"\n  left out: {each.path}: {each.reason}" for each in left_out[:MOST_VALUES])
+        raise InputError(
+            f"runs={runs_dir} holds no finished run (RUN/result.json of finetune or evaluate).{told}\n"
+            "Run `python -m ssl_rs.finetune` first, or name the folder of your runs by runs=FOLDER."
+        )
+    tables, duplicates = compare(runs)
+    planned, broken_plans = read_plans(sweeps_dir, runs_dir)
+    failures, broken_failures = read_failures(runs_dir)
+    sections, broken_samples = _sections(tables)
+    page = _render(
+        sections=sections,
+        missing=missing_cells(tables, planned, failures),
+        failures=failures,
+        left_out=[*left_out, *duplicates, *broken_plans, *broken_failures, *broken_samples],
+        num_runs=len(runs),
+    )
+    write_text(out_dir / "results.csv", results_csv(runs))
+    write_text(out_dir / "index.html", page)
+    return out_dir / "index.html"
+
+
+def _render(
+    sections: Sequence[Section],
+    missing: Sequence[MissingCell],
+    failures: Sequence[FailedRun],
+    left_out: Sequence[LeftOut],
+    num_runs: int,
+) -> str:
+    folder = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(
+        loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"share": share_text, "points": points_text, "duration": duration_text}
+    return environment.get_template("page.html.j2").render(
+        sections=sections,
+        missing=missing,
+        failures=failures,
+        left_out=left_out,
+        num_runs=num_runs,
+        metrics=list(METRICS),
+    )
+
+
+def _sections(tables: Sequence[Table]) -> tuple[list[Section], list[LeftOut]]:
+    sections, left_out = [], []
+    for comparison in dict.fromkeys(table.comparison for table in tables):
+        own = [table for table in tables if table.comparison == comparison]
+        grid, broken = sample_grid(own[0])
+        left_out += broken
+        runs = {run.directory: run for table in own for run in table.runs}.values()
+        provenance = [(label, _weights([run for run in runs if run.label == label])) for label in own[0].labels]
+        environment = list(_distinct([_flat(run.environment) for run in runs]).items())
+        sections.append(Section(comparison, [_scored(table) for table in own], grid, provenance, environment))
+    return sections, left_out
+
+
+def _scored(table: Table) -> ScoredTable:
+    names = list(dict.fromkeys(name for run in table.runs for name in run.scores[table.protocol].class_iou))
+    rows = [(label, fraction) for label in table.labels for fraction in table.fractions if table.cell(label, fraction)]
+    details = [(label, fraction, _summaries(table, label, fraction, names)) for label, fraction in rows]
+    return ScoredTable(table, lines_of(table), Markup(label_curve(table)), names, details)  # noqa: S704 - matplotlib escapes
+
+
+def _summaries(table: Table, label: str, fraction: float, class_names: Sequence[str]) -> list[Summary | None]:
+    def metric(name: str) -> Summary | None:
+        return table.summary(label, fraction, lambda score: getattr(score, name))
+
+    def iou(name: str) -> Summary | None:
+        return table.summary(label, fraction, lambda score: score.class_iou.get(name))
+
+    return [*map(metric, METRICS.values()), *map(iou, class_names)]
+
+
+def _weights(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """Return what the runs of one row started from, each once, flat."""
+    return list({run.weights_sha256: _flat(run.provenance) for run in runs}.values())
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested values as text by dotted name; hashes are cut to 12 digits, what is empty is left out."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{name}.")
+        elif value not in (None, "", []):
+            flat[name] = str(value)[:12] if name.endswith("sha256") else _text(value)
+    return flat
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _distinct(environments: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return the values of each setting over all runs; those that differ too often are counted."""
+    merged: dict[str, str] = {}
+    for key in dict.fromkeys(key for environment in environments for key in environment):
+        values = list(dict.fromkeys(environment[key] for environment in environments if key in environment))
+        merged[key] = "; ".join(values) if len(values) <= MOST_VALUES else f"{len(values)} different values"
+    return merged
+
+
+def share_text(fraction: float) -> str:
+    """Return a fraction in (0, 1] as percent, e.g. '0.37 %'."""
+    return f"{100 * fraction:.4g}\N{NO-BREAK SPACE}%"
+
+
+def points_text(value: float) -> str:
+    """Return a score in [0, 1] in percent points with one decimal, e.g. '57.5'."""
+    return f"{100 * value:.1f}"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration in the largest fitting unit, e.g. '3.2 min'."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f}\N{NO-BREAK SPACE}{unit}"
+    return f"{seconds:.0f}\N{NO-BREAK SPACE}s"

@@ -1,0 +1,82 @@
+"""Small made-up data sets."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssl_rs.data.dataset import Dataset, SceneArrays, SceneSource, SegmentationClass, Split
+from ssl_rs.data.prepare import prepare
+from ssl_rs.data.store import Store
+
+SHARED: dict[str, Any] = {
+    "root": None,
+    "crop_size": 8,
+    "tile_size": 8,
+    "tile_shift": 0.25,
+    "protocol": "all_classes",
+    "value_scale": None,
+}
+
+
+@pytest.fixture
+def shared() -> dict[str, Any]:
+    """The settings that every data set has."""
+    return dict(SHARED)
+
+
+@pytest.fixture
+def made_up(tmp_path: Path) -> Callable[..., Dataset]:
+    """Make a data set of [(scene id, split, arrays)] in memory; scene i has the file sources/<i>.bin."""
+
+    def make(
+        entries: Sequence[tuple[str, Split, SceneArrays]], num_classes: int = 3, num_bands: int = 2, **settings: Any
+    ) -> Dataset:
+        folder = tmp_path / "sources"
+        folder.mkdir(exist_ok=True)
+        for place in range(len(entries)):
+            path = folder / f"{place}.bin"
+            if not path.exists():
+                path.write_bytes(b"scene %d" % place)
+
+        class MadeUp(Dataset):
+            bands = tuple(f"band_{index + 1}" for index in range(num_bands))
+            classes = tuple(SegmentationClass(f"class_{index}", (index, 0, 0)) for index in range(num_classes))
+            reads: list[str] = []  # noqa: RUF012 - one list a class, and one class a data set
+
+            def scenes(self) -> Sequence[SceneSource]:
+                return [
+                    SceneSource(name, split, (folder / f"{place}.bin",))
+                    for place, (name, split, _) in enumerate(entries)
+                ]
+
+            def read(self, scene: SceneSource) -> SceneArrays:
+                self.reads.append(scene.id)
+                return entries[int(scene.files[0].stem)][2]
+
+        return MadeUp(**{"name": "made_up", **SHARED, **settings})
+
+    return make
+
+
+@pytest.fixture
+def make_store(made_up: Callable[..., Dataset], tmp_path: Path) -> Callable[..., Store]:
+    """Prepare a store of {scene id: (split, height, width)}: pixel values tell scene, row and column.
+
+    The image has the bands row and 100 + column in uint8; the mask is (row + column) % 3.
+    """
+
+    def make(
+        sizes: Mapping[str, tuple[Split, int, int]], masks: Mapping[str, Any] | None = None, **settings: Any
+    ) -> Store:
+        entries = []
+        for name, (split, height, width) in sizes.items():
+            rows, columns = np.indices((height, width))
+            image = np.stack([rows, 100 + columns]).astype(np.uint8)
+            mask = ((rows + columns) % 3).astype(np.uint8)
+            entries.append((name, split, SceneArrays(image, (masks or {}).get(name, mask))))
+        return prepare(made_up(entries, **settings), tmp_path / "stores")
+
+    return make

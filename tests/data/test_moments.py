@@ -1,0 +1,43 @@
+"""Band statistics."""
+
+import numpy as np
+import pytest
+
+from ssl_rs.data import moments
+from ssl_rs.data.moments import mean_and_std, measure
+
+
+def test_moments_of_two_values_by_hand():
+    image = np.array([[[0, 10]], [[5, 5]]], np.uint8)  # [2, 1, 2]
+    found = measure(image, None, None)
+    assert (found.count, found.maximum, found.sums, found.squares) == (2, 10.0, (10.0, 10.0), (100.0, 50.0))
+    assert mean_and_std([found], 10.0) == ((0.5, 0.5), (0.5, 0.0))
+
+
+def test_blocks_change_nothing(monkeypatch):
+    image = np.random.default_rng(0).integers(0, 65535, (3, 33, 21)).astype(np.uint16)
+    valid = np.random.default_rng(1).random((33, 21)) < 0.7
+    whole = measure(image, valid, 60000.0)
+    monkeypatch.setattr(moments, "PIXELS_AT_ONCE", 50)
+    assert measure(image, valid, 60000.0) == whole  # exactly: sums of whole numbers are exact
+
+
+def test_values_are_clipped_at_both_ends():
+    image = np.array([[[-4.0, 2.0, 9.0]]], np.float32)
+    found = measure(image, None, 5.0)
+    assert (found.maximum, found.sums) == (5.0, (7.0,))
+
+
+def test_a_scene_without_valid_pixels_counts_nothing():
+    image = np.full((1, 3, 3), 7, np.uint8)
+    empty = measure(image, np.zeros((3, 3), bool), None)
+    full = measure(image, None, None)
+    assert empty.count == 0
+    assert mean_and_std([empty, full], 7.0) == ((1.0,), (0.0,))
+
+
+def test_scenes_weigh_by_their_pixels():
+    small, large = np.zeros((1, 1, 1), np.uint8), np.full((1, 3, 1), 4, np.uint8)
+    mean, std = mean_and_std([measure(small, None, None), measure(large, None, None)], 1.0)
+    assert mean == (3.0,)
+    assert std[0] == pytest.approx(np.std([0, 4, 4, 4]))

@@ -1,0 +1,146 @@
+import itertools
+import math
+
+import kornia
+import pytest
+import torch
+
+from ssl_rs.errors import InputError
+from ssl_rs.randomness import Draws, Rows
+from ssl_rs.views.fused import ColorJitter, color_matrix, compose, recolor
+
+RGB = (0, 1, 2)
+NEUTRAL = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
+
+
+def matrix_of(mean, rgb=RGB, **settings):
+    values = {name: torch.full((len(mean),), float(settings.get(name, value))) for name, value in NEUTRAL.items()}
+    return color_matrix(mean, **values, rgb=rgb)
+
+
+def changed(image, rgb=RGB, **settings):
+    return recolor(image, matrix_of(image.mean(dim=(-2, -1)), rgb, **settings))
+
+
+@pytest.fixture
+def image():
+    # Far from 0 and 1, so that nothing is clamped.
+    return 0.4 + 0.2 * torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(0))
+
+
+def test_neutral_settings_change_nothing(image):
+    torch.testing.assert_close(changed(image), image)
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.3])
+def test_brightness_agrees_with_kornia(image, factor):
+    torch.testing.assert_close(
+        changed(image, brightness=factor), kornia.enhance.adjust_brightness_accumulative(image, factor)
+    )
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.6, 1.4])
+def test_contrast_is_about_the_mean_gray_as_in_kornia(image, factor):
+    expected = kornia.enhance.adjust_contrast_with_mean_subtraction(image, factor)
+    torch.testing.assert_close(changed(image, contrast=factor), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.6, 1.4])
+def test_saturation_is_about_the_pixels_gray_as_in_kornia(image, factor):
+    expected = kornia.enhance.adjust_saturation_with_gray_subtraction(image, factor)
+    torch.testing.assert_close(changed(image, saturation=factor), expected, atol=1e-4, rtol=0)
+
+
+def test_saturation_zero_is_kornias_grayscale(image):
+    gray = kornia.color.rgb_to_grayscale(image).expand_as(image)
+    torch.testing.assert_close(changed(image, saturation=0.0), gray, atol=1e-5, rtol=0)
+
+
+def test_hue_agrees_with_a_loop_over_pixels_in_yiq(image):
+    # The NTSC matrix to three digits: (I, Q) is the plane (U, V) turned and mirrored, so the angle changes its sign.
+    to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]).double()
+    angle = -2 * math.pi * 0.2
+    turn = torch.tensor([[1, 0, 0], [0, math.cos(angle), -math.sin(angle)], [0, math.sin(angle), math.cos(angle)]])
+    turn = turn.double()
+    expected = torch.empty_like(image)
+    for sample, row, column in itertools.product(range(2), range(6), range(5)):
+        color = to_yiq @ image[sample, :, row, column].double()
+        expected[sample, :, row, column] = torch.linalg.solve(to_yiq, turn @ color).float()
+    torch.testing.assert_close(changed(image, hue=0.2), expected, atol=2e-3, rtol=0)
+
+
+def test_hue_keeps_luminance_and_a_whole_turn_changes_nothing(image):
+    gray = kornia.color.rgb_to_grayscale
+    torch.testing.assert_close(gray(changed(image, hue=0.37)), gray(image), atol=1e-4, rtol=0)
+    torch.testing.assert_close(changed(image, hue=1.0), image, atol=1e-4, rtol=0)
+
+
+def test_positive_hue_goes_from_red_to_green_to_blue():
+    red = torch.tensor([0.6, 0.4, 0.4]).view(1, 3, 1, 1)
+    assert changed(red, hue=1 / 3).argmax() == 1
+    assert changed(red, hue=2 / 3).argmax() == 2
+
+
+def test_jitters_commute_and_compose_to_the_one_matrix(image):
+    settings = {"brightness": 1.2, "contrast": 0.7, "saturation": 1.3, "hue": 0.1}
+    joint = matrix_of(image.mean(dim=(-2, -1)), **settings)
+    for order in itertools.permutations(settings):
+        mean, total = image.mean(dim=(-2, -1)), torch.eye(3, 4).expand(2, 3, 4)
+        for name in order:
+            step = matrix_of(mean, **{name: settings[name]})
+            total = compose(step, total)
+            mean = (step[..., :3] @ mean.unsqueeze(-1) + step[..., 3:]).squeeze(-1)  # what the next one sees
+        torch.testing.assert_close(total, joint, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("bands", [1, 2, 4, 6])
+def test_brightness_and_contrast_of_any_number_of_bands(bands):
+    image = 0.4 + 0.2 * torch.rand(2, bands, 4, 4)
+    gray = image.mean(dim=(1, 2, 3), keepdim=True)
+    result = changed(image, rgb=None, brightness=1.1, contrast=0.5, saturation=0.0, hue=0.3)
+    torch.testing.assert_close(result, 1.1 * (gray + 0.5 * (image - gray)))
+
+
+def test_named_bands_are_recolored_and_others_are_left():
+    image = 0.4 + 0.2 * torch.rand(2, 4, 5, 5)  # blue, green, red, near infrared
+    result = changed(image, rgb=(2, 1, 0), saturation=0.3, hue=0.2)
+    expected = changed(image[:, [2, 1, 0]], saturation=0.3, hue=0.2)
+    torch.testing.assert_close(result[:, [2, 1, 0]], expected)
+    torch.testing.assert_close(result[:, 3], image[:, 3])
+
+
+def test_colors_are_clamped():
+    image = torch.tensor([0.9, 0.5, 0.05]).view(1, 3, 1, 1)
+    result = changed(image, brightness=1.5, saturation=3.0)
+    assert result.min() == 0
+    assert result.max() == 1
+
+
+def jitter(**settings):
+    return ColorJitter(**settings)(torch.full((2000, 3), 0.5), Draws(0, 0, "view", Rows(0, 2000, 2000)))
+
+
+def test_jitter_draws_brightness_over_its_range():
+    gain = jitter(brightness=(0.7, 1.3))[:, 0, 0]
+    assert 0.7 <= gain.min() < 0.71
+    assert 1.29 < gain.max() <= 1.3
+    assert gain.mean() == pytest.approx(1.0, abs=0.01)
+
+
+def test_jitter_draws_grayscale_with_its_probability():
+    matrix = jitter(grayscale=0.3)
+    is_gray = (matrix[:, 0] - matrix[:, 1]).abs().amax(dim=1) < 1e-5
+    assert is_gray.float().mean() == pytest.approx(0.3, abs=0.03)
+
+
+def test_jitter_of_other_than_three_bands_leaves_color_alone():
+    matrix = ColorJitter(saturation=(0.0, 0.0))(torch.full((2, 4), 0.5), Draws(0, 0, "view", Rows(0, 2, 2)))
+    torch.testing.assert_close(matrix, torch.eye(4, 5).expand(2, 4, 5))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"hue": (-0.6, 0.1)}, {"contrast": (1.5, 0.5)}, {"brightness": (-0.1, 1)}, {"saturation": (2, 1)}]
+)
+def test_jitter_refuses_ranges_without_a_meaning(settings):
+    with pytest.raises(InputError, match=rf"color\.{next(iter(settings))}"):
+        ColorJitter(**settings)

@@ -1,0 +1,63 @@
+import kornia.augmentation
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ssl_rs.errors import InputError
+from ssl_rs.randomness import Draws, Rows
+from ssl_rs.views.base import crop_view
+from ssl_rs.views.clean import CleanMaker
+from ssl_rs.views.fused import sampling_grid, warp
+from ssl_rs.views.kornia_chain import KorniaMaker
+
+ROWS = Rows(0, 4, 4)
+AUGMENTATIONS = {
+    "flip": [kornia.augmentation.RandomHorizontalFlip(p=1.0)],
+    "affine": [kornia.augmentation.RandomAffine(30.0, translate=(0.1, 0.1), scale=(1.2, 1.5), p=1.0)],
+    "chain": [
+        kornia.augmentation.RandomVerticalFlip(p=0.5),
+        kornia.augmentation.RandomAffine(90.0, p=1.0),
+        kornia.augmentation.RandomGaussianBlur((3, 3), (0.01, 0.01), p=1.0),
+    ],
+}
+
+
+def smooth_crops():
+    """Smooth, so that interpolating twice changes little."""
+    coarse = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    return F.interpolate(coarse, size=(32, 32), mode="bicubic", align_corners=False).clamp(0, 1)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_geometry_is_that_of_the_augmentations(name):
+    torch.manual_seed(0)
+    crops = smooth_crops()
+    source = CleanMaker("crop", 1.0, 0.0, 1.0)(crop_view(crops), Draws(0, 0, "clean", ROWS))
+    view = KorniaMaker("clean", AUGMENTATIONS[name])(source, Draws(0, 0, "view", ROWS))
+    grid = sampling_grid(view.geometry, 32, 32)
+    inside = F.grid_sample(torch.ones_like(crops), grid, padding_mode="zeros", align_corners=False) > 0.999
+    assert inside.float().mean() > 0.5
+    assert (view.image - crops)[inside].abs().max() > 0.3  # something moved
+    torch.testing.assert_close(view.image[inside], warp(crops, view.geometry)[inside], atol=0.03, rtol=0)
+
+
+def test_draws_follow_the_global_generator():
+    maker = KorniaMaker("clean", [kornia.augmentation.RandomAffine(30.0, p=1.0)])
+    made = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        made.append(maker(crop_view(smooth_crops()), Draws(0, 0, "view", ROWS)).image)
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "message"),
+    [
+        (kornia.augmentation.CenterCrop(16), "keeps its size"),
+        (kornia.augmentation.RandomPerspective(0.5, p=1.0), "perspective"),
+    ],
+)
+def test_what_a_view_cannot_carry_is_refused(augmentation, message):
+    with pytest.raises(InputError, match=message):
+        KorniaMaker("clean", [augmentation])(crop_view(smooth_crops()), Draws(0, 0, "view", ROWS))

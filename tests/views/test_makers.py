@@ -1,0 +1,181 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ssl_rs.errors import InputError
+from ssl_rs.randomness import Draws, Rows
+from ssl_rs.views.base import View, crop_view
+from ssl_rs.views.clean import CleanMaker
+from ssl_rs.views.corrupted import CorruptedMaker
+from ssl_rs.views.fused import TRANSFORMS, ColorJitter
+from ssl_rs.views.transformed import TransformedMaker
+
+JITTER = ColorJitter((0.7, 1.3), (0.5, 1.5), (0.5, 1.5), (-0.3, 0.3), 0.5)
+MAKERS = {
+    "clean": CleanMaker("crop"),
+    "transformed": TransformedMaker("clean", (0.7, 0.95), JITTER),
+    "corrupted": CorruptedMaker("clean", 3, (0.2, 0.34), JITTER),
+}
+PLAIN = {
+    "clean": CleanMaker("crop"),
+    "transformed": TransformedMaker("clean", (0.7, 0.95), ColorJitter()),
+}
+
+
+def images(batch=8, bands=3, height=16, width=16):
+    return torch.rand(batch, bands, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def draws(count, start=0, stop=None, step=0):
+    return Draws(3, step, "view", Rows(start, count if stop is None else stop, count))
+
+
+def turned(source):
+    """A view that is not the crop itself, so that geometries have to be composed."""
+    return CleanMaker("crop", 1.0, 0.0, 1.0)(crop_view(source), draws(len(source), step=9))
+
+
+def sample(image, geometry):
+    grid = F.affine_grid(geometry, image.shape, align_corners=False)
+    return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_geometry_samples_the_crop_where_the_view_comes_from(name):
+    crop = images()
+    view = PLAIN[name](turned(crop), draws(8))
+    torch.testing.assert_close(view.image, sample(crop, view.geometry), atol=1e-4, rtol=0)
+
+
+def test_geometry_of_the_corrupted_view_is_that_of_its_clean_pixels():
+    crop = images()
+    view = MAKERS["corrupted"](turned(crop), draws(8))
+    torch.testing.assert_close(view.clean, sample(crop, view.geometry), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_half_of_the_rows_are_half_of_the_whole(name):
+    crop = images()
+    whole = MAKERS[name](crop_view(crop), draws(8))
+    halves = [MAKERS[name](crop_view(crop[rows]), draws(8, rows.start, rows.stop)) for rows in (slice(0, 4), slice(4, 8))]
+    for field in vars(whole):
+        joined = torch.cat([getattr(half, field) for half in halves])
+        torch.testing.assert_close(getattr(whole, field), joined)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_view_repeats_with_its_step_and_changes_with_the_next(name):
+    first, again, other = (MAKERS[name](crop_view(images()), draws(8, step=step)) for step in (0, 0, 1))
+    assert torch.equal(first.image, again.image)
+    assert not torch.equal(first.image, other.image)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("bands", [1, 4])
+def test_views_take_any_number_of_bands_and_stay_in_range(name, bands):
+    crop = images(bands=bands)
+    view = MAKERS[name](crop_view(crop), draws(8))
+    assert view.image.shape == crop.shape
+    assert view.image.min() >= 0
+    assert view.image.max() <= 1
+
+
+def test_clean_view_keeps_every_value():
+    crop = images()
+    view = MAKERS["clean"](crop_view(crop), draws(8))
+    assert torch.equal(view.image.flatten(2).sort().values, crop.flatten(2).sort().values)
+
+
+def test_the_class_names_the_transform_against_the_source():
+    source = turned(images(64))
+    view = TransformedMaker("clean", (1.0, 1.0), ColorJitter())(source, draws(64))
+    reference = [
+        lambda image: image.flip(-1),
+        lambda image: image.flip(-2),
+        *(lambda image, turns=turns: torch.rot90(image, turns, (-2, -1)) for turns in range(4)),
+    ]
+    for index, transform in enumerate(view.transform.tolist()):
+        torch.testing.assert_close(view.image[index], reference[transform](source.image[index]))
+
+
+def test_all_classes_are_equally_likely():
+    view = MAKERS["transformed"](crop_view(images(3000, 1, 4, 4)), draws(3000))
+    share = view.transform.bincount(minlength=len(TRANSFORMS)) / 3000
+    assert len(share) == 6
+    torch.testing.assert_close(share, torch.full((6,), 1 / 6), atol=0.025, rtol=0)
+
+
+def test_the_crop_has_the_sides_it_was_asked_for_and_stays_inside():
+    view = PLAIN["transformed"](crop_view(images(500, 1, 4, 4)), draws(500))
+    linear, offset = view.geometry[:, :, :2], view.geometry[:, :, 2]
+    side = linear.abs().sum(dim=2)  # of a flip or rotation times a scale
+    assert 0.7 <= side.min() < 0.71
+    assert 0.94 < side.max() <= 0.9501
+    assert (side + offset.abs()).max() <= 1 + 1e-6
+    assert (side + offset.abs()).max() > 0.99  # and reaches the edges
+
+
+def slow_corruption(maker, clean, numbers):
+    """One sample after the other, one block after the other, by slices; draws in the order of the maker."""
+    batch, _, height, width = clean.shape
+    corrupted = clean.clone()
+    for _ in range(maker.num_blocks):
+        side, top, left = numbers.uniform(*maker.side), numbers.uniform(0, 1), numbers.uniform(0, 1)
+        kind = numbers.integers(0, 5)
+        gain, contrast = numbers.uniform(*maker.color.brightness), numbers.uniform(*maker.color.contrast)
+        numbers.uniform(1, 1), numbers.uniform(0, 0), numbers.chance(0)  # neutral saturation and hue
+        for b in range(batch):
+            n = int(side[b] * min(height, width))
+            y, x = int(top[b] * (height - n + 1)), int(left[b] * (width - n + 1))
+            block = clean[b, :, y : y + n, x : x + n]
+            block = [block.flip(-1), block.flip(-2), *(block.rot90(k, (-2, -1)) for k in (1, 2, 3))][kind[b]]
+            gray = (block.mean(dim=(1, 2)) * torch.tensor([0.299, 0.587, 0.114])).sum()
+            corrupted[b, :, y : y + n, x : x + n] = (gain[b] * (gray + contrast[b] * (block - gray))).clamp(0, 1)
+    return corrupted
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (20, 31)])
+def test_corruption_agrees_with_a_loop_over_samples(height, width):
+    maker = CorruptedMaker("clean", 4, (0.2, 0.5), ColorJitter(brightness=(0.7, 1.3), contrast=(0.5, 1.5)))
+    clean = images(6, 3, height, width)
+    view = maker(crop_view(clean), draws(6))
+    torch.testing.assert_close(view.image, slow_corruption(maker, clean, draws(6)), atol=1e-5, rtol=0)
+    assert torch.equal(view.clean, clean)
+    assert torch.equal(view.weight, (clean - view.image).abs())
+
+
+def test_one_block_changes_no_more_than_its_square():
+    maker = CorruptedMaker("clean", 1, (0.2, 1 / 3), JITTER)
+    view = maker(crop_view(images(200, 3, 30, 30)), draws(200))
+    changed = view.weight.amax(dim=1) > 0  # [B, H, W]
+    sides = torch.stack([changed.any(dim=axis).sum(dim=1) for axis in (1, 2)])
+    assert 5 <= sides.min() <= 6
+    assert sides.max() == 9  # int(30 / 3) would be reached only by a draw of exactly 1 / 3
+    assert changed.any(dim=1).any(dim=0).all()  # blocks reach every column
+    assert changed.any(dim=2).any(dim=0).all()  # and every row
+
+
+def test_a_block_is_never_left_as_it_was():
+    maker = CorruptedMaker("clean", 1, (0.3, 0.3), ColorJitter())
+    view = maker(crop_view(images(100)), draws(100))
+    assert (view.weight.sum(dim=(1, 2, 3)) > 0).all()
+
+
+def test_corruption_leaves_the_clean_image_alone():
+    source = View(images(), crop_view(images()).geometry)
+    before = source.image.clone()
+    MAKERS["corrupted"](source, draws(8))
+    assert torch.equal(source.image, before)
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: CorruptedMaker("clean", 0, (0.2, 0.3), JITTER), "num_blocks"),
+        (lambda: CorruptedMaker("clean", 1, (0.3, 1.3), JITTER), "corrupted.side"),
+        (lambda: TransformedMaker("clean", (0.9, 0.7), JITTER), "transformed.side"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(make, key):
+    with pytest.raises(InputError, match=key):
+        make()
