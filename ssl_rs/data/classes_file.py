@@ -55,7 +55,7 @@ def read_classes(path: Path) -> MaskFormat:
     by_color = not any("index" in entry for entry in entries)
     classes = tuple(_read_class(entry, i, f"{path}: classes[{i}]", by_color) for i, entry in enumerate(entries))
     _check_unique([entry.name for entry in classes], f"{path}: classes: the name")
-    ignore = content.get("ignore") or []
+    ignore = content.get("ignore", [])
     if not isinstance(ignore, list):
         raise InputError(f"{path}: ignore: expected a list, got {ignore!r:.80}.")
     where = f"{path}: ignore[{{}}]"

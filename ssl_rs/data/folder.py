@@ -88,7 +88,7 @@ class Folder(Dataset):
             if masks is not None:
                 if stem not in masks:
                     raise InputError(
-                        f"{image} has no mask {stem}.png or .tif in masks/. Add it, or move the image to an unlabeled folder."
+                        f"{image} has no mask {stem}.png or .tif in masks/. Add it, or take the image out."
                     )
                 files += [masks[stem], self.path / "classes.yaml"]
             scenes.append(SceneSource(stem, splits[stem], tuple(files)))
@@ -166,7 +166,7 @@ def _listed_splits(path: Path, images: Mapping[str, Path]) -> Mapping[str, Split
     content = read_yaml_mapping(path, SPLITS)
     splits: dict[str, Split] = {}
     for split in SPLITS:
-        stems = content.get(split) or []
+        stems = content.get(split, [])
         if not isinstance(stems, list) or not all(isinstance(stem, str) for stem in stems):
             raise InputError(f"{path}: {split}: expected a list of stems (put numbers in quotes), got {stems!r:.80}.")
         for stem in stems:

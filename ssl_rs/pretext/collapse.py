@@ -18,7 +18,8 @@ def feature_std(features: Tensor) -> Tensor:
         Scalar: each dimension's standard deviation over rows, their mean times sqrt(D).
     """
     unit = F.normalize(features.float(), dim=1)
-    return unit.std(dim=0, correction=0).mean() * features.shape[1] ** 0.5
+    spread: Tensor = unit.std(dim=0, correction=0).mean() * features.shape[1] ** 0.5
+    return spread
 
 
 def effective_rank(features: Tensor) -> Tensor:
@@ -33,11 +34,11 @@ def effective_rank(features: Tensor) -> Tensor:
         Scalar in [1, min(N - 1, D)]; 0 when all rows are equal.
     """
     values = torch.linalg.svdvals((features - features.mean(dim=0)).double())
-    total = values.sum()
+    total: Tensor = values.sum()
     if total == 0:
         return total
-    share = values / total
-    return torch.special.entr(share).sum().exp()
+    rank: Tensor = torch.special.entr(values / total).sum().exp()
+    return rank
 
 
 def mean_pair_cosine(features: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ class Contrastive(PretextTask):
     """Pool the deepest map of each view, project it, and compare all pairs of the batch, over all ranks.
 
     Source: Chen et al., A Simple Framework for Contrastive Learning (SimCLR), ICML 2020. Li, Chen & Shi (JSTARS 2021)
-    use temperature 1 and a sigmoid projection; their code gives each row's similarity to itself the value 0 and keeps it
-    among the candidates, which we do not copy.
+    use temperature 1 and a projection of 1024 sigmoids to 512 numbers; their code gives each row's similarity to itself
+    the value 0 and keeps it among the candidates, which we do not copy.
 
     Args:
         channels: Channels of each pyramid level; the deepest is read.
@@ -55,7 +55,7 @@ class Contrastive(PretextTask):
         first, second = self.project(pooled).float().chunk(2)  # [B, D] each
         logits, positive = pair_logits(first, second, self.temperature)
         accuracy = (logits.argmax(dim=1) == positive).float().mean()
-        spread = feature_std(torch.cat([gather(first.detach()), gather(second.detach())]))
+        spread = feature_std(gather(torch.cat([first, second]).detach()))
         return TaskOutput(F.cross_entropy(logits, positive), {"accuracy": accuracy.detach(), "feature_std": spread})
 
 

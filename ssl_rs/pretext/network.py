@@ -66,8 +66,12 @@ def build_task(task: Callable[..., PretextTask], *, channels: Sequence[int], ban
     return task(channels=channels, bands=bands) if asks_bands else task(channels=channels)
 
 
-def check_views(tasks: Mapping[str, PretextTask], makers: Mapping[str, ViewMaker]) -> None:
+def check_views(tasks: Mapping[str, PretextTask | type[PretextTask]], makers: Mapping[str, ViewMaker]) -> None:
     """Refuse tasks that read views which nobody makes.
+
+    Args:
+        tasks: Tasks by name, or their classes before anything is built.
+        makers: The maker of each view.
 
     Raises:
         InputError: Names the task, the view, and what to choose.

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ssl_rs.encoder import Pyramid
+from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask, view_of_kind
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import TransformedView, View
@@ -25,12 +26,20 @@ class TransformPrediction(PretextTask):
         channels: Channels of each pyramid level.
         level: Which level is read, as an index into the pyramid; -2 is the last but one (stride 16).
         dimensions: Channels that are compared.
+
+    Raises:
+        InputError: The encoder has no map at that level.
     """
 
     views = ("clean", "transformed")
 
     def __init__(self, channels: Sequence[int], level: int = -2, dimensions: int = 64) -> None:
         super().__init__()
+        if not -len(channels) <= level < len(channels) or channels[level] == 0 or level in (0, -len(channels)):
+            raise InputError(
+                f"pretext.transform_prediction.task.level={level}: expected the index of a map that the encoder "
+                f"computes; its levels have {list(channels)} channels, and level 0 is the image."
+            )
         self.level = level
         self.project = nn.Conv2d(channels[level], dimensions, 1)
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))  # of the cosine: one over the temperature

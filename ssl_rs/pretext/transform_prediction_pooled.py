@@ -35,7 +35,10 @@ class PooledTransformPrediction(PretextTask):
         self.reduce = nn.Identity() if reduction is None else nn.Conv2d(channels[-1], width, 1)
         self.compare = nn.Sequential(*_convolution(2 * width, width), *_convolution(width, width))
         self.classify = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Linear(2 * width, len(TRANSFORMS))
+            nn.Linear(width, 2 * width),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(2 * width, len(TRANSFORMS)),
         )
 
     def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:

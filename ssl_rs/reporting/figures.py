@@ -2,6 +2,8 @@
 
 import base64
 import io
+import textwrap
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 from PIL import Image
 
 from ssl_rs.reporting.tables import Table
@@ -18,42 +20,42 @@ NEUTRAL = "#5f6368"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe & Ito's colors, told apart by color-blind readers; gray is kept for random initialization."""
 
-MARKERS = "osD^vPX"
 IGNORED = (205, 205, 205)
-LABEL_GAP = 0.075  # of the height of the axes, between two names at the end of their lines
+NAME_WIDTH = 26  # characters, then a name at the end of its line is wrapped
+NAME_HEIGHT = 0.07  # of one line of it, in heights of the axes
 
 
 @dataclass(frozen=True)
 class Line:
-    """How one row of the table is drawn, in the curve and beside its name."""
+    """How one row of the table is drawn, in the curve and beside its name; the style is matplotlib's."""
 
     color: str
-    marker: str
     style: str
 
 
 def lines_of(table: Table) -> dict[str, Line]:
-    """Give each row a color and a marker of its own; random initialization, which all are measured by, is gray."""
-    random = {run.label for run in table.runs if run.initialization == "random"}
+    """Give each row a line of its own; random initialization, which all are measured by, is gray and dashed."""
     lines, drawn = {}, 0
     for label in table.labels:
-        if label in random:
-            lines[label] = Line(NEUTRAL, "o", "--")
+        if label in table.random_labels:
+            lines[label] = Line(NEUTRAL, "--")
         else:
             around, place = divmod(drawn, len(PALETTE))
-            lines[label] = Line(PALETTE[place], MARKERS[place], "-" if around % 2 == 0 else ":")
+            lines[label] = Line(PALETTE[place], "-" if around % 2 == 0 else ":")
             drawn += 1
     return lines
 
 
 def label_curve(table: Table) -> str:
-    """Draw mIoU in % over the share of labels in %, a line a row, with the standard deviation where there are several runs.
+    """Draw mIoU in % over the share of labels in %, a line a row, error bars where there are several runs.
 
     Returns:
         An SVG element to stand inside a page; its text stays text.
     """
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": table.protocol, "font.size": 10.5}):
-        figure = Figure(figsize=(7.6, 3.9))
+    settings = {"svg.fonttype": "none", "svg.hashsalt": table.protocol, "font.size": 10.5}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's browser has its own fonts
+        figure = Figure(figsize=(8.4, 4.0))
         axes = figure.subplots()
         ends = [
             _draw_line(axes, table, label, line, shift) for shift, (label, line) in enumerate(lines_of(table).items())
@@ -73,7 +75,8 @@ def color_map(
     """Paint class indices uint8 [h, w] in their colors, any index without a color as ignored: uint8 [h, w, 3]."""
     table = np.full((256, 3), ignored, dtype=np.uint8)
     table[: len(colors)] = np.asarray(colors, dtype=np.uint8).reshape(-1, 3)
-    return table[indices]
+    painted: np.ndarray = table[indices]
+    return painted
 
 
 def png_data_uri(pixels: np.ndarray, largest_side: int, smooth: bool) -> str:
@@ -97,7 +100,7 @@ def _draw_line(axes: Axes, table: Table, label: str, line: Line, shift: int) -> 
     apart = 1.012 ** (shift - (len(table.labels) - 1) / 2)  # so that error bars do not hide each other
     x = [100 * fraction * apart for fraction, _ in found]
     y = [100 * summary.mean for _, summary in found]
-    axes.plot(x, y, color=line.color, linestyle=line.style, marker=line.marker, markersize=5.5, linewidth=1.8)
+    axes.plot(x, y, color=line.color, linestyle=line.style, marker="o", markersize=5.5, linewidth=1.8)
     several = [(position, summary) for position, (_, summary) in zip(x, found, strict=True) if summary.std is not None]
     if several:
         axes.errorbar(
@@ -121,6 +124,8 @@ def _style_axes(axes: Axes, fractions: Sequence[float]) -> None:
     low, high = axes.get_ylim()
     middle, half = (low + high) / 2, max((high - low) / 2 * 1.05, 1.0)  # at least 2 points high: no drama about noise
     axes.set_ylim(middle - half, middle + half)
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("labeled share of the training data (%, logarithmic)")
     axes.set_ylabel("mIoU (%)")
     axes.grid(axis="y", color="#e3e5e8", linewidth=0.8)
@@ -133,9 +138,11 @@ def _style_axes(axes: Axes, fractions: Sequence[float]) -> None:
 def _name_lines(axes: Axes, ends: Sequence[tuple[str, Line, float, float]]) -> None:
     """Write each name beside the end of its line; names that would overlap are moved apart."""
     heights = [axes.transAxes.inverted().transform(axes.transData.transform(end[2:]))[1] for end in ends]
-    for (label, line, x, y), height in zip(ends, spread(heights, LABEL_GAP), strict=True):
+    names = [textwrap.fill(label, NAME_WIDTH) for label, *_ in ends]
+    gap = NAME_HEIGHT * (1 + max(name.count("\n") for name in names))
+    for name, (_, line, x, y), height in zip(names, ends, spread(heights, gap), strict=True):
         note = axes.annotate(
-            label,
+            name,
             xy=(x, y),
             xytext=(1.03, height),
             textcoords="axes fraction",

@@ -11,9 +11,9 @@ from markupsafe import Markup
 from ssl_rs.errors import InputError
 from ssl_rs.reporting.cells import FailedRun, MissingCell, missing_cells, read_failures, read_plans
 from ssl_rs.reporting.figures import Line, label_curve, lines_of
-from ssl_rs.reporting.results import LeftOut, Run, Score, read_runs, results_csv
+from ssl_rs.reporting.results import LeftOut, Run, read_runs, results_csv
 from ssl_rs.reporting.samples import SampleGrid, sample_grid
-from ssl_rs.reporting.statistics import Summary
+from ssl_rs.reporting.statistics import Summary, summarize
 from ssl_rs.reporting.tables import Comparison, Table, compare
 from ssl_rs.run_directory import write_text
 
@@ -27,6 +27,7 @@ class ScoredTable:
 
     Args:
         table: The runs.
+        labeled: How many units are labeled at each fraction, in words.
         lines: Color of each row.
         curve: SVG.
         class_names: Columns of the table by class.
@@ -34,6 +35,7 @@ class ScoredTable:
     """
 
     table: Table
+    labeled: Mapping[float, str]
     lines: Mapping[str, Line]
     curve: Markup
     class_names: Sequence[str]
@@ -46,6 +48,8 @@ class Section:
 
     Args:
         comparison: What they have in common.
+        num_runs: How many there are.
+        mean_seconds: Mean wall time of a run.
         tables: One a protocol.
         grid: Pictures of test tiles.
         provenance: Label, and the distinct weights its runs started from.
@@ -53,6 +57,8 @@ class Section:
     """
 
     comparison: Comparison
+    num_runs: int
+    mean_seconds: float
     tables: Sequence[ScoredTable]
     grid: SampleGrid | None
     provenance: Sequence[tuple[str, Sequence[Mapping[str, str]]]]
@@ -124,10 +130,12 @@ def _sections(tables: Sequence[Table]) -> tuple[list[Section], list[LeftOut]]:
         own = [table for table in tables if table.comparison == comparison]
         grid, broken = sample_grid(own[0])
         left_out += broken
-        runs = {run.directory: run for table in own for run in table.runs}.values()
+        runs = list({run.directory: run for table in own for run in table.runs}.values())
+        seconds = summarize([run.wall_seconds for run in runs]).mean
         provenance = [(label, _weights([run for run in runs if run.label == label])) for label in own[0].labels]
         environment = list(_distinct([_flat(run.environment) for run in runs]).items())
-        sections.append(Section(comparison, [_scored(table) for table in own], grid, provenance, environment))
+        scored = [_scored(table) for table in own]
+        sections.append(Section(comparison, len(runs), seconds, scored, grid, provenance, environment))
     return sections, left_out
 
 
@@ -135,7 +143,15 @@ def _scored(table: Table) -> ScoredTable:
     names = list(dict.fromkeys(name for run in table.runs for name in run.scores[table.protocol].class_iou))
     rows = [(label, fraction) for label in table.labels for fraction in table.fractions if table.cell(label, fraction)]
     details = [(label, fraction, _summaries(table, label, fraction, names)) for label, fraction in rows]
-    return ScoredTable(table, lines_of(table), Markup(label_curve(table)), names, details)  # noqa: S704 - matplotlib escapes
+    labeled = {fraction: _labeled(table, fraction) for fraction in table.fractions}
+    curve = Markup(label_curve(table))  # matplotlib escapes what it writes
+    return ScoredTable(table, labeled, lines_of(table), curve, names, details)
+
+
+def _labeled(table: Table, fraction: float) -> str:
+    counts = sorted({run.labeled_units for run in table.runs if run.label_fraction == fraction})
+    unit = table.comparison.label_unit
+    return f"{' or '.join(f'{count:,}' for count in counts)} {unit}{'s' if counts != [1] else ''}"
 
 
 def _summaries(table: Table, label: str, fraction: float, class_names: Sequence[str]) -> list[Summary | None]:
@@ -154,18 +170,20 @@ def _weights(runs: Sequence[Run]) -> list[dict[str, str]]:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested values as text by dotted name; hashes are cut to 12 digits, what is empty is left out."""
+    """Return values as text by name, one level of nesting joined to the name; what is empty is left out."""
     flat: dict[str, str] = {}
     for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{name}.")
-        elif value not in (None, "", []):
+        name = prefix + str(key).replace("_", " ")
+        if isinstance(value, Mapping) and not prefix:
+            flat |= _flat(value, f"{name} ")
+        elif value not in (None, "", [], {}) and name != "label":  # the label heads the row
             flat[name] = str(value)[:12] if name.endswith("sha256") else _text(value)
     return flat
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " · ".join(f"{str(key).replace('_', ' ')} {_text(each)}" for key, each in value.items())
     if isinstance(value, list):
         return ", ".join(map(_text, value))
     if isinstance(value, float):

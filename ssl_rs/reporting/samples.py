@@ -1,4 +1,4 @@
-"""What the networks make of a few test tiles: image, truth, and each initialization with the fewest and the most labels."""
+"""What the networks make of a few test tiles: image, truth, each initialization with the fewest and the most labels."""
 
 import zipfile
 from collections import Counter
@@ -35,7 +35,12 @@ class Samples:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of the grid; `right` is the share of valid pixels that agree with the truth, None for image and truth."""
+    """One picture of the grid.
+
+    Args:
+        uri: The picture itself, as a data URI.
+        right: Share of the valid pixels that agree with the truth, in [0, 1]; None for image and truth.
+    """
 
     uri: str
     right: float | None = None
@@ -64,9 +69,14 @@ class SampleGrid:
     rows: Sequence[tuple[str, Sequence[Picture | None]]]
     classes: Sequence[LabeledClass]
 
+    @property
+    def spans(self) -> list[tuple[str, int]]:
+        """Each label, and how many columns it heads."""
+        return list(Counter(column.label for column in self.columns).items())
+
 
 def sample_grid(table: Table) -> tuple[SampleGrid | None, list[LeftOut]]:
-    """Lay out the samples of a table's runs at its smallest and largest label fraction, for the seed that has most of them.
+    """Lay out the samples of a table at its smallest and largest label fraction, for the seed that has most of them.
 
     Returns:
         The grid, None where no run kept samples; and each samples.npz that is broken.
@@ -85,7 +95,11 @@ def sample_grid(table: Table) -> tuple[SampleGrid | None, list[LeftOut]]:
         return None, left_out
     seeds = Counter(seed for cell in shown.values() for seed in {run.seed for run, _ in cell})
     seed = max(seeds, key=lambda each: (seeds[each], -each))
-    chosen = {column: samples for column, cell in shown.items() for run, samples in reversed(cell) if run.seed == seed}
+    chosen: dict[Column, Samples] = {}
+    for column, cell in shown.items():
+        for run, samples in cell:
+            if run.seed == seed:
+                chosen.setdefault(column, samples)  # weights of several pretrainings: the first are shown
     classes = table.runs[0].classes
     return SampleGrid(seed, list(chosen), _rows(list(chosen.values()), classes), classes), left_out
 
@@ -94,7 +108,7 @@ def read_samples(run: Run) -> Samples:
     """Read the samples of a run; nothing in the file is executed.
 
     Raises:
-        ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile: The file is no such archive, or its shapes do not fit.
+        ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile: No such archive, or shapes that do not fit.
     """
     with np.load(run.directory / "samples.npz", allow_pickle=False) as archive:
         images, truth, prediction = (archive[key] for key in ("images", "truth", "prediction"))

@@ -70,10 +70,20 @@ class Table:
         means = {label: found.mean for label in self.labels if (found := self.miou(label, fraction))}
         return [label for label, mean in means.items() if mean == max(means.values())] if len(means) > 1 else []
 
+    @property
+    def random_labels(self) -> set[str]:
+        """The rows of random initialization."""
+        return {run.label for run in self.runs if run.initialization == "random"}
+
     def full_random(self) -> Summary | None:
         """Return the mIoU of random initialization with every label: what pretraining tries to reach with fewer."""
-        labels = {run.label for run in self.runs if run.initialization == "random"}
-        return self.miou(labels.pop(), 1.0) if len(labels) == 1 else None
+        labels = list(self.random_labels)
+        return self.miou(labels[0], 1.0) if len(labels) == 1 else None
+
+    def reaches_full_random(self, label: str, fraction: float) -> bool:
+        """Tell whether a cell of another initialization is at least as good as `full_random`."""
+        found, full = self.miou(label, fraction), self.full_random()
+        return found is not None and full is not None and label not in self.random_labels and found.mean >= full.mean
 
 
 def comparison_of(run: Run) -> Comparison:

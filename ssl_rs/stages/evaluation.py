@@ -23,7 +23,7 @@ from ssl_rs.segmentation.metrics import confusion_matrix
 from ssl_rs.segmentation.network import SegmentationNetwork, build_segmentation_model
 from ssl_rs.segmentation.protocols import ALL_CLASSES, score
 from ssl_rs.segmentation.sliding_window import WindowSettings, predict_scene
-from ssl_rs.stages.samples import choose_samples, rgb_picture
+from ssl_rs.stages.samples import choose_samples, write_samples
 from ssl_rs.stages.site import Site, environment, open_store
 from ssl_rs.training.settings import TrainerSettings
 
@@ -74,15 +74,28 @@ class Evaluator:
                 "Choose the other of val and test, or prepare the data with such a split."
             )
 
-    def score(self, network: SegmentationNetwork, processes: Processes) -> dict[str, Any]:
-        """Predict every scene once, ranks sharing the scenes, and score the pooled counts."""
+    def score(self, network: SegmentationNetwork, processes: Processes, samples: Path) -> dict[str, Any]:
+        """Predict every scene once, ranks sharing the scenes, and score the pooled counts.
+
+        Args:
+            network: On the device.
+            processes: This process among all.
+            samples: Where the first process writes the pictures by which the report compares runs.
+        """
         manifest = self.store.manifest
         names = [item.name for item in manifest.classes]
+        tiles = choose_samples(self.store, self._scenes(), SAMPLES) if processes.is_first else []
+        maps: dict[int, np.ndarray] = {}
         confusion = torch.zeros(len(names), len(names), dtype=torch.int64)
         for index in self._scenes()[processes.rank :: processes.world_size]:
             truth = torch.from_numpy(np.asarray(self.store.mask(index)).copy())
-            prediction = torch.from_numpy(self.predict(network, self.store.image(index)))
-            confusion += confusion_matrix(prediction, truth, len(names), manifest.ignore_index)
+            prediction = self.predict(network, self.store.image(index))
+            confusion += confusion_matrix(torch.from_numpy(prediction), truth, len(names), manifest.ignore_index)
+            maps |= {index: prediction for tile in tiles if tile.scene == index}
+        if processes.is_first:
+            others = {tile.scene for tile in tiles} - maps.keys()  # these were another rank's scenes
+            maps |= {index: self.predict(network, self.store.image(index)) for index in others}
+            write_samples(self.store, tiles, maps, samples)
         confusion = sum_over_ranks(confusion, self.device)
         protocols = {protocol.name: dict(score(confusion, names, protocol)) for protocol in (ALL_CLASSES,)}
         if self.protocol not in protocols:
@@ -107,21 +120,8 @@ class Evaluator:
 
         return predict_scene(logits, image, self.store.manifest.value_scale, self.settings.window, self.device)
 
-    def write_samples(self, network: SegmentationNetwork, path: Path) -> None:
-        """Write the pictures by which the report compares runs: the same test tiles in every run."""
-        tiles = choose_samples(self.store, self._scenes(), SAMPLES)
-        images = [np.asarray(self.store.image(tile.scene)) for tile in tiles]
-        maps = [self.predict(network, image)[tile.area] for tile, image in zip(tiles, images, strict=True)]
-        np.savez_compressed(
-            path,
-            images=np.stack([rgb_picture(image[:, *tile.area], self.store.manifest) for tile, image in zip(tiles, images, strict=True)]),
-            truth=np.stack([np.asarray(self.store.mask(tile.scene))[tile.area] for tile in tiles]),
-            prediction=np.stack(maps),
-            names=np.array([tile.name for tile in tiles]),
-        )
-
     def _scenes(self) -> list[int]:
-        return [index for index, scene in enumerate(self.store.manifest.scenes) if scene.split == self.settings.split]
+        return list(self.store.scenes_of(self.settings.split))
 
 
 def evaluate(settings: Settings) -> Path:
@@ -138,11 +138,9 @@ def evaluate(settings: Settings) -> Path:
     if directory.read_result() is not None:
         return directory.path
     evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
-    scores = evaluator.score(network.to(site.device), site.processes)
-    if site.processes.is_first:
-        directory.begin(to_yaml(settings.values), environment(site))
-        evaluator.write_samples(network, directory.path / "samples.npz")
-        directory.finish({**trained, **scores, "command": "evaluate", "run": str(run.path)})
+    directory.begin(to_yaml(settings.values), environment(site))
+    scores = evaluator.score(network.to(site.device), site.processes, directory.path / "samples.npz")
+    directory.finish({**trained, **scores, "command": "evaluate", "run": str(run.path)})
     return directory.path
 
 

@@ -97,7 +97,7 @@ def finetune(settings: Settings) -> Path:
         if site.processes.is_first:
             plan.subset.write(directory.path / "label_subset.json")
             print(provenance.describe(), flush=True)
-            print(f"Labels: {plan.subset.describe()}", flush=True)
+            print(f"Labels: {len(plan.subset.units)} of {plan.subset.total_units} {plan.subset.unit}s of the training scenes", flush=True)
         progress, tracker = train_network(
             network, site, plan.recipe, plan.run, {"segmentation": 1.0}, partial(_crops, plan), partial(_batch, plan), settings.values
         )
@@ -128,9 +128,8 @@ def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, se
     site, directory = plan.site, plan.run.directory
     manifest = site.store.manifest
     evaluator = Evaluator(site.store, plan.evaluation, site.device, site.precision, site.dataset.protocol)
-    scores = evaluator.score(network, site.processes)
+    scores = evaluator.score(network, site.processes, directory.path / "samples.npz")
     if site.processes.is_first:
-        evaluator.write_samples(network, directory.path / "samples.npz")
         metadata = {
             "backbone": plan.recipe.backbone.name,
             "decoder": plan.decoder_name,

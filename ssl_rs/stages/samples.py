@@ -1,7 +1,8 @@
 """The test tiles by which a report shows runs side by side: chosen from the truth, the same in every run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,24 @@ def _entropy(mask: NDArray[np.uint8], num_classes: int) -> float:
     shares = np.bincount(mask.ravel(), minlength=256)[:num_classes] / mask.size
     positive = shares[shares > 0]
     return float(-(positive * np.log(positive)).sum())
+
+
+def write_samples(store: Store, samples: Sequence[Sample], maps: Mapping[int, NDArray[np.uint8]], path: Path) -> None:
+    """Write image, truth and prediction of each sample: images uint8 [N, h, w, 3], the others uint8 [N, h, w].
+
+    Args:
+        store: The data.
+        samples: What is shown.
+        maps: The predicted class map [H, W] of each sample's scene.
+        path: An .npz file.
+    """
+    np.savez_compressed(
+        path,
+        images=np.stack([rgb_picture(store.image(one.scene)[:, *one.area], store.manifest) for one in samples]),
+        truth=np.stack([np.asarray(store.mask(one.scene))[one.area] for one in samples]),
+        prediction=np.stack([maps[one.scene][one.area] for one in samples]),
+        names=np.array([one.name for one in samples]),
+    )
 
 
 def rgb_picture(image: NDArray[np.generic], manifest: Manifest) -> NDArray[np.uint8]:

@@ -64,7 +64,8 @@ class CorruptedMaker:
     def _corrupt(self, corrupted: Tensor, clean: Tensor, draws: Draws) -> None:
         """Write one turned and recolored block into each image [B, C, H, W]."""
         height, width = clean.shape[-2:]
-        window = max(1, int(self.side[1] * min(height, width)))  # the largest side, so that shapes do not depend on draws
+        # All blocks are cut as windows of the largest side, so that no shape depends on what is drawn.
+        window = max(1, int(self.side[1] * min(height, width)))
         blocks = self._draw_blocks(draws, window, height, width)
         rows, in_rows = _window(blocks.top, blocks.side, window, height)
         columns, in_columns = _window(blocks.left, blocks.side, window, width)

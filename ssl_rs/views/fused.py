@@ -173,9 +173,9 @@ def color_matrix(
     """Compose brightness, contrast, saturation and hue into one affine map of the bands.
 
     Brightness multiplies; contrast scales about the image's mean gray; saturation scales the distance to the pixel's
-    own gray, so that 0 is grayscale; hue turns the plane of chrominance. In luminance and chrominance each of them scales
-    the one, or scales or turns the other, so they commute: no order of them has to be drawn. Gray is luminance; without
-    bands for red, green and blue it is the mean of all bands, and saturation and hue do nothing.
+    own gray, so that 0 is grayscale; hue turns the plane of chrominance. Each of them scales luminance or scales or
+    turns chrominance, so they commute: no order of them has to be drawn. Gray is luminance; without bands for red,
+    green and blue it is the mean of all bands, and saturation and hue do nothing.
     Differs from torchvision's jitter in clamping once at the end, and in turning the hue in YUV (the plane of YIQ) at
     constant luminance, not in HSV.
 
@@ -209,7 +209,8 @@ def _chrominance_matrix(saturation: Tensor, hue: Tensor) -> Tensor:
     one, zero = torch.ones_like(cosine), torch.zeros_like(cosine)
     # Red, green, blue lie at 103, 241 and 347 degrees of the (U, V) plane.
     turn = torch.stack([one, zero, zero, zero, cosine, -sine, zero, sine, cosine], dim=1).view(-1, 3, 3)
-    return _YUV_TO_RGB.to(turn) @ turn @ _RGB_TO_YUV.to(turn)
+    turned: Tensor = _YUV_TO_RGB.to(turn) @ turn @ _RGB_TO_YUV.to(turn)
+    return turned
 
 
 def recolor(image: Tensor, matrix: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ from ssl_rs.views.fused import compose
 class KorniaMaker:
     """Run kornia augmentations one after another.
 
-    They draw from the global generator, which the loop seeds from (seed, step, rank): runs repeat exactly, but two ranks
-    do not see what one process sees. The geometry is that of the augmentations which kornia describes by a matrix;
-    elastic and other free warps are not in it.
+    They draw from the global generator, not from `draws`. The loop seeds it from (seed, step, rank), so runs repeat
+    exactly, but two ranks do not see what one process sees. The geometry is that of the augmentations which kornia
+    describes by a matrix; elastic and other free warps are not in it.
 
     Args:
         source: The view it is made from.
@@ -29,7 +29,7 @@ class KorniaMaker:
         self.source = source
         self.augmentation = AugmentationSequential(*augmentations, data_keys=["input"])
 
-    def __call__(self, source: View, draws: Draws) -> View:  # noqa: ARG002 - kornia takes no generator
+    def __call__(self, source: View, draws: Draws) -> View:
         """Return the view of images [B, C, H, W].
 
         Raises:
@@ -41,7 +41,9 @@ class KorniaMaker:
                 f"views.*.augmentations turn {tuple(source.image.shape)} into {tuple(image.shape)}; "
                 "a view keeps its size. Set the augmentation's size to dataset.crop_size."
             )
-        matrix = cast(Tensor, self.augmentation.transform_matrix)  # [B, 3, 3], pixels of the source to those of the image
+        matrix = cast(
+            Tensor, self.augmentation.transform_matrix
+        )  # [B, 3, 3], pixels of the source to those of the image
         if not torch.equal(matrix[:, 2], torch.eye(3).to(matrix)[2].expand(len(matrix), 3)):
             raise InputError("views.*.augmentations change the perspective; a view's geometry is affine. Remove it.")
         return View(image, compose(source.geometry, _normalized(matrix, *image.shape[-2:])))
@@ -52,5 +54,5 @@ def _normalized(matrix: Tensor, height: int, width: int) -> Tensor:
     pixels = torch.tensor(
         [[width / 2, 0, (width - 1) / 2], [0, height / 2, (height - 1) / 2], [0, 0, 1]], device=matrix.device
     )
-    inverse: Tensor = torch.linalg.inv(matrix.float() @ pixels) # pixels of the image to normalized source
+    inverse: Tensor = torch.linalg.inv(matrix.float() @ pixels)  # pixels of the image to normalized source
     return (inverse @ pixels)[:, :2]

@@ -150,12 +150,12 @@ def test_a_build_that_another_process_finished_meanwhile_is_taken(made_up, tmp_p
     entries = [("a", "train", arrays(0))]
     other = prepare(made_up(entries), tmp_path / "other")
     late = made_up(entries)
+    lock = prepare_module._lock
 
     def built_by_another(path):
         shutil.copytree(other.path, tmp_path / "stores" / other.path.name)
-        return prepare_module._original_lock(path)
+        return lock(path)
 
-    monkeypatch.setattr(prepare_module, "_original_lock", prepare_module._lock, raising=False)
     monkeypatch.setattr(prepare_module, "_lock", built_by_another)
     assert prepare(late, tmp_path / "stores").manifest == other.manifest
     assert late.reads == []

@@ -153,7 +153,7 @@ def test_warp_mask_takes_the_nearest_pixel_and_fills_the_outside(fill):
 
 def test_mask_and_image_warp_to_the_same_place():
     mask = torch.zeros(1, 16, 16, dtype=torch.int64)
-    mask[0, 2:6, 9:14] = 1
+    mask[0, 4:10, 5:13] = 1
     matrix = compose(transform_matrix(classes("rot270")), crop_matrix(torch.tensor([0.7]), torch.tensor([[0.2, -0.4]])))
     image = warp(mask[:, None].float(), matrix)[:, 0]
     moved = warp_mask(mask, matrix, fill=255)

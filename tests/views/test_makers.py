@@ -57,7 +57,9 @@ def test_geometry_of_the_corrupted_view_is_that_of_its_clean_pixels():
 def test_half_of_the_rows_are_half_of_the_whole(name):
     crop = images()
     whole = MAKERS[name](crop_view(crop), draws(8))
-    halves = [MAKERS[name](crop_view(crop[rows]), draws(8, rows.start, rows.stop)) for rows in (slice(0, 4), slice(4, 8))]
+    halves = [
+        MAKERS[name](crop_view(crop[rows]), draws(8, rows.start, rows.stop)) for rows in (slice(0, 4), slice(4, 8))
+    ]
     for field in vars(whole):
         joined = torch.cat([getattr(half, field) for half in halves])
         torch.testing.assert_close(getattr(whole, field), joined)

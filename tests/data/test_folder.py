@@ -1,0 +1,218 @@
+"""A user's own folder."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from ssl_rs.data.folder import Folder
+from ssl_rs.data.prepare import prepare
+from ssl_rs.errors import InputError
+
+RNG = np.random.default_rng(0)
+CLASSES = (
+    "classes:\n  - {name: road, color: [255, 255, 255]}\n  - {name: water, color: [0, 0, 255]}\nignore: [[0, 0, 0]]\n"
+)
+
+
+@pytest.fixture
+def make(shared, tmp_path):
+    """The data set of tmp_path/data, with other settings if given."""
+
+    def build(**settings):
+        known = shared | {
+            "name": "mine",
+            "root": str(tmp_path / "data"),
+            "val_share": 0.1,
+            "test_share": 0.2,
+            "split_seed": 0,
+        }
+        return Folder(**(known | settings))
+
+    return build
+
+
+def save(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(values)).save(path)
+
+
+def rgb(size=6):
+    return RNG.integers(1, 256, (size, size, 3)).astype(np.uint8)
+
+
+def colored(indices):
+    return np.array([(255, 255, 255), (0, 0, 255), (0, 0, 0)], np.uint8)[indices]
+
+
+@pytest.fixture
+def labeled(tmp_path):
+    """Ten labeled images."""
+    root = tmp_path / "data"
+    for index in range(10):
+        save(root / "images" / f"scene{index}.png", rgb())
+        save(root / "masks" / f"scene{index}.png", colored(RNG.integers(0, 3, (6, 6))))
+    (root / "classes.yaml").write_text(CLASSES)
+    return root
+
+
+def splits(dataset):
+    return {scene.id: scene.split for scene in dataset.scenes()}
+
+
+def test_images_masks_and_classes_are_read(labeled, make, tmp_path):
+    indices = np.array([[0, 1, 2]] * 6).repeat(2, axis=1)
+    save(labeled / "masks" / "scene3.png", colored(indices))
+    store = prepare(make(), tmp_path / "stores")
+    place = [scene.id for scene in store.manifest.scenes].index("scene3")
+    assert np.array_equal(store.mask(place), np.array([0, 1, 255])[indices])
+    expected = np.array(Image.open(labeled / "images" / "scene3.png")).transpose(2, 0, 1)
+    assert np.array_equal(store.image(place), expected)
+    assert store.manifest.bands == ("red", "green", "blue")
+    assert [entry.name for entry in store.manifest.classes] == ["road", "water"]
+    assert store.path.name.startswith("mine-")
+    sources = [source.name for source in store.manifest.scenes[place].sources]
+    assert sources == ["scene3.png", "scene3.png", "classes.yaml"]
+
+
+def test_other_classes_make_another_store(labeled, make, tmp_path):
+    first = prepare(make(), tmp_path / "stores")
+    (labeled / "classes.yaml").write_text(CLASSES.replace("road", "street"))
+    assert prepare(make(), tmp_path / "stores").path != first.path
+
+
+def test_drawn_split_has_its_shares_and_follows_the_seed(labeled, make):
+    found = splits(make())
+    assert Counter(found.values()) == {"train": 7, "val": 1, "test": 2}
+    assert splits(make()) == found
+    assert any(splits(make(split_seed=seed)) != found for seed in (1, 2))
+    assert Counter(splits(make(val_share=0.0, test_share=0.01)).values()) == {"train": 9, "test": 1}
+
+
+def test_without_masks_everything_is_for_pretraining(tmp_path, make):
+    for index in range(4):
+        save(tmp_path / "data" / "images" / f"{index}.jpg", rgb())
+    dataset = make()
+    assert dataset.classes == ()
+    assert set(splits(dataset).values()) == {"train"}
+    assert prepare(dataset, tmp_path / "stores").manifest.classes == ()
+
+
+def test_subfolders_are_splits(tmp_path, make):
+    for split in ("train", "val", "test"):
+        save(tmp_path / "data" / "images" / split / f"of_{split}.png", rgb())
+        save(tmp_path / "data" / "masks" / split / f"of_{split}.png", colored(np.zeros((6, 6), int)))
+    (tmp_path / "data" / "classes.yaml").write_text(CLASSES)
+    assert splits(make()) == {"of_train": "train", "of_val": "val", "of_test": "test"}
+    save(tmp_path / "data" / "images" / "beside.png", rgb())
+    with pytest.raises(InputError, match=r"beside\.png lies beside the folders"):
+        make().scenes()
+
+
+def test_a_folder_of_another_name_is_refused(labeled, make):
+    (labeled / "images" / "dev").mkdir()
+    with pytest.raises(InputError, match="dev: subfolders are named train, val, test"):
+        make().scenes()
+
+
+def test_splits_file_wins(labeled, make):
+    (labeled / "splits.yaml").write_text(
+        "train: [scene0, scene1]\ntest: [" + ", ".join(f"scene{i}" for i in range(2, 10)) + "]"
+    )
+    assert Counter(splits(make()).values()) == {"train": 2, "test": 8}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("dev: [scene0]", ["no such key 'dev'"]),
+        ("train: scene0", ["train: expected a list"]),
+        ("train: 0", ["train: expected a list"]),
+        ("train: [1]", ["quotes"]),
+        ("train: [scene00]", ["no image 'scene00'", "'scene0'"]),
+        ("train: [scene0, scene1]\nval: [scene0]", ["'scene0' is listed twice, in train and val"]),
+        ("train: [scene0]", ["9 images are in no list", "'scene1'"]),
+    ],
+)
+def test_splits_files_with_mistakes(labeled, make, content, words):
+    (labeled / "splits.yaml").write_text(content)
+    with pytest.raises(InputError) as caught:
+        make().scenes()
+    assert [word for word in ["splits.yaml", *words] if word not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_tif_of_many_bands_with_nodata_and_numbered_masks(tmp_path, make, dtype):
+    root = tmp_path / "data"
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    values = RNG.integers(1, 900, (5, 8, 7)).astype(dtype)
+    values[:, :2] = 0
+    numbers = RNG.integers(3, 5, (1, 8, 7)).astype(np.uint8)
+    profile = {
+        "driver": "GTiff",
+        "height": 8,
+        "width": 7,
+        "crs": "EPSG:32633",
+        "transform": rasterio.Affine(2, 0, 5, 0, -2, 9),
+    }
+    with rasterio.open(root / "images" / "a.tif", "w", count=5, dtype=dtype, nodata=0, **profile) as file:
+        file.write(values)
+    with rasterio.open(root / "masks" / "a.tif", "w", count=1, dtype="uint8", **profile) as file:
+        file.write(numbers)
+    (root / "classes.yaml").write_text("classes: [{name: four, index: 4}, {name: three, index: 3}]")
+    store = prepare(make(val_share=0.0, test_share=0.0), tmp_path / "stores")
+    (scene,) = store.manifest.scenes
+    assert store.manifest.bands == ("band_1", "band_2", "band_3", "band_4", "band_5")
+    assert (scene.crs, scene.transform) == ("EPSG:32633", (2.0, 0.0, 5.0, 0.0, -2.0, 9.0))
+    assert scene.valid_share == 0.75
+    assert np.array_equal(store.image(0), values)
+    assert store.mask(0)[:2].tolist() == [[255] * 7] * 2
+    assert np.array_equal(store.mask(0)[2:], 4 - numbers[0, 2:])
+    assert store.manifest.value_scale == values.max()
+
+
+def test_an_odd_image_is_named(tmp_path, make):
+    save(tmp_path / "data" / "images" / "a.png", rgb())
+    save(tmp_path / "data" / "images" / "b.png", rgb()[..., 0])
+    with pytest.raises(InputError, match=r"b\.png .*1 bands of uint8, expected 3 bands"):
+        prepare(make(), tmp_path / "stores")
+
+
+def test_a_label_file_of_the_wrong_size_is_named(labeled, make, tmp_path):
+    save(labeled / "masks" / "scene5.png", colored(np.zeros((6, 7), int)))
+    with pytest.raises(InputError, match=r"masks/scene5\.png: the mask has 6 x 7 pixels, its image 6 x 6"):
+        prepare(make(), tmp_path / "stores")
+
+
+def test_an_unknown_color_is_named(labeled, make, tmp_path):
+    save(labeled / "masks" / "scene5.png", np.full((6, 6, 3), 9, np.uint8))
+    with pytest.raises(InputError, match=r"scene5\.png: unknown color 9,9,9 in 36 pixels"):
+        prepare(make(), tmp_path / "stores")
+
+
+def test_layout_mistakes_say_what_is_missing(labeled, make, tmp_path):
+    (labeled / "masks" / "scene4.png").unlink()
+    with pytest.raises(InputError, match=r"scene4\.png has no mask"):
+        make().scenes()
+    save(labeled / "images" / "scene4.jpg", rgb())
+    with pytest.raises(InputError, match=r"scene4\.png and .*scene4\.jpg have the same stem"):
+        make().scenes()
+    (labeled / "classes.yaml").unlink()
+    with pytest.raises(InputError, match=r"masks is there but .*classes\.yaml is not"):
+        _ = make().classes
+    with pytest.raises(InputError, match=r"dataset\.root is not set.*images/"):
+        make(root=None).scenes()
+    with pytest.raises(InputError, match=r"dataset\.root=.*nowhere is no folder"):
+        make(root=str(tmp_path / "nowhere")).scenes()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no images in images/"):
+        make(root=str(tmp_path / "empty")).scenes()
+
+
+@pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (-0.1, 0.2), (0.0, 1.0)])
+def test_shares_that_leave_no_training_are_refused(make, val, test):
+    with pytest.raises(InputError, match=r"dataset\.val_share"):
+        make(val_share=val, test_share=test)

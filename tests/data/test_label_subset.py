@@ -1,0 +1,113 @@
+"""Which labels a run may see."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from ssl_rs.data import label_subset
+from ssl_rs.data.label_subset import LabeledUnit, LabelFraction, LabelSubset, choose_labels
+from ssl_rs.errors import InputError
+
+FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+@pytest.fixture
+def store(make_store):
+    return make_store({"a": ("train", 80, 83), "test": ("test", 50, 50), "b": ("train", 40, 80)})
+
+
+def test_smaller_fractions_lie_in_larger_ones(store):
+    subsets = [choose_labels(store, 8, LabelFraction(fraction, "tile"), 7) for fraction in FRACTIONS]
+    total = 10 * 11 + 5 * 10
+    assert [subset.total_units for subset in subsets] == [total] * 7
+    assert [len(subset.units) for subset in subsets] == [2, 3, 8, 16, 32, 80, 160]
+    for small, large in pairwise(subsets):
+        assert large.units[: len(small.units)] == small.units
+    assert len(set(subsets[-1].units)) == total
+    assert {unit.scene for unit in subsets[-1].units} == {"a", "b"}
+
+
+def test_tiles_cover_every_pixel_once_and_shrink_at_the_edge(store):
+    covered = {"a": np.zeros((80, 83), int), "b": np.zeros((40, 80), int)}
+    for unit in choose_labels(store, 8, LabelFraction(1.0, "tile"), 0).units:
+        window = covered[unit.scene][unit.row : unit.row + unit.height, unit.column : unit.column + unit.width]
+        assert window.shape == (unit.height, unit.width)
+        window += 1
+    assert all((counts == 1).all() for counts in covered.values())
+
+
+def test_order_follows_the_seed_only(store):
+    first, second = (choose_labels(store, 8, LabelFraction(0.1, "tile"), seed) for seed in (0, 1))
+    assert first.units != second.units
+    assert first.sha256 != second.sha256
+    assert choose_labels(store, 8, LabelFraction(0.1, "tile"), 0).sha256 == first.sha256
+
+
+def test_order_is_the_same_on_every_machine(store):
+    # Pinned: another order would make results of the same seed and fraction incomparable.
+    first = choose_labels(store, 8, LabelFraction(0.02, "tile"), 0).units
+    expected = sorted(
+        choose_labels(store, 8, LabelFraction(1.0, "tile"), 5).units,
+        key=lambda unit: label_subset._rank(0, "made_up", unit),
+    )
+    assert first == tuple(expected[:3])
+    digest = "f2bddd47795170c1a3afb3c4a48522ff22179d5d5d9354c9312df11ec0ccdb01"
+    assert label_subset._rank(0, "made_up", LabeledUnit("a", 8, 16, 8, 8)) == digest
+
+
+@pytest.mark.parametrize(
+    ("total", "fraction", "count"),
+    [(50, 0.29, 15), (50, 0.28, 14), (10, 0.05, 1), (10, 0.04, 1), (10, 0.25, 3), (3, 1, 3)],
+)
+def test_counts_are_rounded_half_up_and_at_least_one(make_store, total, fraction, count):
+    store = make_store({"a": ("train", 8, 8 * total)} if total < 20 else {"a": ("train", 40, 80)})
+    subset = choose_labels(store, 8, LabelFraction(fraction, "tile"), 0)
+    assert (subset.total_units, len(subset.units)) == (total, count)
+
+
+def test_tiles_without_a_label_are_left_out(make_store):
+    mask = np.full((16, 20), 255, np.uint8)
+    mask[8, 7] = 0  # the last column of tile (1, 0)
+    mask[3, 19] = 1  # tile (0, 2), which is 4 pixels wide
+    store = make_store({"a": ("train", 16, 20), "b": ("train", 8, 8)}, {"a": mask, "b": np.full((8, 8), 255, np.uint8)})
+    units = choose_labels(store, 8, LabelFraction(1.0, "tile"), 0).units
+    assert set(units) == {LabeledUnit("a", 8, 0, 8, 8), LabeledUnit("a", 0, 16, 8, 4)}
+    assert choose_labels(store, 8, LabelFraction(1.0, "scene"), 0).units == (LabeledUnit("a", 0, 0, 16, 20),)
+
+
+def test_unit_scene_takes_whole_scenes(store):
+    subset = choose_labels(store, 8, LabelFraction(1.0, "scene"), 0)
+    assert set(subset.units) == {LabeledUnit("a", 0, 0, 80, 83), LabeledUnit("b", 0, 0, 40, 80)}
+    assert len(choose_labels(store, 8, LabelFraction(0.5, "scene"), 0).units) == 1
+
+
+def test_no_labels_at_all_are_refused(make_store):
+    ignored = np.full((8, 8), 255, np.uint8)
+    store = make_store({"a": ("train", 8, 8), "b": ("test", 8, 8)}, {"a": ignored})
+    with pytest.raises(InputError, match="zero labeled tiles"):
+        choose_labels(store, 8, LabelFraction(0.1, "tile"), 0)
+
+
+def test_data_without_classes_is_refused(make_store):
+    store = make_store({"a": ("train", 8, 8)}, num_classes=0)
+    with pytest.raises(InputError, match="no labels"):
+        choose_labels(store, 8, LabelFraction(0.1, "tile"), 0)
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.01, float("nan")])
+def test_fractions_out_of_range_name_their_key(fraction):
+    with pytest.raises(InputError, match=r"label_fraction\.fraction"):
+        LabelFraction(fraction, "tile")
+
+
+def test_a_subset_survives_the_disk(store, tmp_path):
+    subset = choose_labels(store, 8, LabelFraction(0.1, "tile"), 0)
+    subset.write(tmp_path / "run" / "labels.json")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["labels.json"]
+    read = LabelSubset.read(tmp_path / "run" / "labels.json")
+    assert read == subset
+    assert read.sha256 == subset.sha256
+    (tmp_path / "labels.json").write_text('{"units": 3}')
+    with pytest.raises(InputError, match=r"labels\.json"):
+        LabelSubset.read(tmp_path / "labels.json")

@@ -1,0 +1,143 @@
+"""Colors and numbers of masks, and the file that explains them."""
+
+import numpy as np
+import pytest
+
+from ssl_rs.data.classes_file import read_classes
+from ssl_rs.data.dataset import SegmentationClass
+from ssl_rs.data.mask_format import MaskFormat
+from ssl_rs.data.raster import Raster
+from ssl_rs.errors import InputError
+
+ROAD, WATER = SegmentationClass("road", (255, 255, 255)), SegmentationClass("water", (0, 0, 255))
+COLORS = MaskFormat.of_colors((ROAD, WATER), ignore=((0, 0, 0),))
+NUMBERS = MaskFormat((ROAD, WATER), False, {7: 0, 300: 1, 0: 255})
+
+
+def picture(colors):
+    return Raster(np.array(colors, np.uint8).transpose(2, 0, 1))
+
+
+def test_colors_become_indices(tmp_path):
+    mask = COLORS.decode(picture([[(255, 255, 255), (0, 0, 255)], [(0, 0, 0), (255, 255, 255)]]), tmp_path)
+    assert mask.dtype == np.uint8
+    assert mask.tolist() == [[0, 1], [255, 0]]
+
+
+def test_palettes_are_colors_or_numbers(tmp_path):
+    indices = np.array([[[0, 7]]], np.uint8)
+    palette = np.zeros((256, 3), np.uint8)
+    palette[7] = 255
+    raster = Raster(indices, palette)
+    assert COLORS.decode(raster, tmp_path).tolist() == [[255, 0]]
+    assert NUMBERS.decode(raster, tmp_path).tolist() == [[255, 0]]
+
+
+def test_numbers_become_indices(tmp_path):
+    assert NUMBERS.decode(Raster(np.array([[[7, 300, 0]]], np.uint16)), tmp_path).tolist() == [[0, 1, 255]]
+
+
+def test_nodata_of_a_mask_is_ignored_unless_it_is_a_class(tmp_path):
+    values = np.array([[[7, 9]]], np.uint8)
+    assert NUMBERS.decode(Raster(values, nodata=9), tmp_path).tolist() == [[0, 255]]
+    assert NUMBERS.decode(Raster(np.array([[[7, 0]]], np.uint8), nodata=7), tmp_path).tolist() == [[0, 255]]
+
+
+def test_an_unknown_color_is_named_counted_and_located(tmp_path):
+    almost = (255, 255, 254)
+    raster = picture([[(0, 0, 0), (1, 0, 0)], [(255, 255, 255), almost], [almost, almost]])
+    with pytest.raises(InputError) as caught:
+        COLORS.decode(raster, tmp_path / "m.png")
+    message = str(caught.value)
+    for part in (
+        "m.png",
+        "255,255,254 in 3 pixels",
+        "row 1, column 1",
+        "2 unknown colors in 4 pixels",
+        "0,0,255 water",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize("value", [1, 8, 299, 301, 65535])
+def test_an_unknown_number_is_named(tmp_path, value):
+    with pytest.raises(InputError, match=f"unknown value {value} in 1 pixels, one at row 0, column 1"):
+        NUMBERS.decode(Raster(np.array([[[7, value]]], np.uint16)), tmp_path)
+
+
+@pytest.mark.parametrize("code", [(0, 0, 1), (255, 255, 0), (254, 255, 255)])
+def test_neighbors_of_known_colors_are_unknown(tmp_path, code):
+    with pytest.raises(InputError, match="unknown color"):
+        COLORS.decode(picture([[code]]), tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2), (4, 2, 2)])
+def test_color_masks_need_three_bands(tmp_path, shape):
+    with pytest.raises(InputError, match=f"{shape[0]} bands of uint8"):
+        COLORS.decode(Raster(np.zeros(shape, np.uint8)), tmp_path)
+
+
+@pytest.mark.parametrize("values", [np.zeros((3, 2, 2), np.uint8), np.zeros((1, 2, 2), np.float32)])
+def test_number_masks_need_one_band_of_whole_numbers(tmp_path, values):
+    with pytest.raises(InputError, match="one band of whole numbers"):
+        NUMBERS.decode(Raster(values), tmp_path)
+
+
+def test_classes_file_of_colors(tmp_path):
+    path = tmp_path / "classes.yaml"
+    path.write_text(
+        "classes:\n  - {name: road, color: [255, 255, 255]}\n  - {name: water, color: [0, 0, 255]}\nignore: [[0, 0, 0]]"
+    )
+    assert read_classes(path) == COLORS
+
+
+def test_classes_file_of_numbers(tmp_path):
+    path = tmp_path / "classes.yaml"
+    path.write_text("classes:\n  - {name: b, index: 7, color: [1, 2, 3]}\n  - {name: a, index: 2}\nignore: [0, 255]\n")
+    found = read_classes(path)
+    assert [entry.name for entry in found.classes] == ["b", "a"]
+    assert found.classes[0].color == (1, 2, 3)
+    assert not found.by_color
+    assert found.indices == {7: 0, 2: 1, 0: 255, 255: 255}
+
+
+def test_colors_for_pictures_differ_where_none_are_given(tmp_path):
+    path = tmp_path / "classes.yaml"
+    path.write_text("classes:\n" + "".join(f"  - {{name: c{i}, index: {i}}}\n" for i in range(12)))
+    colors = {entry.color for entry in read_classes(path).classes}
+    assert len(colors) == 12
+    assert all(0 <= channel <= 255 for color in colors for channel in color)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("classes: [", ["cannot be read as YAML"]),
+        ("- a", ["expected a mapping"]),
+        ("classes: 3", ["classes: expected a list"]),
+        ("classes: []", ["classes: expected a list"]),
+        ("clases: []", ["no such key 'clases'", "'classes'"]),
+        ("classes: [{name: a, colour: [0, 0, 0]}]", ["classes[0]", "'colour'", "'color'"]),
+        ("classes: [{color: [0, 0, 0]}]", ["classes[0].name"]),
+        ("classes: [{name: a}]", ["classes[0]", "neither a color nor an index"]),
+        ("classes: [{name: a, color: [0, 0]}]", ["classes[0].color"]),
+        ("classes: [{name: a, color: [0, 0, 256]}]", ["classes[0].color"]),
+        ("classes: [{name: a, index: 1}, {name: b, color: [0, 0, 0]}]", ["classes[1].index"]),
+        ("classes: [{name: a, index: true}]", ["classes[0].index"]),
+        ("classes: [{name: a, index: -1}]", ["classes[0].index"]),
+        ("classes: [{name: a, index: 1}, {name: b, index: 1}]", ["index 1 comes twice"]),
+        ("classes: [{name: a, index: 1}, {name: a, index: 2}]", ["name a comes twice"]),
+        ("classes: [{name: a, index: 1}]\nignore: [1]", ["index 1 comes twice"]),
+        ("classes: [{name: a, index: 1}]\nignore: [[0, 0, 0]]", ["ignore[0]"]),
+        ("classes: [{name: a, color: [0, 0, 0]}]\nignore: [0]", ["ignore[0]"]),
+        ("classes: [{name: a, color: [0, 0, 0]}]\nignore: [[0, 0, 0]]", ["(0, 0, 0) comes twice"]),
+        ("classes: [{name: a, index: 1}]\nignore: 0", ["ignore: expected a list"]),
+        ("classes: !!python/object/apply:os.getcwd []", ["cannot be read as YAML"]),
+    ],
+)
+def test_classes_files_with_mistakes_name_the_entry(tmp_path, content, words):
+    path = tmp_path / "classes.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError) as caught:
+        read_classes(path)
+    assert [word for word in ["classes.yaml", *words] if word not in str(caught.value)] == []

@@ -1,0 +1,151 @@
+"""Image files as arrays."""
+
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from ssl_rs.data.raster import read_raster
+from ssl_rs.errors import InputError
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (6, 5, 3)).astype(np.uint8)
+
+
+def write_tif(path, values, **profile):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        count, height, width = values.shape
+        with rasterio.open(
+            path, "w", driver="GTiff", count=count, height=height, width=width, dtype=values.dtype, **profile
+        ) as file:
+            file.write(values)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("bands", [1, 3, 4, 7])
+def test_tif_of_any_bands_and_type(tmp_path, dtype, bands):
+    values = RNG.integers(0, 200, (bands, 6, 5)).astype(dtype)
+    write_tif(tmp_path / "a.tif", values)
+    raster = read_raster(tmp_path / "a.tif")
+    assert np.array_equal(raster.bands(), values)
+    assert raster.values.dtype == dtype
+    assert (raster.valid, raster.crs, raster.transform) == (None, None, None)
+
+
+def test_georeference_and_nodata_of_a_tif(tmp_path):
+    values = RNG.integers(1, 200, (2, 6, 5)).astype(np.uint8)
+    values[:, 0, 0] = 0
+    values[0, 1, 1] = 0  # in one band only: data
+    transform = rasterio.Affine(0.5, 0, 10, 0, -0.5, 20)
+    write_tif(tmp_path / "a.tiff", values, nodata=0, crs="EPSG:32633", transform=transform)
+    raster = read_raster(tmp_path / "a.tiff")
+    assert raster.crs == "EPSG:32633"
+    assert raster.transform == (0.5, 0.0, 10.0, 0.0, -0.5, 20.0)
+    assert np.argwhere(~raster.valid).tolist() == [[0, 0]]
+
+
+def test_nan_as_nodata(tmp_path):
+    values = np.ones((1, 3, 3), np.float32)
+    values[0, 1, 2] = np.nan
+    write_tif(tmp_path / "a.tif", values, nodata=float("nan"))
+    assert np.argwhere(~read_raster(tmp_path / "a.tif").valid).tolist() == [[1, 2]]
+
+
+def test_png_rgb_gray_and_one_bit(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "rgb.png")
+    assert np.array_equal(read_raster(tmp_path / "rgb.png").bands(), RGB.transpose(2, 0, 1))
+    Image.fromarray(RGB[..., 0]).save(tmp_path / "gray.png")
+    assert np.array_equal(read_raster(tmp_path / "gray.png").bands(), RGB[None, ..., 0])
+    Image.fromarray(RGB[..., 0] > 100).save(tmp_path / "bits.png")
+    assert np.array_equal(read_raster(tmp_path / "bits.png").bands(), (RGB[None, ..., 0] > 100).astype(np.uint8))
+
+
+def test_transparency_of_a_png_is_no_band(tmp_path):
+    alpha = np.full((6, 5), 255, np.uint8)
+    alpha[2, 3] = 0
+    Image.fromarray(np.dstack([RGB, alpha])).save(tmp_path / "a.png")
+    raster = read_raster(tmp_path / "a.png")
+    assert np.array_equal(raster.values, RGB.transpose(2, 0, 1))
+    assert np.argwhere(~raster.valid).tolist() == [[2, 3]]
+
+
+def test_palettes_keep_indices_and_colors(tmp_path):
+    indices = RNG.integers(0, 3, (6, 5)).astype(np.uint8)
+    colors = np.array([[10, 20, 30], [200, 100, 0], [7, 7, 7]], np.uint8)
+    image = Image.fromarray(indices, mode="P")
+    image.putpalette(colors.ravel().tolist())
+    image.save(tmp_path / "a.png", bits=2)
+    write_tif(tmp_path / "a.tif", indices[None], photometric="palette", transform=rasterio.Affine(2, 0, 0, 0, -2, 0))
+    with rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.write_colormap(1, {index: (*map(int, color), 255) for index, color in enumerate(colors)})
+    for name in ("a.png", "a.tif"):
+        raster = read_raster(tmp_path / name)
+        assert np.array_equal(raster.values[0], indices)
+        assert np.array_equal(raster.bands(), colors[indices].transpose(2, 0, 1))
+
+
+def test_png_of_16_bits_keeps_them(tmp_path):
+    values = RNG.integers(0, 65536, (3, 6, 5)).astype(np.uint16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(tmp_path / "a.png", "w", driver="PNG", count=3, height=6, width=5, dtype="uint16") as file:
+            file.write(values)
+    assert np.array_equal(read_raster(tmp_path / "a.png").values, values)
+
+
+def test_png_of_4_bits_keeps_its_numbers(tmp_path):
+    rows = b"".join(b"\x00" + bytes([0x12, 0x3F]) for _ in range(3))  # 4 pixels a row: 1 2 3 15
+
+    def chunk(name, data):
+        return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+
+    header = (4).to_bytes(4, "big") + (3).to_bytes(4, "big") + bytes([4, 0, 0, 0, 0])
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    assert read_raster(tmp_path / "a.png").values.tolist() == [[[1, 2, 3, 15]] * 3]
+
+
+def test_jpeg_equals_pillow(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.jpg")
+    assert np.array_equal(
+        read_raster(tmp_path / "a.jpg").bands(), np.array(Image.open(tmp_path / "a.jpg")).transpose(2, 0, 1)
+    )
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+@pytest.mark.parametrize("keep", [0.0, 0.5])
+def test_files_that_are_cut_short_are_named(tmp_path, name, keep):
+    noise = RNG.integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    if name == "a.tif":
+        write_tif(tmp_path / name, noise.transpose(2, 0, 1))
+    else:
+        Image.fromarray(noise).save(tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: int(len(content) * keep)])
+    with pytest.raises(InputError, match=name):
+        read_raster(tmp_path / name)
+
+
+def test_other_formats_under_a_known_name_are_refused(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.bmp")
+    for name in ("a.png", "a.jpg", "a.tif"):
+        (tmp_path / name).write_bytes((tmp_path / "a.bmp").read_bytes())
+        with pytest.raises(InputError, match=name):
+            read_raster(tmp_path / name)
+
+
+def test_image_bombs_are_refused_before_decoding(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="GeoTIFF"):
+        read_raster(tmp_path / "a.png")
+
+
+def test_cmyk_is_refused(tmp_path):
+    Image.fromarray(RGB).convert("CMYK").save(tmp_path / "a.jpg")
+    with pytest.raises(InputError, match="CMYK"):
+        read_raster(tmp_path / "a.jpg")

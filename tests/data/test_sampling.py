@@ -1,0 +1,181 @@
+"""Which crops a step reads."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_rs.data.label_subset import LabeledUnit, LabelFraction, LabelSubset, choose_labels
+from ssl_rs.data.sampling import SceneCrops, TileCrops, batches, to_unit
+from ssl_rs.errors import InputError
+from ssl_rs.randomness import Rows
+
+ALL = Rows(0, 6, 6)
+
+
+def corners(crops):
+    """Row and column of each crop's upper left pixel; the made-up images hold them."""
+    return [(int(crop[0, 0, 0]), int(crop[1, 0, 0]) - 100) for crop in crops]
+
+
+def subset_of(store, *units, tile_size=8, unit="tile"):
+    found = tuple(LabeledUnit(*values) for values in units)
+    return LabelSubset(store.manifest.dataset, unit, tile_size, 1.0, 0, found, len(found))
+
+
+def test_crops_come_from_the_split_whole_and_unmirrored(make_store):
+    store = make_store({"train": ("train", 20, 30), "test": ("test", 90, 90)})
+    source = SceneCrops(store, "train", 8, seed=1)
+    crops = torch.cat([source.batch(step, ALL) for step in range(30)])
+    assert crops.shape == (180, 2, 8, 8)
+    assert crops.dtype == torch.uint8
+    for crop, (row, column) in zip(crops, corners(crops), strict=True):
+        assert np.array_equal(crop.numpy(), store.image(0)[:, row : row + 8, column : column + 8])
+    assert set(store._maps) == {"00000_image.npy"}  # no mask, no scene of another split
+
+
+def test_positions_are_uniform_and_scenes_weigh_by_their_pixels(make_store):
+    store = make_store({"small": ("train", 10, 10), "large": ("train", 10, 40)})
+    source = SceneCrops(store, "train", 8, seed=0)
+    rows = Rows(0, 3000, 3000)
+    found = source.batch(0, rows)
+    places = Counter(corners(found))
+    # Columns 3 to 32 occur in the large scene only: it has 4/5 of the draws, over 3 x 33 corners.
+    only_large = sum(count for (_, column), count in places.items() if column > 2)
+    assert only_large / 3000 == pytest.approx(0.8 * 30 / 33, abs=0.03)
+    assert {row for row, _ in places} == {0, 1, 2}
+    assert {column for _, column in places} == set(range(33))
+    by_row = Counter(row for row, _ in corners(found))
+    assert min(by_row.values()) > 900
+
+
+def test_scenes_smaller_than_the_crop_are_mirrored(make_store):
+    store = make_store({"tiny": ("train", 5, 3)})
+    crop = SceneCrops(store, "train", 8, seed=0).batch(0, Rows(0, 1, 1))[0]
+    assert crop[0, :, 0].tolist() == [0, 1, 2, 3, 4, 4, 3, 2]
+    assert (crop[1, 0] - 100).tolist() == [0, 1, 2, 2, 1, 0, 0, 1]
+
+
+@pytest.mark.parametrize("kind", ["scenes", "tiles"])
+def test_two_ranks_see_what_one_process_sees(make_store, kind):
+    store = make_store({"a": ("train", 20, 30), "b": ("train", 33, 9)})
+    if kind == "scenes":
+        source = SceneCrops(store, "train", 8, seed=3)
+    else:
+        source = TileCrops(store, choose_labels(store, 8, LabelFraction(1.0, "tile"), 0), 8, 0.25, seed=3)
+    for step in (0, 7):
+        whole = source.batch(step, ALL)
+        parts = [source.batch(step, Rows.of_rank(rank, 2, 3)) for rank in range(2)]
+        whole, parts = (whole,) if kind == "scenes" else whole, [(p,) if kind == "scenes" else p for p in parts]
+        for place, tensor in enumerate(whole):
+            assert torch.equal(tensor, torch.cat([part[place] for part in parts]))
+
+
+def test_steps_and_seeds_differ_and_repeat(make_store):
+    store = make_store({"a": ("train", 60, 60)})
+    source, other = SceneCrops(store, "train", 8, seed=0), SceneCrops(store, "train", 8, seed=1)
+    assert torch.equal(source.batch(5, ALL), SceneCrops(store, "train", 8, seed=0).batch(5, ALL))
+    assert not torch.equal(source.batch(5, ALL), source.batch(6, ALL))
+    assert not torch.equal(source.batch(5, ALL), other.batch(5, ALL))
+
+
+def test_an_empty_split_is_refused(make_store):
+    with pytest.raises(InputError, match="no scenes in its val split"):
+        SceneCrops(make_store({"a": ("train", 9, 9)}), "val", 8, 0)
+
+
+def test_a_tile_without_shift_is_read_exactly(make_store):
+    store = make_store({"a": ("train", 24, 24)})
+    images, masks = TileCrops(store, subset_of(store, ("a", 8, 16, 8, 8)), 8, 0.0, 0).batch(0, Rows(0, 1, 1))
+    assert np.array_equal(images[0].numpy(), store.image(0)[:, 8:16, 16:24])
+    assert masks.dtype == torch.int64
+    assert np.array_equal(masks[0].numpy(), store.mask(0)[8:16, 16:24])
+
+
+def test_pixels_outside_of_labeled_tiles_and_of_the_scene_are_ignored(make_store):
+    store = make_store({"a": ("train", 20, 24), "b": ("train", 24, 24)})
+    # Tiles (1, 1) and (2, 2) of scene a; the lower one is only 4 pixels high. Scene b's tile must not leak into a.
+    subset = subset_of(store, ("a", 8, 8, 8, 8), ("a", 16, 16, 4, 8), ("b", 0, 0, 8, 8))
+    labeled = np.zeros((20, 24), bool)
+    labeled[8:16, 8:16] = labeled[16:20, 16:24] = True
+    expected = np.where(labeled, store.mask(0), 255)
+    padded = np.pad(expected, 30, constant_values=255)
+    pictures = np.pad(store.image(0), ((0, 0), (30, 30), (30, 30)), mode="symmetric")
+    source = TileCrops(store, subset, 16, 0.25, seed=0)
+    seen = set()
+    for step, crop in itertools.product(range(20), range(3)):
+        unit = source._units(3 * step, 3 * step + 3)[crop]
+        if unit.scene != "a":
+            continue
+        images, masks = (batch[crop].numpy() for batch in source.batch(step, Rows(0, 3, 3)))
+        matches = [
+            (top, left)
+            for top, left in itertools.product(range(-20, 20), range(-20, 24))
+            if np.array_equal(masks, padded[top + 30 : top + 46, left + 30 : left + 46])
+            and np.array_equal(images, pictures[:, top + 30 : top + 46, left + 30 : left + 46])
+        ]
+        assert len(matches) == 1
+        shift = np.array(matches[0]) + 8 - [unit.row + unit.height / 2, unit.column + unit.width / 2]
+        assert np.abs(shift).max() <= 2  # a quarter of the tile's 8 pixels
+        seen.add(tuple(shift))
+    assert len(seen) > 10
+    assert max(abs(value) for shift in seen for value in shift) == 2
+
+
+def test_passes_visit_every_unit_once_and_batches_may_be_larger(make_store):
+    store = make_store({"a": ("train", 24, 40)})
+    subset = choose_labels(store, 8, LabelFraction(1.0, "tile"), 0)
+    assert len(subset.units) == 15
+    source = TileCrops(store, subset, 8, 0.0, seed=0)
+    rows = Rows(0, 40, 40)
+    places = list(itertools.chain(*(corners(source.batch(step, rows)[0]) for step in range(3))))
+    passes = [places[start : start + 15] for start in range(0, 120, 15)]
+    every = {(unit.row, unit.column) for unit in subset.units}
+    assert all(set(one) == every for one in passes)
+    assert len({tuple(one) for one in passes}) == 8  # each pass in an order of its own
+
+
+def test_unit_scene_reads_anywhere_in_labeled_scenes(make_store):
+    store = make_store({"a": ("train", 20, 30), "b": ("train", 20, 30)})
+    subset = subset_of(store, ("b", 0, 0, 20, 30), unit="scene")
+    images, masks = TileCrops(store, subset, 8, 0.25, seed=0).batch(0, Rows(0, 400, 400))
+    found = corners(images)
+    assert {row for row, _ in found} == set(range(13))
+    assert {column for _, column in found} == set(range(23))
+    row, column = found[0]
+    assert np.array_equal(masks[0].numpy(), store.mask(1)[row : row + 8, column : column + 8])
+    assert int(masks.max()) == 2
+
+
+def test_labels_of_the_mask_that_are_ignored_stay_ignored(make_store):
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2] = 255
+    store = make_store({"a": ("train", 8, 8)}, {"a": mask})
+    _, masks = TileCrops(store, subset_of(store, ("a", 0, 0, 8, 8)), 8, 0.0, 0).batch(0, Rows(0, 1, 1))
+    assert np.array_equal(masks[0].numpy(), mask)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_come_in_order_for_any_number_of_workers(make_store, num_workers):
+    store = make_store({"a": ("train", 24, 40)})
+    tiles = TileCrops(store, choose_labels(store, 8, LabelFraction(1.0, "tile"), 0), 8, 0.25, seed=0)
+    state = torch.get_rng_state()
+    found = list(batches(tiles, 3, 8, Rows(1, 3, 6), num_workers))
+    assert torch.equal(torch.get_rng_state(), state)  # nothing else draws
+    assert len(found) == 5
+    for step, (images, masks) in zip(range(3, 8), found, strict=True):
+        expected = tiles.batch(step, Rows(1, 3, 6))
+        assert torch.equal(images, expected[0])
+        assert torch.equal(masks, expected[1])
+    crops = SceneCrops(store, "train", 8, seed=0)
+    assert torch.equal(next(batches(crops, 4, 9, ALL, num_workers)), crops.batch(4, ALL))
+
+
+def test_to_unit_scales_and_clips():
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8)
+    assert to_unit(images, 255.0).tolist() == pytest.approx([0, 0.2, 1])
+    assert to_unit(images, 102.0).tolist() == pytest.approx([0, 0.5, 1])
+    assert to_unit(torch.tensor([-1.0, 0.5]), 2.0).tolist() == [0, 0.25]
+    assert images.tolist() == [0, 51, 255]

@@ -1,0 +1,142 @@
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+from ssl_rs.encoder import Backbone, Normalization, Statistics
+from ssl_rs.errors import InputError
+from ssl_rs.pretext.base import PretextTask
+from ssl_rs.pretext.contrastive import Contrastive
+from ssl_rs.pretext.decoder import AdditiveDecoder
+from ssl_rs.pretext.inpainting import Inpainting
+from ssl_rs.pretext.network import PretextNetwork, build_task, check_views
+from ssl_rs.pretext.transform_prediction import TransformPrediction
+from ssl_rs.pretext.transform_prediction_pooled import PooledTransformPrediction
+from ssl_rs.randomness import Rows
+from ssl_rs.task_output import TaskOutput
+from ssl_rs.views.base import crop_view, make_views
+from ssl_rs.views.clean import CleanMaker
+from ssl_rs.views.corrupted import CorruptedMaker
+from ssl_rs.views.fused import ColorJitter
+from ssl_rs.views.transformed import TransformedMaker
+
+JITTER = ColorJitter((0.7, 1.3), (0.5, 1.5), (0.5, 1.5), (-0.3, 0.3))
+MAKERS = {
+    "clean": CleanMaker("crop"),
+    "transformed": TransformedMaker("clean", (0.7, 0.95), JITTER),
+    "corrupted": CorruptedMaker("clean", 2, (0.2, 0.4), JITTER),
+}
+TASKS = {
+    "inpainting": functools.partial(Inpainting, decoder=functools.partial(AdditiveDecoder, widths=[16, 8, 8, 8])),
+    "transform_prediction": functools.partial(TransformPrediction, level=-3, dimensions=8),
+    "pooled": functools.partial(PooledTransformPrediction, reduction=8),
+    "contrastive": functools.partial(Contrastive, hidden=16, dimensions=8),
+}
+
+
+def step_views(batch=4, size=32, bands=3):
+    crops = torch.rand(batch, bands, size, size, generator=torch.Generator().manual_seed(0))
+    return make_views(crop_view(crops), MAKERS, MAKERS, seed=0, step=0, rows=Rows(0, batch, batch))
+
+
+def build(backbone="resnet18", tasks=tuple(TASKS), encoder_pass="joint", bands=3):
+    torch.manual_seed(0)
+    encoder = Backbone(backbone).build(bands)
+    built = {name: build_task(TASKS[name], channels=encoder.out_channels, bands=bands) for name in tasks}
+    statistics = Statistics((0.5,) * bands, (0.25,) * bands, "test")
+    return PretextNetwork(encoder, Normalization(statistics), built, encoder_pass)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "bands"), [("resnet18", 4), ("vgg16_bn", 3), ("mobilenet_v2", 3), ("tu-convnext_atto", 3)]
+)
+def test_gradients_reach_every_parameter_of_every_task(backbone, bands):
+    network = build(backbone, bands=bands)
+    outputs = network(step_views(size=32, bands=bands))
+    sum(output.loss for output in outputs.values()).backward()
+    assert [key for key, parameter in network.tasks.named_parameters() if not _has_gradient(parameter)] == []
+    assert _has_gradient(next(network.encoder.parameters()))
+    for output in outputs.values():
+        assert all(not value.requires_grad and value.isfinite() for value in output.metrics.values())
+
+
+def _has_gradient(parameter):
+    return parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+
+
+class CountingEncoder(nn.Module):
+    out_channels = (3, 4)
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 2, stride=2)
+        self.batches = []
+
+    def forward(self, images):
+        self.batches.append(images)
+        return [images, self.convolution(images)]
+
+
+class Recorder(PretextTask):
+    """Keeps what it is given."""
+
+    def __init__(self, *views):
+        super().__init__()
+        self.views = views
+
+    def forward(self, views, features):
+        self.features = {name: features[name] for name in self.views}
+        return TaskOutput(sum(features[name][-1].sum() for name in self.views))
+
+
+@pytest.mark.parametrize(("encoder_pass", "calls"), [("joint", [8]), ("per_view", [4, 4])])
+def test_each_view_is_encoded_once_and_only_if_a_task_reads_it(encoder_pass, calls):
+    encoder, tasks = CountingEncoder(), {"a": Recorder("corrupted"), "b": Recorder("clean", "corrupted")}
+    network = PretextNetwork(encoder, Normalization(Statistics((0.5,) * 3, (0.25,) * 3, "test")), tasks, encoder_pass)
+    views = step_views()
+    network(views)
+    assert [len(batch) for batch in encoder.batches] == calls
+    for name, pyramid in tasks["b"].features.items():
+        expected = (views[name].image - 0.5) / 0.25
+        torch.testing.assert_close(pyramid[0], expected)
+        torch.testing.assert_close(pyramid[1], encoder.convolution(expected))
+    assert tasks["a"].features["corrupted"][1] is tasks["b"].features["corrupted"][1]
+
+
+def test_passes_agree_where_no_statistics_are_shared():
+    joint, per_view = build().eval(), build(encoder_pass="per_view").eval()
+    views = step_views()
+    for name, output in joint(views).items():
+        torch.testing.assert_close(output.loss, per_view(views)[name].loss, atol=1e-4, rtol=1e-4)
+
+
+def test_passes_differ_in_the_statistics_of_batch_norm():
+    views = step_views()
+    joint, per_view = build()(views), build(encoder_pass="per_view")(views)
+    assert not torch.allclose(joint["contrastive"].loss, per_view["contrastive"].loss, atol=1e-4)
+
+
+def test_a_subset_of_tasks_needs_only_its_views():
+    network = build(tasks=("inpainting",))
+    outputs = network({"corrupted": step_views()["corrupted"]})
+    assert list(outputs) == ["inpainting"]
+
+
+def test_the_encoders_state_is_that_of_the_bare_encoder():
+    network = build()
+    state = {key: value for key, value in network.state_dict().items() if key.startswith("encoder.")}
+    bare = Backbone("resnet18").build(3).state_dict()
+    assert {key.removeprefix("encoder.") for key in state} == set(bare)
+
+
+def test_a_task_with_a_view_that_nobody_makes_is_refused():
+    tasks = {"inpainting": Recorder("corrupted")}
+    makers = {name: MAKERS[name] for name in ("clean", "transformed")}
+    with pytest.raises(InputError) as error:
+        check_views(tasks, makers)
+    assert str(error.value) == (
+        "Pretext task 'inpainting' reads the view 'corrupted', but the views made are ['clean', 'transformed'].\n"
+        "Choose views=[clean,transformed,corrupted], or leave the task out of pretext=[...]."
+    )
+    check_views(tasks, MAKERS)

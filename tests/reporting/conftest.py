@@ -1,0 +1,61 @@
+import copy
+import json
+
+import numpy as np
+import pytest
+
+CLASSES = [{"name": "water", "color": [0, 0, 255]}, {"name": "land", "color": [0, 128, 0]}]
+SCORE = {"overall_accuracy": 0.8, "mean_f1": 0.7, "kappa": 0.6, "class_iou": {"water": 0.9, "land": None}}
+
+
+def result_of(label="random", fraction=0.1, seed=0, miou=0.5, **changes):
+    """What finetune writes; `changes` replace or add keys."""
+    score = {"miou": miou, **SCORE}
+    result = {
+        "command": "finetune",
+        "dataset": "tiny",
+        "backbone": "resnet18",
+        "decoder": "unet",
+        "initialization": label if label in ("random", "imagenet") else "pretrained",
+        "label": label,
+        "provenance": {"kind": "random", "label": label, "sha256": None if label == "random" else "ab" * 32},
+        "label_fraction": fraction,
+        "labeled_units": round(100 * fraction),
+        "label_unit": "tile",
+        "subset_sha256": "cd" * 32,
+        "seed": seed,
+        "steps": 20,
+        "wall_seconds": 90.0,
+        "protocols": {"all_classes": score},
+        "manifest_sha256": "ef" * 32,
+        "classes": CLASSES,
+        **score,
+    }
+    return copy.deepcopy({**result, **changes})
+
+
+@pytest.fixture
+def write_run(tmp_path):
+    """Write RUN/result.json under tmp_path/runs and give its folder."""
+
+    def write(name, **arguments):
+        directory = tmp_path / "runs" / name
+        directory.mkdir(parents=True)
+        (directory / "result.json").write_text(json.dumps(result_of(**arguments)))
+        return directory
+
+    return write
+
+
+@pytest.fixture
+def write_samples():
+    """Write RUN/samples.npz with tiles of 8 x 8 pixels, of which the given number in each is predicted right."""
+
+    def write(directory, names=("a", "b"), right=48):
+        shape = (len(names), 8, 8)
+        truth = np.zeros(shape, dtype=np.uint8)
+        prediction = np.where(np.arange(64).reshape(8, 8) < right, truth, 1).astype(np.uint8)
+        images = np.full((*shape, 3), 200, dtype=np.uint8)
+        np.savez(directory / "samples.npz", images=images, truth=truth, prediction=prediction, names=np.array(names))
+
+    return write

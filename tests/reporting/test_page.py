@@ -1,0 +1,202 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from ssl_rs.errors import InputError
+from ssl_rs.reporting.page import duration_text, points_text, share_text, write_report
+
+HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
+VOID = {"meta", "img", "br", "path", "use", "line", "circle", "rect", "clippath"}
+
+
+class Page(HTMLParser):
+    """Collects tags, links and the text of each cell, and checks that tags are closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links, self.open, self.cells = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href", "xlink:href", "data")]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "td" in self.open or "th" in self.open:
+            self.cells[-1] += data
+
+
+@pytest.fixture
+def report(tmp_path):
+    def write():
+        path = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report")
+        assert path == tmp_path / "report" / "index.html"
+        return path.read_text(encoding="utf-8")
+
+    return write
+
+
+def cells_of(text):
+    return [" ".join(cell.split()) for cell in Page(text).cells]
+
+
+def test_the_table_shows_mean_deviation_number_and_best(write_run, report):
+    write_run("a", seed=0, miou=0.4)
+    write_run("b", seed=1, miou=0.6)
+    write_run("c", fraction=1.0, miou=0.45)
+    write_run("d", label="imagenet", miou=0.3)
+    text = report()
+    cells = cells_of(text)
+    assert "50.0 ± 14.1n = 2" in cells
+    assert "30.0n = 1" in cells
+    assert "45.0n = 1" in cells
+    (best,) = re.findall(r'<td class="best"[^>]*>(.*?)</td>', text, re.DOTALL)
+    assert "50.0" in best
+    assert "protocol all_classes" in text
+    assert "10 %10 tiles" in cells
+
+
+def test_a_cell_that_reaches_random_with_all_labels_is_marked(write_run, report):
+    write_run("a", fraction=1.0, miou=0.5)
+    write_run("b", fraction=0.1, miou=0.3)
+    write_run("c", label="imagenet", fraction=0.1, miou=0.5)
+    write_run("d", label="imagenet", fraction=0.2, miou=0.4)
+    cells = cells_of(report())
+    assert "50.0†n = 1" in cells
+    assert sum("†" in cell for cell in cells) == 1
+
+
+def test_the_page_needs_nothing_from_elsewhere(write_run, write_samples, report):
+    write_samples(write_run("a"))
+    page = Page(report())
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert "img" in page.tags
+    assert all(link.startswith(("data:image/png;base64,", "#")) or link == "results.csv" for link in page.links)
+
+
+def test_text_from_runs_never_becomes_html(write_run, write_samples, report, tmp_path):
+    directory = write_run(
+        "a",
+        label=HOSTILE,
+        dataset=HOSTILE,
+        decoder=HOSTILE,
+        label_unit=HOSTILE,
+        manifest_sha256=HOSTILE,
+        classes=[{"name": HOSTILE, "color": [1, 2, 3]}],
+        provenance={HOSTILE: HOSTILE, "nested": {HOSTILE: [HOSTILE]}},
+        protocols={
+            HOSTILE: {"miou": 0.5, "overall_accuracy": 0.5, "mean_f1": 0.5, "kappa": 0.5, "class_iou": {HOSTILE: 0.5}}
+        },
+    )
+    (directory / "environment.json").write_text(json.dumps({HOSTILE: HOSTILE}))
+    write_samples(directory, names=(HOSTILE,))
+    broken = write_run("b", command=HOSTILE)
+    (broken / "failure.json").write_text("{}")
+    failed = tmp_path / "runs" / "c"
+    failed.mkdir()
+    failure = {"command": HOSTILE, "overrides": [HOSTILE], "error": HOSTILE}
+    (failed / "failure.json").write_text(json.dumps(failure))
+    text = report()
+    assert "<script" not in text
+    assert "<img src=x" not in text
+    assert "&lt;script&gt;" in text
+    assert Page(text).tags.count("img") == 3
+
+
+def test_missing_failed_and_left_out_are_named_with_commands(write_run, report, tmp_path):
+    write_run("a", seed=0)
+    write_run("b", seed=1, label="imagenet")
+    cell = {
+        "overrides": ["seed=1"],
+        "run_dir": str(tmp_path / "runs/new"),
+        "label": "random",
+        "label_fraction": 0.1,
+        "seed": 1,
+    }
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps/s.json").write_text(json.dumps({"command": "finetune", "cells": [cell]}))
+    (tmp_path / "runs/failed").mkdir()
+    failure = {"command": "finetune", "overrides": ["seed=9"], "error": "out of memory"}
+    (tmp_path / "runs/failed/failure.json").write_text(json.dumps(failure))
+    (tmp_path / "runs/half").mkdir()
+    (tmp_path / "runs/half/result.json").write_text("{")
+    text = report()
+    cells = cells_of(text)
+    assert "python -m ssl_rs.finetune seed=1" in cells
+    assert "in no plan of a sweep" in cells
+    assert "<pre>out of memory</pre>" in text
+    assert "python -m ssl_rs.finetune seed=9" in text
+    assert any("half/result.json" in cell for cell in cells)
+    assert "2 finished runs" in text
+    assert "2 missing cells" in text
+
+
+def test_provenance_and_environment_are_told(write_run, report):
+    pretraining = {
+        "pretext": ["inpainting", "contrastive"],
+        "steps": 1500,
+        "final_losses": {"inpainting": 0.08123, "contrastive": 1.5},
+    }
+    provenance = {
+        "kind": "pretrained",
+        "label": "x",
+        "source": "outputs/p",
+        "sha256": "0123456789abcdef",
+        "pretraining": pretraining,
+    }
+    for seed in range(5):
+        directory = write_run(str(seed), label="x", seed=seed, provenance=provenance)
+        (directory / "environment.json").write_text(
+            json.dumps({"torch": "2.15", "command": f"seed={seed}", "cpu": seed % 2})
+        )
+    text = report()
+    for key, value in {
+        "sha256": "0123456789ab",
+        "source": "outputs/p",
+        "pretraining pretext": "inpainting, contrastive",
+        "pretraining steps": "1,500",
+        "pretraining final losses": "inpainting 0.08123 · contrastive 1.5",
+        "torch": "2.15",
+        "cpu": "0; 1",
+        "command": "5 different values",
+    }.items():
+        assert f"<dt>{key}</dt><dd>{value}</dd>" in text
+    assert text.count("<dd>0123456789ab</dd>") == 1  # once a row, not once a run
+
+
+def test_the_same_runs_give_the_same_page_and_nothing_is_left_aside(write_run, report, tmp_path):
+    write_run("a")
+    assert report() == report()
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["index.html", "results.csv"]
+
+
+def test_no_finished_run_names_the_key_and_what_was_left_out(tmp_path, write_run):
+    with pytest.raises(InputError, match=r"(?s)runs=.*ssl_rs\.finetune"):
+        write_report(tmp_path / "nowhere", tmp_path, tmp_path / "report")
+    write_run("a", steps="many")
+    with pytest.raises(InputError, match=r"steps is 'many'"):
+        write_report(tmp_path / "runs", tmp_path, tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_numbers_read_well():
+    assert [share_text(value) for value in (0.0037, 0.1, 1.0)] == [
+        f"{n}\N{NO-BREAK SPACE}%" for n in ("0.37", "10", "100")
+    ]
+    assert points_text(0.5749) == "57.5"
+    assert [duration_text(value).split()[1] for value in (12, 90, 7200)] == ["s", "min", "h"]

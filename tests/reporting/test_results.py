@@ -1,0 +1,110 @@
+import csv
+import io
+import json
+import re
+
+import pytest
+
+from ssl_rs.reporting.results import read_runs, results_csv
+
+
+def test_a_run_is_read_with_every_field(tmp_path, write_run):
+    directory = write_run("a", label="imagenet", fraction=1, seed=3, miou=0.25, label_order="stratified")
+    (directory / "environment.json").write_text('{"torch": "2.15"}')
+    (run,), left_out = read_runs(tmp_path / "runs")
+    assert left_out == []
+    assert (run.directory, run.command, run.dataset, run.label, run.initialization) == (
+        directory,
+        "finetune",
+        "tiny",
+        "imagenet",
+        "imagenet",
+    )
+    assert (run.label_fraction, run.labeled_units, run.seed, run.steps, run.label_order) == (
+        1.0,
+        100,
+        3,
+        20,
+        "stratified",
+    )
+    assert run.scores["all_classes"].miou == 0.25
+    assert run.scores["all_classes"].class_iou == {"water": 0.9, "land": None}
+    assert run.classes[0].color == (0, 0, 255)
+    assert run.environment == {"torch": "2.15"}
+    assert run.weights_sha256 == "ab" * 32
+
+
+def test_pretrainings_are_passed_over_and_order_follows_paths(tmp_path, write_run):
+    write_run("c/deep", seed=2)
+    write_run("b", seed=1)
+    write_run("a", command="pretrain", protocols=None)
+    runs, left_out = read_runs(tmp_path / "runs")
+    assert [run.seed for run in runs] == [1, 2]
+    assert left_out == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"miou": float("nan")}, "miou is nan"),
+        ({"miou": 51.3}, r"miou is 51.3: expected a number in \[0, 1\]"),
+        ({"miou": 10**400}, "too large"),
+        ({"label_fraction": 0}, "label_fraction is 0"),
+        ({"label_fraction": "10pct"}, "label_fraction is '10pct': expected int or float"),
+        ({"seed": True}, "seed is True: expected int"),
+        ({"wall_seconds": float("inf")}, "wall_seconds is inf"),
+        ({"command": "make coffee"}, "command is 'make coffee'"),
+        ({"protocols": {}}, "protocols is empty"),
+        ({"protocols": {"p": 3}}, "protocols.p is 3"),
+        ({"provenance": None}, "provenance is None"),
+        ({"classes": [{"name": "x", "color": "red"}]}, "color"),
+        ({"classes": [{"name": "x", "color": [0, 0, 256]}]}, "color"),
+        ({"classes": ["x"]}, "color"),
+        ({"label": "\ud800"}, "no valid JSON"),
+    ],
+)
+def test_results_of_the_wrong_kind_are_named_and_left_out(tmp_path, write_run, changes, reason):
+    write_run("good")
+    bad = write_run("bad", **changes)
+    runs, (left_out,) = read_runs(tmp_path / "runs")
+    assert len(runs) == 1
+    assert left_out.path == bad / "result.json"
+    assert re.search(reason, left_out.reason)
+
+
+@pytest.mark.parametrize("content", [b"", b"{half", b"[1]", b"\xff\xfe", b"null", b"[" * 100_000])
+def test_files_that_are_no_json_object_are_named_and_left_out(tmp_path, write_run, content):
+    bad = write_run("bad")
+    (bad / "result.json").write_bytes(content)
+    runs, (left_out,) = read_runs(tmp_path / "runs")
+    assert runs == []
+    assert "no" in left_out.reason
+    assert "JSON" in left_out.reason
+
+
+@pytest.mark.parametrize("key", ["dataset", "label", "steps", "protocols", "classes", "manifest_sha256"])
+def test_a_missing_key_is_named(tmp_path, write_run, key):
+    bad = write_run("bad")
+    content = json.loads((bad / "result.json").read_text())
+    del content[key]
+    (bad / "result.json").write_text(json.dumps(content))
+    _, (left_out,) = read_runs(tmp_path / "runs")
+    assert left_out.reason == f"{key} is missing"
+
+
+def test_csv_has_a_row_a_run_and_protocol_and_survives_commas_and_line_breaks(tmp_path, write_run):
+    score = {"miou": 0.1, "overall_accuracy": 0.2, "mean_f1": 0.3, "kappa": None, "class_iou": {"roof, \n red": 0.4}}
+    other = {**score, "miou": 0.9, "class_iou": {"tree": 0.5}}
+    write_run("a", protocols={"six": score, "five": other}, label='say "hi", all')
+    write_run("b", seed=1)
+    runs, _ = read_runs(tmp_path / "runs")
+    rows = list(csv.DictReader(io.StringIO(results_csv(runs))))
+    assert [(row["protocol"], row["miou"], row["seed"]) for row in rows] == [
+        ("six", "0.1", "0"),
+        ("five", "0.9", "0"),
+        ("all_classes", "0.5", "1"),
+    ]
+    assert rows[0]["label"] == 'say "hi", all'
+    assert rows[0]["iou/roof, \n red"] == "0.4"
+    assert rows[0]["kappa"] == rows[0]["iou/tree"] == rows[2]["iou/land"] == ""
+    assert rows[2]["run"].endswith("runs/b")

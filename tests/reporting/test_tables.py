@@ -1,0 +1,94 @@
+import pytest
+
+from ssl_rs.reporting.results import read_runs
+from ssl_rs.reporting.statistics import Summary
+from ssl_rs.reporting.tables import compare
+
+
+@pytest.fixture
+def tables_of(tmp_path):
+    def read():
+        return compare(read_runs(tmp_path / "runs")[0])
+
+    return read
+
+
+def test_cells_hold_mean_deviation_and_number_of_their_own_runs(write_run, tables_of):
+    write_run("a", seed=0, miou=0.4)
+    write_run("b", seed=1, miou=0.6)
+    write_run("c", fraction=1.0, miou=0.7)
+    write_run("d", label="imagenet", miou=0.9)
+    (table,), left_out = tables_of()
+    assert left_out == []
+    assert (table.labels, table.fractions) == (["random", "imagenet"], [0.1, 1.0])
+    assert table.miou("random", 0.1) == Summary(pytest.approx(0.5), pytest.approx(0.02**0.5), 2)
+    assert table.miou("random", 1.0) == Summary(0.7, None, 1)
+    assert table.miou("imagenet", 1.0) is None
+    assert table.best(0.1) == ["imagenet"]
+    assert table.best(1.0) == []  # nothing to compare with
+    assert table.full_random() == Summary(0.7, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("dataset", "other"),
+        ("backbone", "resnet50"),
+        ("decoder", "fpn"),
+        ("steps", 21),
+        ("label_unit", "scene"),
+        ("label_order", "stratified"),
+        ("manifest_sha256", "00" * 32),
+    ],
+)
+def test_runs_that_must_not_be_mixed_get_tables_of_their_own(write_run, tables_of, key, value):
+    write_run("a", miou=0.2)
+    write_run("b", miou=0.8, seed=1, **{key: value})
+    tables, _ = tables_of()
+    assert sorted(table.miou("random", 0.1).mean for table in tables) == [0.2, 0.8]
+    assert {getattr(table.comparison, key) for table in tables} >= {value}
+
+
+def test_protocols_get_tables_of_their_own(write_run, tables_of):
+    score = {"overall_accuracy": 0.5, "mean_f1": 0.5, "kappa": 0.5}
+    write_run("a", protocols={"six": {"miou": 0.78, **score}, "five": {"miou": 0.86, **score}})
+    tables, _ = tables_of()
+    assert {table.protocol: table.miou("random", 0.1).mean for table in tables} == {"six": 0.78, "five": 0.86}
+
+
+def test_a_second_run_in_the_same_place_is_left_out_and_named(write_run, tables_of):
+    first = write_run("a", miou=0.2)
+    second = write_run("b", miou=0.8)
+    (table,), (left_out,) = tables_of()
+    assert table.miou("random", 0.1) == Summary(0.2, None, 1)
+    assert left_out.path == second
+    assert str(first) in left_out.reason
+    assert "initialization.label" in left_out.reason
+
+
+def test_the_same_seed_from_another_pretraining_is_another_run(write_run, tables_of):
+    write_run("a", label="tasks", miou=0.2, provenance={"sha256": "1"})
+    write_run("b", label="tasks", miou=0.4, provenance={"sha256": "2"})
+    (table,), left_out = tables_of()
+    assert table.miou("tasks", 0.1).n == 2
+    assert left_out == []
+
+
+def test_an_evaluation_gives_way_to_its_run_but_adds_protocols(write_run, tables_of):
+    score = {"overall_accuracy": 0.5, "mean_f1": 0.5, "kappa": 0.5}
+    protocols = {"all_classes": {"miou": 0.9, **score}, "eroded": {"miou": 0.7, **score}}
+    write_run("a", command="evaluate", protocols=protocols)
+    write_run("b", miou=0.2)
+    tables, left_out = tables_of()
+    assert {table.protocol: table.miou("random", 0.1) for table in tables} == {
+        "all_classes": Summary(0.2, None, 1),
+        "eroded": Summary(0.7, None, 1),
+    }
+    assert left_out == []
+
+
+def test_rows_go_from_random_over_imagenet_to_pretrained_by_name(write_run, tables_of):
+    for label in ("zebra", "imagenet", "ant", "random"):
+        write_run(label, label=label)
+    (table,), _ = tables_of()
+    assert table.labels == ["random", "imagenet", "ant", "zebra"]

@@ -1,0 +1,151 @@
+"""Whole commands on a tiny labeled data set: what they leave behind, and what they say of mistakes."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from ssl_rs.run_directory import RunDirectory
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def pretrained(command, tiny):
+    code, out, err = command("pretrain", *tiny)
+    assert code == 0, err
+    return RunDirectory(Path(out.strip().splitlines()[-1]))
+
+
+def test_pretraining_leaves_the_files_of_a_run(pretrained):
+    result = pretrained.read_result()
+    assert result["command"] == "pretrain"
+    assert result["pretext"] == ["inpainting", "transform_prediction", "contrastive"]
+    assert result["images_seen"] == 16
+    assert set(result["final_losses"]) == set(result["pretext"])
+    assert result["collapse"]["dimensions"] == 512
+    assert [line["step"] for line in pretrained.read_metrics()] == [2, 4]
+    assert not pretrained.checkpoints.exists()
+    with safe_open(pretrained.encoder, framework="pt") as file:
+        assert file.metadata()["backbone"] == "resnet18"
+        assert "conv1.weight" in file.keys()  # the encoder's own names  # noqa: SIM118 - no mapping
+    environment = json.loads((pretrained.path / "environment.json").read_text())
+    assert environment["precision"] in ("fp32", "bf16")
+
+
+def test_pretraining_reads_no_mask_and_no_test_scene(command, tiny, monkeypatch):
+    from ssl_rs.data.store import Store
+
+    read = []
+    image = Store.image
+    monkeypatch.setattr(Store, "image", lambda store, index: (read.append(store.manifest.scenes[index].split), image(store, index))[1])
+    monkeypatch.setattr(Store, "mask", lambda store, index: pytest.fail("a mask was read"))
+    code, _, err = command("pretrain", *tiny)
+    assert code == 0, err
+    assert set(read) == {"train"}
+
+
+def test_the_same_command_again_returns_the_finished_run(command, tiny, pretrained):
+    before = pretrained.encoder.stat().st_mtime_ns
+    code, out, _ = command("pretrain", *tiny)
+    assert code == 0
+    assert Path(out.strip()) == pretrained.path
+    assert pretrained.encoder.stat().st_mtime_ns == before
+
+
+def test_finetuning_evaluation_and_report_follow(command, tiny, pretrained):
+    small = (*tiny, "label_fraction=50pct", "dataset.tile_size=32")
+    runs = []
+    for initialization in ("random", "pretrained"):
+        code, out, err = command("finetune", *small, f"initialization={initialization}")
+        assert code == 0, err
+        runs.append(RunDirectory(Path(out.strip().splitlines()[-1])))
+    random, transferred = (run.read_result() for run in runs)
+    assert random["subset_sha256"] == transferred["subset_sha256"]
+    assert random["labeled_units"] == 18  # half of 4 scenes x 9 tiles
+    assert transferred["provenance"]["sha256"] == pretrained.read_result()["encoder_sha256"]
+    assert transferred["provenance"]["loaded_tensors"] == 120
+    assert transferred["label"] == "inpainting + transform_prediction + contrastive"
+    assert np.array(random["confusion"]).sum() == 96 * 96  # every pixel of the one test scene, once
+    assert set(random["class_iou"]) == {"a", "b", "c"}
+
+    code, out, err = command("evaluate", f"run={runs[0].path}", "evaluation.window.size=32")
+    assert code == 0, err
+    again = json.loads((Path(out.strip()) / "result.json").read_text())
+    assert again["confusion"] == random["confusion"]
+    assert again["protocols"] == random["protocols"]
+
+    code, out, err = command("report")
+    assert code == 0, err
+    page = Path(out.strip()).read_text()
+    assert "random" in page
+    assert transferred["label"] in page
+    assert len(Path("outputs/report/results.csv").read_text().splitlines()) == 3
+
+
+def test_a_sweep_fills_every_cell_and_names_what_failed(command, tiny):
+    overrides = ("-m", *tiny, "label_fraction=10pct,100pct", "initialization=random,pretrained", "decoder=fpn")
+    code, out, err = command("finetune", *overrides)
+    assert code == 2, err  # there is no pretraining yet
+    assert "2 of 4 runs are finished" in out
+    assert "there is no finished pretraining" in err
+    plan = json.loads(next(Path("outputs/sweeps").glob("finetune-*.json")).read_text())
+    assert len(plan["cells"]) == 4
+    assert {cell["label"] for cell in plan["cells"]} == {"random", "pretrained"}
+    results = {path: path.stat().st_mtime_ns for path in Path("outputs/finetune").rglob("result.json")}
+    assert len(results) == 2
+    assert len(list(Path("outputs/finetune").rglob("failure.json"))) == 2
+
+    assert command("pretrain", *tiny)[0] == 0
+    code, out, err = command("finetune", *overrides)
+    assert code == 0, err
+    assert "4 runs, 2 finished before" in out
+    assert all(path.stat().st_mtime_ns == before for path, before in results.items())
+    assert not list(Path().glob(".hydra")) + list(Path().glob("multirun*")) + list(Path().glob("*.log"))
+    assert Path("outputs/sweeps/multirun.yaml").is_file()
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "vgg16_bn", "mobilenet_v2", "convnext_tiny"])
+@pytest.mark.parametrize("encoder_pass", ["joint", "per_view"])
+def test_every_backbone_pretrains(command, tiny, backbone, encoder_pass):
+    code, _, err = command("pretrain", *tiny, f"backbone={backbone}", f"encoder_pass={encoder_pass}", "trainer.max_steps=2", "trainer.batch_size=2")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("experiment", ["paper_resnet50", "paper_vgg16_bn"])
+def test_the_papers_recipe_runs(command, tiny, experiment):
+    code, out, err = command("pretrain", *tiny, f"experiment={experiment}", "dataset.crop_size=32", "trainer.max_steps=2", "trainer.batch_size=2")
+    assert code == 0, err
+    config = (Path(out.strip().splitlines()[-1]) / "config.yaml").read_text()
+    assert "num_blocks: 1" in config
+    assert "temperature: 1.0" in config
+    assert "encoder_pass: per_view" in config
+
+
+def test_views_that_no_task_reads_do_not_count(command, tiny):
+    code, out, err = command("pretrain", *tiny, "pretext=[contrastive]", "trainer.max_steps=2")
+    assert code == 0, err
+    config = (Path(out.strip().splitlines()[-1]) / "config.yaml").read_text()
+    assert "transformed" in config
+    assert "corrupted" not in config
+
+
+def test_wandb_mirrors_offline_without_a_key(command, tiny, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    code, out, err = command("pretrain", *tiny, "logger=wandb", "logger.mode=offline", "pretext=[contrastive]")
+    assert code == 0, err
+    assert list(Path(out.strip().splitlines()[-1]).glob("wandb/offline-run-*/run-*.wandb"))
+
+
+def test_help_names_the_groups_in_under_five_seconds():
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "ssl_rs.pretrain", "--help"], capture_output=True, text=True, check=True)
+    assert time.monotonic() - started < 5
+    for group in ("backbone=", "pretext=", "dataset=", "views=", "initialization="):
+        assert group in done.stdout
+    assert "resnet50" in done.stdout

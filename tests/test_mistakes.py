@@ -1,0 +1,187 @@
+"""Mistakes of config and files: exit code 2, one message that names the remedy, nothing left half-written."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssl_rs.command import main
+
+
+def fails(capsys, name, *arguments):
+    """Run a command that must exit with 2 and return its message, which is no traceback."""
+    code = main(name, list(arguments))
+    err = capsys.readouterr().err
+    assert code == 2, err
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "said"),
+    [
+        ("pretrain", "trainer.max_step=5", "Did you mean 'trainer.max_steps'?"),
+        ("pretrain", "backbone=resnt50", "Did you mean 'resnet50'?"),
+        ("pretrain", "pretext=[inpaintin]", "Did you mean 'inpainting'?"),
+        ("finetune", "label_fraction=10", "10pct"),
+        ("pretrain", "+nothing=1", "nothing: pretrain has no such key"),
+        ("pretrain", "+trainer.epochs=1", "trainer.epochs: TrainerSettings has no such argument"),
+        ("pretrain", "trainer.max_steps=many", "trainer.max_steps must be a whole number, got 'many'"),
+        ("pretrain", "trainer.max_steps=0", "trainer.max_steps must be at least 1"),
+        ("pretrain", "trainer.precision=fp8", "trainer.precision must be one of auto, bf16, fp32"),
+        ("pretrain", "trainer.device=cuda:99", "trainer.device=cuda:99 cannot be used here"),
+        ("pretrain", "optimizer.lr=fast", "optimizer.lr must be"),
+        ("pretrain", "pretext.inpainting.weight=much", "pretext.inpainting.weight must be a number"),
+        ("pretrain", "views=[clean,transformed]", "reads the view 'corrupted'"),
+        ("pretrain", "backbone.name=resnet19", "backbone.name=resnet19"),
+        ("pretrain", "initialization.run=somewhere", "initialization.run=somewhere has no meaning"),
+        ("pretrain", "optimizer._target_=os.system", "not admitted"),
+        ("pretrain", "optimizer._target_=ssl_rs.run_directory.os.system", "cannot be found"),
+        ("pretrain", "optimizer._target_=ssl_rs.run_directory.hashlib", "not admitted"),
+        ("finetune", "label_fraction.fraction=0", "label_fraction.fraction"),
+        ("finetune", "evaluation.split=train", "evaluation.split must be one of val, test"),
+        ("finetune", "initialization=pretrained", "there is no finished pretraining"),
+        ("finetune", "initialization=pretrained initialization.run=nowhere", "initialization.run=nowhere holds no finished pretraining"),
+        ("finetune", "decoder=deeplabv3plus backbone=vgg16_bn", "decoder=unet"),
+        ("evaluate", "run=nowhere", "run=nowhere holds no finished fine-tuning"),
+        ("report", "runs=nowhere", "runs"),
+        ("prepare", "seed=x", "seed must be a whole number"),
+    ],
+)
+def test_a_wrong_setting_is_named(capsys, tiny, name, override, said):
+    usual = tiny if name in ("pretrain", "finetune") else ()
+    err = fails(capsys, name, *usual, *override.split(" "))
+    assert said in err
+    assert not list(Path("outputs").glob(f"{name}/**/config.yaml"))
+
+
+def test_a_missing_data_set_is_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "dataset.root=gone" in fails(capsys, "pretrain", "dataset=folder", "dataset.root=gone")
+    assert "dataset.root" in fails(capsys, "pretrain", "dataset=mbrsc")
+    assert not Path("outputs").exists()
+
+
+@pytest.fixture
+def own_dataset(folder_dataset, tiny, tmp_path):
+    """A copy of the data set that a test may damage."""
+    root = tmp_path / "data"
+    shutil.copytree(folder_dataset, root)
+    return root, ("dataset=folder", f"dataset.root={root}", *tiny[2:])
+
+
+def test_a_mask_of_the_wrong_size_is_named(capsys, own_dataset):
+    root, overrides = own_dataset
+    Image.fromarray(np.zeros((10, 10), np.uint8)).save(root / "masks/train/scene1.png")
+    err = fails(capsys, "prepare", *overrides[:2])
+    assert "scene1.png" in err
+    assert not list(Path("outputs/stores").glob("[!.]*"))
+
+
+def test_a_damaged_store_is_named(capsys, own_dataset):
+    _, overrides = own_dataset
+    assert main("prepare", list(overrides[:2])) == 0
+    store = Path(capsys.readouterr().out.strip())
+    array = store / "00001_image.npy"
+    array.write_bytes(array.read_bytes()[:-1])
+    err = fails(capsys, "pretrain", *overrides)
+    assert "00001_image.npy" in err
+    assert "prepare" in err
+
+
+def test_a_half_written_store_is_not_taken_for_whole(capsys, own_dataset):
+    _, overrides = own_dataset
+    assert main("prepare", list(overrides[:2])) == 0
+    store = Path(capsys.readouterr().out.strip())
+    (store / "manifest.json").unlink()
+    err = fails(capsys, "pretrain", *overrides)
+    assert "manifest.json" in err
+
+
+def test_unlabeled_images_cannot_be_fine_tuned_on(capsys, own_dataset):
+    root, overrides = own_dataset
+    shutil.rmtree(root / "masks")
+    (root / "classes.yaml").unlink()
+    assert "has no masks" in fails(capsys, "finetune", *overrides)
+
+
+def test_zero_labeled_tiles_are_refused(capsys, own_dataset):
+    root, overrides = own_dataset
+    for path in (root / "masks").rglob("*.png"):
+        Image.fromarray(np.full((96, 96), 255, np.uint8)).save(path)
+    (root / "classes.yaml").write_text((root / "classes.yaml").read_text() + "ignore: [255]\n")
+    assert "label" in fails(capsys, "finetune", *overrides)
+
+
+def test_imagenet_weights_that_cannot_be_had_name_the_key(capsys, tiny, tmp_path, monkeypatch):
+    def offline(*arguments, **options):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    err = fails(capsys, "finetune", *tiny, "initialization=imagenet")
+    assert "initialization.weights=PATH/resnet18-" in err
+    assert not list(Path("outputs").glob("finetune/**/config.yaml"))
+
+
+def test_weights_of_another_encoder_are_refused(capsys, tiny, tmp_path):
+    from torchvision.models import resnet34
+
+    path = tmp_path / "weights.pth"
+    torch.save(resnet34().state_dict(), path)
+    err = fails(capsys, "finetune", *tiny, "initialization=imagenet", f"initialization.weights={path}")
+    assert "does not fit backbone resnet18" in err
+    path.write_bytes(path.read_bytes()[:1000])
+    assert "cannot be read as weights" in fails(capsys, "finetune", *tiny, "initialization=imagenet", f"initialization.weights={path}")
+
+
+def test_a_pickle_with_code_in_it_is_refused(capsys, tiny, tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "attacked",))
+
+    path = tmp_path / "weights.pth"
+    torch.save({"conv1.weight": Attack()}, path)
+    fails(capsys, "finetune", *tiny, "initialization=imagenet", f"initialization.weights={path}")
+    assert not (tmp_path / "attacked").exists()
+
+
+@pytest.mark.slow
+def test_a_pretraining_that_does_not_fit_is_refused(capsys, tiny):
+    short = (*tiny, "trainer.max_steps=1", "trainer.batch_size=2", "pretext=[contrastive]")
+    runs = []
+    for seed in (0, 1):
+        assert main("pretrain", [*short, f"seed={seed}"]) == 0
+        runs.append(Path(capsys.readouterr().out.strip().splitlines()[-1]))
+    err = fails(capsys, "finetune", *tiny, "initialization=pretrained")
+    assert all(f"initialization.run={run}" in err for run in runs)
+    err = fails(capsys, "finetune", *tiny, "initialization=pretrained", f"initialization.run={runs[0]}", "backbone=resnet34")
+    assert "is an encoder resnet18, this run has backbone.name=resnet34" in err
+    encoder = runs[0] / "encoder.safetensors"
+    encoder.write_bytes(encoder.read_bytes()[:-8])
+    err = fails(capsys, "finetune", *tiny, "initialization=pretrained", f"initialization.run={runs[0]}")
+    assert "is damaged or was replaced" in err
+
+
+def test_a_sweep_under_torchrun_is_refused(capsys, tiny, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "A sweep under torchrun" in fails(capsys, "finetune", "sweep=label_fraction")
+
+
+def test_a_run_held_by_another_process_is_left_alone(capsys, tiny, tmp_path):
+    from ssl_rs.run_directory import RunDirectory
+
+    lock = RunDirectory(tmp_path / "mine").lock()
+    assert "in use by another process" in fails(capsys, "pretrain", *tiny, f"run_dir={tmp_path / 'mine'}")
+    lock.close()
+
+
+def test_a_result_that_is_no_json_is_named(capsys, tiny, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "result.json").write_text(json.dumps({"command": "pretrain"})[:-3])
+    assert "result.json cannot be read" in fails(capsys, "pretrain", *tiny, f"run_dir={run}")
