@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ssl_rs.config import Settings, compose_config, conf_dir, options, resolve, search_in, to_yaml, used_groups
+from ssl_rs.config import Settings, asks_for_sweep, compose_config, conf_dir, options, resolve, search_in, to_yaml, used_groups
 from ssl_rs.errors import InputError, Interrupted
 
 DONE, DEFECT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -46,14 +46,14 @@ def _run(name: str, arguments: list[str]) -> int:
         print(help_text(name))
         return DONE
     overrides = [*search_in(options_given.config_dir), *options_given.overrides]
+    if options_given.multirun or asks_for_sweep(name, overrides):
+        from ssl_rs.sweep import run_sweep
+
+        return run_sweep(name, overrides)
     config = compose_config(name, overrides)
     if options_given.cfg:
         print(to_yaml(resolve(config)), end="")
         return DONE
-    if options_given.multirun or str(config.hydra.mode).endswith("MULTIRUN"):
-        from ssl_rs.sweep import run_sweep
-
-        return run_sweep(name, overrides)
     made = load_run(name)(Settings(name, resolve(config)))
     if os.environ.get("RANK", "0") == "0":
         print(made)

@@ -13,6 +13,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -57,6 +58,25 @@ def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
             return compose(command, list(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise InputError(_explain(command, overrides, error)) from error
+
+
+def without_sweeps(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that have one value, so that they can be composed into one config.
+
+    Raises:
+        InputError: An override that Hydra's grammar does not know.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise InputError(" ".join(str(error).split()).partition(" See https")[0]) from error
+    return [text for text, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
+
+
+def asks_for_sweep(command: str, overrides: Sequence[str]) -> bool:
+    """Tell whether the overrides choose a file of conf/sweep/."""
+    config = compose_config(command, without_sweeps(overrides))
+    return str(config.hydra.mode).endswith("MULTIRUN")
 
 
 def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:

@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from ssl_rs.config import Settings, compose_config, conf_dir, resolve
+from ssl_rs.config import Settings, compose_config, conf_dir, resolve, without_sweeps
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError, Interrupted
 from ssl_rs.run_directory import RunDirectory, write_json
@@ -67,7 +67,7 @@ def _plan(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
     stage = importlib.import_module(f"ssl_rs.{name}")
     if not hasattr(stage, "plan"):
         raise InputError(f"{name} runs no sweeps; pretrain and finetune do.")
-    config = compose_config(name, overrides)
+    config = compose_config(name, without_sweeps(overrides))
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parsed = OverridesParser.create().parse_overrides([*params, *overrides])
     cells = []

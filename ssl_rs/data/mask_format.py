@@ -106,7 +106,7 @@ def _numbers(raster: Raster, path: Path) -> NDArray[np.int32]:
 
 def _look_up(codes: NDArray[np.int32], indices: Mapping[int, int]) -> NDArray[np.int16]:
     """Return the index of each code, -1 where it has none."""
-    first, last = min(indices), max(indices)  # one place at each end for all that lies beyond
+    first, last = min(indices) - 1, max(indices) + 1  # one place at each end for all that lies beyond
     table = np.full(last - first + 1, -1, np.int16)
     for code, index in indices.items():
         table[code - first] = index

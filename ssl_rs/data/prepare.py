@@ -99,7 +99,7 @@ def _lock(path: Path) -> Iterator[None]:
     with open(path, "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-        path.unlink()
+        path.unlink(missing_ok=True)  # who waited finds it gone
 
 
 def _build(dataset: Dataset, scenes: Sequence[SceneSource], folder: Path, report: Report | None) -> None:

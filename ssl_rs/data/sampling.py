@@ -155,7 +155,7 @@ class TileCrops:
         tile_rows, tile_columns = (
             np.clip(places // size, 0, cells - 1) for places, cells in zip((rows, columns), grid.shape, strict=True)
         )
-        return inside & grid[tile_rows[:, None], tile_columns]  # type: ignore[no-any-return]
+        return inside & grid.take(tile_rows, axis=0).take(tile_columns, axis=1)  # type: ignore[no-any-return]
 
 
 def to_unit(images: Tensor, value_scale: float) -> Tensor:

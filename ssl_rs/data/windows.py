@@ -14,8 +14,9 @@ def cut(array: NDArray[Any], top: int, left: int, size: int) -> NDArray[Any]:
     if 0 <= top <= height - size and 0 <= left <= width - size:
         return array[..., top : top + size, left : left + size]
     rows, columns = _mirrored(top, size, height), _mirrored(left, size, width)
-    block = array[..., rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    return block[..., (rows - rows.min())[:, None], columns - columns.min()]
+    block = np.asarray(array[..., rows.min() : rows.max() + 1, columns.min() : columns.max() + 1])
+    mirrored: NDArray[Any] = block.take(rows - rows.min(), axis=-2).take(columns - columns.min(), axis=-1)
+    return mirrored
 
 
 def _mirrored(start: int, count: int, size: int) -> NDArray[np.int64]:

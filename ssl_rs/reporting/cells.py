@@ -79,6 +79,8 @@ def read_plans(sweeps_dir: Path, runs_dir: Path) -> tuple[list[PlannedCell], lis
     for path in sorted(sweeps_dir.glob("*.json")):
         try:
             plan = read_object(path)
+            if plan["command"] != "finetune":
+                continue  # its runs have no place in a table
             planned = [_planned_cell(str(plan["command"]), entry) for entry in plan["cells"]]
         except (ValueError, KeyError, TypeError, OSError, OverflowError) as error:
             left_out.append(LeftOut(path, f"no plan of a sweep ({type(error).__name__}: {error})"))
@@ -118,7 +120,8 @@ def missing_cells(
 ) -> list[MissingCell]:
     """Return the cells that were planned, or that rows x columns x seeds of a table ask for, and that have no run.
 
-    A failed run is told as failed, not as missing.
+    Tables of `evaluate` alone, e.g. on other scenes, ask for nothing: nobody has to score every run again. A failed
+    run is told as failed, not as missing.
     """
     failed = {failure.directory.resolve() for failure in failures}
     open_cells = [cell for cell in planned if not (cell.run_dir / "result.json").is_file()]
@@ -127,7 +130,8 @@ def missing_cells(
         for cell in open_cells
         if cell.run_dir not in failed
     ]
-    for table in {table.comparison: table for table in tables}.values():
+    finetuned = [table for table in tables if any(run.command == "finetune" for run in table.runs)]
+    for table in {table.comparison: table for table in finetuned}.values():
         seeds = sorted({run.seed for run in table.runs})
         for label, fraction, seed in itertools.product(table.labels, table.fractions, seeds):
             there = any(run.seed == seed for run in table.cell(label, fraction))

@@ -29,7 +29,7 @@ class ScoredTable:
         table: The runs.
         labeled: How many units are labeled at each fraction, in words.
         lines: Color of each row.
-        curve: SVG.
+        curve: SVG; None where there is only one label fraction.
         class_names: Columns of the table by class.
         details: Row, label fraction, then a summary a metric and class, None where no run has a value.
     """
@@ -37,7 +37,7 @@ class ScoredTable:
     table: Table
     labeled: Mapping[float, str]
     lines: Mapping[str, Line]
-    curve: Markup
+    curve: Markup | None
     class_names: Sequence[str]
     details: Sequence[tuple[str, float, Sequence[Summary | None]]]
 
@@ -144,7 +144,7 @@ def _scored(table: Table) -> ScoredTable:
     rows = [(label, fraction) for label in table.labels for fraction in table.fractions if table.cell(label, fraction)]
     details = [(label, fraction, _summaries(table, label, fraction, names)) for label, fraction in rows]
     labeled = {fraction: _labeled(table, fraction) for fraction in table.fractions}
-    curve = Markup(label_curve(table))  # matplotlib escapes what it writes
+    curve = Markup(label_curve(table)) if len(table.fractions) > 1 else None  # matplotlib escapes what it writes
     return ScoredTable(table, labeled, lines_of(table), curve, names, details)
 
 

@@ -68,6 +68,7 @@ class Run:
     steps: int
     wall_seconds: float
     manifest_sha256: str
+    split: str
     scores: Mapping[str, Score]
     classes: Sequence[LabeledClass]
     environment: Mapping[str, Any]
@@ -147,6 +148,7 @@ def _csv_row(run: Run, protocol: str, score: Score) -> dict[str, Any]:
         "label_unit",
     )
     rest = (
+        "split",
         "label_order",
         "seed",
         "steps",
@@ -195,6 +197,7 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
         steps=count("steps"),
         wall_seconds=_number(result, "wall_seconds", 0, math.inf),
         manifest_sha256=text("manifest_sha256"),
+        split=str(result.get("split", "test")),
         scores=_scores(result),
         classes=[_labeled_class(entry) for entry in _take(result, "classes", list)],
         environment=read_object(environment) if environment.is_file() else {},

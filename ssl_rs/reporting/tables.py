@@ -22,6 +22,7 @@ class Comparison(NamedTuple):
     label_unit: str
     label_order: str
     manifest_sha256: str
+    split: str
 
 
 class Place(NamedTuple):

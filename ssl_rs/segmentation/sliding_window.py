@@ -27,9 +27,11 @@ class WindowSettings:
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.batch_size < 1:
-            raise InputError(f"window: size and batch_size must be at least 1, got {self.size} and {self.batch_size}.")
+            raise InputError(
+                f"evaluation.window: size and batch_size must be at least 1, got {self.size} and {self.batch_size}."
+            )
         if not 0 <= self.overlap < 1:
-            raise InputError(f"window.overlap={self.overlap} must lie in [0, 1), e.g. 0.5.")
+            raise InputError(f"evaluation.window.overlap={self.overlap} must lie in [0, 1), e.g. 0.5.")
 
 
 @torch.no_grad()
@@ -45,7 +47,7 @@ def predict_scene(
     Args:
         predict: Maps images [B, C, S, S] in [0, 1] on the device to logits [B, K, S, S], K <= 256.
         scene: [C, H, W] of any real dtype, e.g. memory-mapped; read window by window.
-        value_scale: What the scene's values are divided by to lie in [0, 1].
+        value_scale: What the scene's values are divided by to lie in [0, 1]; brighter ones are clipped, as in training.
         settings: How the scene is cut.
         device: Where windows are predicted and blended.
 
@@ -93,7 +95,7 @@ def blended_strips(
     for top, following in zip(tops, [*tops[1:], height], strict=True):
         for first in range(0, len(lefts), settings.batch_size):
             batch = lefts[first : first + settings.batch_size]
-            images = _read_windows(scene, top, batch, size).to(device) / value_scale  # [b, C, S, S]
+            images = _read_windows(scene, top, batch, size).to(device).div_(value_scale).clamp_(0, 1)  # [b, C, S, S]
             probabilities = predict(images).float().softmax(dim=1)  # [b, K, S, S]
             if total is None:
                 total = torch.zeros(probabilities.shape[1], *weights.shape, device=device)

@@ -134,7 +134,7 @@ def evaluate(settings: Settings) -> Path:
     trained, weights = run.read_result() or {}, read_weights(run.model)
     network = _load_network(run, stored, site, weights)
     digest = config_hash(settings.values, {"model": str(trained["config_hash"]), "manifest": site.store.manifest.sha256})
-    directory = RunDirectory(Path(run_dir) if run_dir else run.path / f"evaluation-{evaluation.split}-{digest}")
+    directory = RunDirectory(Path(run_dir) if run_dir else site.output_dir / "evaluate" / trained["dataset"] / f"{run.path.name}-{digest}")
     if directory.read_result() is not None:
         return directory.path
     evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)

@@ -4,12 +4,13 @@ import dataclasses
 import json
 import os
 import pickle
-import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from ssl_rs.data import prepare as prepare_module
 from ssl_rs.data.dataset import SceneArrays
 from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.prepare import prepare
@@ -146,19 +147,22 @@ def test_interrupted_build_goes_on_and_ends_the_same(made_up, tmp_path):
     assert sorted(path.name for path in store.path.iterdir()) == sorted(path.name for path in whole.path.iterdir())
 
 
-def test_a_build_that_another_process_finished_meanwhile_is_taken(made_up, tmp_path, monkeypatch):
-    entries = [("a", "train", arrays(0))]
-    other = prepare(made_up(entries), tmp_path / "other")
-    late = made_up(entries)
-    lock = prepare_module._lock
+def test_builders_of_the_same_store_wait_for_each_other(made_up, tmp_path):
+    entries = [(f"scene{i}", "train", arrays(i)) for i in range(3)]
+    datasets = [made_up(entries) for _ in range(3)]
+    started = threading.Event()
 
-    def built_by_another(path):
-        shutil.copytree(other.path, tmp_path / "stores" / other.path.name)
-        return lock(path)
+    def build(dataset):
+        report = (lambda *done: started.set() or time.sleep(0.05)) if dataset is datasets[0] else None
+        if report is None:
+            assert started.wait(10)
+        return prepare(dataset, tmp_path / "stores", report)
 
-    monkeypatch.setattr(prepare_module, "_lock", built_by_another)
-    assert prepare(late, tmp_path / "stores").manifest == other.manifest
-    assert late.reads == []
+    with ThreadPoolExecutor(3) as pool:
+        stores = list(pool.map(build, datasets))
+    assert {store.manifest.sha256 for store in stores} == {stores[0].manifest.sha256}
+    assert [len(dataset.reads) for dataset in datasets] == [3, 0, 0]
+    assert [path.name for path in (tmp_path / "stores").iterdir()] == [stores[0].path.name]
 
 
 def with_mask(mask):

@@ -77,12 +77,12 @@ def test_gradients_reach_every_parameter_and_both_views(name):
 def test_the_pooled_head_can_tell_classes_that_features_show():
     """Sanity of its wiring: where the maps themselves spell the class, a few steps learn it."""
     torch.manual_seed(0)
-    task = PooledTransformPrediction(channels=[3, 8, 16], reduction=8, dropout=0.0)
+    task = PooledTransformPrediction(channels=[3, 8, 16], reduction=16, dropout=0.0)
     optimizer = torch.optim.Adam(task.parameters(), lr=1e-2)
     transform = torch.arange(6).repeat(2)
     spelled = torch.nn.functional.one_hot(transform, 16).float()[:, :, None, None].expand(-1, -1, 2, 2)
     maps = {"clean": [torch.zeros_like(spelled)], "transformed": [spelled]}
-    for _ in range(30):
+    for _ in range(50):
         optimizer.zero_grad()
         output = task(views(transform), maps)
         output.loss.backward()

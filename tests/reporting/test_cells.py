@@ -77,6 +77,22 @@ def test_a_plan_for_another_data_set_does_not_hide_a_missing_cell(write_run, pla
     assert [cell[4] is None for cell in missing()] == [False, True]
 
 
+def test_scores_of_some_runs_on_other_scenes_ask_for_no_further_ones(write_run, missing):
+    for label in ("random", "imagenet"):
+        for fraction in (0.1, 1.0):
+            write_run(f"{label}{fraction}", label=label, fraction=fraction)
+    write_run("random0.1/evaluation-val", command="evaluate", split="val")
+    write_run("imagenet1.0/evaluation-val", command="evaluate", split="val", label="imagenet", fraction=1.0)
+    assert missing() == []
+
+
+def test_plans_of_pretrainings_have_no_place_in_a_table(tmp_path):
+    (tmp_path / "sweeps").mkdir()
+    plan = {"command": "pretrain", "cells": [{"overrides": [], "run_dir": "x", "seed": 0}]}
+    (tmp_path / "sweeps" / "p.json").write_text(json.dumps(plan))
+    assert read_plans(tmp_path / "sweeps", tmp_path) == ([], [])
+
+
 def test_plans_of_runs_elsewhere_do_not_count(tmp_path, write_run, plan, missing):
     write_run("a")
     plan(("random", 0.5, 0, "../elsewhere/a"))
@@ -103,9 +119,9 @@ def test_a_failed_run_is_failed_not_missing_until_it_has_a_result(tmp_path, writ
         "{",
         "[]",
         "{}",
-        '{"command": "f", "cells": 3}',
-        '{"command": "f", "cells": ["x"]}',
-        '{"command": "f", "cells": [{}]}',
+        '{"command": "finetune", "cells": 3}',
+        '{"command": "finetune", "cells": ["x"]}',
+        '{"command": "finetune", "cells": [{}]}',
     ],
 )
 def test_broken_plans_are_named(tmp_path, content):

@@ -89,19 +89,25 @@ def test_the_page_needs_nothing_from_elsewhere(write_run, write_samples, report)
     assert all(link.startswith(("data:image/png;base64,", "#")) or link == "results.csv" for link in page.links)
 
 
+def test_a_curve_is_drawn_from_two_label_fractions_on(write_run, report):
+    write_run("a", fraction=0.1)
+    assert "<figure" not in report()
+    write_run("b", fraction=1.0)
+    assert report().count("<figure") == 1
+
+
 def test_text_from_runs_never_becomes_html(write_run, write_samples, report, tmp_path):
+    protocols = {
+        HOSTILE: {"miou": 0.5, "overall_accuracy": 0.5, "mean_f1": 0.5, "kappa": 0.5, "class_iou": {HOSTILE: 0.5}}
+    }
+    shared = {"label": HOSTILE, "dataset": HOSTILE, "decoder": HOSTILE, "label_unit": HOSTILE, "protocols": protocols}
+    write_run("full", fraction=1.0, manifest_sha256=HOSTILE, **shared)  # a second fraction: the curve is drawn too
     directory = write_run(
         "a",
-        label=HOSTILE,
-        dataset=HOSTILE,
-        decoder=HOSTILE,
-        label_unit=HOSTILE,
+        **shared,
         manifest_sha256=HOSTILE,
         classes=[{"name": HOSTILE, "color": [1, 2, 3]}],
         provenance={HOSTILE: HOSTILE, "nested": {HOSTILE: [HOSTILE]}},
-        protocols={
-            HOSTILE: {"miou": 0.5, "overall_accuracy": 0.5, "mean_f1": 0.5, "kappa": 0.5, "class_iou": {HOSTILE: 0.5}}
-        },
     )
     (directory / "environment.json").write_text(json.dumps({HOSTILE: HOSTILE}))
     write_samples(directory, names=(HOSTILE,))
@@ -115,6 +121,7 @@ def test_text_from_runs_never_becomes_html(write_run, write_samples, report, tmp
     assert "<script" not in text
     assert "<img src=x" not in text
     assert "&lt;script&gt;" in text
+    assert "<figure" in text
     assert Page(text).tags.count("img") == 3
 
 
@@ -142,7 +149,7 @@ def test_missing_failed_and_left_out_are_named_with_commands(write_run, report, 
     assert "<pre>out of memory</pre>" in text
     assert "python -m ssl_rs.finetune seed=9" in text
     assert any("half/result.json" in cell for cell in cells)
-    assert "2 finished runs" in text
+    assert "2 results of finished runs" in text
     assert "2 missing cells" in text
 
 

@@ -39,6 +39,7 @@ def test_cells_hold_mean_deviation_and_number_of_their_own_runs(write_run, table
         ("label_unit", "scene"),
         ("label_order", "stratified"),
         ("manifest_sha256", "00" * 32),
+        ("split", "val"),
     ],
 )
 def test_runs_that_must_not_be_mixed_get_tables_of_their_own(write_run, tables_of, key, value):

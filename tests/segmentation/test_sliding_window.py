@@ -127,6 +127,17 @@ def test_memory_mapped_scenes_of_every_dtype_are_scaled(tmp_path, dtype, scale):
     )
 
 
+def test_values_beyond_the_scale_are_clipped_as_in_training():
+    seen = []
+
+    def record(images):
+        seen.append(images)
+        return pixelwise(images)
+
+    predict_scene(record, np.array([[[-5, 0, 50, 100, 300]]], dtype=np.float32), 100.0, WindowSettings(5), CPU)
+    assert seen[0][0, 0, 0].tolist() == [0, 0, 0.5, 1, 1]
+
+
 def test_batches_hold_at_most_batch_size_windows():
     sizes = []
 
@@ -167,5 +178,5 @@ def test_the_last_window_is_shifted_in_to_the_border():
 
 @pytest.mark.parametrize("arguments", [(0, 0.5, 1), (8, 1.0, 1), (8, -0.1, 1), (8, 0.5, 0)])
 def test_settings_that_make_no_sense_are_refused(arguments):
-    with pytest.raises(InputError, match="window"):
+    with pytest.raises(InputError, match=r"evaluation\.window"):
         WindowSettings(*arguments)

@@ -1,0 +1,87 @@
+"""Run by torchrun from test_distributed.py: the gradients of one step, written by rank 0.
+
+usage: gradients_of_ranks.py pretrain|finetune OUT GLOBAL_BATCH
+"""
+
+import sys
+
+import torch
+from torch import nn
+
+from ssl_rs import distributed
+from ssl_rs.distributed import Processes
+from ssl_rs.encoder import Backbone, Normalization, Statistics
+from ssl_rs.pretext.contrastive import Contrastive
+from ssl_rs.pretext.decoder import AdditiveDecoder
+from ssl_rs.pretext.inpainting import Inpainting
+from ssl_rs.pretext.network import PretextNetwork
+from ssl_rs.pretext.transform_prediction import TransformPrediction
+from ssl_rs.randomness import Rows
+from ssl_rs.segmentation.network import SegmentationBatch, SegmentationNetwork, build_segmentation_model
+from ssl_rs.views.base import crop_view, make_views
+from ssl_rs.views.clean import CleanMaker
+from ssl_rs.views.corrupted import CorruptedMaker
+from ssl_rs.views.fused import ColorJitter
+from ssl_rs.views.transformed import TransformedMaker
+
+SIZE = 64
+STATISTICS = Statistics((0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "a test")
+
+
+def pretraining(rows):
+    """Return the network and this rank's rows of the views."""
+    color = ColorJitter((0.7, 1.3), (0.5, 1.5), (0.5, 1.5), (-0.3, 0.3), 0.5)
+    makers = {
+        "clean": CleanMaker("crop", 0.5, 0.5, 0.5),
+        "transformed": TransformedMaker("clean", (0.7, 0.95), color),
+        "corrupted": CorruptedMaker("clean", 6, (0.2, 0.33), color),
+    }
+    images = torch.rand(rows.total, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    views = make_views(crop_view(images[rows.start : rows.stop]), makers, makers, seed=3, step=5, rows=rows)
+    encoder = Backbone("resnet18").build(3)
+    channels = tuple(encoder.out_channels)
+    tasks = {
+        "inpainting": Inpainting(channels, 3, lambda channels, out_channels: AdditiveDecoder(channels, out_channels, (32, 32, 16, 16))),
+        "transform_prediction": TransformPrediction(channels),
+        "contrastive": Contrastive(channels),
+    }
+    return PretextNetwork(encoder, Normalization(STATISTICS), tasks, "joint"), views
+
+
+def finetuning(rows):
+    """Return the network and this rank's rows of a batch whose ranks have unequal numbers of labeled pixels."""
+    import segmentation_models_pytorch as smp
+
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(rows.total, 3, SIZE, SIZE, generator=generator)
+    masks = torch.randint(0, 4, (rows.total, SIZE, SIZE), generator=generator)
+    masks[0] = 255
+    masks[1, : SIZE // 2] = 255
+    model = build_segmentation_model(smp.Unet, "resnet18", 3, 4)
+    mine = slice(rows.start, rows.stop)
+    return SegmentationNetwork(model, Normalization(STATISTICS), 255), SegmentationBatch(images[mine], masks[mine])
+
+
+def gradients(stage, total):
+    """Return the gradients and the loss of one step over a global batch, averaged over ranks as the loop does."""
+    processes = Processes.from_environment()
+    distributed.start(processes, torch.device("cpu"))
+    torch.manual_seed(0)
+    rows = Rows.of_rank(processes.rank, processes.world_size, total // processes.world_size)
+    network, batch = {"pretrain": pretraining, "finetune": finetuning}[stage](rows)
+    distributed.synchronize_batch_norm(network, torch.device("cpu"))
+    module = network
+    if processes.world_size > 1:
+        module = nn.parallel.DistributedDataParallel(network, broadcast_buffers=False, static_graph=True)
+    loss = torch.stack([output.loss for output in module(batch).values()]).sum()
+    loss.backward()
+    found = {name: parameter.grad.clone() for name, parameter in network.named_parameters() if parameter.grad is not None}
+    buffers = {name: value.clone() for name, value in network.named_buffers() if value.is_floating_point()}
+    return {**found, **buffers, "loss": distributed.mean_over_ranks(loss.detach())}
+
+
+if __name__ == "__main__":
+    result = gradients(sys.argv[1], int(sys.argv[3]))
+    if Processes.from_environment().is_first:
+        torch.save(result, sys.argv[2])
+    distributed.stop()

@@ -1,0 +1,58 @@
+"""Two ranks with half the batch each do what one process does with the whole."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from gradients_of_ranks import gradients
+from torch import nn
+
+from ssl_rs.distributed import Processes, SynchronizedBatchNorm, gather, mean_count
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0")
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_two_ranks_have_the_gradients_of_one_process(stage, tmp_path):
+    path = tmp_path / "gradients.pt"
+    script = Path(__file__).with_name("gradients_of_ranks.py")
+    subprocess.run([*TORCHRUN, str(script), stage, str(path), "8"], check=True, capture_output=True, timeout=300)
+    ranks, one = torch.load(path), gradients(stage, 8)
+    assert ranks.keys() == one.keys()
+    assert len(one) > 60
+    scale = max(float(value.norm()) for name, value in one.items() if "running" not in name)
+    for name, value in one.items():
+        torch.testing.assert_close(ranks[name], value, rtol=2e-3, atol=2e-4 * scale, msg=lambda said, name=name: f"{name}: {said}")
+    assert float(ranks["loss"]) == pytest.approx(float(one["loss"]), rel=1e-5)
+
+
+def test_torchrun_runs_both_stages(tiny):
+    overrides = (*tiny, "trainer.batch_size=2")
+    done = subprocess.run([*TORCHRUN, "-m", "ssl_rs.pretrain", *overrides], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.strip().splitlines()) == 2  # what was loaded, and the run: rank 0 alone speaks
+    done = subprocess.run(
+        [*TORCHRUN, "-m", "ssl_rs.finetune", *overrides, "initialization=pretrained"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    result = next(Path("outputs/finetune").rglob("result.json"))
+    assert (result.parent / "samples.npz").is_file()
+
+
+def test_one_process_needs_no_process_group():
+    assert Processes.from_environment() == Processes(0, 1, 0)
+    rows = torch.rand(2, 3)
+    assert gather(rows) is rows
+    assert mean_count(torch.tensor(3)) == 3
+
+
+def test_synchronized_batch_norm_is_batch_norm_on_one_process():
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 5, 5)
+    own, reference = SynchronizedBatchNorm(3), nn.BatchNorm2d(3)
+    assert torch.equal(own(images), reference(images))
+    assert torch.equal(own.running_var, reference.running_var)

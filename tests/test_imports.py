@@ -1,0 +1,72 @@
+"""Who may import whom; and what must not be imported early."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "ssl_rs"
+SIBLINGS = ("pretext", "segmentation", "data", "training", "reporting", "initialization")
+LEAVES = ("encoder", "randomness", "distributed", "run_directory", "errors", "task_output", "plain_types")
+COMPOSING = ("config", "sweep")  # these, and nothing below them, may know Hydra
+
+
+def imports(path: Path) -> set[str]:
+    """Return the dotted names of all modules that a file imports, also inside of functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def files(*parts: str) -> list[Path]:
+    return [path for part in parts for path in ([PACKAGE / f"{part}.py"] if (PACKAGE / f"{part}.py").is_file() else (PACKAGE / part).rglob("*.py"))]
+
+
+def own(path: Path) -> set[str]:
+    """Return the parts of ssl_rs that a file imports: the second name."""
+    return {name.split(".")[1] for name in imports(path) if name.startswith("ssl_rs.")}
+
+
+@pytest.mark.parametrize("part", SIBLINGS)
+def test_siblings_do_not_import_one_another(part):
+    for path in files(part):
+        assert own(path) <= {part, "views", *LEAVES}, path
+
+
+def test_views_import_leaves_only():
+    for path in files("views"):
+        assert own(path) <= {"views", *LEAVES}, path
+
+
+def test_leaves_import_leaves_only():
+    for path in files(*LEAVES):
+        assert own(path) <= set(LEAVES), path
+
+
+def test_hydra_ends_at_the_entry_points():
+    for path in PACKAGE.rglob("*.py"):
+        if path.stem not in COMPOSING:
+            assert not {name for name in imports(path) if name.split(".")[0] in ("hydra", "omegaconf")}, path
+
+
+def test_importing_the_package_is_quick_and_pulls_in_nothing_heavy():
+    code = "import time; t = time.perf_counter(); import ssl_rs, sys; print(time.perf_counter() - t, 'torch' in sys.modules)"
+    seconds, heavy = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert float(seconds) < 0.3
+    assert heavy == "False"
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys; from ssl_rs.command import main; main('pretrain', ['--help']); print('torch' in sys.modules)"
+    started = time.monotonic()
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "False"
+    assert time.monotonic() - started < 5
