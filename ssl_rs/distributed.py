@@ -1,6 +1,7 @@
 """One run on many processes: who am I, and the few collective operations that keep N ranks equal to one process."""
 
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,7 +162,7 @@ class SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
             return super().forward(input)  # type: ignore[no-any-return]
         axes = [axis for axis in range(input.dim()) if axis != 1]
         shape = [1, -1] + [1] * (input.dim() - 2)
-        values = input.float()
+        values = input.to(torch.promote_types(input.dtype, torch.float32))  # moments of bf16 in fp32
         count = values.numel() / values.shape[1] * dist.get_world_size()
         mean = _Sum.apply(values.sum(axes)) / count  # type: ignore[no-untyped-call]  # [C]
         centered = values - mean.view(shape)
@@ -193,3 +194,17 @@ def synchronize_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
         else:
             setattr(module, name, synchronize_batch_norm(child, device))
     return module
+
+
+def average_gradients(module: nn.Module, device: torch.device) -> nn.Module:
+    """Return the module wrapped so that backward leaves the mean of all ranks' gradients; itself on one process.
+
+    Some tasks leave the deepest level of the encoder without gradient, so unused parameters are looked for. static_graph
+    would spare the search, but together with the collectives of a synchronized BatchNorm its gradients are wrong
+    (torch 2.15, gloo: errors as large as the gradients; tests/test_distributed.py shows it).
+    """
+    if not is_distributed():
+        return module
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")  # and it may well find none
+    ids = [device.index] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(module, device_ids=ids, find_unused_parameters=True)

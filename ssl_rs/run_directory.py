@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ssl_rs.errors import InputError
@@ -43,9 +43,19 @@ def sha256_of(path: Path) -> str:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors as safetensors, aside and then renamed."""
+    """Write tensors as safetensors, aside and then renamed; equal content gives equal bytes."""
+    content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, dict(metadata))
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # safetensors writes it in a random order
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
     aside = path.with_name(f".{path.name}.partial")
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, aside, dict(metadata))
+    with open(aside, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(memoryview(content)[8 + length :])
+        file.flush()
+        os.fsync(file.fileno())
     aside.replace(path)
 
 

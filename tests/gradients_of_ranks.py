@@ -4,9 +4,9 @@ usage: gradients_of_ranks.py pretrain|finetune OUT GLOBAL_BATCH
 """
 
 import sys
+from dataclasses import replace
 
 import torch
-from torch import nn
 
 from ssl_rs import distributed
 from ssl_rs.distributed import Processes
@@ -45,6 +45,7 @@ def pretraining(rows):
         "transform_prediction": TransformPrediction(channels),
         "contrastive": Contrastive(channels),
     }
+    views = {name: replace(view, image=view.image.double()) for name, view in views.items()}
     return PretextNetwork(encoder, Normalization(STATISTICS), tasks, "joint"), views
 
 
@@ -59,7 +60,7 @@ def finetuning(rows):
     masks[1, : SIZE // 2] = 255
     model = build_segmentation_model(smp.Unet, "resnet18", 3, 4)
     mine = slice(rows.start, rows.stop)
-    return SegmentationNetwork(model, Normalization(STATISTICS), 255), SegmentationBatch(images[mine], masks[mine])
+    return SegmentationNetwork(model, Normalization(STATISTICS), 255), SegmentationBatch(images[mine].double(), masks[mine])
 
 
 def gradients(stage, total):
@@ -69,10 +70,9 @@ def gradients(stage, total):
     torch.manual_seed(0)
     rows = Rows.of_rank(processes.rank, processes.world_size, total // processes.world_size)
     network, batch = {"pretrain": pretraining, "finetune": finetuning}[stage](rows)
+    network.double()  # what is left to differ is the arithmetic of the loss, which is float32
     distributed.synchronize_batch_norm(network, torch.device("cpu"))
-    module = network
-    if processes.world_size > 1:
-        module = nn.parallel.DistributedDataParallel(network, broadcast_buffers=False, static_graph=True)
+    module = distributed.average_gradients(network, torch.device("cpu"))
     loss = torch.stack([output.loss for output in module(batch).values()]).sum()
     loss.backward()
     found = {name: parameter.grad.clone() for name, parameter in network.named_parameters() if parameter.grad is not None}

@@ -18,7 +18,7 @@ STEPS = ("trainer.max_steps=14", "trainer.checkpoint_every_steps=3", "trainer.lo
 
 
 def start(name, processes, overrides, run_dir):
-    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--master_port=0"] if processes > 1 else []
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     return subprocess.Popen(
         [sys.executable, *launcher, "-m", f"ssl_rs.{name}", *overrides, f"run_dir={run_dir}"],
         stdout=subprocess.DEVNULL,

@@ -70,7 +70,8 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     if job.processes.is_first:
         job.run.keep_metrics_until(progress.step)
     tracker = open_tracker()
-    module = _wrap(network, job)
+    compiled: nn.Module = torch.compile(network) if settings.compile else network  # type: ignore[assignment]
+    module = distributed.average_gradients(compiled, job.device)
     display = open_display(progress.step, settings.max_steps, job.processes.is_first)
     crops, before = job.crops(progress.step), progress.seconds
     started = time.monotonic()
@@ -90,10 +91,12 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
                         job.run.append_metrics(line)
                         tracker.log(line)
                 stopping = _stop_now(requested, job, logged)
-                if (
-                    last or stopping or progress.step % settings.checkpoint_every_steps == 0
-                ) and job.processes.is_first:
-                    save_checkpoint(job.run.checkpoints, network, job.optimizer, progress, job.identity, job.device)
+                if last or stopping or progress.step % settings.checkpoint_every_steps == 0:
+                    _share_sums(progress)
+                    if job.processes.is_first:
+                        save_checkpoint(
+                            job.run.checkpoints, network, job.optimizer, progress, job.identity, job.device
+                        )
                 if stopping and not last:
                     raise Interrupted(
                         f"Stopped after step {progress.step} of {settings.max_steps}; the same command goes on from there."
@@ -162,6 +165,14 @@ def _line(job: Job, progress: Progress, clock: "_Clock") -> dict[str, float]:
     }
 
 
+def _share_sums(progress: Progress) -> None:
+    """Give all ranks the mean of their sums: the one checkpoint holds those of rank 0."""
+    names = sorted(progress.sums)
+    if names:
+        means = distributed.mean_over_ranks(torch.stack([progress.sums[name] for name in names]))
+        progress.sums = dict(zip(names, means.unbind(), strict=True))
+
+
 class _Clock:
     """Images a second since the last reading."""
 
@@ -173,16 +184,6 @@ class _Clock:
         rate = (step - self.step) * self.images_a_step / max(now - self.time, 1e-9)
         self.step, self.time = step, now
         return round(rate, 2)
-
-
-def _wrap(network: nn.Module, job: Job) -> nn.Module:
-    """Compile where asked, and average gradients over ranks."""
-    module: nn.Module = torch.compile(network) if job.settings.compile else network  # type: ignore[assignment]
-    if job.processes.world_size == 1:
-        return module
-    ids = [job.device.index] if job.device.type == "cuda" else None
-    # static_graph: some tasks leave the deepest level of the encoder without gradient
-    return nn.parallel.DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False, static_graph=True)
 
 
 def _stop_now(requested: list[int], job: Job, logged: bool) -> bool:

@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from ssl_rs.errors import InputError
 
 KEPT = 2
+"""The newest checkpoints, of which the older one is whole if a kill or a disk damages the newer."""
+
+DAMAGE = (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, pickle.UnpicklingError, zipfile.BadZipFile)
+"""What torch raises for a file that was cut short or changed."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Surroundings:
     @classmethod
     def here(cls, device: torch.device) -> "Surroundings":
         """Read them off this process."""
-        return cls(torch.__version__, torch.get_num_threads(), device.type)
+        return cls(str(torch.__version__), torch.get_num_threads(), device.type)
 
 
 @dataclass
@@ -105,9 +109,10 @@ def load_checkpoint(
     """
     paths = _newest_first(folder)
     for path in paths:
-        content = _read(path, device)
-        if content is None:
-            warnings.warn(f"{path} is damaged; going back to the checkpoint before it.", stacklevel=2)
+        try:
+            content = _read(path, device)
+        except DAMAGE as error:
+            warnings.warn(f"{path} is damaged ({error}); going back to the checkpoint before it.", stacklevel=2)
             continue
         _compare(path, content["identity"], vars(identity))
         _tell_differences(path, content["surroundings"], vars(Surroundings.here(device)))
@@ -125,13 +130,12 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.ckpt"), reverse=True)
 
 
-def _read(path: Path, device: torch.device) -> dict[str, Any] | None:
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
-        return None
-    wanted = {"model", "optimizer", "progress", "identity", "surroundings"}
-    return content if isinstance(content, dict) and wanted <= content.keys() else None
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    missing = {"model", "optimizer", "progress", "identity", "surroundings"} - content.keys()
+    if missing:
+        raise KeyError(f"{', '.join(sorted(missing))} missing")
+    return content
 
 
 def _compare(path: Path, stored: Mapping[str, Any], own: Mapping[str, Any]) -> None:
