@@ -7,7 +7,17 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ssl_rs.config import Settings, asks_for_sweep, compose_config, conf_dir, options, resolve, search_in, to_yaml, used_groups
+from ssl_rs.config import (
+    Settings,
+    asks_for_sweep,
+    compose_config,
+    conf_dir,
+    options,
+    resolve,
+    search_in,
+    to_yaml,
+    used_groups,
+)
 from ssl_rs.errors import InputError, Interrupted
 
 DONE, DEFECT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130

@@ -37,7 +37,7 @@ WITHOUT_EFFECT = (
     "trainer.checkpoint_every_steps",
     "trainer.log_every_steps",
 )
-"""Keys that cannot change a result, or do so only through a file whose sha256 is hashed: left out of the config hash."""
+"""Keys left out of the config hash: they change no result, or do so only through a file whose sha256 is hashed."""
 
 
 def conf_dir() -> Path:
@@ -140,7 +140,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     Raises:
         InputError: An interpolation that leads nowhere or a value that is still missing.
     """
-    plain = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     try:
         return typing.cast(dict[str, Any], OmegaConf.to_container(plain, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:
@@ -225,9 +225,7 @@ class Settings:
             if not any(key == read or key.startswith(read + ".") for read in self._read)
         ]
         if unread:
-            raise InputError(
-                f"{unread[0]}: {self.command} has no such key. {nearest(unread[0], self._read)} `--cfg` prints every key."
-            )
+            raise InputError(f"{unread[0]}: {self.command} has no such key. {_nearest_key(unread[0], self.command)}")
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -172,10 +172,12 @@ class SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
         normalized = centered * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             normalized = normalized * self.weight.view(shape) + self.bias.view(shape)
-        return normalized.to(input.dtype)
+        return normalized.to(input.dtype)  # type: ignore[no-any-return]
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         share = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean, share)
@@ -187,7 +189,7 @@ def synchronize_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
     if not is_distributed():
         return module
     if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-any-return]
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-any-return, no-untyped-call]
     for name, child in module.named_children():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             child.__class__ = SynchronizedBatchNorm  # same attributes and state: only forward differs
@@ -199,9 +201,9 @@ def synchronize_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
 def average_gradients(module: nn.Module, device: torch.device) -> nn.Module:
     """Return the module wrapped so that backward leaves the mean of all ranks' gradients; itself on one process.
 
-    Some tasks leave the deepest level of the encoder without gradient, so unused parameters are looked for. static_graph
-    would spare the search, but together with the collectives of a synchronized BatchNorm its gradients are wrong
-    (torch 2.15, gloo: errors as large as the gradients; tests/test_distributed.py shows it).
+    Some tasks leave the deepest level of the encoder without gradient, so unused parameters are looked for.
+    static_graph would spare the search, but together with the collectives of a synchronized BatchNorm its gradients
+    are wrong (torch 2.15, gloo: errors as large as the gradients, which tests/test_distributed.py then shows).
     """
     if not is_distributed():
         return module

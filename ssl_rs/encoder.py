@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_rs.errors import InputError, nearest
 
 Pyramid = Sequence[Tensor]
-"""The feature list of smp's encoders: from the finest level to the deepest, each [B, C_i, H_i, W_i]; sizes are read from the tensors."""
+"""The feature list of smp's encoders: from the finest level to the deepest, each [B, C_i, H_i, W_i]."""
 
 
 class Encoder(Protocol):

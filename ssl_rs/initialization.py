@@ -1,6 +1,6 @@
 """How the weights of an encoder start: random, ImageNet's, or those of a finished pretraining.
 
-All three name the statistics that images must be normalized with: weights bring their own, random weights take the data's.
+All three name the statistics that images must be normalized with: weights bring their own, random ones the data's.
 """
 
 import json
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from ssl_rs.encoder import Statistics
 from ssl_rs.errors import InputError
 from ssl_rs.run_directory import RunDirectory, read_metadata, sha256_of
+from ssl_rs.weights import load_strictly, read_weights
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class ImageNet:
 
     Args:
         run: Not used, null.
-        weights: A .pth or .safetensors file of torchvision's layout; null: torchvision's own, from its cache or the network.
+        weights: A .pth or .safetensors file of torchvision's layout; null: torchvision's own, from cache or network.
         parts: What is initialized.
         label: Row of the report; null: "imagenet".
     """
@@ -136,7 +136,7 @@ class ImageNet:
         _refuse_unused("imagenet", {"run": self.run})
         if len(target.bands) != 3:
             raise InputError(
-                f"initialization=imagenet: ImageNet weights read 3 bands, the data has {len(target.bands)} ({', '.join(target.bands)}). "
+                f"initialization=imagenet: ImageNet weights read 3 bands, the data has {', '.join(target.bands)}. "
                 "Use initialization=random or pretrained."
             )
         recorded = _torchvision_weights(target.backbone)
@@ -191,12 +191,14 @@ class Pretrained:
         sha256 = sha256_of(run.encoder)
         if sha256 != result.get("encoder_sha256"):
             raise InputError(
-                f"{run.encoder} is not the file that its result.json names: it is damaged or was replaced. Pretrain again."
+                f"{run.encoder} is not the file that its result.json names: it is damaged or was replaced. "
+                "Pretrain again."
             )
         metadata = read_metadata(run.encoder)
         if metadata["backbone"] != target.backbone:
             raise InputError(
-                f"initialization.run={run.path} is an encoder {metadata['backbone']}, this run has backbone.name={target.backbone}. "
+                f"initialization.run={run.path} is an encoder {metadata['backbone']}, "
+                f"this run has backbone.name={target.backbone}. "
                 f"Choose backbone={metadata['backbone']} or another initialization.run."
             )
         bands = tuple(json.loads(metadata["bands"]))
@@ -224,47 +226,6 @@ class Pretrained:
         return replace(found, loaded_tensors=len(weights))
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read tensors from a .safetensors file, or from a .pth file without running any code in it.
-
-    Raises:
-        InputError: The file is damaged or holds something else than tensors.
-    """
-    try:
-        weights = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except Exception as error:  # a damaged pickle or zip raises whatever its bytes lead to
-        raise InputError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise InputError(f"{path} holds no table of named tensors.")
-    return dict(weights)
-
-
-def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], where: str, backbone: str) -> None:
-    """Load weights of which every name and shape must be the module's own.
-
-    smp's encoders pop keys from the dict they are given and report nothing, so names and shapes are compared here.
-
-    Raises:
-        InputError: A tensor that is missing, unexpected or of another shape.
-    """
-    own = module.state_dict()
-    missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    shapes = [
-        f"{name} is {tuple(weights[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
-    ]
-    if missing or unexpected or shapes:
-        problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-        told = "; ".join(f"{len(names)} {problem} (e.g. {names[0]})" for problem, names in problems.items() if names)
-        raise InputError(f"{where} does not fit backbone {backbone}: {told}.")
-    nn.Module.load_state_dict(module, dict(weights), strict=True)
-
-
 def _refuse_unused(kind: str, values: Mapping[str, str | None]) -> None:
     for key, value in values.items():
         if value is not None:
@@ -281,8 +242,9 @@ def _only_pretraining(target: Target) -> Path:
         return found[0]
     if not found:
         raise InputError(
-            f"initialization=pretrained: there is no finished pretraining of {target.backbone} on {target.dataset} under {target.pretrainings}. "
-            f"Run `python -m ssl_rs.pretrain dataset={target.dataset} backbone.name={target.backbone}` first, or name one by initialization.run=RUN."
+            f"initialization=pretrained: there is no finished pretraining of {target.backbone} on {target.dataset} "
+            f"under {target.pretrainings}. Run `python -m ssl_rs.pretrain` with this data set and backbone first, "
+            "or name a run: initialization.run=RUN."
         )
     listed = "\n".join(f"  initialization.run={path}" for path in found)
     raise InputError(f"initialization=pretrained: there are {len(found)} finished pretrainings; name one:\n{listed}")
@@ -312,7 +274,8 @@ def _download(recorded: Any, backbone: str) -> Path:
             )
         except (OSError, RuntimeError) as error:
             raise InputError(
-                f"initialization=imagenet: the weights of {backbone} are neither in {path.parent} nor can they be downloaded ({error}). "
-                f"Get {path.name} from torchvision on a connected machine and name it: initialization.weights=PATH/{path.name}"
+                f"initialization=imagenet: the weights of {backbone} are neither in {path.parent} nor can they be "
+                f"downloaded ({error}). Get {path.name} from torchvision on a connected machine and name it: "
+                f"initialization.weights=PATH/{path.name}"
             ) from error
     return path

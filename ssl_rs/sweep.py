@@ -33,7 +33,7 @@ class Cell:
     Args:
         overrides: What the command line of this run alone would be.
         run_dir: Where it lives; where its inputs are still missing, the place of its failure.json.
-        row: The keys by which the report places it: label, label_fraction, seed.
+        row: The keys by which the report places it: data set, label, label_fraction, seed.
     """
 
     overrides: tuple[str, ...]
@@ -53,7 +53,9 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
             "launcher=slurm or launcher=ray gives each run its own machine."
         )
     cells, output_dir = _plan(name, overrides)
-    plan = output_dir / "sweeps" / f"{name}-{hashlib.sha256(json.dumps(sorted(overrides)).encode()).hexdigest()[:8]}.json"
+    plan = (
+        output_dir / "sweeps" / f"{name}-{hashlib.sha256(json.dumps(sorted(overrides)).encode()).hexdigest()[:8]}.json"
+    )
     content = [{"overrides": list(cell.overrides), "run_dir": str(cell.run_dir), **cell.row} for cell in cells]
     write_json(plan, {"command": name, "cells": content})
     finished = sum(RunDirectory(cell.run_dir).result.is_file() for cell in cells)
@@ -103,7 +105,12 @@ def run_cell(name: str, config: DictConfig, run: RunDirectory, overrides: Sequen
         raise KeyboardInterrupt from stopped  # Hydra would go on with the next cell after any other exception
     except Exception as error:  # a cell's defect must not take the rest of the sweep with it
         defect = None if isinstance(error, InputError) else traceback.format_exc()
-        record = {"command": name, "overrides": list(overrides), "error": str(error) or repr(error), "traceback": defect}
+        record = {
+            "command": name,
+            "overrides": list(overrides),
+            "error": str(error) or repr(error),
+            "traceback": defect,
+        }
         write_json(run.failure, record)
         print(f"failed: {error}", file=sys.stderr, flush=True)
     gc.collect()  # the next cell starts without this one's tensors
@@ -115,7 +122,11 @@ def _summarize(cells: Sequence[Cell]) -> int:
     code = 0
     for cell in missing:
         failure = RunDirectory(cell.run_dir).failure
-        record = json.loads(failure.read_text(encoding="utf-8")) if failure.is_file() else {"error": "it did not run", "traceback": None}
+        record = (
+            json.loads(failure.read_text(encoding="utf-8"))
+            if failure.is_file()
+            else {"error": "it did not run", "traceback": None}
+        )
         code = 1 if record["traceback"] or code == 1 else 2
         print(f"failed: {' '.join(cell.overrides)}\n  {record['error']}\n  {failure}", file=sys.stderr)
     return code

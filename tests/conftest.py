@@ -40,12 +40,20 @@ def folder_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_scene(root, "train", f"scene{index}", index)
     write_scene(root, "val", "scene4", 4)
     write_scene(root, "test", "scene5", 5)
-    classes = "classes:\n" + "".join(f"  - {{name: {name}, index: {i}, color: {list(COLORS[i])}}}\n" for i, name in enumerate("abc"))
+    classes = "classes:\n" + "".join(
+        f"  - {{name: {name}, index: {i}, color: {list(COLORS[i])}}}\n" for i, name in enumerate("abc")
+    )
     (root / "classes.yaml").write_text(classes)
     return root
 
 
-TINY = ("dataset.crop_size=32", "trainer.batch_size=4", "trainer.max_steps=4", "trainer.log_every_steps=2", "logger=none")
+TINY = (
+    "dataset.crop_size=32",
+    "trainer.batch_size=4",
+    "trainer.max_steps=4",
+    "trainer.log_every_steps=2",
+    "logger=none",
+)
 
 
 @pytest.fixture

@@ -41,7 +41,9 @@ def pretraining(rows):
     encoder = Backbone("resnet18").build(3)
     channels = tuple(encoder.out_channels)
     tasks = {
-        "inpainting": Inpainting(channels, 3, lambda channels, out_channels: AdditiveDecoder(channels, out_channels, (32, 32, 16, 16))),
+        "inpainting": Inpainting(
+            channels, 3, lambda channels, out_channels: AdditiveDecoder(channels, out_channels, (32, 32, 16, 16))
+        ),
         "transform_prediction": TransformPrediction(channels),
         "contrastive": Contrastive(channels),
     }
@@ -60,7 +62,9 @@ def finetuning(rows):
     masks[1, : SIZE // 2] = 255
     model = build_segmentation_model(smp.Unet, "resnet18", 3, 4)
     mine = slice(rows.start, rows.stop)
-    return SegmentationNetwork(model, Normalization(STATISTICS), 255), SegmentationBatch(images[mine].double(), masks[mine])
+    return SegmentationNetwork(model, Normalization(STATISTICS), 255), SegmentationBatch(
+        images[mine].double(), masks[mine]
+    )
 
 
 def gradients(stage, total):
@@ -75,7 +79,9 @@ def gradients(stage, total):
     module = distributed.average_gradients(network, torch.device("cpu"))
     loss = torch.stack([output.loss for output in module(batch).values()]).sum()
     loss.backward()
-    found = {name: parameter.grad.clone() for name, parameter in network.named_parameters() if parameter.grad is not None}
+    found = {
+        name: parameter.grad.clone() for name, parameter in network.named_parameters() if parameter.grad is not None
+    }
     buffers = {name: value.clone() for name, value in network.named_buffers() if value.is_floating_point()}
     return {**found, **buffers, "loss": distributed.mean_over_ranks(loss.detach())}
 

@@ -43,7 +43,9 @@ def test_pretraining_reads_no_mask_and_no_test_scene(command, tiny, monkeypatch)
 
     read = []
     image = Store.image
-    monkeypatch.setattr(Store, "image", lambda store, index: (read.append(store.manifest.scenes[index].split), image(store, index))[1])
+    monkeypatch.setattr(
+        Store, "image", lambda store, index: (read.append(store.manifest.scenes[index].split), image(store, index))[1]
+    )
     monkeypatch.setattr(Store, "mask", lambda store, index: pytest.fail("a mask was read"))
     code, _, err = command("pretrain", *tiny)
     assert code == 0, err
@@ -113,13 +115,27 @@ def test_a_sweep_fills_every_cell_and_names_what_failed(command, tiny):
 @pytest.mark.parametrize("backbone", ["resnet50", "vgg16_bn", "mobilenet_v2", "convnext_tiny"])
 @pytest.mark.parametrize("encoder_pass", ["joint", "per_view"])
 def test_every_backbone_pretrains(command, tiny, backbone, encoder_pass):
-    code, _, err = command("pretrain", *tiny, f"backbone={backbone}", f"encoder_pass={encoder_pass}", "trainer.max_steps=2", "trainer.batch_size=2")
+    code, _, err = command(
+        "pretrain",
+        *tiny,
+        f"backbone={backbone}",
+        f"encoder_pass={encoder_pass}",
+        "trainer.max_steps=2",
+        "trainer.batch_size=2",
+    )
     assert code == 0, err
 
 
 @pytest.mark.parametrize("experiment", ["paper_resnet50", "paper_vgg16_bn"])
 def test_the_papers_recipe_runs(command, tiny, experiment):
-    code, out, err = command("pretrain", *tiny, f"experiment={experiment}", "dataset.crop_size=32", "trainer.max_steps=2", "trainer.batch_size=2")
+    code, out, err = command(
+        "pretrain",
+        *tiny,
+        f"experiment={experiment}",
+        "dataset.crop_size=32",
+        "trainer.max_steps=2",
+        "trainer.batch_size=2",
+    )
     assert code == 0, err
     config = (Path(out.strip().splitlines()[-1]) / "config.yaml").read_text()
     assert "num_blocks: 1" in config
@@ -144,7 +160,9 @@ def test_wandb_mirrors_offline_without_a_key(command, tiny, monkeypatch):
 
 def test_help_names_the_groups_in_under_five_seconds():
     started = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "ssl_rs.pretrain", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "ssl_rs.pretrain", "--help"], capture_output=True, text=True, check=True
+    )
     assert time.monotonic() - started < 5
     for group in ("backbone=", "pretext=", "dataset=", "views=", "initialization="):
         assert group in done.stdout

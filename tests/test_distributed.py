@@ -32,11 +32,17 @@ def test_two_ranks_have_the_gradients_of_one_process(stage, tmp_path):
 
 def test_torchrun_runs_both_stages(tiny):
     overrides = (*tiny, "trainer.batch_size=2")
-    done = subprocess.run([*TORCHRUN, "-m", "ssl_rs.pretrain", *overrides], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [*TORCHRUN, "-m", "ssl_rs.pretrain", *overrides], capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.strip().splitlines()) == 2  # what was loaded, and the run: rank 0 alone speaks
     done = subprocess.run(
-        [*TORCHRUN, "-m", "ssl_rs.finetune", *overrides, "initialization=pretrained"], capture_output=True, text=True, timeout=300, check=False
+        [*TORCHRUN, "-m", "ssl_rs.finetune", *overrides, "initialization=pretrained"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     result = next(Path("outputs/finetune").rglob("result.json"))

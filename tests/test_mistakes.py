@@ -45,7 +45,11 @@ def fails(capsys, name, *arguments):
         ("finetune", "label_fraction.fraction=0", "label_fraction.fraction"),
         ("finetune", "evaluation.split=train", "evaluation.split must be one of val, test"),
         ("finetune", "initialization=pretrained", "there is no finished pretraining"),
-        ("finetune", "initialization=pretrained initialization.run=nowhere", "initialization.run=nowhere holds no finished pretraining"),
+        (
+            "finetune",
+            "initialization=pretrained initialization.run=nowhere",
+            "initialization.run=nowhere holds no finished pretraining",
+        ),
         ("finetune", "decoder=deeplabv3plus backbone=vgg16_bn", "decoder=unet"),
         ("evaluate", "run=nowhere", "run=nowhere holds no finished fine-tuning"),
         ("report", "runs=nowhere", "runs"),
@@ -136,7 +140,9 @@ def test_weights_of_another_encoder_are_refused(capsys, tiny, tmp_path):
     err = fails(capsys, "finetune", *tiny, "initialization=imagenet", f"initialization.weights={path}")
     assert "does not fit backbone resnet18" in err
     path.write_bytes(path.read_bytes()[:1000])
-    assert "cannot be read as weights" in fails(capsys, "finetune", *tiny, "initialization=imagenet", f"initialization.weights={path}")
+    assert "cannot be read as weights" in fails(
+        capsys, "finetune", *tiny, "initialization=imagenet", f"initialization.weights={path}"
+    )
 
 
 def test_a_pickle_with_code_in_it_is_refused(capsys, tiny, tmp_path):
@@ -159,7 +165,9 @@ def test_a_pretraining_that_does_not_fit_is_refused(capsys, tiny):
         runs.append(Path(capsys.readouterr().out.strip().splitlines()[-1]))
     err = fails(capsys, "finetune", *tiny, "initialization=pretrained")
     assert all(f"initialization.run={run}" in err for run in runs)
-    err = fails(capsys, "finetune", *tiny, "initialization=pretrained", f"initialization.run={runs[0]}", "backbone=resnet34")
+    err = fails(
+        capsys, "finetune", *tiny, "initialization=pretrained", f"initialization.run={runs[0]}", "backbone=resnet34"
+    )
     assert "is an encoder resnet18, this run has backbone.name=resnet34" in err
     encoder = runs[0] / "encoder.safetensors"
     encoder.write_bytes(encoder.read_bytes()[:-8])

@@ -14,7 +14,12 @@ from ssl_rs.run_directory import TIMING_KEYS, RunDirectory
 
 pytestmark = pytest.mark.slow
 
-STEPS = ("trainer.max_steps=14", "trainer.checkpoint_every_steps=3", "trainer.log_every_steps=2", "trainer.batch_size=4")
+STEPS = (
+    "trainer.max_steps=14",
+    "trainer.checkpoint_every_steps=3",
+    "trainer.log_every_steps=2",
+    "trainer.batch_size=4",
+)
 
 
 def start(name, processes, overrides, run_dir):
@@ -94,6 +99,6 @@ def test_a_stop_request_saves_a_checkpoint_and_exits_with_130(tiny, tmp_path, nu
     started.send_signal(number)
     _, err = started.communicate(timeout=60)
     assert started.returncode == 130
-    assert "the same command goes on from there" in err
+    assert "The same command goes on from there" in err
     assert len(list(run.checkpoints.glob("step-*.ckpt"))) == 1
     assert "Traceback" not in err

@@ -17,7 +17,6 @@ from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes, sum_over_ranks
 from ssl_rs.encoder import Normalization, Statistics
 from ssl_rs.errors import InputError
-from ssl_rs.initialization import load_strictly, read_weights
 from ssl_rs.run_directory import RunDirectory, read_metadata
 from ssl_rs.segmentation.metrics import confusion_matrix
 from ssl_rs.segmentation.network import SegmentationNetwork, build_segmentation_model
@@ -26,6 +25,7 @@ from ssl_rs.segmentation.sliding_window import WindowSettings, predict_scene
 from ssl_rs.stages.samples import choose_samples, write_samples
 from ssl_rs.stages.site import Site, environment, open_store
 from ssl_rs.training.settings import TrainerSettings
+from ssl_rs.weights import load_strictly, read_weights
 
 SAMPLES = 3
 """Test tiles that every run leaves a picture of."""
@@ -46,7 +46,9 @@ class EvaluationSettings:
 
 def read_evaluation(settings: Settings) -> EvaluationSettings:
     """Read the `evaluation` node."""
-    return EvaluationSettings(settings.value("evaluation.split", Literal["val", "test"]), settings.build("evaluation.window"))
+    return EvaluationSettings(
+        settings.value("evaluation.split", Literal["val", "test"]), settings.build("evaluation.window")
+    )
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ class Evaluator:
             truth = torch.from_numpy(np.asarray(self.store.mask(index)).copy())
             prediction = self.predict(network, self.store.image(index))
             confusion += confusion_matrix(torch.from_numpy(prediction), truth, len(names), manifest.ignore_index)
-            maps |= {index: prediction for tile in tiles if tile.scene == index}
+            if any(tile.scene == index for tile in tiles):
+                maps[index] = prediction
         if processes.is_first:
             others = {tile.scene for tile in tiles} - maps.keys()  # these were another rank's scenes
             maps |= {index: self.predict(network, self.store.image(index)) for index in others}
@@ -99,7 +102,9 @@ class Evaluator:
         confusion = sum_over_ranks(confusion, self.device)
         protocols = {protocol.name: dict(score(confusion, names, protocol)) for protocol in (ALL_CLASSES,)}
         if self.protocol not in protocols:
-            raise InputError(f"dataset.protocol={self.protocol} is not among the protocols scored: {sorted(protocols)}.")
+            raise InputError(
+                f"dataset.protocol={self.protocol} is not among the protocols scored: {sorted(protocols)}."
+            )
         return {
             **protocols[self.protocol],
             "split": self.settings.split,
@@ -125,7 +130,7 @@ class Evaluator:
 
 
 def evaluate(settings: Settings) -> Path:
-    """Score a finished fine-tuning again, e.g. on other scenes or with other windows; return the folder of the scores."""
+    """Score a finished fine-tuning again, e.g. with other windows; return the folder of the scores."""
     chosen = settings.value("run", str | None)
     run = _finished(chosen)
     site, stored = _enter(settings, run)
@@ -133,8 +138,12 @@ def evaluate(settings: Settings) -> Path:
     settings.check_all_read()
     trained, weights = run.read_result() or {}, read_weights(run.model)
     network = _load_network(run, stored, site, weights)
-    digest = config_hash(settings.values, {"model": str(trained["config_hash"]), "manifest": site.store.manifest.sha256})
-    directory = RunDirectory(Path(run_dir) if run_dir else site.output_dir / "evaluate" / trained["dataset"] / f"{run.path.name}-{digest}")
+    digest = config_hash(
+        settings.values, {"model": str(trained["config_hash"]), "manifest": site.store.manifest.sha256}
+    )
+    directory = RunDirectory(
+        Path(run_dir) if run_dir else site.output_dir / "evaluate" / trained["dataset"] / f"{run.path.name}-{digest}"
+    )
     if directory.read_result() is not None:
         return directory.path
     evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
@@ -150,7 +159,7 @@ def _finished(chosen: str | None) -> RunDirectory:
     run = RunDirectory(Path(chosen))
     result = run.read_result()
     if result is None or result.get("command") != "finetune":
-        raise InputError(f"run={chosen} holds no finished fine-tuning (result.json of finetune). Finish it with its own command first.")
+        raise InputError(f"run={chosen} holds no finished fine-tuning (result.json of finetune). Finish it first.")
     for path in (run.model, run.config):
         if not path.is_file():
             raise InputError(f"{path} is missing, so run={chosen} cannot be scored. Fine-tune it again.")
@@ -165,22 +174,30 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
     node = {**stored["dataset"], "root": root or stored["dataset"]["root"]}
     dataset: Dataset = build(node, "dataset", trusted)
     device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
-    trainer: TrainerSettings = build({**stored["trainer"], "device": device, "precision": precision}, "trainer", trusted)
+    trainer: TrainerSettings = build(
+        {**stored["trainer"], "device": device, "precision": precision}, "trainer", trusted
+    )
     processes = Processes.from_environment()
     if processes.world_size > 1:
         raise InputError("evaluate is one process. Start it without torchrun.")
     here = trainer.resolve_device(processes.local_rank)
     output_dir, seed = settings.value("output_dir", str), settings.value("seed", int)
     store = open_store(dataset, Path(settings.value("store_dir", str)), processes)
-    return Site(trainer, processes, here, trainer.resolve_precision(here), dataset, store, seed, Path(output_dir)), stored
+    return Site(
+        trainer, processes, here, trainer.resolve_precision(here), dataset, store, seed, Path(output_dir)
+    ), stored
 
 
-def _load_network(run: RunDirectory, stored: Mapping[str, Any], site: Site, weights: Mapping[str, Tensor]) -> SegmentationNetwork:
+def _load_network(
+    run: RunDirectory, stored: Mapping[str, Any], site: Site, weights: Mapping[str, Tensor]
+) -> SegmentationNetwork:
     """Rebuild the network of a run and load its weights strictly."""
     manifest, metadata = site.store.manifest, read_metadata(run.model)
     for key, own in (("bands", list(manifest.bands)), ("classes", [item.name for item in manifest.classes])):
         if json.loads(metadata[key]) != own:
-            raise InputError(f"{run.model} was trained on the {key} {metadata[key]}, the data has {own}. Check dataset.root.")
+            raise InputError(
+                f"{run.model} was trained on the {key} {metadata[key]}, the data has {own}. Check dataset.root."
+            )
     decoder, backbone = build(stored["decoder"], "decoder"), metadata["backbone"]
     model = build_segmentation_model(decoder, backbone, len(manifest.bands), len(manifest.classes))
     load_strictly(model, weights, str(run.model), backbone)

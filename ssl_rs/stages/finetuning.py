@@ -20,7 +20,13 @@ from ssl_rs.initialization import Provenance
 from ssl_rs.randomness import Draws, derive_seed
 from ssl_rs.run_directory import save_tensors
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation
-from ssl_rs.segmentation.network import SegmentationBatch, SegmentationNetwork, build_segmentation_model, check_side, input_divisor
+from ssl_rs.segmentation.network import (
+    SegmentationBatch,
+    SegmentationNetwork,
+    build_segmentation_model,
+    check_side,
+    input_divisor,
+)
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, read_evaluation
 from ssl_rs.stages.recipe import Identified, Recipe, identify, opened, train_network
 from ssl_rs.stages.site import Site, SiteSettings
@@ -66,8 +72,13 @@ def read_plan(settings: Settings) -> Plan:
             f"Add masks and classes to dataset.root={site.dataset.root}, or choose another dataset."
         )
     subset = choose_labels(site.store, site.dataset.tile_size, fraction, site.seed)
-    kind, decoder_name = settings.values["initialization"]["_target_"].rpartition(".")[2].lower(), decoder.func.__name__.lower()
-    folder = Path("finetune", manifest.dataset, f"{recipe.backbone.name}-{decoder_name}", kind, f"{fraction.fraction * 100:g}pct")
+    kind, decoder_name = (
+        settings.values["initialization"]["_target_"].rpartition(".")[2].lower(),
+        decoder.func.__name__.lower(),
+    )
+    folder = Path(
+        "finetune", manifest.dataset, f"{recipe.backbone.name}-{decoder_name}", kind, f"{fraction.fraction * 100:g}pct"
+    )
     run = identify(settings, site, recipe, folder, {"subset": subset.sha256})
     return Plan(site, recipe, decoder, decoder_name, augmentation, subset, evaluation, run)
 
@@ -77,7 +88,15 @@ def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
     plan = read_plan(settings)
     found = plan.recipe.locate(plan.site)
     label = found.label if found else settings.values["initialization"]["label"] or plan.run.directory.path.parts[-3]
-    return plan.run.directory.path, {"label": label, "label_fraction": plan.subset.fraction, "seed": plan.site.seed}
+    row = {
+        "dataset": plan.site.store.manifest.dataset,
+        "backbone": plan.recipe.backbone.name,
+        "decoder": plan.decoder_name,
+        "label": label,
+        "label_fraction": plan.subset.fraction,
+        "seed": plan.site.seed,
+    }
+    return plan.run.directory.path, row
 
 
 def finetune(settings: Settings) -> Path:
@@ -88,7 +107,9 @@ def finetune(settings: Settings) -> Path:
         return directory.path
     torch.manual_seed(derive_seed(site.seed, "weights"))
     manifest = site.store.manifest
-    model = build_segmentation_model(plan.decoder, plan.recipe.backbone.name, len(manifest.bands), len(manifest.classes))
+    model = build_segmentation_model(
+        plan.decoder, plan.recipe.backbone.name, len(manifest.bands), len(manifest.classes)
+    )
     check_side(site.dataset.crop_size, input_divisor(model), "dataset.crop_size")
     check_side(plan.evaluation.window.size, input_divisor(model), "evaluation.window.size")
     provenance = plan.recipe.initialization.apply(model.encoder, plan.recipe.target(site))  # type: ignore[arg-type]
@@ -97,9 +118,17 @@ def finetune(settings: Settings) -> Path:
         if site.processes.is_first:
             plan.subset.write(directory.path / "label_subset.json")
             print(provenance.describe(), flush=True)
-            print(f"Labels: {len(plan.subset.units)} of {plan.subset.total_units} {plan.subset.unit}s of the training scenes", flush=True)
+            subset = plan.subset
+            print(f"Labels: {len(subset.units)} of {subset.total_units} {subset.unit}s of the training split", flush=True)
         progress, tracker = train_network(
-            network, site, plan.recipe, plan.run, {"segmentation": 1.0}, partial(_crops, plan), partial(_batch, plan), settings.values
+            network,
+            site,
+            plan.recipe,
+            plan.run,
+            {"segmentation": 1.0},
+            partial(_crops, plan),
+            partial(_batch, plan),
+            settings.values,
         )
         result = _result(plan, provenance, network, progress.seconds)
         if site.processes.is_first:
@@ -120,7 +149,9 @@ def _batch(plan: Plan, stored: tuple[Tensor, Tensor], step: int) -> Segmentation
     images, masks = (part.to(site.device, non_blocking=True) for part in stored)
     draws = Draws(site.seed, step, "augmentation", site.rows, site.device)
     manifest = site.store.manifest
-    return SegmentationBatch(*plan.augmentation(to_unit(images, manifest.value_scale), masks, draws, manifest.ignore_index))
+    return SegmentationBatch(
+        *plan.augmentation(to_unit(images, manifest.value_scale), masks, draws, manifest.ignore_index)
+    )
 
 
 def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, seconds: float) -> dict[str, Any]:

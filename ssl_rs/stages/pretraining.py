@@ -91,7 +91,14 @@ def pretrain(settings: Settings) -> Path:
         if site.processes.is_first:
             print(provenance.describe(), flush=True)
         progress, tracker = train_network(
-            network, site, plan.recipe, plan.run, plan.weights, partial(_crops, plan), partial(_views, plan), settings.values
+            network,
+            site,
+            plan.recipe,
+            plan.run,
+            plan.weights,
+            partial(_crops, plan),
+            partial(_views, plan),
+            settings.values,
         )
         result = _result(plan, provenance, network, progress.seconds) if site.processes.is_first else None
         if result is not None:

@@ -1,4 +1,4 @@
-"""What pretraining and fine-tuning have in common: where the weights start and how they are optimized, in one folder."""
+"""What pretraining and fine-tuning share: where weights start, how they are optimized, and the folder of the run."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -47,7 +47,8 @@ class Recipe:
     def read(cls, settings: Settings) -> "Recipe":
         """Build the components."""
         names = ("backbone", "initialization", "optimizer", "schedule", "logger")
-        return cls(*(settings.build(name) for name in names), run_dir=settings.value("run_dir", str | None))
+        backbone, initialization, optimizer, schedule, logger = (settings.build(name) for name in names)
+        return cls(backbone, initialization, optimizer, schedule, logger, settings.value("run_dir", str | None))
 
     def target(self, site: Site) -> Target:
         """What the initialization must fit."""
@@ -69,7 +70,9 @@ class Identified:
     hash: str
 
 
-def identify(settings: Settings, site: Site, recipe: Recipe, folder: Path, inputs: Mapping[str, str | None]) -> Identified:
+def identify(
+    settings: Settings, site: Site, recipe: Recipe, folder: Path, inputs: Mapping[str, str | None]
+) -> Identified:
     """Derive hash and folder from the config and the content of what goes in.
 
     Args:
@@ -116,7 +119,7 @@ def train_network(
         make_batch: The network's input from the crops of a step.
         config: What the mirror of the logs shows as config.
     """
-    network.to(site.device, memory_format=torch.channels_last)
+    network.to(site.device).to(memory_format=torch.channels_last)
     distributed.synchronize_batch_norm(network, site.device)
     optimizer = recipe.optimizer(network.parameters())
     for group in optimizer.param_groups:

@@ -87,11 +87,20 @@ def write_samples(store: Store, samples: Sequence[Sample], maps: Mapping[int, ND
 
 
 def rgb_picture(image: NDArray[np.generic], manifest: Manifest) -> NDArray[np.uint8]:
-    """Return a picture uint8 [H, W, 3] of an image [C, H, W]: its red, green and blue where it names them, else its first bands."""
+    """Return a picture uint8 [H, W, 3] of an image [C, H, W]: its red, green and blue, else its first bands."""
     names = list(manifest.bands)
-    wanted = ["red", "green", "blue"] if {"red", "green", "blue"} <= set(names) else (names * 3)[:3] if len(names) < 3 else names[:3]
-    channels = np.stack([np.asarray(image[names.index(name)], dtype=np.float32) for name in wanted], axis=-1)  # [H, W, 3]
+    wanted = (
+        ["red", "green", "blue"]
+        if {"red", "green", "blue"} <= set(names)
+        else (names * 3)[:3]
+        if len(names) < 3
+        else names[:3]
+    )
+    channels = np.stack(
+        [np.asarray(image[names.index(name)], dtype=np.float32) for name in wanted], axis=-1
+    )  # [H, W, 3]
     if manifest.dtype == "uint8":
         return channels.astype(np.uint8)
     low, high = np.percentile(channels, (2, 98))
-    return (np.clip((channels - low) / max(high - low, 1e-12), 0, 1) * 255).astype(np.uint8)
+    picture: NDArray[np.uint8] = (np.clip((channels - low) / max(high - low, 1e-12), 0, 1) * 255).astype(np.uint8)
+    return picture

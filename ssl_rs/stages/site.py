@@ -88,7 +88,9 @@ class SiteSettings:
         """Read the keys that both training stages have."""
         settings.value("trusted_packages", list)
         output_dir, store_dir = Path(settings.value("output_dir", str)), Path(settings.value("store_dir", str))
-        return cls(settings.build("trainer"), settings.build("dataset"), settings.value("seed", int), output_dir, store_dir)
+        return cls(
+            settings.build("trainer"), settings.build("dataset"), settings.value("seed", int), output_dir, store_dir
+        )
 
     def enter(self) -> Site:
         """Join the other processes, and prepare the data if nobody has."""
@@ -134,8 +136,12 @@ def git_commit() -> str | None:
     """Return the commit of the checkout this code runs from, marked if files differ from it; None outside of one."""
     folder = Path(__file__).parent
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True, check=True).stdout
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ("-modified" if changed else "")

@@ -28,7 +28,7 @@ class Job:
     """All that one training needs.
 
     Args:
-        network: Maps a batch to {task: TaskOutput}; its state is what checkpoints hold.
+        network: Maps a batch to {task: TaskOutput}; lies on the device; its state is what checkpoints hold.
         crops: Gives the stored crops of each step from a given step on.
         make_batch: Makes the network's input on the device from the crops of a step; draws only from (seed, step).
         weights: Factor of each task's loss.
@@ -63,7 +63,7 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
         Interrupted: SIGINT or SIGTERM came; a checkpoint was saved after the step in progress.
         InputError: A loss is no longer finite, or the checkpoints belong to another run.
     """
-    network, settings = job.network.to(job.device, memory_format=torch.channels_last), job.settings
+    network, settings = job.network, job.settings
     progress = load_checkpoint(job.run.checkpoints, network, job.optimizer, job.identity, job.device) or Progress(
         0, 0.0, {}, 0
     )
@@ -94,12 +94,11 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
                 if last or stopping or progress.step % settings.checkpoint_every_steps == 0:
                     _share_sums(progress)
                     if job.processes.is_first:
-                        save_checkpoint(
-                            job.run.checkpoints, network, job.optimizer, progress, job.identity, job.device
-                        )
+                        save_checkpoint(job.run.checkpoints, network, job.optimizer, progress, job.identity, job.device)
                 if stopping and not last:
                     raise Interrupted(
-                        f"Stopped after step {progress.step} of {settings.max_steps}; the same command goes on from there."
+                        f"Stopped after step {progress.step} of {settings.max_steps}. "
+                            "The same command goes on from there."
                     )
     except BaseException:
         tracker.finish(None)
@@ -151,8 +150,9 @@ def _line(job: Job, progress: Progress, clock: "_Clock") -> dict[str, float]:
     for name, value in values.items():
         if name.startswith("loss") and value - value != 0:
             raise InputError(
-                f"{name} is {value} within the steps up to {progress.step}: training diverged. Its last good checkpoint is in "
-                f"{job.run.checkpoints}. Lower optimizer.lr, set trainer.gradient_clip=1.0, or use trainer.precision=fp32."
+                f"{name} is {value} within the steps up to {progress.step}: it diverged. The last good checkpoint "
+                f"is in {job.run.checkpoints}. Lower optimizer.lr, set trainer.gradient_clip=1.0, or use "
+                "trainer.precision=fp32."
             )
     progress.sums, progress.count = {}, 0
     lr = job.optimizer.param_groups[0]["lr"]

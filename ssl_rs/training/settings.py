@@ -40,7 +40,11 @@ class TrainerSettings:
     gradient_clip: float | None = None
 
     def __post_init__(self) -> None:
-        for key in ("max_steps", "batch_size", "checkpoint_every_steps", "log_every_steps"):
+        if self.batch_size < 2:
+            raise InputError(
+                f"trainer.batch_size must be at least 2: one image has no batch statistics; got {self.batch_size}."
+            )
+        for key in ("max_steps", "checkpoint_every_steps", "log_every_steps"):
             if getattr(self, key) < 1:
                 raise InputError(f"trainer.{key} must be at least 1, got {getattr(self, key)}.")
         if self.num_workers < 0:

@@ -17,7 +17,16 @@ from ssl_rs.errors import InputError
 KEPT = 2
 """The newest checkpoints, of which the older one is whole if a kill or a disk damages the newer."""
 
-DAMAGE = (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, pickle.UnpicklingError, zipfile.BadZipFile)
+DAMAGE = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
 """What torch raises for a file that was cut short or changed."""
 
 

@@ -58,8 +58,8 @@ class _Nowhere:
 class WandbLogger:
     """Mirror a run to Weights & Biases.
 
-    Without a key it writes an offline run into the run's folder (`wandb sync` uploads it) and never asks for one. Offline runs
-    cannot be resumed: after a restart the new one gets the past lines first, so that each is whole.
+    Without a key it writes an offline run into the run's folder (`wandb sync` uploads it) and never asks for one.
+    Offline runs cannot be resumed: after a restart the new one gets the past lines first, so that each is whole.
 
     Args:
         project: Project of the dashboard.
@@ -75,7 +75,7 @@ class WandbLogger:
         """Start the run's mirror."""
         import wandb
 
-        has_key = bool(wandb.Api.__module__ and (os.environ.get("WANDB_API_KEY") or wandb.api.api_key))
+        has_key = bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
         if self.mode == "online" and not has_key:
             raise InputError(
                 "logger.mode=online needs a key: set WANDB_API_KEY, run `wandb login`, or choose logger.mode=offline."

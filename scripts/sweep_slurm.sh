@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# One pretraining on all GPUs of a SLURM node, then the label-fraction sweep as one job a cell.
+#SBATCH --nodes=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=64
+#SBATCH --time=24:00:00
+#SBATCH --signal=TERM@120
+# usage: sbatch scripts/sweep_slurm.sh dataset=folder dataset.root=/data/mine backbone=resnet50
+set -euo pipefail
+torchrun --standalone --nproc_per_node="${SLURM_GPUS_ON_NODE:-8}" -m ssl_rs.pretrain "$@"
+python -m ssl_rs.finetune sweep=label_fraction launcher=slurm "$@"
+python -m ssl_rs.report
