@@ -39,6 +39,9 @@ WITHOUT_EFFECT = (
 )
 """Keys left out of the config hash: they change no result, or do so only through a file whose sha256 is hashed."""
 
+NO_TEXT = r"(?i:[-+.\de]+|null|true|false)"
+"""What the command line takes for a number, nothing, or a truth value, and so never for the name of an option."""
+
 
 def conf_dir() -> Path:
     """Return the folder of the YAML files: inside the installed package, or beside it in a checkout."""
@@ -56,7 +59,7 @@ def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return compose(command, list(overrides), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:  # the last for pretext=[5]
         raise InputError(_explain(command, overrides, error)) from error
 
 
@@ -81,13 +84,18 @@ def asks_for_sweep(command: str, overrides: Sequence[str]) -> bool:
 
 def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
     """Turn Hydra's message into ours: what was meant, and what there is."""
+    text = str(error)
     for override in overrides:
         group, _, value = override.partition("=")
-        if group in groups() and (conf_dir() / group).is_dir():
-            unknown = [name for name in re.split(r"[\[\],\s]+", value) if name and name not in options(group)]
-            if unknown:
-                return f"{group}={unknown[0]}: there is no such option. {nearest(unknown[0], options(group))}"
-    text = str(error)
+        if group == "launcher" and "'hydra/launcher/" in text:
+            return f"{override} needs a plugin of Hydra that is not installed: pip install 'ssl-rs[{value}]'."
+        if group in groups():
+            known = [*options(group), *re.findall(r"^\t([\w.-]+)$", text, re.MULTILINE)]  # also those of --config-dir
+            names = [name for name in re.split(r"[\[\],\s'\"]+", value) if name and name not in known]
+            # Of a name that is no text, Hydra does not say which group it was given to.
+            wrong = [name for name in names if f"'{group}/{name}'" in text or re.fullmatch(NO_TEXT, name)]
+            if wrong:
+                return f"{group}={wrong[0]}: there is no such option. {nearest(wrong[0], known)}"
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if key:
         return f"{key[1]}: {command} has no such key. {_nearest_key(key[1], command)}"
@@ -115,7 +123,8 @@ def search_in(folder: Path | None) -> list[str]:
         return []
     if not folder.is_dir():
         raise InputError(f"--config-dir {folder}: there is no such folder.")
-    return [f"hydra.searchpath=[file://{folder.resolve()}]"]
+    path = str(folder.resolve()).replace("'", "\\'")
+    return [f"hydra.searchpath=['file://{path}']"]  # quoted: names may hold commas and brackets
 
 
 def options(group: str) -> list[str]:

@@ -17,16 +17,22 @@ def fits(value: Any, hint: Any) -> bool:
     if hint in (int, float):
         return isinstance(value, (int, hint)) and not isinstance(value, bool)
     if hint in (bool, str, type(None)):
-        return isinstance(value, type(None) if hint is None else hint)
+        return isinstance(value, hint)
     if origin in (list, tuple, Sequence):
         if not isinstance(value, (list, tuple)):
             return False
         if origin is tuple and arguments[-1] is not Ellipsis:
             return len(value) == len(arguments) and all(map(fits, value, arguments))
         return all(fits(item, arguments[0]) for item in value)
-    return not (
-        inspect.isclass(hint) and isinstance(value, (bool, int, float, str, type(None))) and not isinstance(value, hint)
-    )
+    plain = isinstance(value, (bool, int, float, str, type(None)))
+    return _is_instance(value, hint) if plain and inspect.isclass(hint) and hint is not Any else True
+
+
+def _is_instance(value: Any, hint: type) -> bool:
+    try:
+        return isinstance(value, hint)
+    except TypeError:  # a Protocol that cannot be asked at run time: it describes an object, no plain value
+        return False
 
 
 def describe(hint: Any) -> str:
