@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import nn
@@ -86,14 +86,15 @@ class Initialization(Protocol):
 
 
 @dataclass(frozen=True)
-class Random:
-    """Leave the weights as the encoder was built, from the seed of the run.
+class Keys:
+    """The keys that every option of `initialization` has, so that a sweep can vary them; null where they mean nothing.
 
     Args:
-        run: Not used, null.
-        weights: Not used, null.
+        run: Pretrained: folder of the pretraining; null: the one finished pretraining of this data set and backbone.
+        weights: ImageNet: a .pth or .safetensors file of torchvision's layout; null: torchvision's own, from cache or
+            network.
         parts: What is initialized.
-        label: Row of the report; null: "random".
+        label: Row of the report; null: "random", "imagenet", or the tasks of the pretraining and what it started from.
     """
 
     run: str | None = None
@@ -101,9 +102,26 @@ class Random:
     parts: Literal["encoder"] = "encoder"
     label: str | None = None
 
+    uses: ClassVar[tuple[str, ...]] = ()
+    """Which of `run` and `weights` mean something."""
+
+    def _refuse_unused(self) -> None:
+        for key in ("run", "weights"):
+            value = getattr(self, key)
+            if value is not None and key not in self.uses:
+                kind = type(self).__name__.lower()
+                raise InputError(
+                    f"initialization.{key}={value} has no meaning with initialization={kind}. Leave it out."
+                )
+
+
+@dataclass(frozen=True)
+class Random(Keys):
+    """Leave the weights as the encoder was built, from the seed of the run."""
+
     def locate(self, target: Target) -> Provenance:
         """Name the data's statistics: nothing else belongs to random weights."""
-        _refuse_unused("random", {"run": self.run, "weights": self.weights})
+        self._refuse_unused()
         return Provenance("random", self.label or "random", None, None, target.statistics)
 
     def apply(self, encoder: nn.Module, target: Target) -> Provenance:
@@ -112,20 +130,10 @@ class Random:
 
 
 @dataclass(frozen=True)
-class ImageNet:
-    """Load ImageNet weights, torchvision's or those of a file.
+class ImageNet(Keys):
+    """Load ImageNet weights, torchvision's or those of a file."""
 
-    Args:
-        run: Not used, null.
-        weights: A .pth or .safetensors file of torchvision's layout; null: torchvision's own, from cache or network.
-        parts: What is initialized.
-        label: Row of the report; null: "imagenet".
-    """
-
-    run: str | None = None
-    weights: str | None = None
-    parts: Literal["encoder"] = "encoder"
-    label: str | None = None
+    uses = ("weights",)
 
     def locate(self, target: Target) -> Provenance:
         """Find the file; torchvision's record of the architecture tells the statistics.
@@ -133,7 +141,7 @@ class ImageNet:
         Raises:
             InputError: No such file, torchvision does not know the architecture, or the data is not RGB.
         """
-        _refuse_unused("imagenet", {"run": self.run})
+        self._refuse_unused()
         if len(target.bands) != 3:
             raise InputError(
                 f"initialization=imagenet: ImageNet weights read 3 bands, the data has {', '.join(target.bands)}. "
@@ -160,20 +168,10 @@ class ImageNet:
 
 
 @dataclass(frozen=True)
-class Pretrained:
-    """Load the encoder of a finished pretraining.
+class Pretrained(Keys):
+    """Load the encoder of a finished pretraining."""
 
-    Args:
-        run: Folder of the pretraining; null: the one finished pretraining of this data set and backbone.
-        weights: Not used, null.
-        parts: What is initialized.
-        label: Row of the report; null: the tasks and what they started from.
-    """
-
-    run: str | None = None
-    weights: str | None = None
-    parts: Literal["encoder"] = "encoder"
-    label: str | None = None
+    uses = ("run",)
 
     def locate(self, target: Target) -> Provenance:
         """Find the run and check that its encoder fits.
@@ -181,7 +179,7 @@ class Pretrained:
         Raises:
             InputError: No finished run, several, a damaged file, another backbone or other bands.
         """
-        _refuse_unused("pretrained", {"weights": self.weights})
+        self._refuse_unused()
         run = RunDirectory(Path(self.run) if self.run else _only_pretraining(target))
         result = run.read_result()
         if result is None or not run.encoder.is_file():
@@ -224,12 +222,6 @@ class Pretrained:
         weights = read_weights(RunDirectory(Path(str(found.source))).encoder)
         load_strictly(encoder, weights, f"initialization.run={found.source}", target.backbone)
         return replace(found, loaded_tensors=len(weights))
-
-
-def _refuse_unused(kind: str, values: Mapping[str, str | None]) -> None:
-    for key, value in values.items():
-        if value is not None:
-            raise InputError(f"initialization.{key}={value} has no meaning with initialization={kind}. Leave it out.")
 
 
 def _only_pretraining(target: Target) -> Path:

@@ -151,9 +151,7 @@ class RunDirectory:
     def keep_metrics_until(self, step: int) -> None:
         """Drop the lines after a step: the resumed run writes them again."""
         if self.metrics.is_file():
-            lines = self.metrics.read_text(encoding="utf-8").split("\n")
-            whole = lines[:-1]  # behind the last line break is a line that a kill cut short, or nothing
-            kept = [line for line in whole if json.loads(line)["step"] <= step]
+            kept = [line for line in self._metrics_lines() if json.loads(line)["step"] <= step]
             write_text(self.metrics, "".join(f"{line}\n" for line in kept))
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
@@ -164,10 +162,13 @@ class RunDirectory:
             os.fsync(file.fileno())
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Return every line of metrics.jsonl."""
-        if not self.metrics.is_file():
-            return []
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        """Return every whole line of metrics.jsonl."""
+        return [json.loads(line) for line in self._metrics_lines()] if self.metrics.is_file() else []
+
+    def _metrics_lines(self) -> list[str]:
+        return self.metrics.read_text(encoding="utf-8").split("\n")[
+            :-1
+        ]  # behind the last break: nothing, or a cut line
 
     def lock(self) -> Any:
         """Hold the run until the process ends; the system lets go of it even after a kill.

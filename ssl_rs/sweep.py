@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
+from ssl_rs import initialization
 from ssl_rs.config import Settings, compose_config, conf_dir, resolve, without_sweeps
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError, Interrupted
@@ -74,10 +75,25 @@ def _plan(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
     parsed = OverridesParser.create().parse_overrides([*params, *overrides])
     cells = []
     for single in BasicSweeper.split_arguments(parsed, None)[0]:
-        settings = Settings(name, resolve(compose_config(name, single)))
+        settings = cell_settings(name, compose_config(name, single))
         run_dir, row = stage.plan(settings)
         cells.append(Cell(tuple(single), run_dir, row))
     return cells, Path(resolve(config)["output_dir"])
+
+
+def cell_settings(name: str, config: DictConfig) -> Settings:
+    """Return the settings of a cell.
+
+    `initialization.run` and `.weights` are given to the whole sweep and mean something for one of its initializations
+    only; outside of sweeps such a key is refused.
+    """
+    values = resolve(config)
+    node = values["initialization"]
+    kind = getattr(initialization, node["_target_"].rpartition(".")[2], None)
+    for key in ("run", "weights"):
+        if kind is not None and key not in kind.uses:
+            node[key] = None
+    return Settings(name, values)
 
 
 def _launch(name: str, overrides: Sequence[str], run_dirs: dict[tuple[str, ...], str]) -> None:
@@ -100,7 +116,7 @@ def run_cell(name: str, config: DictConfig, run: RunDirectory, overrides: Sequen
     print(f"-- {' '.join(overrides)}", flush=True)
     execute: Callable[[Settings], Path] = importlib.import_module(f"ssl_rs.{name}").run
     try:
-        print(execute(Settings(name, resolve(config))), flush=True)
+        print(execute(cell_settings(name, config)), flush=True)
     except Interrupted as stopped:
         raise KeyboardInterrupt from stopped  # Hydra would go on with the next cell after any other exception
     except Exception as error:  # a cell's defect must not take the rest of the sweep with it

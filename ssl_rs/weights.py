@@ -23,7 +23,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # a damaged pickle or zip raises whatever its bytes lead to
-        raise InputError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} cannot be read as weights: {(str(error) or repr(error)).splitlines()[0]}") from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise InputError(f"{path} holds no table of named tensors.")
     return dict(weights)

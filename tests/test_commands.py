@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 
 from ssl_rs.run_directory import RunDirectory
@@ -154,3 +155,14 @@ def test_help_names_the_groups_in_under_five_seconds():
     for group in ("backbone=", "pretext=", "dataset=", "views=", "initialization="):
         assert group in done.stdout
     assert "resnet50" in done.stdout
+
+
+def test_a_sweep_gives_weights_to_the_cells_that_read_them(command, tiny, tmp_path):
+    from torchvision.models import resnet18
+
+    path = tmp_path / "resnet18.pth"
+    torch.save(resnet18().state_dict(), path)
+    overrides = ("-m", *tiny, "label_fraction=10pct", "initialization=random,imagenet", f"initialization.weights={path}")
+    code, out, err = command("finetune", *overrides, "trainer.max_steps=1")
+    assert code == 0, err
+    assert "2 of 2 runs are finished" in out

@@ -119,7 +119,9 @@ def finetune(settings: Settings) -> Path:
             plan.subset.write(directory.path / "label_subset.json")
             print(provenance.describe(), flush=True)
             subset = plan.subset
-            print(f"Labels: {len(subset.units)} of {subset.total_units} {subset.unit}s of the training split", flush=True)
+            print(
+                f"Labels: {len(subset.units)} of {subset.total_units} {subset.unit}s of the training split", flush=True
+            )
         progress, tracker = train_network(
             network,
             site,

@@ -98,7 +98,7 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
                 if stopping and not last:
                     raise Interrupted(
                         f"Stopped after step {progress.step} of {settings.max_steps}. "
-                            "The same command goes on from there."
+                        "The same command goes on from there."
                     )
     except BaseException:
         tracker.finish(None)

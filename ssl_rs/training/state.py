@@ -140,6 +140,10 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as archive:  # torch reads tensors without looking at their checksums
+        changed = archive.testzip()
+    if changed:
+        raise ValueError(f"the checksum of {changed} is wrong")
     content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     missing = {"model", "optimizer", "progress", "identity", "surroundings"} - content.keys()
     if missing:
