@@ -18,11 +18,12 @@ $(INSTALLED): pyproject.toml
 demo: $(INSTALLED)
 	scripts/demo.sh $(BIN)/python
 
+# One thread a process: the tensors of tests are small, and two processes with two threads each fight over the cores.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 fast-test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow and not distributed and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m "not slow and not distributed and not gpu"
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

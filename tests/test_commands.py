@@ -162,7 +162,13 @@ def test_a_sweep_gives_weights_to_the_cells_that_read_them(command, tiny, tmp_pa
 
     path = tmp_path / "resnet18.pth"
     torch.save(resnet18().state_dict(), path)
-    overrides = ("-m", *tiny, "label_fraction=10pct", "initialization=random,imagenet", f"initialization.weights={path}")
+    overrides = (
+        "-m",
+        *tiny,
+        "label_fraction=10pct",
+        "initialization=random,imagenet",
+        f"initialization.weights={path}",
+    )
     code, out, err = command("finetune", *overrides, "trainer.max_steps=1")
     assert code == 0, err
     assert "2 of 2 runs are finished" in out

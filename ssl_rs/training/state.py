@@ -4,6 +4,7 @@ import os
 import pickle
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ DAMAGE = (
     AttributeError,
     pickle.UnpicklingError,
     zipfile.BadZipFile,
+    zlib.error,
 )
 """What torch raises for a file that was cut short or changed."""
 
@@ -84,12 +86,23 @@ def save_checkpoint(
     identity: Identity,
     device: torch.device,
 ) -> Path:
-    """Write a checkpoint aside, flush it, rename it, and keep the newest two."""
+    """Write a checkpoint aside, flush it, rename it, and keep the newest two.
+
+    Raises:
+        InputError: A weight is not finite: the checkpoints that are there stay the newest.
+    """
+    model = network.state_dict()
+    for name, value in model.items():
+        if not value.isfinite().all():
+            raise InputError(
+                f"{name} is no longer finite after step {progress.step}: training diverged. Its last good checkpoint is "
+                f"in {folder}. Lower optimizer.lr, set trainer.gradient_clip=1.0, or use trainer.precision=fp32."
+            )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{progress.step:08d}.ckpt"
     aside = path.with_suffix(".partial")
     content = {
-        "model": network.state_dict(),
+        "model": model,
         "optimizer": optimizer.state_dict(),
         "progress": vars(progress),
         "identity": vars(identity),

@@ -3,8 +3,10 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
 
 from ssl_rs.errors import InputError
 
@@ -75,7 +77,7 @@ class WandbLogger:
         """Start the run's mirror."""
         import wandb
 
-        has_key = bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+        has_key = _has_key()
         if self.mode == "online" and not has_key:
             raise InputError(
                 "logger.mode=online needs a key: set WANDB_API_KEY, run `wandb login`, or choose logger.mode=offline."
@@ -96,6 +98,17 @@ class WandbLogger:
         for line in past if not online else ():
             tracker.log(line)
         return tracker
+
+
+def _has_key() -> bool:
+    """Tell whether wandb would log in without asking: by the environment, or by what `wandb login` wrote."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        return host in netrc(os.environ.get("NETRC", Path.home() / ".netrc")).hosts
+    except (OSError, NetrcParseError):
+        return False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,223 @@
+"""Every key counts in the hash or is named, none stays unread, and mistakes say what was meant."""
+
+import copy
+import importlib.util
+import json
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+
+from ssl_rs.command import main
+from ssl_rs.config import (
+    WITHOUT_EFFECT,
+    Settings,
+    compose_config,
+    config_hash,
+    resolve,
+    search_in,
+)
+from ssl_rs.errors import InputError
+
+PLUGINS = {"slurm": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}
+
+
+@cache
+def composed(command: str) -> dict[str, Any]:
+    """Return the resolved default settings, which no test changes."""
+    return resolve(compose_config(command, []))
+
+
+# The hash of a config
+
+
+def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(node, dict) and node:
+        for name, child in node.items():
+            yield from leaves(child, (*path, name))
+    else:
+        yield path
+
+
+def changed(values: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    other = copy.deepcopy(values)
+    *folders, last = path
+    node = other
+    for name in folders:
+        node = node[name]
+    node[last] = "another" if not isinstance(node[last], int | float) else node[last] + 1
+    return other
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_the_hash_ignores_what_cannot_change_a_result_and_nothing_else(command):
+    values = composed(command)
+    own = config_hash(values, {"manifest": "m"})
+    paths = list(leaves(values))
+    assert len(paths) > 40
+    for path in paths:
+        key = ".".join(path)
+        ignored = any(key == without or key.startswith(f"{without}.") for without in WITHOUT_EFFECT)
+        assert (config_hash(changed(values, path), {"manifest": "m"}) == own) == ignored, key
+
+
+def test_every_ignored_key_is_one_of_a_command():
+    present = {
+        ".".join(path[:length])
+        for command in ("pretrain", "finetune")
+        for path in leaves(composed(command))
+        for length in range(1, len(path) + 1)
+    }
+    assert set(WITHOUT_EFFECT) - present <= {"launcher"}  # which leaves no key of its own
+
+
+def test_the_hash_depends_on_what_goes_in_and_not_on_the_order_of_keys():
+    values = composed("pretrain")
+    own = config_hash(values, {"manifest": "m", "encoder": None})
+
+    def turned(node: Any) -> Any:
+        return {name: turned(node[name]) for name in reversed(node)} if isinstance(node, dict) else node
+
+    assert json.dumps(turned(values)) != json.dumps(values)
+    assert config_hash(turned(values), {"encoder": None, "manifest": "m"}) == own
+    assert config_hash(values, {"manifest": "n", "encoder": None}) != own
+    assert config_hash(values, {"manifest": "m", "encoder": "e"}) != own
+    assert config_hash(values, {"manifest": "m"}) != own
+    assert len(own) == 12
+
+
+def test_the_hash_takes_nothing_out_of_the_settings():
+    values = composed("pretrain")
+    before = copy.deepcopy(values)
+    config_hash(values, {})
+    assert values == before
+
+
+def test_the_hash_of_known_settings_is_pinned():
+    settings = {"seed": 0, "trainer": {"max_steps": 5, "device": "cpu"}, "logger": {"project": "x"}}
+    assert config_hash(settings, {"manifest": "m"}) == "87dbb2b2a0c3"
+
+
+# Settings
+
+
+def settings() -> Settings:
+    return Settings("pretrain", {"seed": 0, "trainer": {"lr": 1, "name": "a"}, "views": {}, "trusted_packages": []})
+
+
+def test_a_key_that_nothing_reads_is_refused():
+    values = settings()
+    values.value("seed", int)
+    values.value("trainer.lr", float)
+    values.value("trusted_packages", list)
+    with pytest.raises(InputError, match=r"trainer\.name: pretrain has no such key"):
+        values.check_all_read()
+    values.value("trainer.name", str)
+    with pytest.raises(InputError, match="views: pretrain has no such key"):
+        values.check_all_read()
+    values.value("views", dict)
+    values.check_all_read()
+
+
+def test_a_key_beside_a_read_one_of_the_same_beginning_is_refused():
+    values = Settings("pretrain", {"run": None, "run_dir": None})
+    values.value("run", str | None)
+    with pytest.raises(InputError, match="run_dir: pretrain has no such key"):
+        values.check_all_read()
+
+
+def test_building_a_node_reads_all_below_it():
+    values = Settings("pretrain", {"schedule": {"_target_": "ssl_rs.training.schedule.Cosine", "final": 0.5}})
+    assert values.build("schedule").final == 0.5
+    values.check_all_read()
+
+
+def test_values_are_checked_and_named():
+    values = settings()
+    assert values.value("trainer.lr", float) == 1.0
+    assert type(values.value("trainer.lr", float)) is float
+    with pytest.raises(InputError, match=r"trainer\.name must be a whole number or null, got 'a'"):
+        values.value("trainer.name", int | None)
+    with pytest.raises(InputError, match=r"views=\[...\] must name at least one of .*clean"):
+        values.names("views")
+
+
+def test_dropped_entries_count_as_nothing():
+    values = Settings("pretrain", {"views": {"clean": {"a": 1}, "corrupted": {"a": 1}}})
+    values.drop("views", ["corrupted"])
+    assert values.values == {"views": {"clean": {"a": 1}}}
+
+
+# Mistakes of the command line
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides", "said"),
+    [
+        ("pretrain", ["backbone=resnt50"], "backbone=resnt50: there is no such option. Did you mean 'resnet50'?"),
+        ("pretrain", ["backbone='resnt50'"], "backbone=resnt50: there is no such option."),
+        ("pretrain", ["views=[clean,tranformed]"], "views=tranformed: there is no such option. Did you mean 'transf"),
+        ("pretrain", ["pretext=[contrastive,5]"], "pretext=5: there is no such option. Known: contrastive"),
+        ("finetune", ["label_fraction=20"], "label_fraction=20: there is no such option. Known: 100pct, 10pct"),
+        ("pretrain", ["backbone=null"], "backbone=null: there is no such option."),
+        (
+            "pretrain",
+            ["trainer.max_stps=1"],
+            "trainer.max_stps: pretrain has no such key. Did you mean 'trainer.max_st",
+        ),
+        ("pretrain", ["bakbone=resnet50"], "bakbone: pretrain has no such key. Did you mean 'backbone'?"),
+        ("pretrain", ["zzzz=1"], "zzzz: pretrain has no such key. `python -m ssl_rs.pretrain --cfg` prints every key."),
+        ("finetune", ["pretext=[contrastive]"], "pretext: finetune has no such key."),
+        ("pretrain", ["trainer.max_steps"], "missing EQUAL"),
+        ("pretrain", ["trainer={a"], "no viable alternative"),
+        ("pretrain", ["seed=${nothing}"], "nothing"),
+        ("pretrain", ["seed=???"], "seed"),
+    ],
+)
+def test_a_mistake_names_what_was_meant(command, overrides, said):
+    with pytest.raises(InputError) as error:
+        resolve(compose_config(command, overrides))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_launcher_that_is_not_installed_names_its_extra():
+    missing = [name for name, plugin in PLUGINS.items() if importlib.util.find_spec(f"hydra_plugins.{plugin}") is None]
+    if not missing:
+        pytest.skip("every launcher is installed")
+    with pytest.raises(InputError, match=rf"launcher={missing[0]} needs a plugin.*ssl-rs\[{missing[0]}\]"):
+        compose_config("finetune", [f"launcher={missing[0]}"])
+
+
+# A user's own folder of options
+
+
+@pytest.fixture(params=["conf", "my conf, (old) [1]", "it's"])
+def own_conf(request, tmp_path):
+    folder = tmp_path / request.param
+    (folder / "backbone").mkdir(parents=True)
+    text = "# My own.\n_target_: ssl_rs.encoder.Backbone\nname: tu-convnext_atto\n"
+    (folder / "backbone" / "mine.yaml").write_text(text)
+    return folder
+
+
+def test_an_option_of_the_users_own_is_found(own_conf, capsys):
+    assert main("pretrain", ["--config-dir", str(own_conf), "backbone=mine", "--cfg"]) == 0
+    assert "name: tu-convnext_atto" in capsys.readouterr().out
+    assert main("pretrain", ["backbone=mine", "--cfg"]) == 2
+    assert "backbone=mine: there is no such option" in capsys.readouterr().err
+
+
+def test_an_option_of_the_users_own_is_not_blamed_for_another_mistake(own_conf):
+    with pytest.raises(InputError, match=r"trainer\.max_step: pretrain has no such key"):
+        compose_config("pretrain", [*search_in(own_conf), "backbone=mine", "trainer.max_step=4"])
+    with pytest.raises(InputError, match=r"backbone=mien: there is no such option. Did you mean 'mine'"):
+        compose_config("pretrain", [*search_in(own_conf), "backbone=mien"])
+    with pytest.raises(InputError, match="schedule=3: there is no such option"):
+        compose_config("pretrain", [*search_in(own_conf), "backbone=mine", "schedule=3"])
+
+
+def test_a_folder_of_options_that_is_not_there_is_named(capsys):
+    assert main("pretrain", ["--config-dir", "nowhere"]) == 2
+    assert "--config-dir nowhere: there is no such folder" in capsys.readouterr().err

@@ -1,0 +1,293 @@
+"""Weights land where they belong, bring their statistics, and are refused where they do not fit."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision import models
+
+from ssl_rs.encoder import Backbone, Statistics
+from ssl_rs.errors import InputError
+from ssl_rs.initialization import ImageNet, Pretrained, Random, Target
+from ssl_rs.run_directory import RunDirectory, save_tensors, sha256_of
+from ssl_rs.weights import load_strictly, read_weights
+
+OWN = Statistics((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "the training scenes of x")
+CLASSIFIERS = ("fc.", "classifier.")
+
+
+def target(folder, backbone="resnet18", bands=("red", "green", "blue")):
+    return Target("x", backbone, bands, OWN, folder / "pretrain" / "x" / backbone)
+
+
+def state(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def torchvision_file(folder, backbone):
+    """A file of torchvision's layout, but with a small classifier; every tensor is random, those of BatchNorm too."""
+    with torch.device("meta"):
+        network = models.get_model(backbone, weights=None)
+    name = "fc" if hasattr(network, "fc") else "classifier"
+    setattr(network, name, torch.nn.Linear(2, 2))
+    network.to_empty(device="cpu")
+    torch.manual_seed(3)
+    for name, value in network.state_dict().items():
+        if value.ndim > 1:
+            value.normal_(std=(2 / value[0].numel()) ** 0.5)
+        elif value.ndim == 1:
+            value.uniform_(*((0.5, 1.5) if name.endswith(("weight", "var")) else (-0.1, 0.1)))
+    torch.save(network.state_dict(), folder / f"{backbone}.pth")
+    return network.eval(), folder / f"{backbone}.pth"
+
+
+# Random
+
+
+def test_random_leaves_the_weights_and_takes_the_statistics_of_the_data(tmp_path):
+    encoder = Backbone("resnet18").build(3)
+    before = state(encoder)
+    provenance = Random().apply(encoder, target(tmp_path))
+    assert equal(state(encoder), before)
+    assert provenance.statistics == OWN
+    assert (provenance.kind, provenance.label, provenance.source, provenance.sha256) == ("random", "random", None, None)
+    assert provenance.loaded_tensors == 0
+    assert Random(label="mine").locate(target(tmp_path)).label == "mine"
+
+
+@pytest.mark.parametrize(
+    ("initialization", "key"),
+    [
+        (Random(run="RUN"), "run=RUN"),
+        (Random(weights="FILE"), "weights=FILE"),
+        (ImageNet(run="RUN"), "run=RUN"),
+        (Pretrained(weights="FILE"), "weights=FILE"),
+    ],
+)
+def test_keys_without_a_meaning_are_refused(tmp_path, initialization, key):
+    kind = type(initialization).__name__.lower()
+    with pytest.raises(InputError, match=f"initialization.{key} has no meaning with initialization={kind}"):
+        initialization.locate(target(tmp_path))
+
+
+# ImageNet
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "vgg16_bn", "mobilenet_v2"])
+def test_torchvision_weights_land_exactly_in_the_encoder(tmp_path, backbone):
+    network, path = torchvision_file(tmp_path, backbone)
+    encoder = Backbone(backbone).build(3)
+    provenance = ImageNet(weights=str(path)).apply(encoder, target(tmp_path, backbone))
+    trunk = {name: value for name, value in network.state_dict().items() if not name.startswith(CLASSIFIERS)}
+    assert equal(state(encoder), trunk)
+    assert provenance.loaded_tensors == len(trunk) == len(encoder.state_dict())
+    assert provenance.sha256 == sha256_of(path)
+    assert provenance.source == f"{backbone}.pth"
+    assert provenance.label == "imagenet"
+    assert provenance.statistics.mean == (0.485, 0.456, 0.406)
+    assert provenance.statistics.std == (0.229, 0.224, 0.225)
+    assert "IMAGENET1K_V1" in provenance.statistics.source
+
+
+TRUNKS = {
+    "resnet18": lambda network, images: network.layer4(
+        network.layer3(
+            network.layer2(network.layer1(network.maxpool(network.relu(network.bn1(network.conv1(images))))))
+        )
+    ),
+    "vgg16_bn": lambda network, images: network.features(images),
+    "mobilenet_v2": lambda network, images: network.features(images),
+}
+
+
+@pytest.mark.parametrize("backbone", TRUNKS)
+def test_features_are_those_of_torchvisions_own_trunk(tmp_path, backbone):
+    network, path = torchvision_file(tmp_path, backbone)
+    encoder = Backbone(backbone).build(3).eval()
+    ImageNet(weights=str(path)).apply(encoder, target(tmp_path, backbone))
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, features = TRUNKS[backbone](network, images), encoder(images)
+    assert expected.std() > 0
+    torch.testing.assert_close(features[-1], expected)
+
+
+def test_weights_may_be_safetensors(tmp_path):
+    _, path = torchvision_file(tmp_path, "resnet18")
+    save_tensors(tmp_path / "weights.safetensors", read_weights(path), {"from": "torchvision"})
+    one, other = Backbone("resnet18").build(3), Backbone("resnet18").build(3)
+    ImageNet(weights=str(path)).apply(one, target(tmp_path))
+    ImageNet(weights=str(tmp_path / "weights.safetensors")).apply(other, target(tmp_path))
+    assert equal(state(one), state(other))
+
+
+def test_locating_loads_nothing_and_agrees_with_applying(tmp_path):
+    _, path = torchvision_file(tmp_path, "resnet18")
+    initialization = ImageNet(weights=str(path), label="mine")
+    located = initialization.locate(target(tmp_path))
+    applied = initialization.apply(Backbone("resnet18").build(3), target(tmp_path))
+    assert dataclasses.replace(applied, loaded_tensors=0) == located
+    assert located.label == "mine"
+    assert "mine: 120 tensors from resnet18.pth (sha256 " in applied.describe()
+    assert json.loads(json.dumps(applied.as_json()))["statistics"]["mean"] == [0.485, 0.456, 0.406]
+
+
+@pytest.mark.parametrize("bands", [("gray",), ("blue", "green", "red", "nir")])
+def test_data_that_is_not_rgb_is_refused(tmp_path, bands):
+    _, path = torchvision_file(tmp_path, "resnet18")
+    with pytest.raises(InputError, match=f"ImageNet weights read 3 bands, .*{bands[0]}.*initialization=random"):
+        ImageNet(weights=str(path)).apply(Backbone("resnet18").build(len(bands)), target(tmp_path, bands=bands))
+
+
+@pytest.mark.parametrize("backbone", ["tu-convnext_atto", "mit_b0"])
+def test_a_backbone_that_torchvision_does_not_know_is_refused(tmp_path, backbone):
+    with pytest.raises(InputError, match=f"torchvision has no ImageNet weights for backbone.name={backbone}"):
+        ImageNet().locate(target(tmp_path, backbone))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"initialization\.weights=nowhere\.pth: there is no such file"):
+        ImageNet(weights="nowhere.pth").locate(target(tmp_path))
+
+
+def test_torchvisions_file_is_taken_from_its_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *arguments, **_: pytest.fail("it asked the network"))
+    _, path = torchvision_file(tmp_path, "resnet18")
+    name = Path(models.ResNet18_Weights.IMAGENET1K_V1.url).name
+    (tmp_path / "checkpoints").mkdir()
+    path.rename(tmp_path / "checkpoints" / name)
+    assert ImageNet().apply(Backbone("resnet18").build(3), target(tmp_path)).source == name
+
+
+def test_the_published_weights_of_mobilenet_v2_fit(tmp_path):
+    folder = os.environ.get("SSL_RS_WEIGHTS")
+    if not folder:
+        pytest.skip("SSL_RS_WEIGHTS does not name a folder with torchvision's mobilenet_v2-b0353104.pth")
+    path = Path(folder) / "mobilenet_v2-b0353104.pth"
+    encoder = Backbone("mobilenet_v2").build(3).eval()
+    provenance = ImageNet(weights=str(path)).apply(encoder, target(tmp_path, "mobilenet_v2"))
+    assert provenance.sha256.startswith("b0353104")  # torchvision's names carry it
+    network = models.mobilenet_v2()
+    network.load_state_dict(torch.load(path, weights_only=True))
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(images)[-1], network.eval().features(images))
+
+
+# Pretrained
+
+
+def pretraining(path, backbone="resnet18", bands=("red", "green", "blue"), start="random"):
+    """A finished pretraining with weights of its own; returns them."""
+    run = RunDirectory(path)
+    path.mkdir(parents=True)
+    torch.manual_seed(len(str(path)))
+    encoder = Backbone(backbone).build(len(bands))
+    metadata = {
+        "backbone": backbone,
+        "bands": json.dumps(bands),
+        "mean": json.dumps([0.5, 0.25, 0.125]),
+        "std": json.dumps([0.1, 0.2, 0.3]),
+        "statistics_source": "the training scenes of y",
+    }
+    save_tensors(run.encoder, encoder.state_dict(), metadata)
+    result = {
+        "pretext": ["inpainting", "contrastive"], "initialization": start, "steps": 10, "images_seen": 320, "seed": 4,
+        "dataset": "y", "final_losses": {"inpainting": 0.1}, "collapse": {"feature_std": 1.0}, "backbone": backbone,
+        "encoder_sha256": sha256_of(run.encoder),
+    }  # fmt: skip
+    run.finish(result)
+    return run, state(encoder)
+
+
+def test_a_pretraining_comes_back_bit_for_bit_with_its_statistics(tmp_path):
+    run, weights = pretraining(tmp_path / "run")
+    encoder = Backbone("resnet18").build(3)
+    provenance = Pretrained(run=str(run.path)).apply(encoder, target(tmp_path))
+    assert equal(state(encoder), weights)
+    assert provenance.loaded_tensors == len(weights)
+    assert provenance.statistics == Statistics((0.5, 0.25, 0.125), (0.1, 0.2, 0.3), "the training scenes of y")
+    assert provenance.sha256 == sha256_of(run.encoder)
+    assert provenance.source == str(run.path)
+    assert provenance.label == "inpainting + contrastive"
+    assert provenance.pretraining["steps"] == 10
+    assert provenance.pretraining["collapse"] == {"feature_std": 1.0}
+    assert json.loads(json.dumps(provenance.as_json()))["pretraining"]["seed"] == 4
+
+
+def test_the_label_says_where_the_pretraining_started(tmp_path):
+    run, _ = pretraining(tmp_path / "run", start="imagenet")
+    assert Pretrained(run=str(run.path)).locate(target(tmp_path)).label == "inpainting + contrastive from imagenet"
+    assert Pretrained(run=str(run.path), label="mine").locate(target(tmp_path)).label == "mine"
+
+
+def test_the_only_pretraining_of_the_data_set_and_backbone_is_found(tmp_path):
+    wanted = target(tmp_path)
+    with pytest.raises(InputError, match=r"no finished pretraining of resnet18 on x.*ssl_rs\.pretrain"):
+        Pretrained().locate(wanted)
+    unfinished, _ = pretraining(wanted.pretrainings / "a" / "seed1")
+    unfinished.result.unlink()
+    one, _ = pretraining(wanted.pretrainings / "a" / "seed0")
+    assert Pretrained().locate(wanted).source == str(one.path)
+    other, _ = pretraining(wanted.pretrainings / "b" / "seed0")
+    with pytest.raises(InputError) as error:
+        Pretrained().locate(wanted)
+    assert "there are 2 finished pretrainings" in str(error.value)
+    assert all(f"initialization.run={run.path}" in str(error.value) for run in (one, other))
+
+
+def test_other_bands_in_another_order_are_refused(tmp_path):
+    run, _ = pretraining(tmp_path / "run", bands=("blue", "green", "red"))
+    with pytest.raises(InputError, match="was trained on the bands"):
+        Pretrained(run=str(run.path)).locate(target(tmp_path))
+
+
+# Files
+
+
+def test_names_and_shapes_must_be_the_modules_own():
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+    own = state(module)
+    weights = {**own, "0.weight": torch.ones(3, 5), "2.weight": torch.ones(1)}
+    del weights["1.bias"]
+    with pytest.raises(InputError) as error:
+        load_strictly(module, weights, "initialization.weights=FILE", "tiny")
+    assert str(error.value) == (
+        "initialization.weights=FILE does not fit backbone tiny: 1 missing (e.g. 1.bias); "
+        "1 unexpected (e.g. 2.weight); 1 of another shape (e.g. 0.weight is (3, 5), expected (3, 2))."
+    )
+    assert equal(state(module), own)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_file_that_was_cut_short_is_named(tmp_path, suffix, share):
+    path = tmp_path / f"weights{suffix}"
+    save_tensors(path, {"a": torch.ones(100)}, {"k": "v"}) if suffix == ".safetensors" else torch.save(
+        {"a": torch.ones(100)}, path
+    )
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(InputError, match=f"weights{suffix} cannot be read as weights: ."):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("content", [b"\x80\x02.", b"\x80\x020.", b"]", b"PK\x05\x06", b"\x00" * 50])
+def test_bytes_that_are_no_weights_are_named(tmp_path, content):
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(InputError, match=r"weights\.pth cannot be read as weights: ."):
+        read_weights(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("content", [[torch.ones(1)], {"state_dict": {"a": torch.ones(1)}}, {"a": 3}])
+def test_something_else_than_a_table_of_tensors_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match="holds no table of named tensors"):
+        read_weights(tmp_path / "weights.pth")

@@ -1,0 +1,274 @@
+"""Every YAML of conf/ composes, builds and runs; every key counts; mistakes name what was meant.
+
+The files are found by walking conf/: a new one is tested without being listed here.
+"""
+
+import copy
+import importlib.util
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from torch import nn
+
+from ssl_rs.build import build
+from ssl_rs.config import (
+    Settings,
+    asks_for_sweep,
+    compose_config,
+    conf_dir,
+    groups,
+    options,
+    resolve,
+    used_groups,
+    without_sweeps,
+)
+from ssl_rs.encoder import Normalization, Statistics
+from ssl_rs.errors import InputError
+from ssl_rs.pretext.network import PretextNetwork, build_task
+from ssl_rs.randomness import Draws, Rows
+from ssl_rs.stages import finetuning, preparation, pretraining
+from ssl_rs.stages.site import SiteSettings
+from ssl_rs.views.base import crop_view, make_views, views_to_make
+
+COMMANDS = sorted(path.stem for path in conf_dir().glob("*.yaml") if path.stem != "common")
+GROUPS_OF = {command: used_groups(command) for command in COMMANDS}
+ONE_COMMAND = {group: command for command in COMMANDS for group in GROUPS_OF[command]}
+"""Of the commands that have a group, the last by name: pretrain rather than finetune."""
+
+COMPONENTS = [(group, name) for group in ONE_COMMAND if group not in ("experiment", "sweep") for name in options(group)]
+PLUGINS = {"slurm": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}
+
+
+class CheckedError(Exception):
+    """All keys were read and checked; the heavy work would begin."""
+
+
+def read_every_key(command: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a command read its settings, until it has found that none is left unread."""
+
+    def stop(*arguments: Any) -> None:
+        raise CheckedError
+
+    monkeypatch.setattr(SiteSettings, "enter", stop)
+    monkeypatch.setattr(preparation, "prepare_store", stop)
+    reads = {"pretrain": pretraining.read_plan, "finetune": finetuning.read_plan, "prepare": preparation.prepare}
+    with pytest.raises(CheckedError):
+        reads[command](Settings(command, values))
+
+
+def option_file(group: str, name: str) -> Path:
+    return conf_dir() / group / f"{name}.yaml"
+
+
+def key_of(group: str, name: str) -> str:
+    """Return the name of a task or view, e.g. corrupted for views/corrupted_block.yaml."""
+    return option_file(group, name).read_text().splitlines()[0].removeprefix(f"# @package {group}.")
+
+
+def overridden(experiment: str) -> list[str]:
+    """Return the groups that an experiment chooses options of."""
+    defaults = yaml.safe_load(option_file("experiment", experiment).read_text()).get("defaults", [])
+    return [key.removeprefix("override /") for entry in defaults for key in entry]
+
+
+def with_views(name: str) -> str:
+    """Return the override that takes the default views, but this option for the view that it makes."""
+    defaults = yaml.safe_load((conf_dir() / "pretrain.yaml").read_text())["defaults"]
+    (usual,) = (entry["views"] for entry in defaults if isinstance(entry, dict) and "views" in entry)
+    others = [other for other in usual if key_of("views", other) != key_of("views", name)]
+    return f"views=[{','.join([*others, name])}]"
+
+
+@cache
+def composed_once(command: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    return resolve(compose_config(command, overrides))
+
+
+def composed(command: str, *overrides: str) -> dict[str, Any]:
+    """Return the resolved settings; equal ones are composed once, which takes a quarter of a second."""
+    return copy.deepcopy(composed_once(command, overrides))
+
+
+# Every option composes and builds
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_composes_and_resolves(command):
+    values = composed(command)
+    assert {"seed", "run_dir", "output_dir", "store_dir", "trusted_packages"} <= values.keys()
+    assert "hydra" not in values
+
+
+def test_every_folder_and_file_of_conf_belongs_to_a_command():
+    assert set(ONE_COMMAND) == set(groups())
+
+
+@pytest.mark.parametrize("path", sorted(conf_dir().rglob("*.yaml")), ids=lambda path: str(path.relative_to(conf_dir())))
+def test_every_file_says_what_it_is(path):
+    said = [line for line in path.read_text().splitlines() if line.startswith("#") and "@package" not in line]
+    assert said
+    assert said[0].endswith((".", "?")) or ":" in said[0] or ";" in said[0]
+
+
+@pytest.mark.parametrize(("group", "name"), COMPONENTS)
+def test_every_option_composes_builds_and_leaves_no_key_unread(group, name, monkeypatch):
+    if group == "launcher" and name in PLUGINS and importlib.util.find_spec(f"hydra_plugins.{PLUGINS[name]}") is None:
+        pytest.skip(f"launcher={name}: {PLUGINS[name]} is not installed")
+    override = {"views": with_views, "pretext": "pretext=[{}]".format}.get(group, f"{group}={{}}".format)(name)
+    values = composed(ONE_COMMAND[group], override)
+    read_every_key(ONE_COMMAND[group], values, monkeypatch)
+    if "_target_" in values.get(group, {}):
+        assert build(values[group], group) is not None
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+@pytest.mark.parametrize("name", options("experiment"))
+def test_an_experiment_runs_with_every_command_that_has_its_keys(command, name, monkeypatch):
+    if command != "pretrain" and not set(overridden(name)) <= set(GROUPS_OF[command]):
+        with pytest.raises(InputError, match="has no such key"):
+            composed(command, f"experiment={name}")
+        return
+    values = composed(command, f"experiment={name}")
+    read_every_key(command, values, monkeypatch)
+
+
+@pytest.mark.parametrize("name", options("sweep"))
+def test_a_sweep_varies_what_its_command_has(name, monkeypatch):
+    assert asks_for_sweep("finetune", [f"sweep={name}"])
+    params = compose_config("finetune", [f"sweep={name}"]).hydra.sweeper.params
+    assert len(params) > 0
+    for parsed in OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()]):
+        values = [str(value) for value in parsed.sweep_string_iterator()] if parsed.is_sweep_override() else []
+        for value in values or [parsed.get_value_string()]:
+            settings = composed("finetune", f"sweep={name}", f"{parsed.get_key_element()}={value}")
+            read_every_key("finetune", settings, monkeypatch)
+
+
+def test_no_sweep_is_asked_for_by_default():
+    assert not asks_for_sweep("finetune", ["seed=0,1,2"])
+    assert without_sweeps(["seed=0,1,2", "decoder=fpn", "trainer.max_steps=range(1,3)"]) == ["decoder=fpn"]
+
+
+# Every task and view takes two steps
+
+
+def two_steps(values: dict[str, Any]) -> list[float]:
+    """Take two optimizer steps of what a config of pretrain describes, on 4 images of 32 px; return the losses."""
+    torch.manual_seed(0)
+    tasks = {name: build(node["task"], f"pretext.{name}.task") for name, node in values["pretext"].items()}
+    makers = {name: build(node, f"views.{name}") for name, node in values["views"].items()}
+    encoder = build(values["backbone"], "backbone").build(3)
+    heads = {name: build_task(task, channels=tuple(encoder.out_channels), bands=3) for name, task in tasks.items()}
+    statistics = Statistics((0.5,) * 3, (0.25,) * 3, "a test")
+    network = PretextNetwork(encoder, Normalization(statistics), heads, values["encoder_pass"])
+    optimizer = build(values["optimizer"], "optimizer")(network.parameters())
+    names = views_to_make(makers, network.views)
+    crops = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    losses = []
+    for step in range(2):
+        views = make_views(crop_view(crops), makers, names, seed=0, step=step, rows=Rows(0, 4, 4))
+        total = sum(values["pretext"][name]["weight"] * output.loss for name, output in network(views).items())
+        total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(total.item())
+    assert all(parameter.isfinite().all() for parameter in network.parameters())
+    return losses
+
+
+@pytest.mark.parametrize("name", options("pretext"))
+def test_every_pretext_task_takes_two_steps(name):
+    losses = two_steps(composed("pretrain", f"pretext=[{name}]"))
+    assert all(map(math.isfinite, losses))
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("name", options("views"))
+def test_every_view_serves_a_task(name):
+    served = []
+    for task in options("pretext"):
+        values = resolve(compose_config("pretrain", [with_views(name), f"pretext=[{task}]"]))
+        (node,) = values["pretext"].values()
+        if key_of("views", name) not in build(node["task"], "task").func.views:
+            continue
+        try:
+            losses = two_steps(values)
+        except InputError as error:
+            assert "but a task of pretext=[...] reads a" in str(error)  # noqa: PT017 - it may as well fit
+            continue
+        assert all(map(math.isfinite, losses))
+        served.append(task)
+    assert served
+
+
+@pytest.mark.parametrize("name", options("optimizer"))
+def test_every_optimizer_lowers_a_loss(name):
+    values = composed("pretrain", f"optimizer={name}")
+    network, images = nn.Linear(4, 1), torch.rand(16, 4, generator=torch.Generator().manual_seed(0))
+    optimizer = build(values["optimizer"], "optimizer")(network.parameters())
+    losses = []
+    for _ in range(20):
+        loss = (network(images) - 3).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", options("schedule"))
+def test_every_schedule_gives_factors(name):
+    schedule = build(composed("pretrain", f"schedule={name}")["schedule"], "schedule")
+    factors = [schedule(step, 100) for step in range(100)]
+    assert all(0 < factor <= 1 for factor in factors)
+    assert max(factors) == 1
+
+
+@pytest.mark.parametrize("name", options("augmentation"))
+def test_every_augmentation_keeps_the_shape_and_the_range(name):
+    augmentation = build(composed("finetune", f"augmentation={name}")["augmentation"], "augmentation")
+    images, masks = torch.rand(4, 3, 16, 16), torch.randint(0, 3, (4, 16, 16))
+    changed, moved = augmentation(images, masks, Draws(0, 0, "augmentation", Rows(0, 4, 4)), 255)
+    assert changed.shape == images.shape
+    assert 0 <= changed.min() <= changed.max() <= 1
+    assert set(moved.unique().tolist()) <= {0, 1, 2, 255}
+    if name == "none":
+        torch.testing.assert_close(changed, images)
+        assert torch.equal(moved, masks)
+
+
+@pytest.mark.parametrize("name", options("decoder"))
+def test_every_decoder_serves_the_default_backbone(name):
+    from ssl_rs.segmentation.network import build_segmentation_model
+
+    values = composed("finetune", f"decoder={name}")
+    model = build_segmentation_model(build(values["decoder"], "decoder"), values["backbone"]["name"], 3, 5).eval()
+    with torch.no_grad():
+        assert model(torch.rand(1, 3, 64, 64)).shape == (1, 5, 64, 64)
+
+
+@pytest.mark.parametrize("name", options("backbone"))
+def test_every_backbone_keeps_the_contract(name):
+    encoder = build(composed("pretrain", f"backbone={name}")["backbone"], "backbone").build(3).eval()
+    with torch.no_grad():
+        features = encoder(torch.rand(1, 3, 32, 32))
+    assert [level.shape[1] for level in features] == list(encoder.out_channels)
+
+
+def test_fractions_are_what_their_names_say():
+    for name in options("label_fraction"):
+        values = composed("finetune", f"label_fraction={name}")
+        assert values["label_fraction"]["fraction"] * 100 == pytest.approx(float(name.removesuffix("pct")))
+
+
+def test_options_of_initialization_share_their_keys():
+    keys = {
+        tuple(composed("finetune", f"initialization={name}")["initialization"]) for name in options("initialization")
+    }
+    assert keys == {("_target_", "run", "weights", "parts", "label")}

@@ -1,0 +1,326 @@
+"""The loop against one written out by hand, and what it does when training breaks off."""
+
+import dataclasses
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from ssl_rs.distributed import Processes
+from ssl_rs.errors import InputError, Interrupted
+from ssl_rs.randomness import derive_seed
+from ssl_rs.run_directory import TIMING_KEYS, RunDirectory
+from ssl_rs.task_output import TaskOutput
+from ssl_rs.training.loop import Job, stop_requests, train
+from ssl_rs.training.schedule import Constant, Cosine
+from ssl_rs.training.settings import TrainerSettings
+from ssl_rs.training.state import Identity, load_checkpoint
+
+CPU = torch.device("cpu")
+SEED = 7
+WEIGHTS = {"near": 2.0, "far": 0.5}
+STEPS = 11
+
+
+class Network(nn.Module):
+    """Two tasks on one layer; dropout draws from the global generator, BatchNorm keeps statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 2))
+
+    def forward(self, batch):
+        near, far = self.layers(batch).T
+        return {
+            "near": TaskOutput(near.square().mean(), {"size": near.detach().abs().mean()}),
+            "far": TaskOutput((far - 3).abs().mean()),
+        }
+
+
+class Killed(BaseException):
+    """Ends the loop as a kill would: no chance to save anything."""
+
+
+def crop(step):
+    return torch.rand(4, 3, generator=torch.Generator().manual_seed(step))
+
+
+def crops(start):
+    yield from map(crop, range(start, STEPS))
+
+
+def make_batch(stored, step):
+    return stored + step / 10
+
+
+def fresh(kind=torch.optim.AdamW, lr=0.1):
+    torch.manual_seed(0)
+    network = Network()
+    optimizer = kind(network.parameters(), lr=lr)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = lr
+    return network, optimizer
+
+
+def job(folder, **changes):
+    network, optimizer = fresh()
+    run = RunDirectory(folder / "run")
+    run.path.mkdir(parents=True, exist_ok=True)
+    settings = TrainerSettings(STEPS, 4, device="cpu", precision="fp32", checkpoint_every_steps=3, log_every_steps=4)
+    settings = dataclasses.replace(
+        settings, **{key: changes.pop(key) for key in list(changes) if hasattr(settings, key)}
+    )
+    whole = Job(
+        network, crops, make_batch, WEIGHTS, optimizer, Cosine(0.2, 0.1), settings, CPU, run,
+        Identity("hash", 1, "fp32"), Processes(), SEED,
+    )  # fmt: skip
+    return dataclasses.replace(whole, **changes)
+
+
+class Recorder:
+    def __init__(self):
+        self.lines, self.results = [], []
+
+    def log(self, line):
+        self.lines.append(line)
+
+    def finish(self, result):
+        self.results.append(result)
+
+
+def by_hand(lr=0.1, clip=None, kind=torch.optim.AdamW):
+    """The same training without the loop; also every step's learning rate and values."""
+    network, optimizer = fresh(kind, lr)
+    lines = []
+    for step in range(STEPS):
+        torch.manual_seed(derive_seed(SEED, step, "rank", 0))
+        rate = lr * Cosine(0.2, 0.1)(step, STEPS)
+        optimizer.param_groups[0]["lr"] = rate
+        outputs = network(crop(step) + step / 10)
+        near, far = outputs["near"].loss, outputs["far"].loss
+        total = 2.0 * near + 0.5 * far
+        optimizer.zero_grad()
+        total.backward()
+        if clip is not None:
+            norm = torch.sqrt(sum(parameter.grad.square().sum() for parameter in network.parameters()))
+            for parameter in network.parameters():
+                parameter.grad *= min(1.0, clip / float(norm))
+        optimizer.step()
+        values = {"loss": total, "loss/near": near, "loss/far": far, "near/size": outputs["near"].metrics["size"]}
+        lines.append({"lr": rate, **{name: value.item() for name, value in values.items()}})
+    return network, lines
+
+
+def state(network):
+    return {name: value.numpy().tobytes() for name, value in network.state_dict().items()}
+
+
+def without_timing(run):
+    return [{key: value for key, value in line.items() if key not in TIMING_KEYS} for line in run.read_metrics()]
+
+
+def test_the_loop_is_the_one_written_by_hand_bit_for_bit(tmp_path):
+    own = job(tmp_path)
+    progress, _ = train(own, Recorder)
+    assert state(own.network) == state(by_hand()[0])
+    assert progress.step == STEPS
+
+
+def test_lines_are_means_since_the_line_before(tmp_path):
+    own = job(tmp_path)
+    train(own, Recorder)
+    _, steps = by_hand()
+    lines = own.run.read_metrics()
+    assert [line["step"] for line in lines] == [4, 8, 11]
+    for line, part in zip(lines, (steps[:4], steps[4:8], steps[8:]), strict=True):
+        for name in ("loss", "loss/near", "loss/far", "near/size"):
+            assert line[name] == pytest.approx(sum(step[name] for step in part) / len(part), rel=1e-6)
+        assert line["lr"] == part[-1]["lr"]
+        assert line["images_per_second"] > 0
+        assert set(line) == {"step", "loss", "loss/near", "loss/far", "near/size", "lr", *TIMING_KEYS}
+
+
+def test_the_schedule_multiplies_the_rate_of_every_group(tmp_path):
+    network, _ = fresh()
+    groups = [
+        {"params": [parameter], "lr": lr} for parameter, lr in zip(network.parameters(), (1e-3, 1e-2), strict=False)
+    ]
+    optimizer = torch.optim.SGD(groups)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    seen = []
+    optimizer.register_step_pre_hook(lambda *_: seen.append([group["lr"] for group in optimizer.param_groups]))
+    train(job(tmp_path, network=network, optimizer=optimizer), Recorder)
+    factors = [Cosine(0.2, 0.1)(step, STEPS) for step in range(STEPS)]
+    assert seen == [[1e-3 * factor, 1e-2 * factor] for factor in factors]
+
+
+@pytest.mark.parametrize("clip", [None, 0.05, 1000.0])
+def test_gradients_are_clipped_to_their_common_norm(tmp_path, clip):
+    network, optimizer = fresh(torch.optim.SGD, lr=1e-2)
+    own = job(tmp_path, network=network, optimizer=optimizer, gradient_clip=clip)
+    train(own, Recorder)
+    expected, _ = by_hand(1e-2, clip, torch.optim.SGD)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, expected.state_dict()[name], atol=1e-6, rtol=1e-4)
+
+
+def test_a_clipped_step_is_as_long_as_the_limit(tmp_path):
+    network, optimizer = fresh(torch.optim.SGD, lr=1.0)
+    before = nn.utils.parameters_to_vector(network.parameters()).detach().clone()
+    own = job(tmp_path, network=network, optimizer=optimizer, gradient_clip=0.01, schedule=Constant(), max_steps=1)
+    train(own, Recorder)
+    moved = nn.utils.parameters_to_vector(network.parameters()).detach() - before
+    assert float(moved.norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("killed_at", [2, 3, 5, 7, 8, 10])
+def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, killed_at):
+    """Checkpoints lie at 3, 6, 9 and lines at 4, 8: sums that no line has told yet have to survive."""
+    whole = job(tmp_path / "whole")
+    train(whole, Recorder)
+
+    def dying(start):
+        yield from map(crop, range(start, killed_at))
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(job(tmp_path, crops=dying), Recorder)
+    again = job(tmp_path)
+    with open(again.run.metrics, "a") as file:
+        file.write('{"step": 10, "los')  # as a kill may leave it
+    progress, _ = train(again, Recorder)
+    assert state(again.network) == state(whole.network)
+    assert without_timing(again.run) == without_timing(whole.run)
+    assert progress.step == STEPS
+
+
+def test_the_loader_starts_where_the_checkpoint_ends(tmp_path):
+    starts = []
+
+    def noting(start):
+        starts.append(start)
+        return crops(start)
+
+    train(job(tmp_path, crops=noting, max_steps=6), Recorder)
+    train(job(tmp_path, crops=noting), Recorder)
+    assert starts == [0, 6]
+
+
+def test_a_trained_run_takes_no_step_more(tmp_path):
+    train(job(tmp_path), Recorder)
+    again = job(tmp_path, make_batch=lambda stored, step: pytest.fail("it took a step"))
+    progress, _ = train(again, Recorder)
+    assert progress.step == STEPS
+    assert state(again.network) == state(by_hand()[0])
+
+
+@pytest.mark.parametrize(("log_every", "checkpoint_every"), [(1, 1), (2, 1), (8, 1), (8, 3), (4, 4), (20, 20)])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_ends_the_run_and_no_checkpoint_holds_it(
+    tmp_path, log_every, checkpoint_every, value
+):
+    own = job(
+        tmp_path,
+        make_batch=lambda stored, step: stored * (value if step >= 5 else 1.0),
+        log_every_steps=log_every,
+        checkpoint_every_steps=checkpoint_every,
+    )
+    tracker = Recorder()
+    with pytest.raises(InputError, match=r"(?s)(loss|layers).*(diverged).*optimizer\.lr"):
+        train(own, lambda: tracker)
+    assert tracker.results == [None]
+    network, optimizer = fresh()
+    progress = load_checkpoint(own.run.checkpoints, network, optimizer, own.identity, CPU)
+    assert (progress is not None) == (checkpoint_every <= 5)
+    assert all(parameter.isfinite().all() for parameter in network.parameters())
+    assert all(line["step"] <= 5 for line in own.run.read_metrics())
+    assert not own.run.result.exists()
+
+
+def test_a_loss_that_is_not_finite_is_named(tmp_path):
+    class Broken(Network):
+        def forward(self, batch):
+            outputs = super().forward(batch)
+            return {**outputs, "far": TaskOutput(outputs["far"].loss * float("nan"))}
+
+    with pytest.raises(InputError, match=r"loss.* is nan within the steps up to 4"):
+        train(job(tmp_path, network=Broken()), Recorder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_request_ends_after_the_step_with_a_checkpoint(tmp_path, number):
+    def asking(stored, step):
+        if step == 4:
+            os.kill(os.getpid(), number)
+        return make_batch(stored, step)
+
+    handler, tracker = signal.getsignal(number), Recorder()
+    with pytest.raises(Interrupted, match=f"Stopped after step 5 of {STEPS}"):
+        train(job(tmp_path, make_batch=asking), lambda: tracker)
+    assert signal.getsignal(number) == handler
+    assert tracker.results == [None]
+    again = job(tmp_path)
+    assert (again.run.checkpoints / "step-00000005.ckpt").is_file()
+    train(again, Recorder)
+    assert state(again.network) == state(by_hand()[0])
+    assert [line["step"] for line in again.run.read_metrics()] == [4, 8, 11]
+
+
+def test_a_stop_request_at_the_last_step_lets_the_run_finish(tmp_path):
+    def asking(stored, step):
+        if step == STEPS - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return make_batch(stored, step)
+
+    assert train(job(tmp_path, make_batch=asking), Recorder)[0].step == STEPS
+
+
+def test_a_second_interrupt_does_not_wait():
+    with stop_requests() as requested:
+        signal.raise_signal(signal.SIGINT)
+        assert requested == [signal.SIGINT]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_the_tracker_mirrors_the_lines_and_stays_open(tmp_path):
+    own = job(tmp_path)
+    _, tracker = train(own, Recorder)
+    assert tracker.lines == own.run.read_metrics()
+    assert tracker.results == []
+
+
+def test_the_tracker_opens_behind_the_lines_that_count(tmp_path):
+    """Lines behind the checkpoint are written again: the mirror must not see them twice."""
+    own = job(tmp_path)
+    own.run.append_metrics({"step": 4})
+    seen = []
+    train(own, lambda: seen.append(own.run.read_metrics()) or Recorder())
+    assert seen == [[]]
+
+
+def test_other_ranks_write_nothing(tmp_path, monkeypatch):
+    own = job(tmp_path, processes=Processes(rank=1, world_size=2, local_rank=1))
+    tracker = Recorder()
+    train(own, lambda: tracker)
+    assert not own.run.metrics.exists()
+    assert not own.run.checkpoints.exists()
+    assert tracker.lines == []
+
+
+def test_seconds_go_on_over_starts(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+
+    def tick():
+        clock.now += 1.0
+        return clock.now
+
+    monkeypatch.setattr("ssl_rs.training.loop.time", SimpleNamespace(monotonic=tick))
+    first, _ = train(job(tmp_path, max_steps=6), Recorder)
+    spent = first.seconds
+    again, _ = train(job(tmp_path), Recorder)
+    assert again.seconds > spent >= 6

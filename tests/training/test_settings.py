@@ -1,0 +1,82 @@
+"""Settings of the loop: ranges, devices, precision, exactness."""
+
+from contextlib import suppress
+
+import pytest
+import torch
+
+from ssl_rs.errors import InputError
+from ssl_rs.training.settings import TrainerSettings, computes_bf16, exactness
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("max_steps", 0),
+        ("batch_size", 1),
+        ("checkpoint_every_steps", 0),
+        ("log_every_steps", -1),
+        ("num_workers", -1),
+        ("gradient_clip", 0.0),
+        ("gradient_clip", -1.0),
+    ],
+)
+def test_values_out_of_range_name_their_key(key, value):
+    with pytest.raises(InputError, match=rf"trainer\.{key} must be .*got {value}"):
+        TrainerSettings(**{"max_steps": 1, "batch_size": 2, key: value})
+
+
+def test_the_least_values_are_good():
+    TrainerSettings(1, 2, num_workers=0, checkpoint_every_steps=1, log_every_steps=1, gradient_clip=None)
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "nonsense", "", "mps", "cpu:x"])
+def test_a_device_that_is_not_here_is_named(name):
+    with pytest.raises(InputError, match=f"trainer.device={name} cannot be used here: .+"):
+        TrainerSettings(1, 2, device=name).resolve_device(0)
+
+
+def test_auto_takes_a_gpu_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert TrainerSettings(1, 2).resolve_device(0) == CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", lambda size, device: None)
+    assert TrainerSettings(1, 2).resolve_device(3) == torch.device("cuda", 3)
+    assert TrainerSettings(1, 2, device="cuda:1").resolve_device(3) == torch.device("cuda", 1)
+    assert TrainerSettings(1, 2, device="cpu").resolve_device(3) == CPU
+
+
+@pytest.mark.parametrize(("avx", "amx"), [(False, False), (True, False), (False, True)])
+def test_auto_takes_bf16_where_the_device_computes_in_it(monkeypatch, avx, amx):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert computes_bf16(CPU) == (avx or amx)
+    assert TrainerSettings(1, 2).resolve_precision(CPU) == ("bf16" if avx or amx else "fp32")
+    for precision in ("bf16", "fp32"):
+        assert TrainerSettings(1, 2, precision=precision).resolve_precision(CPU) == precision
+
+
+@pytest.mark.parametrize(("capability", "good"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_gpus_compute_bf16_from_ampere_on(monkeypatch, capability, good):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert computes_bf16(torch.device("cuda", 0)) == good
+    assert not computes_bf16(torch.device("mps"))
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_exactness_ends_with_its_block(before, deterministic, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    torch.use_deterministic_algorithms(before)
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        with suppress(KeyError), exactness(deterministic):
+            assert torch.are_deterministic_algorithms_enabled() == deterministic
+            assert torch.backends.cudnn.benchmark != deterministic
+            raise KeyError
+        assert torch.are_deterministic_algorithms_enabled() == before
+        assert torch.backends.cudnn.benchmark == benchmark
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -1,0 +1,212 @@
+"""Checkpoints: the state comes back bit for bit, or the one before it does, or a message says why not."""
+
+import dataclasses
+import io
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from ssl_rs.errors import InputError
+from ssl_rs.training.state import Identity, Progress, load_checkpoint, save_checkpoint
+
+CPU = torch.device("cpu")
+IDENTITY = Identity("hash", 1, "fp32")
+SUMS = {"loss": torch.tensor(0.1) + torch.tensor(0.2), "loss/a": torch.tensor(3.0)}
+
+
+def start(seed=0, kind=torch.optim.Adam):
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    optimizer = kind(network.parameters(), lr=0.1, **({"momentum": 0.9} if kind is torch.optim.SGD else {}))
+    for group in optimizer.param_groups:
+        group["initial_lr"] = 0.1
+    return network, optimizer
+
+
+def step(network, optimizer, seed):
+    images = torch.rand(5, 3, generator=torch.Generator().manual_seed(seed))
+    network(images).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def bits(network, optimizer):
+    """Everything that a state holds, as bytes."""
+    file = io.BytesIO()
+    torch.save([network.state_dict(), optimizer.state_dict()["state"]], file)
+    return [
+        value.numpy().tobytes()
+        for part in (network.state_dict(), *optimizer.state_dict()["state"].values())
+        for value in part.values()
+    ]
+
+
+def save(folder, network, optimizer, number, identity=IDENTITY):
+    return save_checkpoint(folder, network, optimizer, Progress(number, 1.5, dict(SUMS), 2), identity, CPU)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD])
+def test_a_state_comes_back_bit_for_bit_and_goes_on_the_same(tmp_path, kind):
+    network, optimizer = start(kind=kind)
+    for number in range(3):
+        step(network, optimizer, number)
+    optimizer.param_groups[0]["lr"] = 0.05
+    save(tmp_path, network, optimizer, 3)
+    other_network, other_optimizer = start(seed=1, kind=kind)
+    progress = load_checkpoint(tmp_path, other_network, other_optimizer, IDENTITY, CPU)
+    assert bits(other_network, other_optimizer) == bits(network, optimizer)
+    assert other_optimizer.param_groups[0] == {
+        **optimizer.param_groups[0],
+        "params": other_optimizer.param_groups[0]["params"],
+    }
+    assert progress == Progress(3, 1.5, SUMS, 2)
+    for pair in ((network, optimizer), (other_network, other_optimizer)):
+        step(*pair, 9)
+    assert bits(other_network, other_optimizer) == bits(network, optimizer)
+
+
+def test_without_a_checkpoint_nothing_changes(tmp_path):
+    network, optimizer = start()
+    before = bits(network, optimizer)
+    assert load_checkpoint(tmp_path / "none", network, optimizer, IDENTITY, CPU) is None
+    assert bits(network, optimizer) == before
+
+
+def test_the_newest_two_are_kept(tmp_path):
+    network, optimizer = start()
+    for number in (5, 10, 200, 1000):
+        path = save(tmp_path, network, optimizer, number)
+        assert path.is_file()
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["step-00000200.ckpt", "step-00001000.ckpt"]
+    assert load_checkpoint(tmp_path, *start(), IDENTITY, CPU).step == 1000
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_those_before(tmp_path, monkeypatch):
+    network, optimizer = start()
+    save(tmp_path, network, optimizer, 1)
+
+    def full(*arguments):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("ssl_rs.training.state.os.fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        save(tmp_path, network, optimizer, 2)
+    assert load_checkpoint(tmp_path, *start(), IDENTITY, CPU).step == 1
+
+
+def truncated(content):
+    return content[: len(content) // 2]
+
+
+def without_an_end(content):
+    return content[:-1]
+
+
+def emptied(content):
+    return b""
+
+
+def with_other_weights(content):
+    """Change one bit of a tensor, which no format would notice without a checksum."""
+    place = content.index(MARK)
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+def of_something_else(content):
+    file = io.BytesIO()
+    torch.save({"model": {}}, file)
+    return file.getvalue()
+
+
+def of_a_list(content):
+    file = io.BytesIO()
+    torch.save([1, 2], file)
+    return file.getvalue()
+
+
+MARK = torch.tensor([1234.5678]).numpy().tobytes()
+DAMAGES = [truncated, without_an_end, emptied, with_other_weights, of_something_else, of_a_list]
+
+
+def two_checkpoints(folder):
+    network, optimizer = start()
+    nn.init.constant_(network[0].bias, 1234.5678)
+    step(network, optimizer, 0)
+    older = save(folder, network, optimizer, 1)
+    state = bits(network, optimizer)
+    step(network, optimizer, 1)
+    nn.init.constant_(network[0].bias, 1234.5678)
+    return older, save(folder, network, optimizer, 2), state
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, damage):
+    _, newer, state = two_checkpoints(tmp_path)
+    newer.write_bytes(damage(newer.read_bytes()))
+    network, optimizer = start(seed=1)
+    with pytest.warns(UserWarning, match=r"step-00000002\.ckpt is damaged .*going back"):
+        progress = load_checkpoint(tmp_path, network, optimizer, IDENTITY, CPU)
+    assert progress.step == 1
+    assert bits(network, optimizer) == state
+
+
+def test_every_damaged_byte_is_noticed_or_without_effect(tmp_path):
+    network, optimizer = start()
+    step(network, optimizer, 0)
+    path, state = save(tmp_path, network, optimizer, 1), bits(network, optimizer)
+    content = path.read_bytes()
+    noticed = 0
+    for place in range(0, len(content), 61):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        other = start(seed=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                assert load_checkpoint(tmp_path, *other, IDENTITY, CPU) == Progress(1, 1.5, SUMS, 2)
+            except InputError:
+                noticed += 1
+                continue
+        assert bits(*other) == state, place
+    assert noticed > 20
+
+
+def test_without_a_whole_checkpoint_the_run_does_not_start_over_silently(tmp_path):
+    for path in two_checkpoints(tmp_path)[:2]:
+        path.write_bytes(truncated(path.read_bytes()))
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(InputError, match=r"No checkpoint in .* is whole"):
+        load_checkpoint(tmp_path, *start(), IDENTITY, CPU)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"config_hash": "other"}, "config_hash was other, is hash"),
+        ({"world_size": 2}, "world_size was 2, is 1"),
+        ({"precision": "bf16"}, "precision was bf16, is fp32"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, other, said):
+    network, optimizer = start()
+    save(tmp_path, network, optimizer, 1, dataclasses.replace(IDENTITY, **other))
+    with pytest.raises(InputError, match=f"belongs to another run: {said}"):
+        load_checkpoint(tmp_path, network, optimizer, IDENTITY, CPU)
+
+
+def test_other_surroundings_are_told(tmp_path, monkeypatch):
+    network, optimizer = start()
+    save(tmp_path, network, optimizer, 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    with pytest.warns(UserWarning, match="threads was .*, is 77: the run goes on, but not bit for bit"):
+        assert load_checkpoint(tmp_path, network, optimizer, IDENTITY, CPU).step == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, value):
+    network, optimizer = start()
+    save(tmp_path, network, optimizer, 1)
+    nn.init.constant_(network[2].bias, value)
+    with pytest.raises(InputError, match=r"2\.bias is no longer finite after step 2: training diverged"):
+        save(tmp_path, network, optimizer, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.ckpt"]
