@@ -166,9 +166,8 @@ class RunDirectory:
         return [json.loads(line) for line in self._metrics_lines()] if self.metrics.is_file() else []
 
     def _metrics_lines(self) -> list[str]:
-        return self.metrics.read_text(encoding="utf-8").split("\n")[
-            :-1
-        ]  # behind the last break: nothing, or a cut line
+        lines = self.metrics.read_text(encoding="utf-8").split("\n")
+        return lines[:-1]  # behind the last line break is a line that a kill cut short, or nothing
 
     def lock(self) -> Any:
         """Hold the run until the process ends; the system lets go of it even after a kill.

@@ -62,6 +62,16 @@ def test_the_hash_ignores_what_cannot_change_a_result_and_nothing_else(command):
         assert (config_hash(changed(values, path), {"manifest": "m"}) == own) == ignored, key
 
 
+def test_what_is_ignored_is_where_and_how_a_run_computes_but_not_what():
+    assert {key for key in WITHOUT_EFFECT if "." not in key} == {
+        "run_dir", "output_dir", "store_dir", "logger", "launcher", "trusted_packages",
+    }  # fmt: skip
+    assert {key for key in WITHOUT_EFFECT if "." in key} == {
+        "dataset.root", "initialization.run", "initialization.weights", "trainer.device", "trainer.num_workers",
+        "trainer.checkpoint_every_steps", "trainer.log_every_steps",
+    }  # fmt: skip
+
+
 def test_every_ignored_key_is_one_of_a_command():
     present = {
         ".".join(path[:length])

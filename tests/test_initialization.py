@@ -267,6 +267,23 @@ def test_names_and_shapes_must_be_the_modules_own():
     assert equal(state(module), own)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda own: own.pop("1.bias"), "1 missing (e.g. 1.bias)"),
+        (lambda own: own.update({"2.bias": torch.ones(1)}), "1 unexpected (e.g. 2.bias)"),
+        (lambda own: own.update({"1.bias": torch.ones(())}), "1 of another shape (e.g. 1.bias is (), expected (1,))"),
+    ],
+)
+def test_each_difference_alone_is_refused(change, said):
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+    weights = state(module)
+    change(weights)
+    with pytest.raises(InputError) as error:
+        load_strictly(module, weights, "FILE", "tiny")
+    assert str(error.value) == f"FILE does not fit backbone tiny: {said}."
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
 def test_a_file_that_was_cut_short_is_named(tmp_path, suffix, share):

@@ -70,6 +70,7 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     if job.processes.is_first:
         job.run.keep_metrics_until(progress.step)
     tracker = open_tracker()
+    network.train()
     compiled: nn.Module = torch.compile(network) if settings.compile else network  # type: ignore[assignment]
     module = distributed.average_gradients(compiled, job.device)
     display = open_display(progress.step, settings.max_steps, job.processes.is_first)

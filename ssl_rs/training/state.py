@@ -95,8 +95,8 @@ def save_checkpoint(
     for name, value in model.items():
         if not value.isfinite().all():
             raise InputError(
-                f"{name} is no longer finite after step {progress.step}: training diverged. Its last good checkpoint is "
-                f"in {folder}. Lower optimizer.lr, set trainer.gradient_clip=1.0, or use trainer.precision=fp32."
+                f"{name} is no longer finite after step {progress.step}: it diverged. The last good checkpoint is in "
+                f"{folder}. Lower optimizer.lr, set trainer.gradient_clip=1.0, or use trainer.precision=fp32."
             )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{progress.step:08d}.ckpt"

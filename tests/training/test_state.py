@@ -207,6 +207,6 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, value):
     network, optimizer = start()
     save(tmp_path, network, optimizer, 1)
     nn.init.constant_(network[2].bias, value)
-    with pytest.raises(InputError, match=r"2\.bias is no longer finite after step 2: training diverged"):
+    with pytest.raises(InputError, match=r"2\.bias is no longer finite after step 2: it diverged"):
         save(tmp_path, network, optimizer, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.ckpt"]
