@@ -6,9 +6,9 @@ cd "$(dirname "$0")/.."
 python=${1:-python}
 
 echo "1/3 Pretraining on unlabeled images ..."
-"$python" -m ssl_rs.pretrain experiment=demo_pretrain logger=none
+run=$("$python" -m ssl_rs.pretrain experiment=demo_pretrain logger=none | tail -n 1)
 echo "2/3 Fine-tuning from random and from pretrained weights, with 10 % and 100 % of the labels ..."
-"$python" -m ssl_rs.finetune sweep=demo logger=none
+"$python" -m ssl_rs.finetune sweep=demo logger=none "initialization.run='$run'"
 echo "3/3 Report ..."
 page=$("$python" -m ssl_rs.report)
 echo "The report is at $page"

@@ -3,7 +3,8 @@
 import importlib
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,19 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
     try:
         return target(**arguments)
     except (ValueError, TypeError) as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Within it, what a component raises of its settings is the user's mistake, named by the key of the component.
+
+    Raises:
+        InputError: The component refused.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"{where}: {error}") from error
 
 

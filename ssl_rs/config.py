@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -27,11 +28,11 @@ WITHOUT_EFFECT = (
     "output_dir",
     "store_dir",
     "logger",
-    "launcher",
     "trusted_packages",
     "dataset.root",
     "initialization.run",
     "initialization.weights",
+    "evaluation.window.batch_size",
     "trainer.device",
     "trainer.num_workers",
     "trainer.checkpoint_every_steps",
@@ -162,19 +163,30 @@ def to_yaml(values: Mapping[str, Any]) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read the stored config of a run as plain data."""
-    return typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path)))
+    """Read the stored config of a run as plain data.
+
+    Raises:
+        InputError: It is missing or no YAML mapping.
+    """
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no table of settings.")
+    return typing.cast(dict[str, Any], content)
 
 
-def config_hash(values: Mapping[str, Any], inputs: Mapping[str, str | None]) -> str:
+def config_hash(values: Mapping[str, Any], inputs: Mapping[str, str | None], without: Sequence[str] = ()) -> str:
     """Return 12 hex digits over everything that can change a result.
 
     Args:
         values: The resolved settings.
         inputs: The sha256 of what else goes in: manifest, encoder, label subset.
+        without: Further keys that mean nothing to the command, or that are meant to differ.
     """
     kept = json.loads(json.dumps(values))
-    for key in WITHOUT_EFFECT:
+    for key in (*WITHOUT_EFFECT, *without):
         *path, last = key.split(".")
         node = kept
         for name in path:
@@ -194,9 +206,7 @@ class Settings:
 
     def value(self, key: str, kind: Any) -> Any:
         """Return the value of a dotted key, checked against a type such as `int` or `float | None`."""
-        node: Any = self.values
-        for name in key.split("."):
-            node = node[name]
+        node = self._node(key)
         if not fits(node, kind):
             raise InputError(f"{key} must be {describe(kind)}, got {node!r}.")
         self._read.add(key)
@@ -204,18 +214,24 @@ class Settings:
 
     def names(self, key: str) -> list[str]:
         """Return the names below a key, e.g. of the chosen pretext tasks."""
-        node = self.values[key]
+        node = self.values.get(key)
         if not isinstance(node, dict) or not node:
             raise InputError(f"{key}=[...] must name at least one of {options(key)}.")
         return list(node)
 
     def build(self, key: str) -> Any:
         """Build the component at a dotted key."""
-        node: Any = self.values
-        for name in key.split("."):
-            node = node[name]
+        node = self._node(key)
         self._read.add(key)
         return build(node, key, self.values.get("trusted_packages", ()))
+
+    def _node(self, key: str) -> Any:
+        node: Any = self.values
+        for name in key.split("."):
+            if not isinstance(node, dict) or name not in node:
+                raise InputError(f"{key} is not set. `python -m ssl_rs.{self.command} --cfg` prints every key.")
+            node = node[name]
+        return node
 
     def drop(self, key: str, names: Sequence[str]) -> None:
         """Take entries that nothing needs out of a list group, so that they do not count as settings of the run."""

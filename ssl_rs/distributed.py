@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
+
+from ssl_rs.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -184,15 +187,35 @@ class SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.running_var.lerp_(variance, share)
 
 
+class SynchronizedBatchNormAct(SynchronizedBatchNorm):
+    """What timm's BatchNormAct2d becomes: after the normalization come its own dropout and activation."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize [B, C, H, W] by channel, drop, activate."""
+        activated: Tensor = self.act(self.drop(super().forward(input)))
+        return activated
+
+
 def synchronize_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
     """Return the module with every BatchNorm taking its moments over all ranks; keys and values stay as they are."""
     if not is_distributed():
         return module
     if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-any-return, no-untyped-call]
+        # timm's knows its own layers with an activation, and torch's.
+        synchronized: nn.Module = convert_sync_batchnorm(module)
+        return synchronized
     for name, child in module.named_children():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+        if type(child) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
             child.__class__ = SynchronizedBatchNorm  # same attributes and state: only forward differs
+        elif isinstance(child, BatchNormAct2d):
+            child.__class__ = SynchronizedBatchNormAct
+        elif isinstance(child, nn.modules.batchnorm._BatchNorm):
+            raise InputError(
+                f"Layers of type {type(child).__name__} cannot be synchronized over ranks: use one process."
+            )
         else:
             setattr(module, name, synchronize_batch_norm(child, device))
     return module

@@ -17,6 +17,8 @@ from ssl_rs.errors import InputError
 from ssl_rs.run_directory import RunDirectory, read_metadata, sha256_of
 from ssl_rs.weights import load_strictly, read_weights
 
+COUNT = ".num_batches_tracked"
+
 
 @dataclass(frozen=True)
 class Target:
@@ -27,6 +29,7 @@ class Target:
         backbone: Name of the encoder.
         bands: Names of the bands, in the order of the channels.
         statistics: The data's own, of the training scenes.
+        value_scale: The stored value that becomes 1.
         pretrainings: Folder under which the pretrainings of this data set and backbone lie.
     """
 
@@ -34,6 +37,7 @@ class Target:
     backbone: str
     bands: tuple[str, ...]
     statistics: Statistics
+    value_scale: float
     pretrainings: Path
 
 
@@ -163,6 +167,12 @@ class ImageNet(Keys):
         kept = {
             name: value for name, value in weights.items() if name.split(".")[0] not in ("fc", "classifier", "head")
         }
+        # Files of before 2018, such as torchvision's vgg16_bn, do not count batches; nothing reads the count.
+        counts = {name: torch.zeros_like(own) for name, own in encoder.state_dict().items() if name.endswith(COUNT)}
+        kept = {
+            **{name: zero for name, zero in counts.items() if name.removesuffix(COUNT) + ".running_var" in kept},
+            **kept,
+        }
         load_strictly(encoder, kept, f"initialization.weights={path}", target.backbone)
         return replace(found, loaded_tensors=len(kept))
 
@@ -203,6 +213,12 @@ class Pretrained(Keys):
         if bands != target.bands:
             raise InputError(
                 f"initialization.run={run.path} was trained on the bands {bands}, the data has {target.bands}."
+            )
+        scale = json.loads(metadata["value_scale"])
+        if scale != target.value_scale:
+            raise InputError(
+                f"initialization.run={run.path} was trained on values divided by {scale:g}, this data is divided by "
+                f"{target.value_scale:g}. Set dataset.value_scale={scale:g}."
             )
         mean, std = (tuple(json.loads(metadata[key])) for key in ("mean", "std"))
         tasks, start = result["pretext"], result["initialization"]

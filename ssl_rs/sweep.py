@@ -78,6 +78,8 @@ def _plan(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
         settings = cell_settings(name, compose_config(name, single))
         run_dir, row = stage.plan(settings)
         cells.append(Cell(tuple(single), run_dir, row))
+    if len({cell.run_dir for cell in cells}) < len(cells):
+        raise InputError("Several runs of this sweep would share one folder. Leave run_dir out: each run has its own.")
     return cells, Path(resolve(config)["output_dir"])
 
 

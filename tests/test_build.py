@@ -167,7 +167,7 @@ def test_arguments_of_a_catch_all_are_not_admitted(own):
     node = {"_target_": f"{own}.flexible", "known": 1}
     assert build(node, "here", ["my_parts"]) == 1
     for name in ("unknown", "others"):
-        refused({**node, name: 2}, f".{name}: flexible has no such argument. Known: known.", trusted=["my_parts"])
+        refused({**node, name: 2}, f".{name}: flexible has no such argument.", trusted=["my_parts"])
 
 
 def test_arguments_without_annotation_are_left_to_the_target(own):

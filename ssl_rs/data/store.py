@@ -10,6 +10,9 @@ from ssl_rs.data.dataset import Split
 from ssl_rs.data.manifest import MANIFEST_FILE, Manifest
 from ssl_rs.errors import InputError
 
+OPEN_MAPS = 128
+"""Arrays kept open: each holds a file descriptor, of which a process often has 1,024."""
+
 
 def image_file(index: int) -> str:
     """Return the file name of a scene's image, an array [C, H, W]."""
@@ -70,7 +73,11 @@ class Store:
         return self._map(mask_file(index))
 
     def _map(self, name: str) -> NDArray[Any]:
-        if name not in self._maps:
+        if name in self._maps:
+            self._maps[name] = self._maps.pop(name)  # the last used is the last to go
+        else:
+            if len(self._maps) >= OPEN_MAPS:
+                del self._maps[next(iter(self._maps))]
             self._maps[name] = np.load(self.path / name, mmap_mode="r")
         return self._maps[name]
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ssl_rs.distributed import first_row, gather
 from ssl_rs.encoder import Pyramid
+from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.collapse import feature_std
 from ssl_rs.task_output import TaskOutput
@@ -41,6 +42,8 @@ class Contrastive(PretextTask):
         activation: Literal["batch_norm_relu", "sigmoid"] = "batch_norm_relu",
     ) -> None:
         super().__init__()
+        if temperature <= 0:
+            raise InputError(f"pretext.contrastive.task.temperature must be above 0, got {temperature}.")
         self.temperature = temperature
         normalized = activation == "batch_norm_relu"
         between = (nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)) if normalized else (nn.Sigmoid(),)

@@ -88,7 +88,9 @@ def write_report(runs_dir: Path, sweeps_dir: Path, out_dir: Path) -> Path:
         )
     tables, duplicates = compare(runs)
     planned, broken_plans = read_plans(sweeps_dir, runs_dir)
-    failures, broken_failures = read_failures(runs_dir)
+    found, broken_failures = read_failures(runs_dir)
+    current = {cell.run_dir for cell in planned}  # what failed under a plan that has changed since is no news
+    failures = [failure for failure in found if not current or failure.directory.resolve() in current]
     sections, broken_samples = _sections(tables)
     page = _render(
         sections=sections,

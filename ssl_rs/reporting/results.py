@@ -68,6 +68,7 @@ class Run:
     steps: int
     wall_seconds: float
     manifest_sha256: str
+    settings_hash: str
     split: str
     scores: Mapping[str, Score]
     classes: Sequence[LabeledClass]
@@ -156,6 +157,7 @@ def _csv_row(run: Run, protocol: str, score: Score) -> dict[str, Any]:
         "weights_sha256",
         "subset_sha256",
         "manifest_sha256",
+        "settings_hash",
         "command",
     )
     return {
@@ -197,6 +199,7 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
         steps=count("steps"),
         wall_seconds=_number(result, "wall_seconds", 0, math.inf),
         manifest_sha256=text("manifest_sha256"),
+        settings_hash=str(result.get("settings_hash", "")),
         split=str(result.get("split", "test")),
         scores=_scores(result),
         classes=[_labeled_class(entry) for entry in _take(result, "classes", list)],

@@ -96,13 +96,20 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
     """Sort runs into tables.
 
     Returns:
-        A table a comparison and protocol; and the runs that would fill a place a second time (same label, fraction,
-        seed and weights: they differ in some other setting, so their mean would mean nothing). An `evaluate` of a run
-        gives way without a word.
+        A table a comparison and protocol; and the runs whose settings differ from those of their row, or that would
+        fill a place a second time (same label, fraction, seed and weights): a mean over them would mean nothing. An
+        `evaluate` of a run gives way without a word.
     """
     groups: dict[tuple[Comparison, str], dict[Place, Run]] = defaultdict(dict)
     left_out = {}
+    settings: dict[tuple[Comparison, str], str] = {}
     for run in sorted(runs, key=lambda run: (run.command == "evaluate", str(run.directory))):
+        if settings.setdefault((comparison_of(run), run.label), run.settings_hash) != run.settings_hash:
+            left_out[run.directory] = (
+                f"its settings differ from those of the other runs of the row '{run.label}'; "
+                "give it a row of its own by initialization.label, or delete it"
+            )
+            continue
         for protocol in run.scores:
             places = groups[comparison_of(run), protocol]
             first = places.setdefault(Place(*(getattr(run, name) for name in Place._fields)), run)

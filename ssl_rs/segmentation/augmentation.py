@@ -9,6 +9,7 @@ from torch import Tensor
 from ssl_rs.randomness import Draws
 from ssl_rs.views.fused import (
     ColorJitter,
+    check_probability,
     check_range,
     compose,
     crop_matrix,
@@ -41,6 +42,8 @@ class SegmentationAugmentation:
 
     def __post_init__(self) -> None:
         check_range("augmentation.scale", self.scale, 0.1, math.inf)
+        for name in ("horizontal_flip", "vertical_flip", "rotation"):
+            check_probability(f"augmentation.{name}", getattr(self, name))
 
     @torch.no_grad()
     def __call__(self, images: Tensor, masks: Tensor, draws: Draws, ignore_index: int) -> tuple[Tensor, Tensor]:

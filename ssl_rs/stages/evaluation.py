@@ -27,6 +27,9 @@ from ssl_rs.stages.site import Site, environment, open_store
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.weights import load_strictly, read_weights
 
+PROTOCOLS = (ALL_CLASSES,)
+"""All that one evaluation is scored by."""
+
 SAMPLES = 3
 """Test tiles that every run leaves a picture of."""
 
@@ -75,6 +78,9 @@ class Evaluator:
                 f"evaluation.split={self.settings.split}: {self.store.manifest.dataset} has no such scenes. "
                 "Choose the other of val and test, or prepare the data with such a split."
             )
+        names = [protocol.name for protocol in PROTOCOLS]
+        if self.protocol not in names:
+            raise InputError(f"dataset.protocol={self.protocol} is not among the protocols scored: {names}.")
 
     def score(self, network: SegmentationNetwork, processes: Processes, samples: Path) -> dict[str, Any]:
         """Predict every scene once, ranks sharing the scenes, and score the pooled counts.
@@ -100,11 +106,7 @@ class Evaluator:
             maps |= {index: self.predict(network, self.store.image(index)) for index in others}
             write_samples(self.store, tiles, maps, samples)
         confusion = sum_over_ranks(confusion, self.device)
-        protocols = {protocol.name: dict(score(confusion, names, protocol)) for protocol in (ALL_CLASSES,)}
-        if self.protocol not in protocols:
-            raise InputError(
-                f"dataset.protocol={self.protocol} is not among the protocols scored: {sorted(protocols)}."
-            )
+        protocols = {protocol.name: dict(score(confusion, names, protocol)) for protocol in PROTOCOLS}
         return {
             **protocols[self.protocol],
             "split": self.settings.split,
@@ -149,7 +151,7 @@ def evaluate(settings: Settings) -> Path:
     evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
     directory.begin(to_yaml(settings.values), environment(site))
     scores = evaluator.score(network.to(site.device), site.processes, directory.path / "samples.npz")
-    directory.finish({**trained, **scores, "command": "evaluate", "run": str(run.path)})
+    directory.finish({**trained, **scores, "command": "evaluate", "run": str(run.path), "config_hash": digest})
     return directory.path
 
 
@@ -160,6 +162,9 @@ def _finished(chosen: str | None) -> RunDirectory:
     result = run.read_result()
     if result is None or result.get("command") != "finetune":
         raise InputError(f"run={chosen} holds no finished fine-tuning (result.json of finetune). Finish it first.")
+    lacking = [key for key in ("config_hash", "dataset") if key not in result]
+    if lacking:
+        raise InputError(f"{run.result} lacks {lacking}: it was not written by this version. Fine-tune it again.")
     for path in (run.model, run.config):
         if not path.is_file():
             raise InputError(f"{path} is missing, so run={chosen} cannot be scored. Fine-tune it again.")
@@ -198,6 +203,12 @@ def _load_network(
             raise InputError(
                 f"{run.model} was trained on the {key} {metadata[key]}, the data has {own}. Check dataset.root."
             )
+    scale = json.loads(metadata["value_scale"])
+    if scale != manifest.value_scale:
+        raise InputError(
+            f"{run.model} was trained on values divided by {scale:g}, the data at dataset.root is divided by "
+            f"{manifest.value_scale:g}. Fine-tune with dataset.value_scale={manifest.value_scale:g}."
+        )
     decoder, backbone = build(stored["decoder"], "decoder"), metadata["backbone"]
     model = build_segmentation_model(decoder, backbone, len(manifest.bands), len(manifest.classes))
     load_strictly(model, weights, str(run.model), backbone)

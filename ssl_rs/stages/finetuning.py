@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_rs import distributed
-from ssl_rs.config import Settings
+from ssl_rs.config import Settings, config_hash
 from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
 from ssl_rs.data.sampling import TileCrops, batches, to_unit
 from ssl_rs.encoder import Normalization
@@ -27,9 +27,12 @@ from ssl_rs.segmentation.network import (
     check_side,
     input_divisor,
 )
-from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, read_evaluation
-from ssl_rs.stages.recipe import Identified, Recipe, identify, opened, train_network
+from ssl_rs.stages.evaluation import Evaluator, read_evaluation
+from ssl_rs.stages.recipe import Identified, Recipe, identify, opened, place_network, train_network
 from ssl_rs.stages.site import Site, SiteSettings
+
+VARIED = ("seed", "label_fraction.fraction", "initialization")
+"""What a comparison varies: runs that differ in other settings are not put into one table."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Plan:
         decoder_name: Its name in folders and tables.
         augmentation: Of image and mask together.
         subset: The labeled tiles or scenes.
-        evaluation: How the result is scored.
+        evaluator: How the result is scored.
+        settings_hash: Of all settings but those by which the report's table varies.
         run: Its folder and hash.
     """
 
@@ -53,7 +57,8 @@ class Plan:
     decoder_name: str
     augmentation: SegmentationAugmentation
     subset: LabelSubset
-    evaluation: EvaluationSettings
+    evaluator: Evaluator
+    settings_hash: str
     run: Identified
 
 
@@ -71,6 +76,7 @@ def read_plan(settings: Settings) -> Plan:
             f"dataset={manifest.dataset} has no masks, so there is nothing to fine-tune on. "
             f"Add masks and classes to dataset.root={site.dataset.root}, or choose another dataset."
         )
+    evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
     subset = choose_labels(site.store, site.dataset.tile_size, fraction, site.seed)
     kind, decoder_name = (
         settings.values["initialization"]["_target_"].rpartition(".")[2].lower(),
@@ -80,7 +86,8 @@ def read_plan(settings: Settings) -> Plan:
         "finetune", manifest.dataset, f"{recipe.backbone.name}-{decoder_name}", kind, f"{fraction.fraction * 100:g}pct"
     )
     run = identify(settings, site, recipe, folder, {"subset": subset.sha256})
-    return Plan(site, recipe, decoder, decoder_name, augmentation, subset, evaluation, run)
+    settings_hash = config_hash(settings.values, {"global_batch": str(site.rows.total)}, VARIED)
+    return Plan(site, recipe, decoder, decoder_name, augmentation, subset, evaluator, settings_hash, run)
 
 
 def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
@@ -103,7 +110,7 @@ def finetune(settings: Settings) -> Path:
     """Train and score the segmentation network, or go on where an earlier start was stopped."""
     plan = read_plan(settings)
     site, directory = plan.site, plan.run.directory
-    if directory.read_result() is not None:
+    if plan.run.is_finished("finetune"):
         return directory.path
     torch.manual_seed(derive_seed(site.seed, "weights"))
     manifest = site.store.manifest
@@ -111,9 +118,10 @@ def finetune(settings: Settings) -> Path:
         plan.decoder, plan.recipe.backbone.name, len(manifest.bands), len(manifest.classes)
     )
     check_side(site.dataset.crop_size, input_divisor(model), "dataset.crop_size")
-    check_side(plan.evaluation.window.size, input_divisor(model), "evaluation.window.size")
+    check_side(plan.evaluator.settings.window.size, input_divisor(model), "evaluation.window.size")
     provenance = plan.recipe.initialization.apply(model.encoder, plan.recipe.target(site))  # type: ignore[arg-type]
     network = SegmentationNetwork(model, Normalization(provenance.statistics), manifest.ignore_index)
+    optimizer = place_network(network, site, plan.recipe)
     with opened(directory, settings, site):
         if site.processes.is_first:
             plan.subset.write(directory.path / "label_subset.json")
@@ -124,6 +132,7 @@ def finetune(settings: Settings) -> Path:
             )
         progress, tracker = train_network(
             network,
+            optimizer,
             site,
             plan.recipe,
             plan.run,
@@ -160,8 +169,7 @@ def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, se
     """Score the network, write its weights and sample pictures, and return what result.json says."""
     site, directory = plan.site, plan.run.directory
     manifest = site.store.manifest
-    evaluator = Evaluator(site.store, plan.evaluation, site.device, site.precision, site.dataset.protocol)
-    scores = evaluator.score(network, site.processes, directory.path / "samples.npz")
+    scores = plan.evaluator.score(network, site.processes, directory.path / "samples.npz")
     if site.processes.is_first:
         metadata = {
             "backbone": plan.recipe.backbone.name,
@@ -191,5 +199,6 @@ def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, se
         "wall_seconds": round(seconds, 1),
         **scores,
         "manifest_sha256": manifest.sha256,
+        "settings_hash": plan.settings_hash,
         "config_hash": plan.run.hash,
     }

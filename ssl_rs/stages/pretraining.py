@@ -1,6 +1,7 @@
 """Pretrain an encoder: crops -> views -> tasks. No label and no test scene is read."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,20 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from ssl_rs import distributed
+from ssl_rs.build import explained
 from ssl_rs.config import Settings
 from ssl_rs.data.sampling import SceneCrops, batches, to_unit
 from ssl_rs.encoder import Normalization
+from ssl_rs.errors import InputError
 from ssl_rs.initialization import Provenance
 from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.collapse import effective_rank, feature_std, mean_pair_cosine
 from ssl_rs.pretext.network import PretextNetwork, build_task, check_views
 from ssl_rs.randomness import Rows, derive_seed
 from ssl_rs.run_directory import save_tensors, sha256_of
-from ssl_rs.stages.recipe import Identified, Recipe, identify, opened, train_network
+from ssl_rs.stages.recipe import Identified, Recipe, identify, opened, place_network, train_network
 from ssl_rs.stages.site import Site, SiteSettings
 from ssl_rs.views.base import View, ViewMaker, crop_view, make_views, views_to_make
 
 EncoderPass = Literal["joint", "per_view"]
+
+LABELS_ONLY = ("dataset.tile_size", "dataset.tile_shift", "dataset.protocol")
+"""Settings of a data set that mean nothing where no label is read."""
 
 PROBED = 128
 """Training crops whose features tell at the end whether the encoder collapsed."""
@@ -59,6 +65,9 @@ def read_plan(settings: Settings) -> Plan:
     tasks = {name: settings.build(f"pretext.{name}.task") for name in settings.names("pretext")}
     weights = {name: settings.value(f"pretext.{name}.weight", float) for name in tasks}
     makers = {name: settings.build(f"views.{name}") for name in settings.names("views")}
+    bad = [name for name, weight in weights.items() if not 0 <= weight < math.inf]
+    if bad:
+        raise InputError(f"pretext.{bad[0]}.weight must be finite and at least 0, got {weights[bad[0]]}.")
     classes = {name: task.func for name, task in tasks.items()}
     check_views(classes, makers)
     needed = views_to_make(makers, [view for task in classes.values() for view in task.views])
@@ -67,7 +76,7 @@ def read_plan(settings: Settings) -> Plan:
     settings.check_all_read()
     site = surroundings.enter()
     folder = Path("pretrain", site.store.manifest.dataset, recipe.backbone.name, "+".join(tasks))
-    run = identify(settings, site, recipe, folder, {})
+    run = identify(settings, site, recipe, folder, {}, LABELS_ONLY)
     return Plan(site, recipe, {name: makers[name] for name in needed}, tasks, weights, encoder_pass, run)
 
 
@@ -81,17 +90,19 @@ def pretrain(settings: Settings) -> Path:
     """Train the encoder, or go on where an earlier start was stopped; return the folder of the run."""
     plan = read_plan(settings)
     site, directory = plan.site, plan.run.directory
-    if directory.read_result() is not None:
+    if plan.run.is_finished("pretrain"):
         return directory.path
     torch.manual_seed(derive_seed(site.seed, "weights"))
     encoder = plan.recipe.backbone.build(len(site.store.manifest.bands))
     provenance = plan.recipe.initialization.apply(encoder, plan.recipe.target(site))
     network = build_network(plan, encoder, provenance)
+    optimizer = place_network(network, site, plan.recipe)
     with opened(directory, settings, site):
         if site.processes.is_first:
             print(provenance.describe(), flush=True)
         progress, tracker = train_network(
             network,
+            optimizer,
             site,
             plan.recipe,
             plan.run,
@@ -111,7 +122,10 @@ def pretrain(settings: Settings) -> Path:
 def build_network(plan: Plan, encoder: nn.Module, provenance: Provenance) -> PretextNetwork:
     """Put encoder and tasks together; their weights follow from the seed alone."""
     channels, bands = tuple(encoder.out_channels), len(plan.site.store.manifest.bands)  # type: ignore[arg-type]
-    tasks = {name: build_task(task, channels=channels, bands=bands) for name, task in plan.tasks.items()}
+    tasks = {}
+    for name, task in plan.tasks.items():
+        with explained(f"pretext.{name}.task"):
+            tasks[name] = build_task(task, channels=channels, bands=bands)
     return PretextNetwork(encoder, Normalization(provenance.statistics), tasks, plan.encoder_pass)
 
 

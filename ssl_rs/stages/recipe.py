@@ -1,6 +1,6 @@
 """What pretraining and fine-tuning share: where weights start, how they are optimized, and the folder of the run."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ssl_rs import distributed
+from ssl_rs.build import explained
 from ssl_rs.config import Settings, config_hash, to_yaml
 from ssl_rs.encoder import Backbone
 from ssl_rs.errors import InputError
@@ -69,10 +70,28 @@ class Identified:
     directory: RunDirectory
     hash: str
 
+    def is_finished(self, command: str) -> bool:
+        """Tell whether the run has its result.
+
+        Raises:
+            InputError: The folder holds the result of something else.
+        """
+        result = self.directory.read_result()
+        if result is None:
+            return False
+        found = {key: result.get(key) for key in ("command", "config_hash")}
+        if found != {"command": command, "config_hash": self.hash}:
+            raise InputError(
+                f"run_dir={self.directory.path} holds a finished {found['command']} with other settings (hash "
+                f"{found['config_hash']}, these have {self.hash}). Choose another run_dir, or leave it out."
+            )
+        return True
+
 
 def identify(
-    settings: Settings, site: Site, recipe: Recipe, folder: Path, inputs: Mapping[str, str | None]
-) -> Identified:
+    settings: Settings, site: Site, recipe: Recipe, folder: Path, inputs: Mapping[str, str | None],
+    without: Sequence[str] = (),
+) -> Identified:  # fmt: skip
     """Derive hash and folder from the config and the content of what goes in.
 
     Args:
@@ -81,10 +100,16 @@ def identify(
         recipe: Its components.
         folder: The folder of its kind, below `output_dir`.
         inputs: The sha256 of further inputs, by name.
+        without: Keys that mean nothing to this command.
     """
     found = recipe.locate(site)
-    content = {"manifest": site.store.manifest.sha256, "encoder": found.sha256 if found else "unavailable", **inputs}
-    digest = config_hash(settings.values, content)
+    content = {
+        "manifest": site.store.manifest.sha256,
+        "encoder": found.sha256 if found else "unavailable",
+        "global_batch": str(site.rows.total),
+        **inputs,
+    }
+    digest = config_hash(settings.values, content, without)
     own = site.output_dir / folder / f"seed{site.seed}-{digest}"
     return Identified(RunDirectory(Path(recipe.run_dir) if recipe.run_dir else own), digest)
 
@@ -97,33 +122,47 @@ def opened(run: RunDirectory, settings: Settings, site: Site) -> Iterator[None]:
         return
     lock = run.lock()
     try:
+        if run.read_result() is not None:
+            raise InputError(f"{run.path} was finished by another process just now. Start the command again.")
         run.begin(to_yaml(settings.values), environment(site))
         yield
     finally:
         lock.close()
 
 
+def place_network(network: nn.Module, site: Site, recipe: Recipe) -> torch.optim.Optimizer:
+    """Move the network to its device, make its ranks one, and give it an optimizer.
+
+    Raises:
+        InputError: The optimizer refuses its settings.
+    """
+    network.to(site.device).to(memory_format=torch.channels_last)
+    distributed.synchronize_batch_norm(network, site.device)
+    with explained("optimizer"):
+        optimizer = recipe.optimizer(network.parameters())
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
 def train_network(
-    network: nn.Module, site: Site, recipe: Recipe, run: Identified, weights: Mapping[str, float],
-    crops: Callable[[int], Iterator[Any]], make_batch: Callable[[Any, int], Any], config: Mapping[str, Any],
+    network: nn.Module, optimizer: torch.optim.Optimizer, site: Site, recipe: Recipe, run: Identified,
+    weights: Mapping[str, float], crops: Callable[[int], Iterator[Any]], make_batch: Callable[[Any, int], Any],
+    config: Mapping[str, Any],
 ) -> tuple[Progress, Tracker]:  # fmt: skip
-    """Move the network to its device, give it an optimizer, and train it from where it stopped.
+    """Train the network from where it stopped.
 
     Args:
-        network: Maps a batch to named outputs.
+        network: Maps a batch to named outputs; on its device.
+        optimizer: Over its parameters.
         site: Where it runs.
-        recipe: Optimizer, schedule and logger.
+        recipe: Schedule and logger.
         run: Its folder and hash.
         weights: Factor of each output's loss.
         crops: Stored crops from a step on.
         make_batch: The network's input from the crops of a step.
         config: What the mirror of the logs shows as config.
     """
-    network.to(site.device).to(memory_format=torch.channels_last)
-    distributed.synchronize_batch_norm(network, site.device)
-    optimizer = recipe.optimizer(network.parameters())
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
     identity = Identity(run.hash, site.processes.world_size, site.precision)
     job = Job(
         network, crops, make_batch, weights, optimizer, recipe.schedule, site.trainer, site.device, run.directory,
@@ -133,6 +172,7 @@ def train_network(
     def open_tracker() -> Tracker:
         logger = recipe.logger if site.processes.is_first else NoLogger()
         directory = run.directory
-        return logger.open(directory.path, directory.path.name, config, directory.read_metrics())
+        name = f"{directory.path.name}-{run.hash}" if recipe.run_dir else directory.path.name
+        return logger.open(directory.path, name, config, directory.read_metrics())
 
     return train(job, open_tracker)

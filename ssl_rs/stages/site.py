@@ -62,7 +62,9 @@ class Site:
         """What an initialization must fit."""
         manifest = self.store.manifest
         pretrainings = self.output_dir / "pretrain" / manifest.dataset / backbone.name
-        return Target(manifest.dataset, backbone.name, manifest.bands, self.statistics, pretrainings)
+        return Target(
+            manifest.dataset, backbone.name, manifest.bands, self.statistics, manifest.value_scale, pretrainings
+        )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Mirrors of metrics.jsonl: Weights & Biases, or none."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from netrc import NetrcParseError, netrc
@@ -66,7 +67,7 @@ class WandbLogger:
     Args:
         project: Project of the dashboard.
         entity: Team; null: the default of the key.
-        mode: "auto" is online with a key, else offline.
+        mode: "auto" is what WANDB_MODE says, else online with a key, else offline.
     """
 
     project: str = "ssl_rs"
@@ -82,8 +83,25 @@ class WandbLogger:
             raise InputError(
                 "logger.mode=online needs a key: set WANDB_API_KEY, run `wandb login`, or choose logger.mode=offline."
             )
-        online = has_key and self.mode != "offline"
-        session = wandb.init(
+        wish = os.environ.get("WANDB_MODE", "auto") if self.mode == "auto" else self.mode
+        if wish == "disabled":
+            return _Nowhere()
+        online = has_key and wish != "offline"
+        try:
+            session = self._start(run, name, config, online)
+        except wandb.errors.Error as error:  # no network, or a key that is not accepted: the mirror must not stop a run
+            warnings.warn(f"wandb cannot be reached ({error}); logging offline.", stacklevel=2)
+            online = False
+            session = self._start(run, name, config, online)
+        tracker = _WandbTracker(session)
+        for line in past if not online else ():
+            tracker.log(line)
+        return tracker
+
+    def _start(self, run: Path, name: str, config: Mapping[str, Any], online: bool) -> Any:
+        import wandb
+
+        return wandb.init(
             project=self.project,
             entity=self.entity,
             name=name,
@@ -94,10 +112,6 @@ class WandbLogger:
             mode="online" if online else "offline",
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
         )
-        tracker = _WandbTracker(session)
-        for line in past if not online else ():
-            tracker.log(line)
-        return tracker
 
 
 def _has_key() -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ssl_rs.randomness import Draws
 from ssl_rs.views.base import View
-from ssl_rs.views.fused import compose, draw_dihedral, move
+from ssl_rs.views.fused import check_probability, compose, draw_dihedral, move
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class CleanMaker:
     horizontal_flip: float = 0.5
     vertical_flip: float = 0.5
     rotation: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("horizontal_flip", "vertical_flip", "rotation"):
+            check_probability(f"views.clean.{name}", getattr(self, name))
 
     def __call__(self, source: View, draws: Draws) -> View:
         """Return the view of square images [B, C, n, n]."""

@@ -35,6 +35,16 @@ _RGB_TO_YUV = kornia.color.rgb_to_yuv(torch.eye(3, dtype=torch.float64).unsqueez
 _YUV_TO_RGB = torch.linalg.inv(_RGB_TO_YUV)
 
 
+def check_probability(key: str, value: float) -> None:
+    """Refuse a probability outside of [0, 1].
+
+    Raises:
+        InputError: Names the key.
+    """
+    if not 0 <= value <= 1:
+        raise InputError(f"{key}={value}: expected a probability in [0, 1].")
+
+
 def check_range(key: str, values: tuple[float, float], low: float, high: float) -> None:
     """Refuse a range to draw from that is not two ordered numbers within [low, high].
 
@@ -245,6 +255,7 @@ class ColorJitter:
         for name in ("brightness", "contrast", "saturation"):
             check_range(f"color.{name}", getattr(self, name), 0, math.inf)
         check_range("color.hue", self.hue, -0.5, 0.5)
+        check_probability("color.grayscale", self.grayscale)
 
     def __call__(self, mean: Tensor, draws: Draws) -> Tensor:
         """Draw the color matrices [B, C, C + 1] of images whose bands have the means [B, C]."""
