@@ -1,7 +1,6 @@
 """What tests of whole commands share: a tiny labeled data set, and commands run in this process."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from PIL import Image
 
 from ssl_rs.command import main
 
-os.environ["WANDB_MODE"] = "offline"
 COLORS = ((200, 60, 60), (60, 200, 60), (60, 60, 200))
 
 

@@ -1,6 +1,6 @@
 """Run by torchrun from test_distributed.py: the gradients of one step, written by rank 0.
 
-usage: gradients_of_ranks.py pretrain|finetune OUT GLOBAL_BATCH
+usage: gradients_of_ranks.py STAGE OUT GLOBAL_BATCH
 """
 
 import sys
@@ -28,7 +28,7 @@ SIZE = 64
 STATISTICS = Statistics((0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "a test")
 
 
-def pretraining(rows):
+def pretraining(rows, backbone="resnet18"):
     """Return the network and this rank's rows of the views."""
     color = ColorJitter((0.7, 1.3), (0.5, 1.5), (0.5, 1.5), (-0.3, 0.3), 0.5)
     makers = {
@@ -38,7 +38,7 @@ def pretraining(rows):
     }
     images = torch.rand(rows.total, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     views = make_views(crop_view(images[rows.start : rows.stop]), makers, makers, seed=3, step=5, rows=rows)
-    encoder = Backbone("resnet18").build(3)
+    encoder = Backbone(backbone).build(3)
     channels = tuple(encoder.out_channels)
     tasks = {
         "inpainting": Inpainting(
@@ -67,13 +67,20 @@ def finetuning(rows):
     )
 
 
+STAGES = {
+    "pretrain": pretraining,
+    "finetune": finetuning,
+    "activation_in_batch_norm": lambda rows: pretraining(rows, "tu-mobilenetv3_small_100"),
+}
+
+
 def gradients(stage, total):
     """Return the gradients and the loss of one step over a global batch, averaged over ranks as the loop does."""
     processes = Processes.from_environment()
     distributed.start(processes, torch.device("cpu"))
     torch.manual_seed(0)
     rows = Rows.of_rank(processes.rank, processes.world_size, total // processes.world_size)
-    network, batch = {"pretrain": pretraining, "finetune": finetuning}[stage](rows)
+    network, batch = STAGES[stage](rows)
     network.double()  # what is left to differ is the arithmetic of the loss, which is float32
     distributed.synchronize_batch_norm(network, torch.device("cpu"))
     module = distributed.average_gradients(network, torch.device("cpu"))

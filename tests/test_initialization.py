@@ -20,7 +20,7 @@ CLASSIFIERS = ("fc.", "classifier.")
 
 
 def target(folder, backbone="resnet18", bands=("red", "green", "blue")):
-    return Target("x", backbone, bands, OWN, folder / "pretrain" / "x" / backbone)
+    return Target("x", backbone, bands, OWN, 255.0, folder / "pretrain" / "x" / backbone)
 
 
 def state(module):
@@ -197,6 +197,7 @@ def pretraining(path, backbone="resnet18", bands=("red", "green", "blue"), start
         "mean": json.dumps([0.5, 0.25, 0.125]),
         "std": json.dumps([0.1, 0.2, 0.3]),
         "statistics_source": "the training scenes of y",
+        "value_scale": "255.0",
     }
     save_tensors(run.encoder, encoder.state_dict(), metadata)
     result = {
@@ -308,3 +309,16 @@ def test_something_else_than_a_table_of_tensors_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(InputError, match="holds no table of named tensors"):
         read_weights(tmp_path / "weights.pth")
+
+
+def test_a_file_that_counts_no_batches_is_as_good(tmp_path):
+    """torchvision's vgg16_bn of 2017 has no num_batches_tracked."""
+    from torchvision.models import mobilenet_v2
+
+    weights = {name: value for name, value in mobilenet_v2().state_dict().items() if "num_batches" not in name}
+    torch.save(weights, tmp_path / "old.pth")
+    encoder = Backbone("mobilenet_v2").build(3)
+    ImageNet(weights=str(tmp_path / "old.pth")).apply(encoder, target(tmp_path, "mobilenet_v2"))
+    own = encoder.state_dict()
+    assert all(own[name].equal(value) for name, value in weights.items() if name.startswith("features."))
+    assert all(int(value) == 0 for name, value in own.items() if "num_batches" in name)

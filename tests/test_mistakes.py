@@ -193,3 +193,49 @@ def test_a_result_that_is_no_json_is_named(capsys, tiny, tmp_path):
     run.mkdir()
     (run / "result.json").write_text(json.dumps({"command": "pretrain"})[:-3])
     assert "result.json cannot be read" in fails(capsys, "pretrain", *tiny, f"run_dir={run}")
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "said"),
+    [
+        ("finetune", "sweep=label_fractoin", "Did you mean 'label_fraction'?"),
+        ("pretrain", "experiment=paper_resnet5", "Did you mean 'paper_resnet50'?"),
+        ("pretrain", "pretext=[]", "pretext=[...] must name at least one of"),
+        ("finetune", "~decoder", "decoder is not set"),
+        ("pretrain", "optimizer.lr=-1", "optimizer: Invalid learning rate"),
+        ("pretrain", "pretext.inpainting.weight=-1", "pretext.inpainting.weight must be finite and at least 0"),
+        ("pretrain", "pretext.contrastive.task.temperature=0", "temperature must be above 0"),
+        ("pretrain", "views.clean.rotation=7", "expected a probability in [0, 1]"),
+        ("finetune", "dataset.protocol=mine", "dataset.protocol=mine is not among the protocols scored"),
+        ("pretrain", "trainer.batch_size=1", "trainer.batch_size must be at least 2"),
+    ],
+)
+def test_a_senseless_setting_is_named_before_the_run_has_a_folder(capsys, tiny, name, override, said):
+    assert said in fails(capsys, name, *tiny, override)
+    assert not list(Path("outputs").glob(f"{name}/**/config.yaml"))
+
+
+@pytest.mark.slow
+def test_a_folder_with_another_finished_run_is_not_taken_for_this_one(capsys, tiny, tmp_path):
+    short = (
+        *tiny,
+        "trainer.max_steps=1",
+        "trainer.batch_size=2",
+        "pretext=[contrastive]",
+        f"run_dir={tmp_path / 'mine'}",
+    )
+    assert main("pretrain", list(short)) == 0
+    assert main("pretrain", list(short)) == 0
+    capsys.readouterr()
+    assert "with other settings" in fails(capsys, "pretrain", *short, "seed=5")
+    assert "with other settings" in fails(capsys, "finetune", *tiny, f"run_dir={tmp_path / 'mine'}")
+    assert "share one folder" in fails(capsys, "pretrain", "-m", *short, "seed=7,8")
+    err = fails(
+        capsys,
+        "finetune",
+        *tiny,
+        "initialization=pretrained",
+        f"initialization.run={tmp_path / 'mine'}",
+        "dataset.value_scale=100",
+    )
+    assert "Set dataset.value_scale=255" in err

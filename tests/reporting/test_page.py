@@ -136,10 +136,13 @@ def test_missing_failed_and_left_out_are_named_with_commands(write_run, report, 
         "seed": 1,
     }
     (tmp_path / "sweeps").mkdir()
-    (tmp_path / "sweeps/s.json").write_text(json.dumps({"command": "finetune", "cells": [cell]}))
-    (tmp_path / "runs/failed").mkdir()
-    failure = {"command": "finetune", "overrides": ["seed=9"], "error": "out of memory"}
-    (tmp_path / "runs/failed/failure.json").write_text(json.dumps(failure))
+    (tmp_path / "sweeps/s.json").write_text(
+        json.dumps({"command": "finetune", "cells": [cell, {**cell, "run_dir": str(tmp_path / "runs/failed")}]})
+    )
+    for name, error in (("failed", "out of memory"), ("stale", "of a plan that has changed")):
+        (tmp_path / "runs" / name).mkdir()
+        failure = {"command": "finetune", "overrides": ["seed=9"], "error": error}
+        (tmp_path / "runs" / name / "failure.json").write_text(json.dumps(failure))
     (tmp_path / "runs/half").mkdir()
     (tmp_path / "runs/half/result.json").write_text("{")
     text = report()
@@ -147,6 +150,7 @@ def test_missing_failed_and_left_out_are_named_with_commands(write_run, report, 
     assert "python -m ssl_rs.finetune seed=1" in cells
     assert "in no plan of a sweep" in cells
     assert "<pre>out of memory</pre>" in text
+    assert "of a plan that has changed" not in text
     assert "python -m ssl_rs.finetune seed=9" in text
     assert any("half/result.json" in cell for cell in cells)
     assert "2 results of finished runs" in text
