@@ -7,21 +7,23 @@
 #   DATA      folder that holds one folder per data set, named like it, default ./data
 #   PYTHON    default python
 #   LAUNCH    e.g. "torchrun --nproc_per_node=8" to pretrain on many GPUs, default "$PYTHON"
-#   MORE      further overrides for every command, e.g. "launcher=slurm" or "trainer.max_steps=20"
+#   PRETRAIN  further overrides for the pretraining, e.g. "trainer.max_steps=20000"
+#   FINETUNE  further overrides for the sweep, e.g. "launcher=slurm" or "seed=0"
 #
 # Everything can be started again: what is finished is skipped. ImageNet weights come from torchvision; without a network
-# name them: MORE="initialization.weights=...".
+# name their file: FINETUNE="initialization.weights=resnet50-0676ba61.pth".
 set -euo pipefail
 backbone=${1:-resnet50}
 python=${PYTHON:-python}
 launch=${LAUNCH:-$python}
-read -ra more <<< "${MORE:-}"
+read -ra pretrain <<< "${PRETRAIN:-}"
+read -ra finetune <<< "${FINETUNE:-}"
 
 for dataset in ${DATASETS:-potsdam vaihingen levir_cs}; do
-  data=("dataset=$dataset" "dataset.root=${DATA:-data}/$dataset" "${more[@]}")
+  data=("dataset=$dataset" "dataset.root=${DATA:-data}/$dataset")
   "$python" -m ssl_rs.prepare "${data[@]}"
-  $launch -m ssl_rs.pretrain "experiment=paper_$backbone" "${data[@]}"
+  $launch -m ssl_rs.pretrain "experiment=paper_$backbone" "${data[@]}" "${pretrain[@]}"
   # 256 px tiles and crops as in pretraining; the sweep's other settings are those of conf/finetune.yaml.
-  "$python" -m ssl_rs.finetune sweep=label_fraction "backbone=$backbone" dataset.crop_size=256 "${data[@]}"
+  "$python" -m ssl_rs.finetune sweep=label_fraction "backbone=$backbone" dataset.crop_size=256 "${data[@]}" "${finetune[@]}"
 done
 "$python" -m ssl_rs.report

@@ -77,7 +77,7 @@ def test_finetuning_evaluation_and_report_follow(command, tiny, pretrained):
     assert np.array(random["confusion"]).sum() == 96 * 96  # every pixel of the one test scene, once
     assert set(random["class_iou"]) == {"a", "b", "c"}
 
-    code, out, err = command("evaluate", f"run={runs[0].path}", "evaluation.window.size=32")
+    code, out, err = command("evaluate", f"run={runs[0].path}")
     assert code == 0, err
     again = json.loads((Path(out.strip()) / "result.json").read_text())
     assert again["confusion"] == random["confusion"]

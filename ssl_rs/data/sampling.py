@@ -78,8 +78,8 @@ class TileCrops:
     Args:
         store: Where the scenes lie.
         subset: The labeled units.
-        crop_size: Side of a crop in pixels; one smaller than a tile sees only its middle, give or take the shift.
-        tile_shift: How far a crop's center may lie from its tile's, as a share of the tile size, along each axis.
+        crop_size: Side of a crop in pixels; one that is smaller than a tile lies anywhere in it.
+        tile_shift: How far a crop may reach beyond its tile on each side, as a share of the tile size.
         seed: Of the run.
     """
 
@@ -131,7 +131,8 @@ class TileCrops:
         """Return where a crop starts along one axis: about the middle of a tile, anywhere in a scene."""
         if self.subset.unit == "scene":
             return start + int(number * (max(size - self.crop_size, 0) + 1))
-        shift = (2 * number - 1) * self.tile_shift * self.subset.tile_size
+        rim = max(size - self.crop_size, 0) / 2  # where a crop is smaller than its tile, it may lie anywhere in it
+        shift = (2 * number - 1) * (rim + self.tile_shift * self.subset.tile_size)
         return round(start + (size - self.crop_size) / 2 + shift)
 
     def _labeled_tiles(self) -> dict[int, NDArray[np.bool_]]:

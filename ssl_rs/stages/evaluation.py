@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +19,10 @@ from ssl_rs.encoder import Normalization, Statistics
 from ssl_rs.errors import InputError
 from ssl_rs.run_directory import RunDirectory, read_metadata
 from ssl_rs.segmentation.metrics import confusion_matrix
-from ssl_rs.segmentation.network import SegmentationNetwork, build_segmentation_model
+from ssl_rs.segmentation.network import SegmentationNetwork, build_segmentation_model, check_side, input_divisor
 from ssl_rs.segmentation.protocols import ALL_CLASSES, score
 from ssl_rs.segmentation.sliding_window import WindowSettings, predict_scene
+from ssl_rs.stages.recipe import Identified
 from ssl_rs.stages.samples import choose_samples, write_samples
 from ssl_rs.stages.site import Site, environment, open_store
 from ssl_rs.training.settings import TrainerSettings
@@ -136,23 +137,32 @@ def evaluate(settings: Settings) -> Path:
     chosen = settings.value("run", str | None)
     run = _finished(chosen)
     site, stored = _enter(settings, run)
-    evaluation, run_dir = read_evaluation(settings), settings.value("run_dir", str | None)
+    evaluation, run_dir = _read_evaluation_like(settings, stored), settings.value("run_dir", str | None)
     settings.check_all_read()
     trained, weights = run.read_result() or {}, read_weights(run.model)
     network = _load_network(run, stored, site, weights)
-    digest = config_hash(
-        settings.values, {"model": str(trained["config_hash"]), "manifest": site.store.manifest.sha256}
-    )
+    check_side(evaluation.window.size, input_divisor(network.model), "evaluation.window.size")
+    how = {"split": evaluation.split, "size": evaluation.window.size, "overlap": evaluation.window.overlap}
+    digest = config_hash(how, {"model": str(trained["config_hash"]), "manifest": site.store.manifest.sha256})
     directory = RunDirectory(
         Path(run_dir) if run_dir else site.output_dir / "evaluate" / trained["dataset"] / f"{run.path.name}-{digest}"
     )
-    if directory.read_result() is not None:
+    if Identified(directory, digest).is_finished("evaluate"):
         return directory.path
     evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
     directory.begin(to_yaml(settings.values), environment(site))
     scores = evaluator.score(network.to(site.device), site.processes, directory.path / "samples.npz")
     directory.finish({**trained, **scores, "command": "evaluate", "run": str(run.path), "config_hash": digest})
     return directory.path
+
+
+def _read_evaluation_like(settings: Settings, stored: Mapping[str, Any]) -> EvaluationSettings:
+    """Read the split and the windows; what is null is as the run had it."""
+    before: WindowSettings = build(stored["evaluation"]["window"], "evaluation.window")
+    kinds = {"size": int, "overlap": float, "batch_size": int}
+    wanted = {key: settings.value(f"evaluation.window.{key}", kind | None) for key, kind in kinds.items()}
+    window = replace(before, **{key: value for key, value in wanted.items() if value is not None})
+    return EvaluationSettings(settings.value("evaluation.split", Literal["val", "test"]), window)
 
 
 def _finished(chosen: str | None) -> RunDirectory:
