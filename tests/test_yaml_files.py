@@ -4,7 +4,7 @@ The files are found by walking conf/: a new one is tested without being listed h
 """
 
 import copy
-import importlib.util
+import importlib.metadata
 import math
 from functools import cache
 from pathlib import Path
@@ -42,7 +42,8 @@ ONE_COMMAND = {group: command for command in COMMANDS for group in GROUPS_OF[com
 """Of the commands that have a group, the last by name: pretrain rather than finetune."""
 
 COMPONENTS = [(group, name) for group in ONE_COMMAND if group not in ("experiment", "sweep") for name in options(group)]
-PLUGINS = {"slurm": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}
+PLUGINS = {"slurm": "hydra-submitit-launcher", "ray": "hydra-ray-launcher"}
+INSTALLED = {distribution.name for distribution in importlib.metadata.distributions()}
 
 
 class CheckedError(Exception):
@@ -118,7 +119,7 @@ def test_every_file_says_what_it_is(path):
 
 @pytest.mark.parametrize(("group", "name"), COMPONENTS)
 def test_every_option_composes_builds_and_leaves_no_key_unread(group, name, monkeypatch):
-    if group == "launcher" and name in PLUGINS and importlib.util.find_spec(f"hydra_plugins.{PLUGINS[name]}") is None:
+    if group == "launcher" and name in PLUGINS and PLUGINS[name] not in INSTALLED:
         pytest.skip(f"launcher={name}: {PLUGINS[name]} is not installed")
     override = {"views": with_views, "pretext": "pretext=[{}]".format}.get(group, f"{group}={{}}".format)(name)
     values = composed(ONE_COMMAND[group], override)
