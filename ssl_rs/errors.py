@@ -22,7 +22,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
         name: What the user wrote.
         choices: What would have been accepted.
     """
-    known = sorted(choices)
+    known = sorted(set(choices))
     close = difflib.get_close_matches(name, known, n=1)
     if close:
         return f"Did you mean '{close[0]}'?"
