@@ -29,7 +29,8 @@ def test_values_out_of_range_name_their_key(key, value):
 
 
 def test_the_least_values_are_good():
-    TrainerSettings(1, 2, num_workers=0, checkpoint_every_steps=1, log_every_steps=1, gradient_clip=None)
+    least = TrainerSettings(1, 2, num_workers=0, checkpoint_every_steps=1, log_every_steps=1, gradient_clip=None)
+    assert (least.max_steps, least.batch_size) == (1, 2)
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "nonsense", "", "mps", "cpu:x"])
