@@ -1,7 +1,6 @@
 """The folder of a run: what lies in it, and how files get there so that a half-written one is never taken for whole."""
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -15,31 +14,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ssl_rs.errors import InputError
+from ssl_rs.files import sha256_of, write_json, write_text  # noqa: F401
 
 TIMING_KEYS = ("images_per_second", "seconds")
 """The only keys of metrics.jsonl in which two runs of the same config may differ."""
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file aside, flush it to the disk, and rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(aside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON aside and rename it."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file's content as hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from ssl_rs.data.dataset import IGNORE, Dataset, SceneArrays, SceneSource, SegmentationClass, Split
 from ssl_rs.data.raster import read_raster
+from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
-from ssl_rs.run_directory import sha256_of
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ GROUPS = (
 class BlueMarble(Dataset):
     """RGB at 1/15 degree, 8 classes of land cover; `root` may be a folder that holds both files."""
 
-    bands = ("red", "green", "blue")
+    band_names = ("red", "green", "blue")
     classes = tuple(entry for entry, _ in GROUPS)
 
     def scenes(self) -> Sequence[SceneSource]:
@@ -123,7 +123,7 @@ class BlueMarble(Dataset):
             transform=(degrees, 0.0, west + margin * degrees, 0.0, -degrees, float(north)),
         )
 
-    def _find(self, file: PackagedFile) -> Path:
+    def _find(self, file: PackagedFile) -> SourceFile:
         """Return where a file lies, without running code of its package.
 
         Raises:
@@ -140,10 +140,11 @@ class BlueMarble(Dataset):
                 ) from error
         if not path.is_file():
             raise InputError(f"dataset=blue_marble needs the file {path}, which is missing. {REMEDY}")
-        found = sha256_of(path)
+        source = SourceFile(path)
+        found = source.sha256()
         if found != file.sha256:
             raise InputError(f"{path} has the sha256 {found}, expected {file.sha256} ({file.package}). {REMEDY}")
-        return path
+        return source
 
 
 def scene_id(north: int, west: int) -> str:
@@ -159,13 +160,13 @@ def _place(name: str) -> tuple[int, int, Split]:
 
 
 @lru_cache(maxsize=1)
-def _world(image_path: Path, land_cover_path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _world(image_file: SourceFile, land_cover_file: SourceFile) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return the whole image [3, 2700, 5400] and the class of each of its pixels [2700, 5400], north up, from 180 W."""
-    image = read_raster(image_path).values
+    image = read_raster(image_file).values
     groups = np.full(256, IGNORE, np.uint8)  # MODIS marks what it could not classify with 255
     for index, (_, igbp) in enumerate(GROUPS):
         groups[list(igbp)] = index
-    land_cover = groups[read_raster(land_cover_path).values[0]]
+    land_cover = groups[read_raster(land_cover_file).values[0]]
     rows, columns = (nearest_pixels(*sizes) for sizes in zip(image.shape[1:], land_cover.shape, strict=True))
     return image, land_cover[rows[:, None], columns]
 

@@ -2,17 +2,19 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 
 Split = Literal["train", "val", "test"]
+Transform = tuple[float, float, float, float, float, float]
 
 IGNORE = 255
 """The mask value of pixels that have no label."""
@@ -39,16 +41,18 @@ class SceneSource:
         id: Unique within the data set.
         split: The split it belongs to.
         files: Everything it is read from; if one of them changes, the data set is prepared anew.
+        problem: Why it cannot be read, where listing the files showed that already, e.g. that its mask is missing.
     """
 
     id: str
     split: Split
-    files: tuple[Path, ...]
+    files: tuple[SourceFile, ...]
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
 class SceneArrays:
-    """A scene in memory.
+    """A scene, or some rows of one, in memory.
 
     Args:
         image: [C, H, W], uint8, uint16 or float32.
@@ -56,13 +60,34 @@ class SceneArrays:
         crs: Coordinate reference system, e.g. "EPSG:4326".
         transform: a, b, c, d, e, f with x = a * column + b * row + c and y = d * column + e * row + f.
         valid: [H, W] bool, false where the image holds no data; None where all of it does.
+        eroded: [H, W] uint8, the mask without the boundaries of its objects (255), where files of it exist.
     """
 
-    image: NDArray[np.generic]
+    image: NDArray[Any]
     mask: NDArray[np.uint8] | None = None
     crs: str | None = None
-    transform: tuple[float, float, float, float, float, float] | None = None
+    transform: Transform | None = None
     valid: NDArray[np.bool_] | None = None
+    eroded: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An open scene that is too large to be held in memory: read once, from top to bottom.
+
+    Args:
+        height: In pixels.
+        width: In pixels.
+        crs: As in `SceneArrays`.
+        transform: As in `SceneArrays`.
+        strips: Some rows at a time, each at full width; errors of the content show here.
+    """
+
+    height: int
+    width: int
+    crs: str | None
+    transform: Transform | None
+    strips: Iterator[SceneArrays]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +102,8 @@ class Dataset(ABC):
         tile_shift: How far a crop may reach beyond its tile on each side, as a share of `tile_size`.
         protocol: Name of the protocol whose metrics stand for this data set.
         value_scale: The stored value that becomes 1; None: 255 for uint8, else the largest of the training split.
+        on_bad_scene: A scene that cannot be used stops the preparation, or is left out, counted and named.
+        transductive: Pretraining may see the images of validation and test scenes too; never their masks.
 
     Raises:
         InputError: A setting out of its range.
@@ -89,8 +116,16 @@ class Dataset(ABC):
     tile_shift: float
     protocol: str
     value_scale: float | None
+    on_bad_scene: Literal["error", "skip"]
+    transductive: bool
 
-    ignore_index = IGNORE
+    ignore_index: ClassVar[int] = IGNORE
+    clutter: ClassVar[str | None] = None
+    """The class that some protocols leave out."""
+    erodes: ClassVar[bool] = False
+    """Whether the data set is scored without the boundaries of its objects too."""
+    dtype: ClassVar[Literal["uint8", "uint16", "float32"] | None] = None
+    """Type that every image must have; None: that of most scenes."""
 
     def __post_init__(self) -> None:
         """Check the shared settings."""
@@ -106,7 +141,7 @@ class Dataset(ABC):
 
     @property
     @abstractmethod
-    def bands(self) -> tuple[str, ...]:
+    def band_names(self) -> tuple[str, ...]:
         """Names of the image's channels, in order."""
 
     @property
@@ -123,8 +158,8 @@ class Dataset(ABC):
         """
 
     @abstractmethod
-    def read(self, scene: SceneSource) -> SceneArrays:
-        """Read one scene.
+    def read(self, scene: SceneSource) -> SceneArrays | Scene:
+        """Read one scene: whole, or (`ssl_rs.data.paired.read_pair`) strip by strip.
 
         Raises:
             InputError: A file that cannot be read or holds something unexpected.
@@ -144,8 +179,3 @@ class Dataset(ABC):
         if not Path(self.root).is_dir():
             raise InputError(f"dataset.root={self.root} is no folder. It should hold {layout}.")
         return Path(self.root)
-
-
-def band_names(count: int) -> tuple[str, ...]:
-    """Return the names of an image's channels when nothing but their number is known."""
-    return ("red", "green", "blue") if count == 3 else tuple(f"band_{index + 1}" for index in range(count))

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import cast, get_args
 
 from ssl_rs.data.classes_file import read_classes, read_yaml_mapping
-from ssl_rs.data.dataset import Dataset, SceneArrays, SceneSource, SegmentationClass, Split, band_names
+from ssl_rs.data.dataset import Dataset, Scene, SceneSource, SegmentationClass, Split
 from ssl_rs.data.mask_format import MaskFormat
-from ssl_rs.data.raster import EXTENSIONS, read_raster
+from ssl_rs.data.paired import read_pair
+from ssl_rs.data.raster import EXTENSIONS, open_raster
+from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError, nearest
 
 LAYOUT = "images/ (jpg, png or tif) and, for segmentation, masks/ (png or tif, same stems) and classes.yaml"
@@ -32,6 +34,8 @@ class Folder(Dataset):
     For the form of `classes.yaml` see `ssl_rs.data.classes_file.read_classes`.
 
     Args:
+        bands: Names of the channels; null: red, green, blue for three, else band_1 and so on. Those named red, green
+            and blue are shown and recolored as such.
         val_share: Share of the images that are drawn for validation, in [0, 1).
         test_share: Share of the images that are drawn for testing, in [0, 1).
         split_seed: Another seed draws another split.
@@ -40,6 +44,7 @@ class Folder(Dataset):
         InputError: Shares that leave nothing to train on.
     """
 
+    bands: Sequence[str] | None
     val_share: float
     test_share: float
     split_seed: int
@@ -52,6 +57,8 @@ class Folder(Dataset):
                 "dataset.val_share and dataset.test_share must be 0 or more and add up to less than 1, "
                 f"got {self.val_share} and {self.test_share}."
             )
+        if self.bands is not None and (not self.bands or len(set(self.bands)) < len(self.bands)):
+            raise InputError(f"dataset.bands must be names that differ, one a channel, got {list(self.bands)}.")
 
     @cached_property
     def path(self) -> Path:
@@ -73,44 +80,52 @@ class Folder(Dataset):
         return self.mask_format.classes if self.mask_format else ()
 
     @cached_property
-    def bands(self) -> tuple[str, ...]:
-        """Red, green and blue for three bands, else band_1 and so on, from the first image."""
-        return band_names(len(read_raster(self.scenes()[0].files[0]).bands()))
+    def band_names(self) -> tuple[str, ...]:
+        """What the settings say, else by the number of channels of the first image that can be read."""
+        if self.bands is not None:
+            return tuple(self.bands)
+        for scene in self.scenes():
+            try:
+                return band_names(open_raster(scene.files[0]).num_bands)
+            except InputError as error:
+                first_error = error
+                if self.on_bad_scene == "error":
+                    break
+        raise first_error
 
     def scenes(self) -> Sequence[SceneSource]:
         """List the images, ordered by stem."""
-        images = self._images()
+        images, problems = self._images()
         splits = self._splits(images)
-        masks = _by_stem(self.path / "masks", (".png", ".tif", ".tiff")) if self.mask_format else None
+        masks: dict[str, Path] = {}
+        if self.mask_format:
+            masks, more = _by_stem(self.path / "masks", (".png", ".tif", ".tiff"))
+            problems |= more
         scenes = []
         for stem, image in images.items():
-            files = [image]
-            if masks is not None:
-                if stem not in masks:
-                    raise InputError(
-                        f"{image} has no mask {stem}.png or .tif in masks/. Add it, or take the image out."
-                    )
+            files, problem = [image], problems.get(stem)
+            if stem in masks:
                 files += [masks[stem], self.path / "classes.yaml"]
-            scenes.append(SceneSource(stem, splits[stem], tuple(files)))
+            elif self.mask_format and not problem:
+                problem = f"{image} has no mask {stem}.png or .tif in masks/. Add it, or take the image out."
+            scenes.append(SceneSource(stem, splits[stem], tuple(map(SourceFile, files)), problem))
         return scenes
 
-    def read(self, scene: SceneSource) -> SceneArrays:
-        """Read an image and its mask; where the image has no data, the mask is ignored."""
-        raster = read_raster(scene.files[0])
-        mask = self.mask_format.decode(read_raster(scene.files[1]), scene.files[1]) if self.mask_format else None
-        return SceneArrays(raster.bands(), mask, raster.crs, raster.transform, raster.valid)
+    def read(self, scene: SceneSource) -> Scene:
+        """Open an image and its mask; where the image has no data, the mask is ignored."""
+        return read_pair(scene.files[0], scene.files[1] if self.mask_format else None, self.mask_format)
 
-    def _images(self) -> dict[str, Path]:
-        """Return the image of each stem.
+    def _images(self) -> tuple[dict[str, Path], dict[str, str]]:
+        """Return the image of each stem, and what is wrong with some stems.
 
         Raises:
             InputError: There is none.
         """
         folder = self.path / "images"
-        images = _by_stem(folder, EXTENSIONS) if folder.is_dir() else {}
+        images, problems = _by_stem(folder, EXTENSIONS) if folder.is_dir() else ({}, {})
         if not images:
             raise InputError(f"dataset.root={self.root} has no images in images/. It should hold {LAYOUT}.")
-        return images
+        return images, problems
 
     def _splits(self, images: Mapping[str, Path]) -> Mapping[str, Split]:
         """Return the split of each stem."""
@@ -137,13 +152,17 @@ def _drawn_split(place: int, num_test: int, num_val: int) -> Split:
     return "val" if place < num_test + num_val else "train"
 
 
-def _by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
+def _by_stem(folder: Path, extensions: tuple[str, ...]) -> tuple[dict[str, Path], dict[str, str]]:
     """Return the files of a folder and of its subfolders train, val, test by stem, ordered.
 
+    Returns:
+        The first file of each stem; and for stems of which there are more files, a message that says so.
+
     Raises:
-        InputError: Two files with one stem, or a subfolder of another name.
+        InputError: A subfolder of another name.
     """
     found: dict[str, Path] = {}
+    problems: dict[str, str] = {}
     folders = [folder, *(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))]
     for place in folders[1:]:
         if place.name not in SPLITS:
@@ -152,9 +171,9 @@ def _by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
         if path.suffix.lower() not in extensions or path.name.startswith(".") or not path.is_file():
             continue
         if path.stem in found:
-            raise InputError(f"{path} and {found[path.stem]} have the same stem. Rename or remove one of them.")
-        found[path.stem] = path
-    return dict(sorted(found.items()))
+            problems[path.stem] = f"{path} and {found[path.stem]} have the same stem. Rename or remove one of them."
+        found.setdefault(path.stem, path)
+    return dict(sorted(found.items())), problems
 
 
 def _listed_splits(path: Path, images: Mapping[str, Path]) -> Mapping[str, Split]:
@@ -181,3 +200,8 @@ def _listed_splits(path: Path, images: Mapping[str, Path]) -> Mapping[str, Split
             f"{path}: {len(unlisted)} images are in no list, the first is '{unlisted[0]}'. List it or take it away."
         )
     return splits
+
+
+def band_names(count: int) -> tuple[str, ...]:
+    """Return the names of an image's channels when nothing but their number is known."""
+    return ("red", "green", "blue") if count == 3 else tuple(f"band_{index + 1}" for index in range(count))

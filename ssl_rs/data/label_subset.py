@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ssl_rs.data.records import read_record, to_json
 from ssl_rs.data.store import Store
 from ssl_rs.errors import InputError
-from ssl_rs.run_directory import write_text
+from ssl_rs.files import write_text
 
 Unit = Literal["tile", "scene"]
 
@@ -138,7 +138,10 @@ def _labeled_units(store: Store, index: int, tile_size: int | None) -> Iterator[
     """Yield the tiles of a scene that have a labeled pixel; without a tile size the scene itself."""
     scene = store.manifest.scenes[index]
     step = tile_size or max(scene.height, scene.width)
-    labeled = _any_labeled(store.mask(index) != store.manifest.ignore_index, step)
+    if sum(scene.class_pixels) == scene.height * scene.width:  # then no mask has to be read
+        labeled = np.ones((-(-scene.height // step), -(-scene.width // step)), np.bool_)
+    else:
+        labeled = _any_labeled(store.mask(index) != store.manifest.ignore_index, step)
     for row, column in np.argwhere(labeled) * step:
         height, width = min(step, scene.height - row), min(step, scene.width - column)
         yield LabeledUnit(scene.id, int(row), int(column), int(height), int(width))

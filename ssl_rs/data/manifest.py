@@ -10,12 +10,12 @@ from ssl_rs.data.dataset import SegmentationClass, Split
 from ssl_rs.data.records import read_record, to_json
 from ssl_rs.errors import InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 
 
 @dataclass(frozen=True)
-class SourceFile:
+class SourceRecord:
     """A file that a scene was read from; the name without its folder, so that manifests agree between machines."""
 
     name: str
@@ -24,9 +24,10 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class SceneRecord:
-    """One scene of a store. Scene 3's arrays lie in 00003_image.npy and 00003_mask.npy.
+    """One scene of a store.
 
     Args:
+        number: Scene 3's arrays lie in 00003_image.npy, 00003_mask.npy, 00003_eroded.npy and 00003_valid.npy.
         id: Unique within the data set.
         split: The split it belongs to.
         height: In pixels.
@@ -35,18 +36,30 @@ class SceneRecord:
         transform: a, b, c, d, e, f with x = a * column + b * row + c and y = d * column + e * row + f.
         sources: The files it was read from.
         class_pixels: Pixels of each class; empty without classes.
-        valid_share: Share of pixels with image data, in [0, 1].
+        valid_share: Share of pixels with image data, in (0, 1]; below 1 there is a file of which they are.
+        arrays: The scene's files in the store.
     """
 
+    number: int
     id: str
     split: Split
     height: int
     width: int
     crs: str | None
     transform: tuple[float, float, float, float, float, float] | None
-    sources: tuple[SourceFile, ...]
+    sources: tuple[SourceRecord, ...]
     class_pixels: tuple[int, ...]
     valid_share: float
+    arrays: tuple[SourceRecord, ...]
+
+
+@dataclass(frozen=True)
+class SkippedScene:
+    """A scene that was left out, and why; paths begin at the data set's root."""
+
+    id: str
+    split: Split
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,9 @@ class Manifest:
         std: [C], of the same pixels.
         classes: Names and colors; a class index is a place in this tuple.
         ignore_index: The mask value of pixels without a label.
-        scenes: In the order of their file names.
+        eroded: Whether every scene has a second mask, without the boundaries of its objects.
+        scenes: In the order of their numbers.
+        skipped: Scenes that could not be used.
     """
 
     format_version: int
@@ -75,7 +90,9 @@ class Manifest:
     std: tuple[float, ...]
     classes: tuple[SegmentationClass, ...]
     ignore_index: int
+    eroded: bool
     scenes: tuple[SceneRecord, ...]
+    skipped: tuple[SkippedScene, ...]
 
     @cached_property
     def sha256(self) -> str:
@@ -103,6 +120,8 @@ class Manifest:
             ),
             (manifest.value_scale > 0, "value_scale is not above 0"),
             (len({scene.id for scene in scenes}) == len(scenes) > 0, "scene ids are not unique, or there are none"),
+            (len({scene.number for scene in scenes}) == len(scenes), "scene numbers are not unique"),
+            (all(scene.number >= 0 and 0 < scene.valid_share <= 1 for scene in scenes), "a scene's numbers are off"),
             (all(scene.height > 0 and scene.width > 0 for scene in scenes), "a scene has no pixels"),
             (
                 all(len(scene.class_pixels) == len(manifest.classes) for scene in scenes),

@@ -1,15 +1,19 @@
 """What the values or colors of a mask file mean: exact, and anything unknown is reported, never guessed."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssl_rs.data.dataset import IGNORE, SegmentationClass
-from ssl_rs.data.raster import Raster
+from ssl_rs.data.raster import Raster, TiffFile
 from ssl_rs.errors import InputError
+
+ROWS = 512
+"""Rows of a mask that are searched at a time for what is wrong with it."""
 
 
 def color_code(color: tuple[int, int, int]) -> int:
@@ -25,53 +29,74 @@ class MaskFormat:
         classes: In the order of their indices.
         by_color: Whether pixels are RGB colors; else they are numbers.
         indices: The class index, or 255 for ignore, of each known pixel: its color code, or its number.
+        unknown: Any other pixel is an error, or is ignored.
     """
 
     classes: tuple[SegmentationClass, ...]
     by_color: bool
     indices: Mapping[int, int]
+    unknown: Literal["error", "ignore"] = "error"
 
     @classmethod
     def of_colors(
-        cls, classes: tuple[SegmentationClass, ...], ignore: tuple[tuple[int, int, int], ...]
+        cls,
+        classes: tuple[SegmentationClass, ...],
+        ignore: tuple[tuple[int, int, int], ...],
+        unknown: Literal["error", "ignore"] = "error",
     ) -> "MaskFormat":
         """Return the format of masks in which each class has its own color."""
         indices = {color_code(entry.color): index for index, entry in enumerate(classes)}
-        return cls(classes, True, indices | {color_code(color): IGNORE for color in ignore})
+        return cls(classes, True, indices | {color_code(color): IGNORE for color in ignore}, unknown)
 
-    def decode(self, raster: Raster, path: Path) -> NDArray[np.uint8]:
-        """Return the class indices of a mask file, [H, W], 255 = ignore.
+    def decode(self, raster: Raster, name: object) -> NDArray[np.uint8]:
+        """Return the class indices of a mask, [H, W], 255 = ignore.
 
         Args:
-            raster: The content of the file.
-            path: Its name, for messages.
+            raster: The mask.
+            name: Of its file, for messages.
 
         Raises:
-            InputError: The file has the wrong bands, or a pixel that means nothing; names one and counts them.
+            InputError: The mask has the wrong bands, or pixels that mean nothing: counted, with the place of one.
         """
-        indices = dict(self.indices)
-        if self.by_color:
-            codes = _color_codes(raster, path)
-        else:
-            codes = _numbers(raster, path)
-            if raster.nodata is not None and not np.isnan(raster.nodata):
-                indices.setdefault(int(raster.nodata), IGNORE)
-        mask = _look_up(codes, indices)
-        unknown = mask < 0
-        if unknown.any():
-            raise InputError(self._complaint(codes, unknown, path))
-        return mask.astype(np.uint8)
+        return self.decode_rows(raster, 0, raster.height, name)
 
-    def _complaint(self, codes: NDArray[np.int32], unknown: NDArray[np.bool_], path: Path) -> str:
+    def decode_rows(self, source: Raster | TiffFile, top: int, bottom: int, name: object) -> NDArray[np.uint8]:
+        """Return the class indices of the rows [top, bottom) of a mask, [bottom - top, W].
+
+        Raises:
+            InputError: As `decode`; pixels that mean nothing are counted in the whole file.
+        """
+        _, mask = self._look_up(source.rows(top, bottom), name)
+        if self.unknown == "error" and mask.min(initial=0) < 0:
+            strips = ((first, source.rows(first, first + ROWS)) for first in range(0, source.height, ROWS))
+            raise InputError(self._complaint(((first, *self._look_up(rows, name)) for first, rows in strips), name))
+        return np.where(mask < 0, IGNORE, mask).astype(np.uint8)
+
+    def _look_up(self, raster: Raster, name: object) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
+        """Return the code of each pixel, and its index or -1, [H, W] each."""
+        indices = dict(self.indices)
+        codes = _color_codes(raster, name) if self.by_color else _numbers(raster, name)
+        if not self.by_color and raster.nodata is not None and not np.isnan(raster.nodata):
+            indices.setdefault(int(raster.nodata), IGNORE)
+        return codes, _look_up(codes, indices)
+
+    def _complaint(self, strips: Iterator[tuple[int, NDArray[np.int32], NDArray[np.int16]]], name: object) -> str:
         """Say which unknown pixel is the most frequent, how often it comes, where first, and what is known."""
-        values, counts = np.unique(codes[unknown], return_counts=True)
-        code = int(values[counts.argmax()])
-        row, column = np.argwhere(codes == code)[0]
+        counts: Counter[int] = Counter()
+        places: dict[int, tuple[int, int]] = {}
+        for top, codes, mask in strips:
+            values, first, number = np.unique(codes[mask < 0], return_index=True, return_counts=True)
+            counts.update(dict(zip(values.tolist(), number.tolist(), strict=True)))
+            rows, columns = np.nonzero(mask < 0)
+            for value, place in zip(values.tolist(), first.tolist(), strict=True):
+                places.setdefault(value, (top + int(rows[place]), int(columns[place])))
+        code = min(counts, key=lambda value: (-counts[value], value))
+        row, column = places[code]
         what = "color" if self.by_color else "value"
         known = ", ".join(f"{self._show(known)} {self._meaning(index)}" for known, index in self.indices.items())
         return (
-            f"{path}: unknown {what} {self._show(code)} in {counts.max()} pixels, one at row {row}, column {column} "
-            f"({len(values)} unknown {what}s in {counts.sum()} pixels). Known: {known}. Repair the mask or list it."
+            f"{name}: unknown {what} {self._show(code)} in {counts[code]} pixels, one at row {row}, column {column} "
+            f"({len(counts)} unknown {what}s in {counts.total()} pixels). Known: {known}. Repair the mask or list it."
         )
 
     def _show(self, code: int) -> str:
@@ -81,24 +106,24 @@ class MaskFormat:
         return "ignore" if index == IGNORE else self.classes[index].name
 
 
-def _color_codes(raster: Raster, path: Path) -> NDArray[np.int32]:
+def _color_codes(raster: Raster, name: object) -> NDArray[np.int32]:
     """Return 0xRRGGBB of each pixel, [H, W]."""
     colors = raster.bands()
     if colors.dtype != np.uint8 or len(colors) != 3:
         raise InputError(
-            f"{path}: expected a mask of RGB colors or with a palette, got {len(colors)} bands of {colors.dtype}. "
+            f"{name}: expected a mask of RGB colors or with a palette, got {len(colors)} bands of {colors.dtype}. "
             "If its pixels are class numbers, give every class an 'index' in classes.yaml."
         )
     red, green, blue = colors.astype(np.int32)
     return red << 16 | green << 8 | blue  # type: ignore[no-any-return]
 
 
-def _numbers(raster: Raster, path: Path) -> NDArray[np.int32]:
+def _numbers(raster: Raster, name: object) -> NDArray[np.int32]:
     """Return the number of each pixel, [H, W]."""
     values = raster.values
     if len(values) != 1 or values.dtype.kind not in "ui":
         raise InputError(
-            f"{path}: expected a mask of one band of whole numbers, got {len(values)} bands of {values.dtype}. "
+            f"{name}: expected a mask of one band of whole numbers, got {len(values)} bands of {values.dtype}. "
             "If its pixels are colors, give every class a 'color' and no 'index' in classes.yaml."
         )
     return values[0].astype(np.int32)  # type: ignore[no-any-return]

@@ -7,9 +7,10 @@ third parties state CC0. 8 Tiles of 9 neighboring parts; not georeferenced.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ssl_rs.data.dataset import Dataset, SceneArrays, SceneSource, SegmentationClass, Split
+from ssl_rs.data.dataset import Dataset, Scene, SceneSource, SegmentationClass, Split
 from ssl_rs.data.mask_format import MaskFormat
-from ssl_rs.data.raster import read_raster
+from ssl_rs.data.paired import read_pair
+from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 
 LAYOUT = "'Tile 1' to 'Tile 8', each with images/image_part_001.jpg to 009.jpg and masks/image_part_001.png to 009.png"
@@ -52,7 +53,7 @@ class MbrscDubai(Dataset):
                 f"dataset.val_parts must name some, not all, of the parts {choices}, got {list(self.val_parts)}."
             )
 
-    bands = ("red", "green", "blue")
+    band_names = ("red", "green", "blue")
     classes = MASKS.classes
 
     def scenes(self) -> Sequence[SceneSource]:
@@ -66,13 +67,14 @@ class MbrscDubai(Dataset):
                 for path in (image, mask):
                     if not path.is_file():
                         raise InputError(f"{path} is missing. dataset.root should hold {LAYOUT}.")
-                scenes.append(SceneSource(f"tile{tile}_part{part}", self._split(part), (image, mask)))
+                files = (SourceFile(image), SourceFile(mask))
+                scenes.append(SceneSource(f"tile{tile}_part{part}", self._split(part), files))
         return scenes
 
-    def read(self, scene: SceneSource) -> SceneArrays:
+    def read(self, scene: SceneSource) -> Scene:
         """Read an image and its mask."""
         image, mask = scene.files
-        return SceneArrays(read_raster(image).bands(), MASKS.decode(read_raster(mask), mask))
+        return read_pair(image, mask, MASKS)
 
     def _split(self, part: int) -> Split:
         if part in TEST_PARTS:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ class Moments:
     squares: tuple[float, ...]
 
 
-def measure(image: NDArray[np.generic], valid: NDArray[np.bool_] | None, ceiling: float | None) -> Moments:
+def measure(image: NDArray[Any], valid: NDArray[np.bool_] | None, ceiling: float | None) -> Moments:
     """Sum up one scene, block by block.
 
     Args:
@@ -48,6 +49,13 @@ def measure(image: NDArray[np.generic], valid: NDArray[np.bool_] | None, ceiling
         sums.append(values.sum(axis=1))
         squares.append(np.square(values).sum(axis=1))
     return Moments(count, maximum, _exact_sums(sums), _exact_sums(squares))
+
+
+def add_up(parts: Sequence[Moments]) -> Moments:
+    """Return the moments of a scene from those of its strips."""
+    maximum = max(part.maximum for part in parts)
+    sums, squares = _exact_sums([part.sums for part in parts]), _exact_sums([part.squares for part in parts])
+    return Moments(sum(part.count for part in parts), maximum, sums, squares)
 
 
 def mean_and_std(scenes: Sequence[Moments], scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -9,26 +9,31 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 
 from ssl_rs.data.dataset import Dataset, SceneSource
-from ssl_rs.data.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest
+from ssl_rs.data.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, SkippedScene
 from ssl_rs.data.moments import mean_and_std
-from ssl_rs.data.records import read_record, to_json
-from ssl_rs.data.scene_writer import WrittenScene, record_file, write_scene
-from ssl_rs.data.store import Store, image_file, mask_file
+from ssl_rs.data.overview import write_overview
+from ssl_rs.data.raster import small_cache
+from ssl_rs.data.records import to_json
+from ssl_rs.data.scene_writer import WrittenScene
+from ssl_rs.data.store import Store
+from ssl_rs.data.workers import write_scenes
 from ssl_rs.errors import InputError
-from ssl_rs.run_directory import sha256_of, write_text
+from ssl_rs.files import write_text
 
 Report = Callable[[int, int, str], None]
 """Called after each scene with the number of finished scenes, of all scenes, and the scene's id."""
 
-USED_LATER = ("root", "crop_size", "tile_size", "tile_shift", "protocol")
+USED_LATER = ("root", "crop_size", "tile_size", "tile_shift", "protocol", "transductive")
 """Settings of a data set that change nothing in its store."""
 
+WORTH_WORKERS = 2**28
+"""Bytes of source files from which on other processes help: each takes a second to start."""
 
-def prepare(dataset: Dataset, store_dir: Path, report: Report | None = None) -> Store:
+
+def prepare(dataset: Dataset, store_dir: Path, report: Report | None = None, num_workers: int | None = None) -> Store:
     """Return the store of a data set; build it if there is none yet.
 
     A build that was killed goes on where it stopped; two processes that build the same store wait for each other.
@@ -37,6 +42,8 @@ def prepare(dataset: Dataset, store_dir: Path, report: Report | None = None) -> 
         dataset: What to store.
         store_dir: Folder of all stores; this one is STORE_DIR/<dataset>-<hash of its settings and files>.
         report: Called after each scene.
+        num_workers: Processes that read scenes, each with at most a few hundred MB; 0: this one; None: one a core where
+            the sources are large.
 
     Raises:
         InputError: Something in the data set is missing, unreadable or contradictory, or the folder cannot be written.
@@ -46,9 +53,9 @@ def prepare(dataset: Dataset, store_dir: Path, report: Report | None = None) -> 
     if not path.exists():
         aside = path.with_name(f".{path.name}.partial")
         try:
-            with _lock(path.with_name(f".{path.name}.lock")):
+            with _lock(path.with_name(f".{path.name}.lock")), small_cache():
                 if not path.exists():  # another process may have built it while this one waited
-                    _build(dataset, scenes, aside, report)
+                    _build(dataset, scenes, aside, report, num_workers)
                     aside.rename(path)
         except InputError:
             shutil.rmtree(aside)  # the repaired files have another hash: nobody would come back for it
@@ -62,33 +69,41 @@ def prepare(dataset: Dataset, store_dir: Path, report: Report | None = None) -> 
 
 
 def _checked_scenes(dataset: Dataset) -> Sequence[SceneSource]:
-    """List the scenes.
+    """List the scenes; those with a problem have it noted.
 
     Raises:
-        InputError: None, none to train on, an id that comes twice, or a file that is missing.
+        InputError: None, or none to train on.
     """
     scenes = dataset.scenes()
-    where = f"Data set '{dataset.name}'" + (f" in dataset.root={dataset.root}" if dataset.root else "")
     if not scenes:
-        raise InputError(f"{where} has no scenes.")
+        raise InputError(f"{_name(dataset)} has no scenes.")
     if not any(scene.split == "train" for scene in scenes):
-        raise InputError(f"{where} has {len(scenes)} scenes, but none in the training split.")
-    twice = [name for name, count in Counter(scene.id for scene in scenes).items() if count > 1]
-    if twice:
-        raise InputError(f"{where} has more than one scene with the id '{twice[0]}'. Rename one of them.")
-    for path in (path for scene in scenes for path in scene.files):
-        if not path.is_file():
-            raise InputError(f"{where} needs the file {path}, which is missing.")
-    return scenes
+        raise InputError(f"{_name(dataset)} has {len(scenes)} scenes, but none in the training split.")
+    seen: set[str] = set()
+    checked = []
+    for scene in scenes:
+        problem = scene.problem
+        missing = [file for file in scene.files if not file.exists()]
+        if scene.id in seen:
+            problem = f"{_name(dataset)} has more than one scene with the id '{scene.id}'. Rename one of them."
+        elif missing and not problem:
+            problem = f"{_name(dataset)} needs the file {missing[0]}, which is missing."
+        checked.append(dataclasses.replace(scene, problem=problem))
+        seen.add(scene.id)
+    return checked
+
+
+def _name(dataset: Dataset) -> str:
+    return f"Data set '{dataset.name}'" + (f" in dataset.root={dataset.root}" if dataset.root else "")
 
 
 def _source_hash(dataset: Dataset, scenes: Sequence[SceneSource]) -> str:
     """Return 12 hex digits over the settings and the listing of the files: equal as long as nothing changed."""
     settings = {field.name: getattr(dataset, field.name) for field in dataclasses.fields(dataset)}
     settings = {name: value for name, value in settings.items() if name not in USED_LATER}
-    listing = [(s.id, s.split, [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in s.files]) for s in scenes]
+    listing = [(s.id, s.split, [file.identity() for file in s.files if file.exists()]) for s in scenes]
     classes = [dataclasses.astuple(entry) for entry in dataset.classes]
-    content = json.dumps([FORMAT_VERSION, settings, classes, listing], sort_keys=True)
+    content = json.dumps([FORMAT_VERSION, settings, classes, dataset.band_names, listing], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
@@ -102,50 +117,78 @@ def _lock(path: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)  # who waited finds it gone
 
 
-def _build(dataset: Dataset, scenes: Sequence[SceneSource], folder: Path, report: Report | None) -> None:
+def _build(
+    dataset: Dataset, scenes: Sequence[SceneSource], folder: Path, report: Report | None, num_workers: int | None
+) -> None:
     """Write every scene that is not there yet, then the manifest, and remove what only the building needed."""
     folder.mkdir(exist_ok=True)
-    hash_file = lru_cache(sha256_of)  # all scenes of a mosaic come from the same files
-    written = []
-    for index, scene in enumerate(scenes):
-        record = folder / record_file(index)
-        if record.is_file():
-            written.append(read_record(WrittenScene, record))
+    if num_workers is None:
+        size = sum(file.size for file in {file for scene in scenes for file in scene.files if file.exists()})
+        num_workers = len(os.sched_getaffinity(0)) if size > WORTH_WORKERS else 0
+    written: list[WrittenScene] = []
+    skipped: list[SkippedScene] = []
+    for number, outcome in enumerate(write_scenes(dataset, scenes, folder, num_workers)):
+        scene = scenes[number]
+        if isinstance(outcome, WrittenScene):
+            written.append(outcome)
         else:
-            written.append(write_scene(dataset, index, scene, folder, hash_file))
-        _check_alike(dataset, written[0], written[-1])
+            skipped.append(_skip(dataset, scene, str(outcome)))
         if report:
-            report(index + 1, len(scenes), scene.id)
-    manifest = _manifest(dataset, written)
-    arrays = [name(index) for index in range(len(scenes)) for name in (image_file, mask_file)]
+            report(number + 1, len(scenes), scene.id)
+    written, odd = _of_one_type(dataset, written)
+    manifest = _manifest(dataset, written, [*skipped, *odd])
+    arrays = {array.name for scene in manifest.scenes for array in scene.arrays}
     for path in folder.iterdir():
         if path.name not in arrays:
             path.unlink()
+    write_overview(Store(folder, manifest))
     write_text(folder / MANIFEST_FILE, to_json(manifest))
     _flush(folder)
 
 
-def _check_alike(dataset: Dataset, first: WrittenScene, scene: WrittenScene) -> None:
-    """Refuse a scene with other bands or another type of values.
+def _skip(dataset: Dataset, scene: SceneSource, reason: str) -> SkippedScene:
+    """Note why a scene is left out, or stop.
 
     Raises:
-        InputError: Names the odd scene.
+        InputError: Bad scenes are errors.
     """
-    expected, found = (len(dataset.bands), first.dtype), (scene.num_bands, scene.dtype)
-    if expected != found:
-        raise InputError(
-            f"{scene.record.sources[0].name} (scene '{scene.record.id}') has {found[0]} bands of {found[1]}, expected "
-            f"{expected[0]} bands of {expected[1]} as in scene '{first.record.id}'. Convert it, or take it out."
-        )
+    if dataset.on_bad_scene == "error":
+        raise InputError(f"{reason} (dataset.on_bad_scene=skip leaves such scenes out.)")
+    root = f"{dataset.root}/" if dataset.root else ""
+    return SkippedScene(scene.id, scene.split, reason.replace(root, "") if root else reason)
 
 
-def _manifest(dataset: Dataset, written: Sequence[WrittenScene]) -> Manifest:
+def _of_one_type(dataset: Dataset, written: Sequence[WrittenScene]) -> tuple[list[WrittenScene], list[SkippedScene]]:
+    """Return the scenes of the most frequent type of values, and the others as left out.
+
+    Raises:
+        InputError: Bad scenes are errors, and there are others.
+    """
+    counts = Counter(scene.dtype for scene in written)
+    kept, odd = [], []
+    for scene in written:
+        record, usual = scene.record, counts.most_common(1)[0][0]
+        if scene.dtype == usual:
+            kept.append(scene)
+            continue
+        source = SceneSource(record.id, record.split, ())
+        reason = f"{record.sources[0].name} has values of type {scene.dtype}, most scenes of {usual}. Convert it."
+        odd.append(_skip(dataset, source, reason))
+    return kept, odd
+
+
+def _manifest(dataset: Dataset, written: Sequence[WrittenScene], skipped: Sequence[SkippedScene]) -> Manifest:
     """Put together what the scenes' records say.
 
     Raises:
-        InputError: The training split holds nothing but zeros or nodata.
+        InputError: The training split holds nothing but zeros or nodata, or only bad scenes.
     """
     moments = [scene.moments for scene in written if scene.moments is not None]
+    if not moments:
+        raise InputError(
+            f"{_name(dataset)}: no usable training scene is left; {len(skipped)} scenes are left out, the first, "
+            f"'{skipped[0].id}', because: {skipped[0].reason}"
+        )
     maximum = max(scene.maximum for scene in moments)
     if maximum <= 0:
         raise InputError(
@@ -157,14 +200,16 @@ def _manifest(dataset: Dataset, written: Sequence[WrittenScene]) -> Manifest:
     return Manifest(
         format_version=FORMAT_VERSION,
         dataset=dataset.name,
-        bands=dataset.bands,
+        bands=dataset.band_names,
         dtype=dtype,
         value_scale=float(scale),
         mean=mean,
         std=std,
         classes=dataset.classes,
         ignore_index=dataset.ignore_index,
+        eroded=dataset.erodes,
         scenes=tuple(scene.record for scene in written),
+        skipped=tuple(skipped),
     )
 
 

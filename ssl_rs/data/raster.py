@@ -1,29 +1,48 @@
 """Image files as arrays: GeoTIFF through rasterio, PNG and JPEG through Pillow, which notices if they are cut short."""
 
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image
+from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
 
+from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+TIFF = (".tif", ".tiff")
+
+BOMB_BYTES = 2**30
+BOMB_RATIO = 1100
+"""Deflate makes nothing smaller than by 1,032: a file that claims more, and much, is made to fill memory or disk."""
+
+CACHE_MEGABYTES = 128
+"""GDAL would take a twentieth of the memory in each process; strips are read once, in order."""
+
+Transform = tuple[float, float, float, float, float, float]
+
+
+def small_cache() -> AbstractContextManager[Any]:
+    """Within it, GDAL keeps few decoded blocks."""
+    return rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
 class Raster:
-    """The content of an image file.
+    """An image in memory, or some rows of one.
 
     Args:
         values: [C, H, W] in the file's own type; of a palette file the indices, [1, H, W].
         palette: [N, 3] uint8, the colors of the indices, for palette files.
-        valid: [H, W] bool, false where a PNG is transparent or all bands of a TIFF are nodata; None: all valid.
+        valid: [H, W] bool, false where a PNG is transparent, or a TIFF masked or nodata in all bands; None: all valid.
         nodata: The nodata value of a TIFF.
         crs: Coordinate reference system, if the file has one.
         transform: a, b, c, d, e, f of the affine map from column and row to coordinates, if the file has one.
@@ -34,7 +53,29 @@ class Raster:
     valid: NDArray[np.bool_] | None = None
     nodata: float | None = None
     crs: str | None = None
-    transform: tuple[float, float, float, float, float, float] | None = None
+    transform: Transform | None = None
+
+    block_rows = 1
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return int(self.values.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return int(self.values.shape[2])
+
+    @property
+    def num_bands(self) -> int:
+        """Bands, three for palette files."""
+        return len(self.values) if self.palette is None else 3
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        return self.values.dtype
 
     def bands(self) -> NDArray[Any]:
         """Return [C, H, W], the indices of a palette file as red, green and blue."""
@@ -42,44 +83,122 @@ class Raster:
             return self.values
         return np.ascontiguousarray(self.palette[self.values[0]].transpose(2, 0, 1))
 
+    def rows(self, top: int, bottom: int) -> "Raster":
+        """Return the rows [top, bottom)."""
+        valid = None if self.valid is None else self.valid[top:bottom]
+        return Raster(self.values[:, top:bottom], self.palette, valid, self.nodata, self.crs, self.transform)
 
-def read_raster(path: Path) -> Raster:
-    """Read an image file.
+
+class TiffFile:
+    """A TIFF that is read in rows; every band is data.
+
+    Args:
+        file: Where it lies.
+
+    Raises:
+        InputError: The file is damaged, is no TIFF, or claims far more pixels than its bytes can hold.
+    """
+
+    def __init__(self, file: SourceFile) -> None:
+        self.file = file
+        try:
+            source = file.path if file.member is None else BytesIO(file.read())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                self._tiff = rasterio.open(source, driver="GTiff")
+        except (OSError, ValueError, RasterioError) as error:
+            raise _unreadable(file, error) from error
+        tiff = self._tiff
+        self.height, self.width, self.nodata = int(tiff.height), int(tiff.width), tiff.nodata
+        self.dtype = np.dtype(tiff.dtypes[0])
+        self.palette = None
+        if tiff.count == 1 and tiff.colorinterp[0].name == "palette":
+            colors = tiff.colormap(1)
+            self.palette = np.array([colors.get(index, (0, 0, 0, 0))[:3] for index in range(256)], np.uint8)
+        self.num_bands = int(tiff.count) if self.palette is None else 3
+        self.block_rows = int(max(rows for rows, _ in tiff.block_shapes))
+        self.crs = tiff.crs.to_string() if tiff.crs else None
+        a, b, c, d, e, f = (float(value) for value in tiff.transform[:6])
+        georeferenced = tiff.crs is not None or not tiff.transform.is_identity
+        self.transform: Transform | None = (a, b, c, d, e, f) if georeferenced else None
+        flags = tiff.mask_flag_enums[0]
+        self._masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+        size = tiff.count * self.height * self.width * self.dtype.itemsize
+        if size > max(BOMB_BYTES, BOMB_RATIO * file.size):
+            raise InputError(
+                f"{file} has {file.size:,} bytes and claims {tiff.count} x {self.height} x {self.width} pixels, "
+                f"{size / 2**30:.1f} GiB. No honest file is that small: replace it, or take it out."
+            )
+
+    def rows(self, top: int, bottom: int) -> Raster:
+        """Read the rows [top, bottom).
+
+        Raises:
+            InputError: The file is damaged there.
+        """
+        window = Window(0, top, self.width, min(bottom, self.height) - top)
+        try:
+            values = self._tiff.read(window=window)
+            valid = _valid(values, self.nodata)
+            if self._masked:
+                masked = self._tiff.read_masks(1, window=window) > 0
+                valid = masked if valid is None else valid & masked
+        except (OSError, ValueError, RasterioError) as error:
+            raise _unreadable(self.file, error) from error
+        return Raster(values, self.palette, valid, self.nodata, self.crs, self.transform)
+
+
+def open_raster(file: SourceFile) -> Raster | TiffFile:
+    """Open an image file; a TIFF stays on disk and is read in rows.
 
     A PNG's alpha channel says what is valid; every band of a TIFF is data.
 
     Args:
-        path: .jpg, .jpeg, .png, .tif or .tiff.
+        file: .jpg, .jpeg, .png, .tif or .tiff.
 
     Raises:
         InputError: The file is damaged, no such image, or (PNG and JPEG) larger than 178,956,970 pixels.
     """
+    if file.suffix in TIFF:
+        return TiffFile(file)
     try:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            return _read_with_rasterio(path, "GTiff")
+        content = file.read()
         # Pillow rounds 16-bit color to 8 bits and rescales gray of 2 or 4 bits.
-        return _read_with_rasterio(path, "PNG") if _is_unusual_png(path) else _read_with_pillow(path)
+        return _decode_with_rasterio(content) if _is_unusual_png(content) else _decode_with_pillow(content, file)
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: {error} Convert an image that large to GeoTIFF.") from error
+        raise InputError(f"{file}: {error} Convert an image that large to GeoTIFF.") from error
     except (OSError, SyntaxError, ValueError, RasterioError) as error:  # SyntaxError: Pillow's for broken PNG chunks
-        raise InputError(f"{path} cannot be read as an image: {error}. Replace the file, or take it out.") from error
+        raise _unreadable(file, error) from error
 
 
-def _is_unusual_png(path: Path) -> bool:
+def read_raster(file: SourceFile) -> Raster:
+    """Read an image file as a whole.
+
+    Raises:
+        InputError: As `open_raster`.
+    """
+    source = open_raster(file)
+    return source.rows(0, source.height)
+
+
+def _unreadable(file: SourceFile, error: Exception) -> InputError:
+    return InputError(f"{file} cannot be read as an image: {error}. Replace the file, or take it out.")
+
+
+def _is_unusual_png(content: bytes) -> bool:
     """Tell from its header whether a PNG has neither 8 bits a channel, nor one bit, nor a palette."""
-    with open(path, "rb") as file:
-        header = file.read(26)
-    return header[1:4] == b"PNG" and header[24] not in (1, 8) and header[25] != 3
+    header = content[:26]
+    return len(header) == 26 and header[1:4] == b"PNG" and header[24] not in (1, 8) and header[25] != 3
 
 
-def _read_with_pillow(path: Path) -> Raster:
+def _decode_with_pillow(content: bytes, file: SourceFile) -> Raster:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from half the size that is refused
-        image = Image.open(path, formats=("JPEG", "PNG"))
+        image = Image.open(BytesIO(content), formats=("JPEG", "PNG"))
         image.load()
     with image:
         if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
-            raise InputError(f"{path}: the color mode {image.mode} is not supported. Save the image as RGB.")
+            raise InputError(f"{file}: the color mode {image.mode} is not supported. Save the image as RGB.")
         values = np.array(image)
         palette = image.getpalette("RGB") if image.mode == "P" else None
     values = values.astype(np.uint8) if values.ndim == 2 else values
@@ -94,25 +213,12 @@ def _read_with_pillow(path: Path) -> Raster:
     return Raster(np.ascontiguousarray(bands), colors, valid)
 
 
-def _read_with_rasterio(path: Path, driver: str) -> Raster:
-    with warnings.catch_warnings():
+def _decode_with_rasterio(content: bytes) -> Raster:
+    with warnings.catch_warnings(), BytesIO(content) as source:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path, driver=driver) as file:
+        with rasterio.open(source, driver="PNG") as file:
             values = file.read()
-            palette = None
-            if file.count == 1 and file.colorinterp[0].name == "palette":
-                colors = file.colormap(1)
-                palette = np.array([colors.get(index, (0, 0, 0, 0))[:3] for index in range(256)], np.uint8)
-            a, b, c, d, e, f = (float(value) for value in file.transform[:6])
-            georeferenced = file.crs is not None or not file.transform.is_identity
-            return Raster(
-                values,
-                palette,
-                _valid(values, file.nodata),
-                file.nodata,
-                file.crs.to_string() if file.crs else None,
-                (a, b, c, d, e, f) if georeferenced else None,
-            )
+            return Raster(values, None, _valid(values, file.nodata), file.nodata)
 
 
 def _valid(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | None:

@@ -35,7 +35,7 @@ def decode(kind: Any, value: Any, where: str) -> Any:
     """Turn parsed JSON into a value of the annotated type.
 
     Args:
-        kind: A dataclass, str, int, float, `X | None`, `tuple[X, ...]`, `tuple[X, Y]` or a Literal.
+        kind: A dataclass, str, int, bool, float, `X | None`, `tuple[X, ...]`, `tuple[X, Y]` or a Literal.
         value: What JSON gave.
         where: File and key, for messages.
 
@@ -55,7 +55,7 @@ def decode(kind: Any, value: Any, where: str) -> Any:
         return value
     if kind is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
-    if kind in (int, str) and type(value) is kind:
+    if kind in (int, bool, str) and type(value) is kind:
         return value
     raise InputError(f"{where}: expected {getattr(kind, '__name__', kind)}, got {value!r:.80}.")
 

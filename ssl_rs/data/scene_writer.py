@@ -1,21 +1,24 @@
-"""One scene on its way into a store: read, checked, written aside and renamed, then recorded."""
+"""One scene on its way into a store: read strip by strip, checked, written aside and renamed, then recorded."""
 
-import os
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_rs.data.dataset import Dataset, SceneArrays, SceneSource
-from ssl_rs.data.manifest import SceneRecord, SourceFile
-from ssl_rs.data.moments import Moments, measure
+from ssl_rs.data.array_writer import SceneFiles
+from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource
+from ssl_rs.data.erosion import ROWS, erode
+from ssl_rs.data.manifest import SceneRecord, SourceRecord
+from ssl_rs.data.moments import Moments, add_up, measure
 from ssl_rs.data.records import to_json
-from ssl_rs.data.store import image_file, mask_file
+from ssl_rs.data.store import Kind, array_file
 from ssl_rs.errors import InputError
-from ssl_rs.run_directory import write_text
+from ssl_rs.files import write_text
+
+DTYPES = ("uint8", "uint16", "float32")
 
 
 @dataclass(frozen=True)
@@ -25,125 +28,189 @@ class WrittenScene:
     Args:
         record: Its entry in the manifest.
         dtype: Type of its image.
-        num_bands: Channels of its image.
         moments: Sums for the band statistics; None for scenes outside of the training split.
     """
 
     record: SceneRecord
     dtype: Literal["uint8", "uint16", "float32"]
-    num_bands: int
     moments: Moments | None
 
 
-def record_file(index: int) -> str:
+def record_file(number: int) -> str:
     """Return the name of the file that says that a scene is whole; it lives until the store is finished."""
-    return f"{index:05d}.json"
+    return f"{number:05d}.json"
 
 
-def write_scene(
-    dataset: Dataset, index: int, scene: SceneSource, folder: Path, hash_file: Callable[[Path], str]
-) -> WrittenScene:
-    """Read a scene, check it, and write its arrays and then its record into a folder.
+def write_scene(dataset: Dataset, number: int, source: SceneSource, folder: Path) -> WrittenScene:
+    """Read a scene once, check it, and write its arrays and then its record into a folder.
 
     Args:
         dataset: Where the scene belongs.
-        index: Its place among the scenes.
-        scene: What to read.
+        number: Its place among the scenes.
+        source: What to read.
         folder: Where to write.
-        hash_file: Gives the sha256 of a source file.
 
     Raises:
-        InputError: The scene cannot be read, or contradicts the data set's bands or classes.
+        InputError: The scene cannot be read, or contradicts the data set's bands, type or classes.
     """
-    arrays = dataset.read(scene)
-    where = ", ".join(map(str, scene.files[:2]))
-    dtype = _check_image(arrays, where)
-    image = np.ascontiguousarray(arrays.image)
-    if arrays.valid is not None:
-        image = np.where(
-            arrays.valid, image, np.zeros((), image.dtype)
-        )  # nodata may be NaN or -9999: no value for a network
-    _write_array(folder / image_file(index), image)
-    pixels: tuple[int, ...] = ()
-    if dataset.classes:
-        mask = _check_mask(arrays, len(dataset.classes), where)
-        pixels = tuple(np.bincount(mask.ravel(), minlength=256)[: len(dataset.classes)].tolist())
-        _write_array(folder / mask_file(index), mask)
-    ceiling = 255.0 if dataset.value_scale is None and dtype == "uint8" else dataset.value_scale
+    if source.problem:
+        raise InputError(source.problem)
+    where = ", ".join(map(str, source.files[:2]))
+    found = dataset.read(source)
+    scene = _whole(found) if isinstance(found, SceneArrays) else found
+    tally = _write_strips(dataset, number, source, scene, folder, where)
     record = SceneRecord(
-        id=scene.id,
-        split=scene.split,
-        height=image.shape[1],
-        width=image.shape[2],
-        crs=arrays.crs,
-        transform=arrays.transform,
-        sources=tuple(SourceFile(path.name, hash_file(path)) for path in scene.files),
-        class_pixels=pixels,
-        valid_share=1.0 if arrays.valid is None else float(arrays.valid.mean()),
+        number=number,
+        id=source.id,
+        split=source.split,
+        height=scene.height,
+        width=scene.width,
+        crs=scene.crs,
+        transform=scene.transform,
+        sources=tuple(SourceRecord(file.name, file.sha256()) for file in source.files),
+        class_pixels=tuple(tally.class_pixels[: len(dataset.classes)].tolist()),
+        valid_share=tally.valid_pixels / (scene.height * scene.width),
+        arrays=tuple(SourceRecord(array_file(number, kind), sha256) for kind, sha256 in tally.hashes.items()),
     )
-    moments = measure(image, arrays.valid, ceiling) if scene.split == "train" else None
-    written = WrittenScene(record, dtype, len(image), moments)
-    write_text(folder / record_file(index), to_json(written))
+    moments = add_up(tally.moments) if source.split == "train" else None
+    written = WrittenScene(record, cast(Literal["uint8", "uint16", "float32"], tally.dtype), moments)
+    write_text(folder / record_file(number), to_json(written))
     return written
 
 
-def _check_image(arrays: SceneArrays, where: str) -> Literal["uint8", "uint16", "float32"]:
-    """Return the type of an image's values.
+def _whole(arrays: SceneArrays) -> Scene:
+    """Return a scene in memory as one strip."""
+    if arrays.image.ndim != 3 or arrays.image.size == 0:
+        raise InputError(f"expected an image of bands, rows and columns, got the shape {list(arrays.image.shape)}.")
+    return Scene(arrays.image.shape[1], arrays.image.shape[2], arrays.crs, arrays.transform, iter([arrays]))
 
-    Raises:
-        InputError: Not [C, H, W] with pixels, another type, or NaN or infinity where the image is valid.
-    """
-    image = arrays.image
-    if image.ndim != 3 or image.size == 0:
-        raise InputError(f"{where}: expected an image of bands, rows and columns, got the shape {list(image.shape)}.")
-    if image.dtype.name not in ("uint8", "uint16", "float32"):
-        raise InputError(
-            f"{where}: expected values of type uint8, uint16 or float32, got {image.dtype}. Convert the image."
-        )
-    if image.dtype.name == "float32":
-        bad = ~np.isfinite(image).all(axis=0)  # [H, W]
-        if arrays.valid is not None:
-            bad &= arrays.valid
-        if bad.any():
-            row, column = np.argwhere(bad)[0]
-            raise InputError(
-                f"{where}: {int(bad.sum())} pixels are NaN or infinite, the first at row {row}, column {column}. "
-                "Give the file a nodata value that all its bands have there, or repair the values."
+
+@dataclass(frozen=True)
+class _Tally:
+    """What is known of the strips of a scene: the sha256 of each array, and what adds up."""
+
+    dtype: str
+    hashes: Mapping[Kind, str]
+    class_pixels: NDArray[np.int64]
+    valid_pixels: int
+    moments: list[Moments]
+
+
+def _write_strips(dataset: Dataset, number: int, source: SceneSource, scene: Scene, folder: Path, where: str) -> _Tally:
+    """Write the arrays of a scene and count what is in them."""
+    dtype, moments, valid_pixels = "", [], 0
+    class_pixels = np.zeros(256, np.int64)
+    with SceneFiles(folder, number, scene.height) as files:
+        for top, strip, valid in _checked_strips(dataset, scene, where):
+            dtype = strip.image.dtype.name
+            valid_pixels += int(np.count_nonzero(valid))
+            # Nodata may be NaN or -9999: no value for a network.
+            image = (
+                strip.image if strip.valid is None else np.where(valid, strip.image, np.zeros((), strip.image.dtype))
             )
-    return cast(Literal["uint8", "uint16", "float32"], image.dtype.name)
+            files.write("image", top, image)
+            files.write("valid", top, valid)
+            if strip.mask is not None:
+                files.write("mask", top, strip.mask)
+                class_pixels += np.bincount(strip.mask.ravel(), minlength=256)
+            if strip.eroded is not None:
+                files.write("eroded", top, strip.eroded)
+            if source.split == "train":
+                moments.append(measure(image, strip.valid, _ceiling(dataset, dtype)))
+        if valid_pixels == 0:
+            raise InputError(f"{where}: no pixel holds data: all are nodata. Take the scene out.")
+        hashes = files.finish(leave_out=["valid"] if valid_pixels == scene.height * scene.width else [])
+    if dataset.erodes and "eroded" not in hashes:
+        hashes["eroded"] = _write_eroded(folder, number)
+    return _Tally(dtype, hashes, class_pixels, valid_pixels, moments)
 
 
-def _check_mask(arrays: SceneArrays, num_classes: int, where: str) -> NDArray[np.uint8]:
-    """Return the mask, ignored wherever the image has no data.
+def _ceiling(dataset: Dataset, dtype: str) -> float | None:
+    """Return the largest value that counts in the statistics, where it is known beforehand."""
+    return 255.0 if dataset.value_scale is None and dtype == "uint8" else dataset.value_scale
+
+
+def _checked_strips(dataset: Dataset, scene: Scene, where: str) -> Iterator[tuple[int, SceneArrays, NDArray[np.bool_]]]:
+    """Yield the first row of each strip, the strip with its masks ignored where there is no data, and where there is.
 
     Raises:
-        InputError: No mask, another size than the image, or an index that is no class.
+        InputError: The image or its mask cannot be used.
     """
-    mask = arrays.mask
-    if mask is None:
+    top, dtype = 0, dataset.dtype
+    for strip in scene.strips:
+        height = strip.image.shape[1]
+        valid = np.ones((height, scene.width), np.bool_) if strip.valid is None else strip.valid
+        _check_image(dataset, strip.image, dtype, where)
+        dtype = strip.image.dtype.name  # type: ignore[assignment]
+        _check_finite(strip.image, valid, top, where)
+        masks = []
+        for labels in (strip.mask, strip.eroded) if dataset.classes else (None, None):
+            if labels is not None:
+                _check_mask(labels, strip.image.shape[1:], len(dataset.classes), where)
+                labels = np.where(valid, labels, np.uint8(dataset.ignore_index))
+            masks.append(labels)
+        if masks[0] is None and dataset.classes:
+            raise InputError(
+                f"{where}: the scene has no mask, but the data set has classes. Add the mask, or take the scene out."
+            )
+        yield top, SceneArrays(strip.image, masks[0], valid=None if valid.all() else valid, eroded=masks[1]), valid
+        top += height
+    assert top == scene.height, f"{where}: {top} rows instead of {scene.height}"
+
+
+def _check_image(dataset: Dataset, image: NDArray[Any], dtype: str | None, where: str) -> None:
+    """Check number of bands and type of values.
+
+    Raises:
+        InputError: Others than expected.
+    """
+    expected = dtype or "uint8, uint16 or float32"
+    if image.dtype.name not in DTYPES or (dtype and image.dtype.name != dtype):
+        raise InputError(f"{where}: expected values of type {expected}, got {image.dtype}. Convert the image.")
+    if len(image) != len(dataset.band_names):
         raise InputError(
-            f"{where}: the scene has no mask, but the data set has classes. Add the mask, or take the scene out."
+            f"{where}: expected {len(dataset.band_names)} bands ({', '.join(dataset.band_names)}), "
+            f"got {len(image)} bands of {image.dtype}. Convert the image, or take the scene out."
         )
-    if mask.shape != arrays.image.shape[1:]:
-        expected = " x ".join(map(str, arrays.image.shape[1:]))
+
+
+def _check_finite(image: NDArray[Any], valid: NDArray[np.bool_], top: int, where: str) -> None:
+    """Check that float images have numbers wherever they are valid.
+
+    Raises:
+        InputError: NaN or infinity.
+    """
+    if image.dtype.kind != "f":
+        return
+    bad = ~np.isfinite(image).all(axis=0) & valid  # [h, W]
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
         raise InputError(
-            f"{where}: the mask has {' x '.join(map(str, mask.shape))} pixels, its image {expected} (rows x columns)."
+            f"{where}: {int(bad.sum())} pixels are NaN or infinite, the first at row {top + row}, column {column}. "
+            "Give the file a nodata value that all its bands have there, or repair the values."
         )
+
+
+def _check_mask(mask: NDArray[np.uint8], shape: tuple[int, ...], num_classes: int, where: str) -> None:
+    """Check size and values of a mask.
+
+    Raises:
+        InputError: Another size than the image, or an index that is no class.
+    """
+    if mask.shape != shape:
+        sizes = [" x ".join(map(str, each)) for each in (mask.shape, shape)]
+        raise InputError(f"{where}: the mask has {sizes[0]} pixels, its image {sizes[1]} (rows x columns).")
     unknown = (mask >= num_classes) & (mask != Dataset.ignore_index)
     if unknown.any():
         raise InputError(
             f"{where}: the mask holds {np.unique(mask[unknown]).tolist()}, known are 0 to {num_classes - 1} and 255."
         )
-    if arrays.valid is not None:
-        mask = np.where(arrays.valid, mask, np.uint8(Dataset.ignore_index))
-    return np.ascontiguousarray(mask, dtype=np.uint8)
 
 
-def _write_array(path: Path, array: NDArray[np.generic]) -> None:
-    """Write an array aside, flush it to the disk, and rename it."""
-    aside = path.with_name(f".{path.name}.partial")
-    with open(aside, "wb") as file:
-        np.lib.format.write_array(file, array, version=(1, 0))
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+def _write_eroded(folder: Path, number: int) -> str:
+    """Write the eroded mask of a scene whose mask is in place; return its sha256."""
+    mask = np.load(folder / array_file(number, "mask"), mmap_mode="r")
+    with SceneFiles(folder, number, mask.shape[0]) as files:
+        for top in range(0, mask.shape[0], ROWS):
+            files.write("eroded", top, erode(mask, top, min(top + ROWS, mask.shape[0])))
+        return files.finish()["eroded"]

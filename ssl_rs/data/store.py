@@ -1,27 +1,25 @@
 """A prepared data set on disk, read through memory maps: memory does not grow with its size."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssl_rs.data.dataset import Split
-from ssl_rs.data.manifest import MANIFEST_FILE, Manifest
+from ssl_rs.data.manifest import MANIFEST_FILE, Manifest, SceneRecord
 from ssl_rs.errors import InputError
 
 OPEN_MAPS = 128
 """Arrays kept open: each holds a file descriptor, of which a process often has 1,024."""
 
 
-def image_file(index: int) -> str:
-    """Return the file name of a scene's image, an array [C, H, W]."""
-    return f"{index:05d}_image.npy"
+Kind = Literal["image", "mask", "eroded", "valid"]
 
 
-def mask_file(index: int) -> str:
-    """Return the file name of a scene's mask, an array [H, W] uint8."""
-    return f"{index:05d}_mask.npy"
+def array_file(number: int, kind: Kind) -> str:
+    """Return the name of a scene's file: image [C, H, W]; mask, eroded [H, W] uint8; valid [H, W] bool."""
+    return f"{number:05d}_{kind}.npy"
 
 
 class Store:
@@ -50,10 +48,9 @@ class Store:
             )
         try:
             manifest = Manifest.read(path)
-            for index, scene in enumerate(manifest.scenes):
-                _check_array(path / image_file(index), (len(manifest.bands), scene.height, scene.width), manifest.dtype)
-                if manifest.classes:
-                    _check_array(path / mask_file(index), (scene.height, scene.width), "uint8")
+            for scene in manifest.scenes:
+                for kind, shape, dtype in _arrays(manifest, scene):
+                    _check_array(path / array_file(scene.number, kind), shape, dtype)
         except InputError as error:
             raise InputError(
                 f"The store is damaged: {error} Delete the folder {path} and run prepare again."
@@ -66,13 +63,22 @@ class Store:
 
     def image(self, index: int) -> NDArray[Any]:
         """Return the image of a scene, [C, H, W], as a read-only memory map."""
-        return self._map(image_file(index))
+        return self._map(index, "image")
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Return the mask of a scene, [H, W], as a read-only memory map; only of a data set with classes."""
-        return self._map(mask_file(index))
+        return self._map(index, "mask")
 
-    def _map(self, name: str) -> NDArray[Any]:
+    def eroded(self, index: int) -> NDArray[np.uint8]:
+        """Return the mask without the boundaries of its objects, [H, W]; only where `manifest.eroded`."""
+        return self._map(index, "eroded")
+
+    def valid(self, index: int) -> NDArray[np.bool_] | None:
+        """Return where the image of a scene holds data, [H, W]; None where all of it does."""
+        return self._map(index, "valid") if self.manifest.scenes[index].valid_share < 1 else None
+
+    def _map(self, index: int, kind: Kind) -> NDArray[Any]:
+        name = array_file(self.manifest.scenes[index].number, kind)
         if name in self._maps:
             self._maps[name] = self._maps.pop(name)  # the last used is the last to go
         else:
@@ -87,6 +93,19 @@ class Store:
             "manifest": self.manifest,
             "_maps": {},
         }  # a pickled memory map would carry its content
+
+
+def _arrays(manifest: Manifest, scene: SceneRecord) -> list[tuple[Kind, tuple[int, ...], str]]:
+    """Return kind, shape and type of each array that a scene has."""
+    size = (scene.height, scene.width)
+    arrays: list[tuple[Kind, tuple[int, ...], str]] = [("image", (len(manifest.bands), *size), manifest.dtype)]
+    if manifest.classes:
+        arrays.append(("mask", size, "uint8"))
+    if manifest.eroded:
+        arrays.append(("eroded", size, "uint8"))
+    if scene.valid_share < 1:
+        arrays.append(("valid", size, "bool"))
+    return arrays
 
 
 def _check_array(path: Path, shape: tuple[int, ...], dtype: str) -> None:

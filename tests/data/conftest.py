@@ -9,6 +9,7 @@ import pytest
 
 from ssl_rs.data.dataset import Dataset, SceneArrays, SceneSource, SegmentationClass, Split
 from ssl_rs.data.prepare import prepare
+from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.store import Store
 
 SHARED: dict[str, Any] = {
@@ -18,10 +19,12 @@ SHARED: dict[str, Any] = {
     "tile_shift": 0.25,
     "protocol": "all_classes",
     "value_scale": None,
+    "on_bad_scene": "error",
+    "transductive": False,
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared() -> dict[str, Any]:
     """The settings that every data set has."""
     return dict(SHARED)
@@ -42,13 +45,13 @@ def made_up(tmp_path: Path) -> Callable[..., Dataset]:
                 path.write_bytes(b"scene %d" % place)
 
         class MadeUp(Dataset):
-            bands = tuple(f"band_{index + 1}" for index in range(num_bands))
+            band_names = tuple(f"band_{index + 1}" for index in range(num_bands))
             classes = tuple(SegmentationClass(f"class_{index}", (index, 0, 0)) for index in range(num_classes))
             reads: list[str] = []  # noqa: RUF012 - one list a class, and one class a data set
 
             def scenes(self) -> Sequence[SceneSource]:
                 return [
-                    SceneSource(name, split, (folder / f"{place}.bin",))
+                    SceneSource(name, split, (SourceFile(folder / f"{place}.bin"),))
                     for place, (name, split, _) in enumerate(entries)
                 ]
 

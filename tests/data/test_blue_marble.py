@@ -61,9 +61,8 @@ def world():
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    shared = {"crop_size": 8, "tile_size": 8, "tile_shift": 0.0, "protocol": "p", "value_scale": None}
-    return prepare(BlueMarble(name="blue_marble", root=None, **shared), tmp_path_factory.mktemp("stores"))
+def store(tmp_path_factory, shared):
+    return prepare(BlueMarble(**(shared | {"name": "blue_marble"})), tmp_path_factory.mktemp("stores"))
 
 
 def place(scene):
@@ -145,7 +144,7 @@ def test_a_folder_with_both_files_serves_as_root(make, tmp_path):
     for file in (IMAGE, LAND_COVER):
         shutil.copy(located(file), tmp_path)
     scenes = make(root=str(tmp_path)).scenes()
-    assert {path.parent for scene in scenes for path in scene.files} == {tmp_path}
+    assert {file.path.parent for scene in scenes for file in scene.files} == {tmp_path}
     (tmp_path / "bmng.jpg").write_bytes(b"another picture")
     with pytest.raises(InputError, match=r"bmng\.jpg has the sha256"):
         make(root=str(tmp_path)).scenes()

@@ -25,6 +25,7 @@ def make(shared, tmp_path):
         known = shared | {
             "name": "mine",
             "root": str(tmp_path / "data"),
+            "bands": None,
             "val_share": 0.1,
             "test_share": 0.2,
             "split_seed": 0,
@@ -177,7 +178,7 @@ def test_tif_of_many_bands_with_nodata_and_numbered_masks(tmp_path, make, dtype)
 def test_an_odd_image_is_named(tmp_path, make):
     save(tmp_path / "data" / "images" / "a.png", rgb())
     save(tmp_path / "data" / "images" / "b.png", rgb()[..., 0])
-    with pytest.raises(InputError, match=r"b\.png .*1 bands of uint8, expected 3 bands"):
+    with pytest.raises(InputError, match=r"b\.png: expected 3 bands .*, got 1 bands of uint8"):
         prepare(make(), tmp_path / "stores")
 
 
@@ -196,10 +197,11 @@ def test_an_unknown_color_is_named(labeled, make, tmp_path):
 def test_layout_mistakes_say_what_is_missing(labeled, make, tmp_path):
     (labeled / "masks" / "scene4.png").unlink()
     with pytest.raises(InputError, match=r"scene4\.png has no mask"):
-        make().scenes()
+        prepare(make(), tmp_path / "stores")
     save(labeled / "images" / "scene4.jpg", rgb())
     with pytest.raises(InputError, match=r"scene4\.png and .*scene4\.jpg have the same stem"):
-        make().scenes()
+        prepare(make(), tmp_path / "stores")
+    assert prepare(make(on_bad_scene="skip"), tmp_path / "stores").manifest.skipped[0].id == "scene4"
     (labeled / "classes.yaml").unlink()
     with pytest.raises(InputError, match=r"masks is there but .*classes\.yaml is not"):
         _ = make().classes

@@ -141,3 +141,8 @@ def test_classes_files_with_mistakes_name_the_entry(tmp_path, content, words):
     with pytest.raises(InputError) as caught:
         read_classes(path)
     assert [word for word in ["classes.yaml", *words] if word not in str(caught.value)] == []
+
+
+def test_unknown_colors_are_ignored_where_that_was_asked_for(tmp_path):
+    lenient = MaskFormat.of_colors(COLORS.classes, ((0, 0, 0),), unknown="ignore")
+    assert lenient.decode(picture([[(255, 255, 255), (254, 255, 255)]]), tmp_path).tolist() == [[0, 255]]

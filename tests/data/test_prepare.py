@@ -190,10 +190,13 @@ BROKEN_FLOAT[1, 2, 3] = np.nan
         (with_image(np.ones((2, 4, 5))), ["0.bin", "float64"]),
         (with_image(np.zeros((2, 4, 5), np.uint8)), ["no training image has a value above 0"]),
         ([("a", "train", arrays(0, bands=3))], ["0.bin", "3 bands", "2 bands"]),
-        ([("a", "train", arrays(0)), ("b", "train", arrays(1, bands=3))], ["1.bin", "'b'", "3 bands of uint8"]),
+        (
+            [("a", "train", arrays(0)), ("b", "train", arrays(1, bands=3))],
+            ["1.bin", "3 bands of uint8", "expected 2 bands"],
+        ),
         (
             [("a", "train", arrays(0)), ("b", "test", arrays(1, dtype=np.uint16))],
-            ["1.bin", "uint16", "as in scene 'a'"],
+            ["1.bin", "uint16", "most scenes of uint8"],
         ),
     ],
 )

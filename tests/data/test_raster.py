@@ -8,7 +8,8 @@ import pytest
 import rasterio
 from PIL import Image
 
-from ssl_rs.data.raster import read_raster
+from ssl_rs.data.raster import open_raster, read_raster
+from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -30,7 +31,7 @@ def write_tif(path, values, **profile):
 def test_tif_of_any_bands_and_type(tmp_path, dtype, bands):
     values = RNG.integers(0, 200, (bands, 6, 5)).astype(dtype)
     write_tif(tmp_path / "a.tif", values)
-    raster = read_raster(tmp_path / "a.tif")
+    raster = read_raster(SourceFile(tmp_path / "a.tif"))
     assert np.array_equal(raster.bands(), values)
     assert raster.values.dtype == dtype
     assert (raster.valid, raster.crs, raster.transform) == (None, None, None)
@@ -42,7 +43,7 @@ def test_georeference_and_nodata_of_a_tif(tmp_path):
     values[0, 1, 1] = 0  # in one band only: data
     transform = rasterio.Affine(0.5, 0, 10, 0, -0.5, 20)
     write_tif(tmp_path / "a.tiff", values, nodata=0, crs="EPSG:32633", transform=transform)
-    raster = read_raster(tmp_path / "a.tiff")
+    raster = read_raster(SourceFile(tmp_path / "a.tiff"))
     assert raster.crs == "EPSG:32633"
     assert raster.transform == (0.5, 0.0, 10.0, 0.0, -0.5, 20.0)
     assert np.argwhere(~raster.valid).tolist() == [[0, 0]]
@@ -52,23 +53,25 @@ def test_nan_as_nodata(tmp_path):
     values = np.ones((1, 3, 3), np.float32)
     values[0, 1, 2] = np.nan
     write_tif(tmp_path / "a.tif", values, nodata=float("nan"))
-    assert np.argwhere(~read_raster(tmp_path / "a.tif").valid).tolist() == [[1, 2]]
+    assert np.argwhere(~read_raster(SourceFile(tmp_path / "a.tif")).valid).tolist() == [[1, 2]]
 
 
 def test_png_rgb_gray_and_one_bit(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "rgb.png")
-    assert np.array_equal(read_raster(tmp_path / "rgb.png").bands(), RGB.transpose(2, 0, 1))
+    assert np.array_equal(read_raster(SourceFile(tmp_path / "rgb.png")).bands(), RGB.transpose(2, 0, 1))
     Image.fromarray(RGB[..., 0]).save(tmp_path / "gray.png")
-    assert np.array_equal(read_raster(tmp_path / "gray.png").bands(), RGB[None, ..., 0])
+    assert np.array_equal(read_raster(SourceFile(tmp_path / "gray.png")).bands(), RGB[None, ..., 0])
     Image.fromarray(RGB[..., 0] > 100).save(tmp_path / "bits.png")
-    assert np.array_equal(read_raster(tmp_path / "bits.png").bands(), (RGB[None, ..., 0] > 100).astype(np.uint8))
+    assert np.array_equal(
+        read_raster(SourceFile(tmp_path / "bits.png")).bands(), (RGB[None, ..., 0] > 100).astype(np.uint8)
+    )
 
 
 def test_transparency_of_a_png_is_no_band(tmp_path):
     alpha = np.full((6, 5), 255, np.uint8)
     alpha[2, 3] = 0
     Image.fromarray(np.dstack([RGB, alpha])).save(tmp_path / "a.png")
-    raster = read_raster(tmp_path / "a.png")
+    raster = read_raster(SourceFile(tmp_path / "a.png"))
     assert np.array_equal(raster.values, RGB.transpose(2, 0, 1))
     assert np.argwhere(~raster.valid).tolist() == [[2, 3]]
 
@@ -83,7 +86,7 @@ def test_palettes_keep_indices_and_colors(tmp_path):
     with rasterio.open(tmp_path / "a.tif", "r+") as file:
         file.write_colormap(1, {index: (*map(int, color), 255) for index, color in enumerate(colors)})
     for name in ("a.png", "a.tif"):
-        raster = read_raster(tmp_path / name)
+        raster = read_raster(SourceFile(tmp_path / name))
         assert np.array_equal(raster.values[0], indices)
         assert np.array_equal(raster.bands(), colors[indices].transpose(2, 0, 1))
 
@@ -94,7 +97,7 @@ def test_png_of_16_bits_keeps_them(tmp_path):
         warnings.simplefilter("ignore")
         with rasterio.open(tmp_path / "a.png", "w", driver="PNG", count=3, height=6, width=5, dtype="uint16") as file:
             file.write(values)
-    assert np.array_equal(read_raster(tmp_path / "a.png").values, values)
+    assert np.array_equal(read_raster(SourceFile(tmp_path / "a.png")).values, values)
 
 
 def test_png_of_4_bits_keeps_its_numbers(tmp_path):
@@ -106,13 +109,13 @@ def test_png_of_4_bits_keeps_its_numbers(tmp_path):
     header = (4).to_bytes(4, "big") + (3).to_bytes(4, "big") + bytes([4, 0, 0, 0, 0])
     content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
-    assert read_raster(tmp_path / "a.png").values.tolist() == [[[1, 2, 3, 15]] * 3]
+    assert read_raster(SourceFile(tmp_path / "a.png")).values.tolist() == [[[1, 2, 3, 15]] * 3]
 
 
 def test_jpeg_equals_pillow(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "a.jpg")
     assert np.array_equal(
-        read_raster(tmp_path / "a.jpg").bands(), np.array(Image.open(tmp_path / "a.jpg")).transpose(2, 0, 1)
+        read_raster(SourceFile(tmp_path / "a.jpg")).bands(), np.array(Image.open(tmp_path / "a.jpg")).transpose(2, 0, 1)
     )
 
 
@@ -127,7 +130,7 @@ def test_files_that_are_cut_short_are_named(tmp_path, name, keep):
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(InputError, match=name):
-        read_raster(tmp_path / name)
+        read_raster(SourceFile(tmp_path / name))
 
 
 def test_other_formats_under_a_known_name_are_refused(tmp_path):
@@ -135,17 +138,54 @@ def test_other_formats_under_a_known_name_are_refused(tmp_path):
     for name in ("a.png", "a.jpg", "a.tif"):
         (tmp_path / name).write_bytes((tmp_path / "a.bmp").read_bytes())
         with pytest.raises(InputError, match=name):
-            read_raster(tmp_path / name)
+            read_raster(SourceFile(tmp_path / name))
 
 
 def test_image_bombs_are_refused_before_decoding(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     Image.fromarray(RGB).save(tmp_path / "a.png")
     with pytest.raises(InputError, match="GeoTIFF"):
-        read_raster(tmp_path / "a.png")
+        read_raster(SourceFile(tmp_path / "a.png"))
 
 
 def test_cmyk_is_refused(tmp_path):
     Image.fromarray(RGB).convert("CMYK").save(tmp_path / "a.jpg")
     with pytest.raises(InputError, match="CMYK"):
-        read_raster(tmp_path / "a.jpg")
+        read_raster(SourceFile(tmp_path / "a.jpg"))
+
+
+def test_the_mask_inside_of_a_tif_says_what_is_valid(tmp_path):
+    values = RNG.integers(1, 200, (3, 6, 5)).astype(np.uint8)
+    write_tif(tmp_path / "a.tif", values)
+    inside = np.full((6, 5), 255, np.uint8)
+    inside[4, 1] = 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.write_mask(inside)
+    raster = read_raster(SourceFile(tmp_path / "a.tif"))
+    assert np.argwhere(~raster.valid).tolist() == [[4, 1]]
+
+
+def test_a_fourth_band_is_data_even_where_the_file_calls_it_alpha(tmp_path):
+    values = RNG.integers(0, 200, (4, 6, 5)).astype(np.uint8)
+    write_tif(tmp_path / "a.tif", values, photometric="RGB", alpha="YES")
+    raster = read_raster(SourceFile(tmp_path / "a.tif"))
+    assert np.array_equal(raster.bands(), values)
+    assert raster.valid is None
+
+
+def test_a_tif_that_claims_more_than_its_bytes_can_hold_is_refused(tmp_path):
+    with rasterio.open(
+        tmp_path / "bomb.tif", "w", driver="GTiff", count=3, height=60000, width=60000, dtype="uint8",
+        sparse_ok=True, tiled=True, compress="deflate",
+    ):  # fmt: skip
+        pass
+    with pytest.raises(InputError, match=r"bomb\.tif .*claims 3 x 60000 x 60000 pixels, 10\.1 GiB"):
+        open_raster(SourceFile(tmp_path / "bomb.tif"))
+
+
+def test_rows_of_a_tif_are_those_of_the_whole(tmp_path):
+    values = RNG.integers(0, 200, (2, 40, 5)).astype(np.uint16)
+    write_tif(tmp_path / "a.tif", values, nodata=7)
+    source = open_raster(SourceFile(tmp_path / "a.tif"))
+    assert np.array_equal(source.rows(11, 23).values, values[:, 11:23])
+    assert np.array_equal(source.rows(30, 99).values, values[:, 30:])

@@ -1,0 +1,108 @@
+"""An image file and its mask files as one scene: of one size, in one place, read together strip by strip."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+
+from ssl_rs.data.dataset import Scene, SceneArrays, Transform
+from ssl_rs.data.mask_format import MaskFormat
+from ssl_rs.data.raster import Raster, TiffFile, open_raster
+from ssl_rs.data.source_files import SourceFile
+from ssl_rs.errors import InputError
+
+STRIP_PIXELS = 2**22
+"""Pixels a strip; more where whole blocks of the file ask for it, up to four times as many."""
+
+TOLERANCE = 0.5
+"""Pixels by which the corners of image and mask may differ: writers round differently."""
+
+
+def read_pair(
+    image_file: SourceFile,
+    mask_file: SourceFile | None = None,
+    mask_format: MaskFormat | None = None,
+    eroded_file: SourceFile | None = None,
+    channels: Sequence[int] | None = None,
+) -> Scene:
+    """Open an image and its masks.
+
+    Args:
+        image_file: The image.
+        mask_file: Its mask; None without labels.
+        mask_format: What the masks mean; needed with a mask.
+        eroded_file: The mask without the boundaries of its objects.
+        channels: Which bands of the image are read, in this order; None: all.
+
+    Raises:
+        InputError: A file that cannot be read, or masks of another size, coordinate reference system or transform.
+    """
+    image = open_raster(image_file)
+    masks = [(file, open_raster(file)) for file in (mask_file, eroded_file) if file is not None]
+    for file, mask in masks:
+        check_alike(image_file, image, file, mask)
+    located = next((source for source in (image, *(mask for _, mask in masks)) if source.transform), image)
+    return Scene(
+        image.height, image.width, located.crs, located.transform, _strips(image, masks, mask_format, channels)
+    )
+
+
+def _strips(
+    image: Raster | TiffFile,
+    masks: Sequence[tuple[SourceFile, Raster | TiffFile]],
+    mask_format: MaskFormat | None,
+    channels: Sequence[int] | None,
+) -> Iterator[SceneArrays]:
+    block = max(source.block_rows for source in (image, *(mask for _, mask in masks)))
+    rows = max(1, STRIP_PIXELS // image.width)
+    if block * image.width <= 4 * STRIP_PIXELS:
+        rows = -(-rows // block) * block  # a block that is cut is decoded twice
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        part = image.rows(top, bottom)
+        bands = part.bands() if channels is None else part.bands()[list(channels)]
+        labels = [mask_format.decode_rows(mask, top, bottom, file) for file, mask in masks if mask_format]
+        mask, eroded = (*labels, None, None)[:2]
+        yield SceneArrays(bands, mask, valid=part.valid, eroded=eroded)
+
+
+def check_alike(first_file: SourceFile, first: Raster | TiffFile, file: SourceFile, other: Raster | TiffFile) -> None:
+    """Refuse two files that do not show the same pixels of the earth; one without georeference fits any.
+
+    Raises:
+        InputError: Another size, coordinate reference system, or transform.
+    """
+    sizes = [f"{one.height} x {one.width}" for one in (first, other)]
+    if sizes[0] != sizes[1]:
+        raise InputError(f"{file}: the mask has {sizes[1]} pixels, its image {sizes[0]} (rows x columns).")
+    if first.crs and other.crs and not _same_crs(first.crs, other.crs):
+        raise InputError(
+            f"{file}: the mask lies in {other.crs:.60}, its image {first_file} in {first.crs:.60}. "
+            "Reproject one of them."
+        )
+    if first.transform and other.transform:
+        apart = _pixels_apart(first.transform, other.transform, first.height, first.width)
+        if apart > TOLERANCE:
+            raise InputError(
+                f"{file}: the mask lies up to {apart:.4g} pixels away from its image {first_file}: transform "
+                f"{other.transform} against {first.transform}. Resample one of them to the grid of the other."
+            )
+
+
+def _same_crs(first: str, second: str) -> bool:
+    try:
+        return first == second or bool(CRS.from_string(first) == CRS.from_string(second))
+    except CRSError:
+        return False
+
+
+def _pixels_apart(first: Transform, second: Transform, height: int, width: int) -> float:
+    """Return by how many pixels of the first the corners of two grids differ at most."""
+    corners = np.array([(0, 0, 1), (width, 0, 1), (0, height, 1), (width, height, 1)], dtype=np.float64).T
+    one, two = (np.array([*values, 0, 0, 1], dtype=np.float64).reshape(3, 3) for values in (first, second))
+    try:
+        back = np.linalg.inv(one) @ two @ corners  # [3, 4], columns and rows of the first grid
+    except np.linalg.LinAlgError:
+        return float("inf")
+    return float(np.abs(back - corners).max())

@@ -1,0 +1,176 @@
+"""The files that a data set is read from: in folders, or in zip archives that stay zipped."""
+
+import hashlib
+import re
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+from ssl_rs.errors import InputError
+from ssl_rs.files import sha256_of
+
+LARGEST_MEMBER = 2**31
+"""Bytes of the largest file that is read out of an archive: it is held in memory as a whole."""
+
+
+@dataclass(frozen=True, order=True)
+class SourceFile:
+    """A file of its own, or one in a zip archive.
+
+    Args:
+        path: The file, or the archive.
+        member: Name within the archive; None for a file of its own.
+    """
+
+    path: Path
+    member: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.member is None else f"{self.path}/{self.member}"
+
+    @property
+    def name(self) -> str:
+        """Name without folder."""
+        return PurePosixPath(self.member).name if self.member else self.path.name
+
+    @property
+    def stem(self) -> str:
+        """Name without folder and extension."""
+        return PurePosixPath(self.name).stem
+
+    @property
+    def suffix(self) -> str:
+        """Extension with its dot, lower case."""
+        return PurePosixPath(self.name).suffix.lower()
+
+    @property
+    def size(self) -> int:
+        """Bytes, of a member when it is unpacked."""
+        return self.path.stat().st_size if self.member is None else _archive(self.path).getinfo(self.member).file_size
+
+    def exists(self) -> bool:
+        """Tell whether the file is there; a member is, as long as its archive is."""
+        return self.path.is_file()
+
+    def identity(self) -> tuple[str, int, int]:
+        """Return name, size and time of change in ns: what tells a changed file without reading it."""
+        return self.name, self.size, self.path.stat().st_mtime_ns
+
+    def sha256(self) -> str:
+        """Return the hash of the content as hex digits."""
+        return sha256_of(self.path) if self.member is None else hashlib.sha256(self.read()).hexdigest()
+
+    def read(self) -> bytes:
+        """Return the content; that of a member is checked against the archive's checksum.
+
+        Raises:
+            InputError: A member that is damaged, or too large to be held in memory.
+        """
+        return self.path.read_bytes() if self.member is None else _read_member(self)
+
+
+@lru_cache(maxsize=1)  # hashed and decoded one after the other: unpacked once
+def _read_member(file: SourceFile) -> bytes:
+    assert file.member is not None
+    if file.size > LARGEST_MEMBER:
+        raise InputError(f"{file} is {file.size / 2**30:.1f} GiB large. Unzip {file.path.name} and remove the archive.")
+    try:
+        return _archive(file.path).read(file.member)
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
+        raise InputError(f"{file} cannot be unpacked: {error}. Get the archive again, or unzip it.") from error
+    except Exception as error:  # zlib and its kin raise errors of their own
+        raise InputError(f"{file} cannot be unpacked: {error}. Get the archive again, or unzip it.") from error
+
+
+@lru_cache(maxsize=8)
+def _archive(path: Path) -> zipfile.ZipFile:
+    """Open an archive once: the table of contents of a large one takes a while.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a zip archive: {error}. Get it again, or unzip it.") from error
+
+
+def find_files(root: Path) -> list[SourceFile]:
+    """List all files below a folder, and what zip archives below it hold; hidden ones are left out.
+
+    Raises:
+        InputError: An archive is damaged, or holds nothing but archives.
+    """
+    found: list[SourceFile] = []
+    for path in sorted(root.rglob("*")):
+        if _hidden(path.relative_to(root).parts) or not path.is_file():
+            continue
+        found += _members(path) if path.suffix.lower() == ".zip" else [SourceFile(path)]
+    return found
+
+
+def _members(path: Path) -> list[SourceFile]:
+    names = [info.filename for info in _archive(path).infolist() if not info.is_dir()]
+    names = [name for name in names if not _hidden(PurePosixPath(name).parts)]
+    inner = [name for name in names if name.lower().endswith(".zip")]
+    if inner:
+        raise InputError(
+            f"{path} holds archives itself ({inner[0]}). "
+            "Unzip this outer one and remove it; those in it may stay zipped."
+        )
+    return [SourceFile(path, name) for name in sorted(names)]
+
+
+def _hidden(parts: Iterable[str]) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+
+
+def match_files(
+    files: Iterable[SourceFile], root: Path, pattern: str, prefer: str = ""
+) -> dict[tuple[str, ...], SourceFile]:
+    r"""Return the files whose place below the root matches, by what the groups of the pattern caught.
+
+    An archive counts as a folder of its name without extension. Of several files with the same groups, that in a place
+    which matches `prefer` wins, then one that is not in an archive, then the first by name.
+
+    Args:
+        files: What `find_files` found.
+        root: The folder they lie below.
+        pattern: Regular expression for the end of the place, e.g. r"/top/top_mosaic_09cm_area(\d+)\.tif".
+        prefer: Regular expression that is looked for in the place.
+    """
+    wanted, preferred = re.compile(f"(?:.*){pattern}"), re.compile(prefer)
+    found: dict[tuple[str, ...], tuple[tuple[bool, bool, str], SourceFile]] = {}
+    for file in files:
+        place = _place(file, root)
+        match = wanted.fullmatch(place)
+        if match:
+            rank = (preferred.search(place) is None, file.member is not None, place)
+            groups = match.groups()
+            if groups not in found or rank < found[groups][0]:
+                found[groups] = (rank, file)
+    return {groups: file for groups, (_, file) in sorted(found.items())}
+
+
+def _place(file: SourceFile, root: Path) -> str:
+    """Return "/folder/archive/folder/name" below the root; the root's own name comes first, as if it were within."""
+    inside = file.path.relative_to(root)
+    folder = inside.with_suffix("") / file.member if file.member else inside
+    return f"/{root.resolve().name}/{folder.as_posix()}"
+
+
+def describe_files(root: Path, files: Iterable[SourceFile], most: int = 8) -> str:
+    """Say what lies in a folder, for the message that it is not what was expected: folders, archives, example names."""
+    counts: dict[str, list[str]] = {}
+    for file in files:
+        folder = PurePosixPath(_place(file, root)).parent.relative_to(f"/{root.resolve().name}").as_posix()
+        counts.setdefault(folder + (" (zip)" if file.member else ""), []).append(file.name)
+    if not counts:
+        return "nothing"
+    told = [
+        f"{folder}: {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")
+        for folder, names in counts.items()
+    ]
+    return "; ".join(told[:most]) + (f"; and {len(told) - most} more folders" if len(told) > most else "")

@@ -1,0 +1,85 @@
+"""Scenes written side by side by several processes; what comes of each is told in the order of the scenes."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from ssl_rs.data.dataset import Dataset, SceneSource
+from ssl_rs.data.raster import small_cache
+from ssl_rs.data.records import read_record
+from ssl_rs.data.scene_writer import WrittenScene, record_file, write_scene
+from ssl_rs.errors import InputError
+
+Outcome = WrittenScene | InputError
+
+
+def write_scenes(dataset: Dataset, scenes: Sequence[SceneSource], folder: Path, num_workers: int) -> Iterator[Outcome]:
+    """Write every scene that is not there yet; yield what is known about each, or why it cannot be used.
+
+    Args:
+        dataset: Where the scenes belong.
+        scenes: Their numbers are their places.
+        folder: Where the arrays go.
+        num_workers: Processes besides this one; 0: this one does it.
+
+    Raises:
+        ChildProcessError: A process died.
+    """
+    missing = [number for number in range(len(scenes)) if not (folder / record_file(number)).is_file()]
+    if num_workers == 0 or len(missing) < 2:
+        yield from (_attempt(dataset, number, scene, folder) for number, scene in enumerate(scenes))
+        return
+    # Forked processes would share the locks of this one's threads; spawned ones start afresh.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(num_workers, len(missing)), context, _start, (dataset, folder)) as pool:
+        futures = {number: pool.submit(_work, number, scenes[number]) for number in missing}
+        try:
+            for number, scene in enumerate(scenes):
+                yield _result(futures.pop(number)) if number in futures else _attempt(dataset, number, scene, folder)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _result(future: "Future[Outcome]") -> Outcome:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            "a process that reads scenes was killed, perhaps because the memory ran out (num_workers=0 needs least)"
+        ) from error
+
+
+def _attempt(dataset: Dataset, number: int, scene: SceneSource, folder: Path) -> Outcome:
+    record = folder / record_file(number)
+    try:
+        return read_record(WrittenScene, record) if record.is_file() else write_scene(dataset, number, scene, folder)
+    except InputError as error:
+        return error
+
+
+_state: dict[str, tuple[Dataset, Path]] = {}
+"""What a worker works on: sent once, not with every scene."""
+
+
+def _start(dataset: Dataset, folder: Path) -> None:
+    _state["work"] = (dataset, folder)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    small_cache().__enter__()
+
+
+def _work(number: int, scene: SceneSource) -> Outcome:
+    dataset, folder = _state["work"]
+    return _attempt(dataset, number, scene, folder)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is killed: nobody waits for it any more."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

@@ -1,0 +1,92 @@
+"""An image and its masks, strip by strip."""
+
+import warnings
+
+import numpy as np
+import pytest
+import rasterio
+
+from ssl_rs.data import paired
+from ssl_rs.data.dataset import SegmentationClass
+from ssl_rs.data.mask_format import MaskFormat
+from ssl_rs.data.paired import read_pair
+from ssl_rs.data.source_files import SourceFile
+from ssl_rs.errors import InputError
+
+FORMAT = MaskFormat((SegmentationClass("a", (1, 1, 1)), SegmentationClass("b", (2, 2, 2))), False, {1: 0, 2: 1, 9: 255})
+GRID = rasterio.Affine(0.5, 0, 300000, 0, -0.5, 5800000)
+
+
+def write(path, values, transform=GRID, crs="EPSG:32633", **profile):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        count, height, width = values.shape
+        shape = {"count": count, "height": height, "width": width, "dtype": values.dtype}
+        with rasterio.open(path, "w", driver="GTiff", **shape, transform=transform, crs=crs, **profile) as file:
+            file.write(values)
+    return SourceFile(path)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 9000, (4, 50, 30)).astype(np.uint16)
+    mask = rng.choice([1, 2, 9], (1, 50, 30)).astype(np.uint8)
+    return image, mask, write(tmp_path / "image.tif", image), write(tmp_path / "mask.tif", mask)
+
+
+@pytest.mark.parametrize("tiled", [{}, {"tiled": True, "blockxsize": 16, "blockysize": 16}])
+def test_strips_add_up_to_the_files(pair, tmp_path, monkeypatch, tiled):
+    image, mask, _, mask_file = pair
+    monkeypatch.setattr(paired, "STRIP_PIXELS", 200)
+    scene = read_pair(write(tmp_path / "tiled.tif", image, **tiled), mask_file, FORMAT, channels=(2, 0))
+    assert (scene.height, scene.width, scene.crs) == (50, 30, "EPSG:32633")
+    assert scene.transform == (0.5, 0.0, 300000.0, 0.0, -0.5, 5800000.0)
+    strips = list(scene.strips)
+    assert len(strips) > 2
+    assert np.array_equal(np.concatenate([strip.image for strip in strips], axis=1), image[[2, 0]])
+    labels = np.concatenate([strip.mask for strip in strips])
+    assert np.array_equal(labels, np.select([mask[0] == 1, mask[0] == 2], [0, 1], 255))
+
+
+def test_an_unknown_value_is_counted_in_the_whole_file(pair, tmp_path, monkeypatch):
+    _, mask, image_file, _ = pair
+    monkeypatch.setattr(paired, "STRIP_PIXELS", 300)
+    mask[0, 30, 4] = mask[0, 45, 2] = mask[0, 49, 29] = 77
+    mask[0, 3, 3] = 55
+    with pytest.raises(
+        InputError, match=r"mask\.tif: unknown value 77 in 3 pixels, one at row 30, column 4 .2 unknown"
+    ):
+        list(read_pair(image_file, write(tmp_path / "mask.tif", mask), FORMAT).strips)
+
+
+def test_a_mask_without_georeference_fits(pair, tmp_path):
+    _, mask, image_file, _ = pair
+    bare = write(tmp_path / "bare.tif", mask, transform=rasterio.Affine.identity(), crs=None)
+    assert read_pair(image_file, bare, FORMAT).crs == "EPSG:32633"
+
+
+def test_rounding_of_the_transform_is_no_difference(pair, tmp_path):
+    _, mask, image_file, _ = pair
+    near = rasterio.Affine(0.5, 0, 300000.1, 0, -0.5, 5800000)
+    assert read_pair(image_file, write(tmp_path / "near.tif", mask, transform=near), FORMAT).height == 50
+
+
+@pytest.mark.parametrize(
+    ("transform", "crs", "words"),
+    [
+        (rasterio.Affine(0.5, 0, 300001, 0, -0.5, 5800000), "EPSG:32633", "2 pixels away"),
+        (rasterio.Affine(0.51, 0, 300000, 0, -0.5, 5800000), "EPSG:32633", "0.6 pixels away"),
+        (GRID, "EPSG:32632", "lies in EPSG:32632"),
+    ],
+)
+def test_masks_of_another_place_are_refused(pair, tmp_path, transform, crs, words):
+    _, mask, image_file, _ = pair
+    with pytest.raises(InputError, match=words):
+        read_pair(image_file, write(tmp_path / "off.tif", mask, transform=transform, crs=crs), FORMAT)
+
+
+def test_masks_of_another_size_are_refused(pair, tmp_path):
+    _, mask, image_file, _ = pair
+    with pytest.raises(InputError, match=r"small\.tif: the mask has 50 x 29 pixels, its image 50 x 30"):
+        read_pair(image_file, write(tmp_path / "small.tif", mask[..., :29]), FORMAT)
