@@ -30,12 +30,14 @@ class MaskFormat:
         by_color: Whether pixels are RGB colors; else they are numbers.
         indices: The class index, or 255 for ignore, of each known pixel: its color code, or its number.
         unknown: Any other pixel is an error, or is ignored.
+        remedy: What to do about such an error, for its message.
     """
 
     classes: tuple[SegmentationClass, ...]
     by_color: bool
     indices: Mapping[int, int]
     unknown: Literal["error", "ignore"] = "error"
+    remedy: str = "Repair the mask or list it."
 
     @classmethod
     def of_colors(
@@ -43,10 +45,11 @@ class MaskFormat:
         classes: tuple[SegmentationClass, ...],
         ignore: tuple[tuple[int, int, int], ...],
         unknown: Literal["error", "ignore"] = "error",
+        remedy: str = "Repair the mask or list it.",
     ) -> "MaskFormat":
         """Return the format of masks in which each class has its own color."""
         indices = {color_code(entry.color): index for index, entry in enumerate(classes)}
-        return cls(classes, True, indices | {color_code(color): IGNORE for color in ignore}, unknown)
+        return cls(classes, True, indices | {color_code(color): IGNORE for color in ignore}, unknown, remedy)
 
     def decode(self, raster: Raster, name: object) -> NDArray[np.uint8]:
         """Return the class indices of a mask, [H, W], 255 = ignore.
@@ -96,7 +99,7 @@ class MaskFormat:
         known = ", ".join(f"{self._show(known)} {self._meaning(index)}" for known, index in self.indices.items())
         return (
             f"{name}: unknown {what} {self._show(code)} in {counts[code]} pixels, one at row {row}, column {column} "
-            f"({len(counts)} unknown {what}s in {counts.total()} pixels). Known: {known}. Repair the mask or list it."
+            f"({len(counts)} unknown {what}s in {counts.total()} pixels). Known: {known}. {self.remedy}"
         )
 
     def _show(self, code: int) -> str:

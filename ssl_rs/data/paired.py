@@ -25,6 +25,7 @@ def read_pair(
     mask_format: MaskFormat | None = None,
     eroded_file: SourceFile | None = None,
     channels: Sequence[int] | None = None,
+    eroded_format: MaskFormat | None = None,
 ) -> Scene:
     """Open an image and its masks.
 
@@ -34,27 +35,30 @@ def read_pair(
         mask_format: What the masks mean; needed with a mask.
         eroded_file: The mask without the boundaries of its objects.
         channels: Which bands of the image are read, in this order; None: all.
+        eroded_format: What the mask without boundaries means; None: as the other.
 
     Raises:
         InputError: A file that cannot be read, or masks of another size, coordinate reference system or transform.
     """
     image = open_raster(image_file)
-    masks = [(file, open_raster(file)) for file in (mask_file, eroded_file) if file is not None]
-    for file, mask in masks:
+    formats = (mask_format, eroded_format or mask_format)
+    masks = [
+        (file, open_raster(file), meaning)
+        for file, meaning in zip((mask_file, eroded_file), formats, strict=True)
+        if file is not None and meaning is not None
+    ]
+    for file, mask, _ in masks:
         check_alike(image_file, image, file, mask)
-    located = next((source for source in (image, *(mask for _, mask in masks)) if source.transform), image)
-    return Scene(
-        image.height, image.width, located.crs, located.transform, _strips(image, masks, mask_format, channels)
-    )
+    located = next((source for source in (image, *(mask for _, mask, _ in masks)) if source.transform), image)
+    return Scene(image.height, image.width, located.crs, located.transform, _strips(image, masks, channels))
 
 
 def _strips(
     image: Raster | TiffFile,
-    masks: Sequence[tuple[SourceFile, Raster | TiffFile]],
-    mask_format: MaskFormat | None,
+    masks: Sequence[tuple[SourceFile, Raster | TiffFile, MaskFormat]],
     channels: Sequence[int] | None,
 ) -> Iterator[SceneArrays]:
-    block = max(source.block_rows for source in (image, *(mask for _, mask in masks)))
+    block = max(source.block_rows for source in (image, *(mask for _, mask, _ in masks)))
     rows = max(1, STRIP_PIXELS // image.width)
     if block * image.width <= 4 * STRIP_PIXELS:
         rows = -(-rows // block) * block  # a block that is cut is decoded twice
@@ -62,7 +66,7 @@ def _strips(
         bottom = min(top + rows, image.height)
         part = image.rows(top, bottom)
         bands = part.bands() if channels is None else part.bands()[list(channels)]
-        labels = [mask_format.decode_rows(mask, top, bottom, file) for file, mask in masks if mask_format]
+        labels = [meaning.decode_rows(mask, top, bottom, file) for file, mask, meaning in masks]
         mask, eroded = (*labels, None, None)[:2]
         yield SceneArrays(bands, mask, valid=part.valid, eroded=eroded)
 

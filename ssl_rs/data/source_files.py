@@ -60,7 +60,11 @@ class SourceFile:
 
     def sha256(self) -> str:
         """Return the hash of the content as hex digits."""
-        return sha256_of(self.path) if self.member is None else hashlib.sha256(self.read()).hexdigest()
+        if self.member is None:
+            return sha256_of(self.path)
+        if self not in _read_hashes:
+            self.read()
+        return _read_hashes.pop(self)  # of the last reading, once: the archive may change
 
     def read(self) -> bytes:
         """Return the content; that of a member is checked against the archive's checksum.
@@ -71,30 +75,37 @@ class SourceFile:
         return self.path.read_bytes() if self.member is None else _read_member(self)
 
 
-@lru_cache(maxsize=1)  # hashed and decoded one after the other: unpacked once
+_read_hashes: dict["SourceFile", str] = {}
+"""The sha256 of each member that was read: so that it is not unpacked once more to be hashed."""
+
+
 def _read_member(file: SourceFile) -> bytes:
     assert file.member is not None
     if file.size > LARGEST_MEMBER:
         raise InputError(f"{file} is {file.size / 2**30:.1f} GiB large. Unzip {file.path.name} and remove the archive.")
     try:
-        return _archive(file.path).read(file.member)
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
+        content = _archive(file.path).read(file.member)
+    except Exception as error:  # a damaged archive raises whatever its bytes lead to: zlib, struct, OS errors
         raise InputError(f"{file} cannot be unpacked: {error}. Get the archive again, or unzip it.") from error
-    except Exception as error:  # zlib and its kin raise errors of their own
-        raise InputError(f"{file} cannot be unpacked: {error}. Get the archive again, or unzip it.") from error
+    _read_hashes[file] = hashlib.sha256(content).hexdigest()
+    return content
 
 
-@lru_cache(maxsize=8)
 def _archive(path: Path) -> zipfile.ZipFile:
-    """Open an archive once: the table of contents of a large one takes a while.
+    """Open an archive.
 
     Raises:
         InputError: It is damaged.
     """
     try:
-        return zipfile.ZipFile(path)
+        return _opened(path, path.stat().st_mtime_ns)
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a zip archive: {error}. Get it again, or unzip it.") from error
+
+
+@lru_cache(maxsize=8)  # the table of contents of a large archive takes a while to read
+def _opened(path: Path, changed: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
 
 
 def find_files(root: Path) -> list[SourceFile]:

@@ -130,13 +130,18 @@ def missing_cells(
         for cell in open_cells
         if cell.run_dir not in failed
     ]
-    finetuned = [table for table in tables if any(run.command == "finetune" for run in table.runs)]
-    for table in {table.comparison: table for table in finetuned}.values():
-        seeds = sorted({run.seed for run in table.runs})
-        for label, fraction, seed in itertools.product(table.labels, table.fractions, seeds):
-            there = any(run.seed == seed for run in table.cell(label, fraction))
-            if not there and not any(cell.fills(table.comparison, label, fraction, seed) for cell in open_cells):
-                missing.append(MissingCell(_title(table.comparison), label, fraction, seed, "not started", None))
+    for comparison in dict.fromkeys(table.comparison for table in tables):
+        own = [table for table in tables if table.comparison == comparison]  # a run may lack one of the protocols
+        runs = [run for table in own for run in table.runs]
+        if not any(run.command == "finetune" for run in runs):
+            continue
+        there = {(run.label, run.label_fraction, run.seed) for run in runs}
+        labels = dict.fromkeys(label for table in own for label in table.labels)
+        fractions, seeds = (sorted({getattr(run, name) for run in runs}) for name in ("label_fraction", "seed"))
+        for label, fraction, seed in itertools.product(labels, fractions, seeds):
+            planned_here = any(cell.fills(comparison, label, fraction, seed) for cell in open_cells)
+            if (label, fraction, seed) not in there and not planned_here:
+                missing.append(MissingCell(_title(comparison), label, fraction, seed, "not started", None))
     return missing
 
 

@@ -4,7 +4,7 @@ import base64
 import io
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -33,11 +33,16 @@ class Line:
     style: str
 
 
-def lines_of(table: Table) -> dict[str, Line]:
-    """Give each row a line of its own; random initialization, which all are measured by, is gray and dashed."""
+def lines_of(tables: Sequence[Table]) -> dict[str, Line]:
+    """Give each row a line of its own; random initialization, which all are measured by, is gray and dashed.
+
+    Args:
+        tables: Of one comparison: a row looks alike in all.
+    """
     lines, drawn = {}, 0
-    for label in table.labels:
-        if label in table.random_labels:
+    random = {label for table in tables for label in table.random_labels}
+    for label in dict.fromkeys(label for table in tables for label in table.labels):
+        if label in random:
             lines[label] = Line(NEUTRAL, "--")
         else:
             around, place = divmod(drawn, len(PALETTE))
@@ -46,21 +51,30 @@ def lines_of(table: Table) -> dict[str, Line]:
     return lines
 
 
-def label_curve(table: Table) -> str:
+def label_curve(table: Table, lines: Mapping[str, Line]) -> str:
     """Draw mIoU in % over the share of labels in %, a line a row, error bars where there are several runs.
+
+    Args:
+        table: Of which some row has a score.
+        lines: How each row is drawn.
 
     Returns:
         An SVG element to stand inside a page; its text stays text.
     """
-    settings = {"svg.fonttype": "none", "svg.hashsalt": table.protocol, "font.size": 10.5}
+    salt = f"{table.comparison} {table.protocol}"  # curves of one page must not share the ids of their parts
+    settings = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 10.5}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's browser has its own fonts
         figure = Figure(figsize=(8.4, 4.0))
         axes = figure.subplots()
         ends = [
-            _draw_line(axes, table, label, line, shift) for shift, (label, line) in enumerate(lines_of(table).items())
+            _draw_line(axes, table, label, lines[label], shift)
+            for shift, label in enumerate(table.labels)
+            if any(table.miou(label, fraction) for fraction in table.fractions)
         ]
         _style_axes(axes, table.fractions)
+        title = axes.set_title(f"protocol {table.protocol.name}", loc="left", fontsize=9.5, color=NEUTRAL)
+        title.set_parse_math(False)
         _name_lines(axes, ends)
         text = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

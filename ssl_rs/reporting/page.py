@@ -9,13 +9,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ssl_rs.errors import InputError
+from ssl_rs.files import write_text
 from ssl_rs.reporting.cells import FailedRun, MissingCell, missing_cells, read_failures, read_plans
 from ssl_rs.reporting.figures import Line, label_curve, lines_of
 from ssl_rs.reporting.results import LeftOut, Run, read_runs, results_csv
 from ssl_rs.reporting.samples import SampleGrid, sample_grid
 from ssl_rs.reporting.statistics import Summary, summarize
 from ssl_rs.reporting.tables import Comparison, Table, compare
-from ssl_rs.run_directory import write_text
 
 MOST_VALUES = 3  # a setting of the environment that differs between more runs than this is only counted
 METRICS = {"mIoU": "miou", "overall accuracy": "overall_accuracy", "mean F1": "mean_f1", "kappa": "kappa"}
@@ -23,20 +23,20 @@ METRICS = {"mIoU": "miou", "overall accuracy": "overall_accuracy", "mean F1": "m
 
 @dataclass(frozen=True)
 class ScoredTable:
-    """A table of the page, its curve, and the look of its rows.
+    """A table of the page and its curve.
 
     Args:
         table: The runs.
+        meaning: What its protocol means, a sentence.
         labeled: How many units are labeled at each fraction, in words.
-        lines: Color of each row.
-        curve: SVG; None where there is only one label fraction.
+        curve: SVG; None where there is only one label fraction, or no score.
         class_names: Columns of the table by class.
         details: Row, label fraction, then a summary a metric and class, None where no run has a value.
     """
 
     table: Table
+    meaning: str
     labeled: Mapping[float, str]
-    lines: Mapping[str, Line]
     curve: Markup | None
     class_names: Sequence[str]
     details: Sequence[tuple[str, float, Sequence[Summary | None]]]
@@ -50,7 +50,9 @@ class Section:
         comparison: What they have in common.
         num_runs: How many there are.
         mean_seconds: Mean wall time of a run.
-        tables: One a protocol.
+        lines: Color of each row.
+        tables: One a protocol, the data set's own first.
+        overview: Row, label fraction, then mIoU by each protocol; empty where there is but one.
         grid: Pictures of test tiles.
         provenance: Label, and the distinct weights its runs started from.
         environment: Setting, and its values over the runs.
@@ -59,7 +61,9 @@ class Section:
     comparison: Comparison
     num_runs: int
     mean_seconds: float
+    lines: Mapping[str, Line]
     tables: Sequence[ScoredTable]
+    overview: Sequence[tuple[str, float, Sequence[Summary | None]]]
     grid: SampleGrid | None
     provenance: Sequence[tuple[str, Sequence[Mapping[str, str]]]]
     environment: Sequence[tuple[str, str]]
@@ -133,21 +137,47 @@ def _sections(tables: Sequence[Table]) -> tuple[list[Section], list[LeftOut]]:
         grid, broken = sample_grid(own[0])
         left_out += broken
         runs = list({run.directory: run for table in own for run in table.runs}.values())
-        seconds = summarize([run.wall_seconds for run in runs]).mean
-        provenance = [(label, _weights([run for run in runs if run.label == label])) for label in own[0].labels]
-        environment = list(_distinct([_flat(run.environment) for run in runs]).items())
-        scored = [_scored(table) for table in own]
-        sections.append(Section(comparison, len(runs), seconds, scored, grid, provenance, environment))
+        lines = lines_of(own)
+        sections.append(
+            Section(
+                comparison=comparison,
+                num_runs=len(runs),
+                mean_seconds=summarize([run.wall_seconds for run in runs]).mean,
+                lines=lines,
+                tables=[_scored(table, lines) for table in own],
+                overview=_overview(own),
+                grid=grid,
+                provenance=[(label, _weights([run for run in runs if run.label == label])) for label in lines],
+                environment=list(_distinct([_flat(run.environment) for run in runs]).items()),
+            )
+        )
     return sections, left_out
 
 
-def _scored(table: Table) -> ScoredTable:
-    names = list(dict.fromkeys(name for run in table.runs for name in run.scores[table.protocol].class_iou))
+def _scored(table: Table, lines: Mapping[str, Line]) -> ScoredTable:
+    names = list(dict.fromkeys(name for run in table.runs for name in run.scores[table.protocol.name].class_iou))
     rows = [(label, fraction) for label in table.labels for fraction in table.fractions if table.cell(label, fraction)]
-    details = [(label, fraction, _summaries(table, label, fraction, names)) for label, fraction in rows]
-    labeled = {fraction: _labeled(table, fraction) for fraction in table.fractions}
-    curve = Markup(label_curve(table)) if len(table.fractions) > 1 else None  # matplotlib escapes what it writes
-    return ScoredTable(table, labeled, lines_of(table), curve, names, details)
+    curve = None
+    if len(table.fractions) > 1 and any(table.miou(*row) for row in rows):
+        curve = Markup(label_curve(table, lines))  # matplotlib escapes what it writes
+    return ScoredTable(
+        table=table,
+        meaning=table.protocol.sentence(names),
+        labeled={fraction: _labeled(table, fraction) for fraction in table.fractions},
+        curve=curve,
+        class_names=names,
+        details=[(label, fraction, _summaries(table, label, fraction, names)) for label, fraction in rows],
+    )
+
+
+def _overview(tables: Sequence[Table]) -> list[tuple[str, float, list[Summary | None]]]:
+    """Return the mIoU of each row and label fraction by every protocol; nothing where there is but one."""
+    if len(tables) == 1:
+        return []
+    labels = dict.fromkeys(label for table in tables for label in table.labels)
+    fractions = sorted({fraction for table in tables for fraction in table.fractions})
+    rows = [(label, fraction) for label in labels for fraction in fractions]
+    return [(*row, [table.miou(*row) for table in tables]) for row in rows if any(table.cell(*row) for table in tables)]
 
 
 def _labeled(table: Table, fraction: float) -> str:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ssl_rs.reporting.protocols import Protocol, read_protocol
+
 T = TypeVar("T")
 
 SCORED_COMMANDS = ("finetune", "evaluate")
@@ -16,9 +18,10 @@ SCORED_COMMANDS = ("finetune", "evaluate")
 
 @dataclass(frozen=True)
 class Score:
-    """How a run did by one protocol; values in [0, 1], kappa in [-1, 1] or None where undefined.
+    """How a run did by one protocol; values in [0, 1], kappa in [-1, 1], each None where undefined.
 
     Args:
+        protocol: How it was counted.
         miou: Mean intersection over union.
         overall_accuracy: Share of pixels that are right.
         mean_f1: Mean F1 score.
@@ -26,9 +29,10 @@ class Score:
         class_iou: IoU by class, None for a class absent from truth and prediction; empty where it was not written.
     """
 
-    miou: float
-    overall_accuracy: float
-    mean_f1: float
+    protocol: Protocol
+    miou: float | None
+    overall_accuracy: float | None
+    mean_f1: float | None
     kappa: float | None
     class_iou: Mapping[str, float | None] = field(default_factory=dict)
 
@@ -46,8 +50,9 @@ class Run:
     """One finished run that was scored on test scenes; the fields are the keys of its result.json.
 
     Args:
-        scores: By name of the protocol.
         directory: Where the run lies.
+        scores: By name of the protocol.
+        protocol: Name of the data set's own among them.
         environment: Its environment.json, empty where there is none.
     """
 
@@ -71,6 +76,7 @@ class Run:
     settings_hash: str
     split: str
     scores: Mapping[str, Score]
+    protocol: str
     classes: Sequence[LabeledClass]
     environment: Mapping[str, Any]
 
@@ -127,8 +133,8 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def results_csv(runs: Iterable[Run]) -> str:
-    """Return one line a run and protocol; columns `iou/<class>` are empty where a run has no such class."""
-    rows = [_csv_row(run, protocol, score) for run in runs for protocol, score in run.scores.items()]
+    """Return one line a run and protocol; what is undefined is empty, as is `iou/<class>` where a run has no such."""
+    rows = [_csv_row(run, score) for run in runs for score in run.scores.values()]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -137,7 +143,7 @@ def results_csv(runs: Iterable[Run]) -> str:
     return text.getvalue()
 
 
-def _csv_row(run: Run, protocol: str, score: Score) -> dict[str, Any]:
+def _csv_row(run: Run, score: Score) -> dict[str, Any]:
     plain = (
         "dataset",
         "backbone",
@@ -162,7 +168,10 @@ def _csv_row(run: Run, protocol: str, score: Score) -> dict[str, Any]:
     )
     return {
         **{name: getattr(run, name) for name in plain},
-        "protocol": protocol,
+        "protocol": score.protocol.name,
+        "labels": score.protocol.labels,
+        "excluded": ", ".join(score.protocol.excluded),
+        "excluded_pixels": score.protocol.excluded_pixels,
         "miou": score.miou,
         "overall_accuracy": score.overall_accuracy,
         "mean_f1": score.mean_f1,
@@ -181,6 +190,7 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
         return _take(result, key, int)
 
     environment = directory / "environment.json"
+    scores = _scores(result)
     return Run(
         directory=directory,
         command=command,
@@ -201,7 +211,8 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
         manifest_sha256=text("manifest_sha256"),
         settings_hash=str(result.get("settings_hash", "")),
         split=str(result.get("split", "test")),
-        scores=_scores(result),
+        scores=scores,
+        protocol=own if (own := str(result.get("protocol"))) in scores else next(iter(scores)),
         classes=[_labeled_class(entry) for entry in _take(result, "classes", list)],
         environment=read_object(environment) if environment.is_file() else {},
     )
@@ -219,11 +230,12 @@ def _scores(result: Mapping[str, Any]) -> dict[str, Score]:
         if not isinstance(class_iou, dict):
             raise ValueError(f"class_iou is {class_iou!r}: expected an object")
         scores[name] = Score(
-            miou=_number(values, "miou"),
-            overall_accuracy=_number(values, "overall_accuracy"),
-            mean_f1=_number(values, "mean_f1"),
-            kappa=None if values.get("kappa") is None else _number(values, "kappa", low=-1),
-            class_iou={key: None if value is None else _number(class_iou, key) for key, value in class_iou.items()},
+            protocol=read_protocol(name, values),
+            miou=_number_or_none(values, "miou"),
+            overall_accuracy=_number_or_none(values, "overall_accuracy"),
+            mean_f1=_number_or_none(values, "mean_f1"),
+            kappa=_number_or_none(values, "kappa", low=-1),
+            class_iou={key: _number_or_none(class_iou, key) for key in class_iou},
         )
     return scores
 
@@ -240,6 +252,11 @@ def _number(values: Mapping[str, Any], key: str, low: float = 0, high: float = 1
     if not (math.isfinite(value) and low <= value <= high):
         raise ValueError(f"{key} is {value}: expected a number in [{low:g}, {high:g}]")
     return value
+
+
+def _number_or_none(values: Mapping[str, Any], key: str, low: float = 0) -> float | None:
+    """Return a score; null says that it is undefined, a missing key that the file is not ours."""
+    return None if key in values and values[key] is None else _number(values, key, low)
 
 
 def _labeled_class(entry: Any) -> LabeledClass:

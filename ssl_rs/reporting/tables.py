@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ssl_rs.reporting.protocols import Protocol
 from ssl_rs.reporting.results import LeftOut, Run, Score
 from ssl_rs.reporting.statistics import Summary, summarize
 
@@ -40,14 +41,14 @@ class Table:
 
     Args:
         comparison: What they have in common.
-        protocol: Name of the protocol.
+        protocol: How the scores were counted.
         runs: In the order of the rows.
         labels: The rows, by kind and name.
         fractions: The columns, ascending, in (0, 1].
     """
 
     comparison: Comparison
-    protocol: str
+    protocol: Protocol
     runs: Sequence[Run]
     labels: Sequence[str]
     fractions: Sequence[float]
@@ -58,7 +59,7 @@ class Table:
 
     def summary(self, label: str, fraction: float, value: Callable[[Score], float | None]) -> Summary | None:
         """Summarize one value over the runs of a cell; None where no run has it."""
-        values = [value(run.scores[self.protocol]) for run in self.cell(label, fraction)]
+        values = [value(run.scores[self.protocol.name]) for run in self.cell(label, fraction)]
         known = [each for each in values if each is not None]
         return summarize(known) if known else None
 
@@ -96,11 +97,11 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
     """Sort runs into tables.
 
     Returns:
-        A table a comparison and protocol; and the runs whose settings differ from those of their row, or that would
-        fill a place a second time (same label, fraction, seed and weights): a mean over them would mean nothing. An
-        `evaluate` of a run gives way without a word.
+        A table a comparison and protocol, the data set's own protocol first; and the runs whose settings differ from
+        those of their row, or that would fill a place a second time (same label, fraction, seed and weights): a mean
+        over them would mean nothing. An `evaluate` of a run gives way without a word.
     """
-    groups: dict[tuple[Comparison, str], dict[Place, Run]] = defaultdict(dict)
+    groups: dict[tuple[Comparison, Protocol], dict[Place, Run]] = defaultdict(dict)
     left_out = {}
     settings: dict[tuple[Comparison, str], str] = {}
     for run in sorted(runs, key=lambda run: (run.command == "evaluate", str(run.directory))):
@@ -110,19 +111,21 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
                 "give it a row of its own by initialization.label, or delete it"
             )
             continue
-        for protocol in run.scores:
-            places = groups[comparison_of(run), protocol]
+        for score in sorted(run.scores.values(), key=lambda score: score.protocol.name != run.protocol):
+            places = groups[comparison_of(run), score.protocol]
             first = places.setdefault(Place(*(getattr(run, name) for name in Place._fields)), run)
             if first is not run and run.command != "evaluate":
                 left_out[run.directory] = (
                     f"same label '{run.label}', label fraction and seed as {first.directory}, but other settings; "
                     "give it a row of its own by initialization.label, or delete one of the two"
                 )
-    tables = [_table(*key, list(places.values())) for key, places in sorted(groups.items(), key=lambda item: item[0])]
+    tables = [
+        _table(*key, list(places.values())) for key, places in sorted(groups.items(), key=lambda item: item[0][0])
+    ]
     return tables, [LeftOut(directory, reason) for directory, reason in left_out.items()]
 
 
-def _table(comparison: Comparison, protocol: str, runs: Sequence[Run]) -> Table:
+def _table(comparison: Comparison, protocol: Protocol, runs: Sequence[Run]) -> Table:
     kinds: Mapping[str, str] = {run.label: run.initialization for run in runs}
     labels = sorted(kinds, key=lambda label: (*_kind_order(kinds[label]), label))
     ordered = sorted(runs, key=lambda run: (labels.index(run.label), run.label_fraction, run.seed, run.weights_sha256))

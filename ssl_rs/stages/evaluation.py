@@ -1,6 +1,7 @@
 """Score a segmentation network on whole scenes: one pass, one pooled confusion matrix, every protocol."""
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,16 +21,21 @@ from ssl_rs.errors import InputError
 from ssl_rs.run_directory import RunDirectory, read_metadata
 from ssl_rs.segmentation.metrics import confusion_matrix
 from ssl_rs.segmentation.network import SegmentationNetwork, build_segmentation_model, check_side, input_divisor
-from ssl_rs.segmentation.protocols import ALL_CLASSES, score
+from ssl_rs.segmentation.protocols import (
+    Labels,
+    Protocol,
+    counted_classes,
+    find_protocol,
+    protocols_of,
+    score,
+    score_all,
+)
 from ssl_rs.segmentation.sliding_window import WindowSettings, predict_scene
 from ssl_rs.stages.recipe import Identified
 from ssl_rs.stages.samples import choose_samples, write_samples
 from ssl_rs.stages.site import Site, environment, open_store
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.weights import load_strictly, read_weights
-
-PROTOCOLS = (ALL_CLASSES,)
-"""All that one evaluation is scored by."""
 
 SAMPLES = 3
 """Test tiles that every run leaves a picture of."""
@@ -42,17 +48,29 @@ class EvaluationSettings:
     Args:
         split: The scenes that are scored.
         window: How scenes are cut.
+        clutter: The class that some protocols leave out, if the data set has one.
     """
 
     split: Literal["val", "test"]
     window: WindowSettings
+    clutter: str | None = None
 
 
 def read_evaluation(settings: Settings) -> EvaluationSettings:
-    """Read the `evaluation` node."""
-    return EvaluationSettings(
-        settings.value("evaluation.split", Literal["val", "test"]), settings.build("evaluation.window")
-    )
+    """Read the `evaluation` node, and what the data set says of protocols.
+
+    Raises:
+        InputError: `dataset.protocol` is none that the data set is scored by.
+    """
+    dataset: Dataset = settings.build("dataset")
+    _check_protocol(dataset)
+    split, window = settings.value("evaluation.split", Literal["val", "test"]), settings.build("evaluation.window")
+    return EvaluationSettings(split, window, dataset.clutter)
+
+
+def _check_protocol(dataset: Dataset) -> None:
+    """Refuse a protocol that the data set is not scored by, before the data is prepared."""
+    find_protocol(dataset.protocol, protocols_of(dataset.clutter, dataset.erodes))
 
 
 @dataclass(frozen=True)
@@ -74,47 +92,81 @@ class Evaluator:
     protocol: str
 
     def __post_init__(self) -> None:
+        manifest = self.store.manifest
         if not self._scenes():
             raise InputError(
-                f"evaluation.split={self.settings.split}: {self.store.manifest.dataset} has no such scenes. "
+                f"evaluation.split={self.settings.split}: {manifest.dataset} has no such scenes. "
                 "Choose the other of val and test, or prepare the data with such a split."
             )
-        names = [protocol.name for protocol in PROTOCOLS]
-        if self.protocol not in names:
-            raise InputError(f"dataset.protocol={self.protocol} is not among the protocols scored: {names}.")
+        for protocol in self.protocols:
+            counted_classes(self._class_names(), protocol)
+        counted = counted_classes(self._class_names(), find_protocol(self.protocol, self.protocols))
+        pixels = np.sum([manifest.scenes[index].class_pixels for index in self._scenes()], axis=0)
+        if not pixels[counted].any():
+            raise InputError(
+                f"evaluation.split={self.settings.split}: no such scene of {manifest.dataset} has a labeled pixel that "
+                f"counts by dataset.protocol={self.protocol}. Check their masks, or choose the other of val and test."
+            )
+
+    @property
+    def protocols(self) -> tuple[Protocol, ...]:
+        """All that one evaluation is scored by."""
+        return protocols_of(self.settings.clutter, self.store.manifest.eroded)
 
     def score(self, network: SegmentationNetwork, processes: Processes, samples: Path) -> dict[str, Any]:
         """Predict every scene once, ranks sharing the scenes, and score the pooled counts.
+
+        A score without any pixel to be measured on is None, and said: a finished training never loses its result.
 
         Args:
             network: On the device.
             processes: This process among all.
             samples: Where the first process writes the pictures by which the report compares runs.
         """
-        manifest = self.store.manifest
-        names = [item.name for item in manifest.classes]
         tiles = choose_samples(self.store, self._scenes(), SAMPLES) if processes.is_first else []
         maps: dict[int, np.ndarray] = {}
-        confusion = torch.zeros(len(names), len(names), dtype=torch.int64)
+        num_classes = len(self._class_names())
+        confusions = {labels: torch.zeros(num_classes, num_classes, dtype=torch.int64) for labels in self._kinds()}
         for index in self._scenes()[processes.rank :: processes.world_size]:
-            truth = torch.from_numpy(np.asarray(self.store.mask(index)).copy())
             prediction = self.predict(network, self.store.image(index))
-            confusion += confusion_matrix(torch.from_numpy(prediction), truth, len(names), manifest.ignore_index)
+            for labels, counts in self._count(index, prediction).items():
+                confusions[labels] += counts
             if any(tile.scene == index for tile in tiles):
                 maps[index] = prediction
         if processes.is_first:
             others = {tile.scene for tile in tiles} - maps.keys()  # these were another rank's scenes
             maps |= {index: self.predict(network, self.store.image(index)) for index in others}
             write_samples(self.store, tiles, maps, samples)
-        confusion = sum_over_ranks(confusion, self.device)
-        protocols = {protocol.name: dict(score(confusion, names, protocol)) for protocol in PROTOCOLS}
+        pooled = {labels: sum_over_ranks(counts, self.device) for labels, counts in confusions.items()}
+        result = self._result(pooled)
+        if processes.is_first:
+            _say_undefined(result["protocols"])
+        return result
+
+    def _count(self, index: int, prediction: np.ndarray) -> dict[Labels, Tensor]:
+        """Count a scene's class map uint8 [H, W] against each kind of its labels."""
+        truths = {"full": self.store.mask, "eroded": self.store.eroded}
         return {
-            **protocols[self.protocol],
+            labels: confusion_matrix(
+                torch.from_numpy(prediction),
+                torch.from_numpy(np.asarray(truths[labels](index)).copy()),
+                len(self._class_names()),
+                self.store.manifest.ignore_index,
+            )
+            for labels in self._kinds()
+        }
+
+    def _result(self, confusions: Mapping[Labels, Tensor]) -> dict[str, Any]:
+        """Return what result.json says of pooled counts."""
+        names, main = self._class_names(), find_protocol(self.protocol, self.protocols)
+        return {
+            **score(confusions[main.labels], names, main),
             "split": self.settings.split,
-            "protocol": self.protocol,
-            "protocols": protocols,
-            "confusion": confusion.tolist(),
-            "classes": [{"name": item.name, "color": list(item.color)} for item in manifest.classes],
+            "protocol": main.name,
+            "protocols": score_all(confusions, names, self.protocols),
+            "confusion": confusions[main.labels].tolist(),
+            "confusions": {labels: counts.tolist() for labels, counts in confusions.items()},
+            "classes": [{"name": item.name, "color": list(item.color)} for item in self.store.manifest.classes],
         }
 
     @torch.no_grad()
@@ -131,13 +183,31 @@ class Evaluator:
     def _scenes(self) -> list[int]:
         return list(self.store.scenes_of(self.settings.split))
 
+    def _kinds(self) -> list[Labels]:
+        """Return the kinds of labels that are counted."""
+        return list(dict.fromkeys(protocol.labels for protocol in self.protocols))
+
+    def _class_names(self) -> list[str]:
+        return [item.name for item in self.store.manifest.classes]
+
+
+def _say_undefined(protocols: Mapping[str, Mapping[str, Any]]) -> None:
+    """Name each protocol that has no mIoU, on standard error."""
+    for name, found in protocols.items():
+        if found["miou"] is None:
+            print(
+                f"Protocol {name} has no score: no pixel of {list(found['class_iou'])}, {found['labels']} labels.",
+                file=sys.stderr,
+                flush=True,
+            )
+
 
 def evaluate(settings: Settings) -> Path:
     """Score a finished fine-tuning again, e.g. with other windows; return the folder of the scores."""
     chosen = settings.value("run", str | None)
     run = _finished(chosen)
     site, stored = _enter(settings, run)
-    evaluation, run_dir = _read_evaluation_like(settings, stored), settings.value("run_dir", str | None)
+    evaluation, run_dir = _read_evaluation_like(settings, stored, site.dataset), settings.value("run_dir", str | None)
     settings.check_all_read()
     trained, weights = run.read_result() or {}, read_weights(run.model)
     network = _load_network(run, stored, site, weights)
@@ -156,13 +226,13 @@ def evaluate(settings: Settings) -> Path:
     return directory.path
 
 
-def _read_evaluation_like(settings: Settings, stored: Mapping[str, Any]) -> EvaluationSettings:
+def _read_evaluation_like(settings: Settings, stored: Mapping[str, Any], dataset: Dataset) -> EvaluationSettings:
     """Read the split and the windows; what is null is as the run had it."""
     before: WindowSettings = build(stored["evaluation"]["window"], "evaluation.window")
     kinds = {"size": int, "overlap": float, "batch_size": int}
     wanted = {key: settings.value(f"evaluation.window.{key}", kind | None) for key, kind in kinds.items()}
     window = replace(before, **{key: value for key, value in wanted.items() if value is not None})
-    return EvaluationSettings(settings.value("evaluation.split", Literal["val", "test"]), window)
+    return EvaluationSettings(settings.value("evaluation.split", Literal["val", "test"]), window, dataset.clutter)
 
 
 def _finished(chosen: str | None) -> RunDirectory:
@@ -188,6 +258,7 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
     root = settings.value("dataset.root", str | None)
     node = {**stored["dataset"], "root": root or stored["dataset"]["root"]}
     dataset: Dataset = build(node, "dataset", trusted)
+    _check_protocol(dataset)
     device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
     trainer: TrainerSettings = build(
         {**stored["trainer"], "device": device, "precision": precision}, "trainer", trusted

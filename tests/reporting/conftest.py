@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 
 CLASSES = [{"name": "water", "color": [0, 0, 255]}, {"name": "land", "color": [0, 128, 0]}]
+PROTOCOLS = tuple(
+    f"{base}{suffix}" for suffix in ("", "_eroded") for base in ("all_classes", "clutter_as_error", "clutter_ignored")
+)
 SCORE = {"overall_accuracy": 0.8, "mean_f1": 0.7, "kappa": 0.6, "class_iou": {"water": 0.9, "land": None}}
 
 
@@ -32,6 +35,33 @@ def result_of(label="random", fraction=0.1, seed=0, miou=0.5, **changes):
         **score,
     }
     return copy.deepcopy({**result, **changes})
+
+
+@pytest.fixture
+def six_protocols():
+    """Make `protocols` of a data set with a clutter class, land, and eroded labels.
+
+    The k-th protocol's scores are all `miou` + k/100, and undefined where `miou` is None.
+    """
+
+    def make(miou):
+        return {
+            name: protocol_of(name, None if miou is None else miou + place / 100)
+            for place, name in enumerate(PROTOCOLS)
+        }
+
+    return make
+
+
+def protocol_of(name, value):
+    base, eroded, _ = name.partition("_eroded")
+    return {
+        **dict.fromkeys(("miou", "overall_accuracy", "mean_f1", "kappa"), value),
+        "class_iou": dict.fromkeys(("water", "land") if base == "all_classes" else ("water",), value),
+        "labels": "eroded" if eroded else "full",
+        "excluded": [] if base == "all_classes" else ["land"],
+        "excluded_pixels": {"clutter_as_error": "error", "clutter_ignored": "ignored"}.get(base),
+    }
 
 
 @pytest.fixture

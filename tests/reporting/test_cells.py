@@ -86,6 +86,14 @@ def test_scores_of_some_runs_on_other_scenes_ask_for_no_further_ones(write_run, 
     assert missing() == []
 
 
+def test_a_protocol_that_some_runs_were_not_scored_by_makes_none_missing(write_run, missing, six_protocols):
+    write_run("old", fraction=0.1)
+    write_run("new", fraction=1.0, protocols=six_protocols(0.5))
+    assert missing() == []
+    write_run("other", fraction=1.0, label="imagenet", protocols=six_protocols(0.5))
+    assert [cell[:3] for cell in missing()] == [("imagenet", 0.1, 0)]
+
+
 def test_plans_of_pretrainings_have_no_place_in_a_table(tmp_path):
     (tmp_path / "sweeps").mkdir()
     plan = {"command": "pretrain", "cells": [{"overrides": [], "run_dir": "x", "seed": 0}]}

@@ -11,6 +11,8 @@ from ssl_rs.reporting.figures import IGNORED, color_map, label_curve, lines_of, 
 from ssl_rs.reporting.results import read_runs
 from ssl_rs.reporting.tables import compare
 
+CLIP = "{http://www.w3.org/2000/svg}clipPath"
+
 
 def pixels_of(uri):
     kind, data = uri.split(",")
@@ -21,6 +23,10 @@ def pixels_of(uri):
 def table_of(tmp_path):
     (table,), _ = compare(read_runs(tmp_path / "runs")[0])
     return table
+
+
+def curve_of(table):
+    return label_curve(table, lines_of([table]))
 
 
 def texts_of(svg):
@@ -52,22 +58,22 @@ def test_large_class_maps_shrink_without_new_colors():
 def test_the_curve_names_rows_and_fractions_as_text(tmp_path, write_run):
     for index, (label, fraction) in enumerate([("random", 0.01), ("random", 1), ("a + b", 0.01), ("a + b", 0.375)]):
         write_run(str(index), label=label, fraction=fraction)
-    texts = texts_of(label_curve(table_of(tmp_path)))
+    texts = texts_of(curve_of(table_of(tmp_path)))
     assert {"random", "a + b", "1", "37.5", "100", "mIoU (%)"} <= set(texts)
 
 
 def test_error_bars_are_drawn_only_where_there_are_several_runs(tmp_path, write_run):
     write_run("a", miou=0.4)
-    single = label_curve(table_of(tmp_path))
+    single = curve_of(table_of(tmp_path))
     write_run("b", miou=0.6, seed=1)
     assert single.count("LineCollection") == 0
-    assert label_curve(table_of(tmp_path)).count("LineCollection") > 0
+    assert curve_of(table_of(tmp_path)).count("LineCollection") > 0
 
 
 @pytest.mark.parametrize("label", ["<script>alert(1)</script>", "$x^2$", "costs $5", "_hidden", "a & b", "Übersee 海"])
 def test_names_of_rows_are_text_whatever_they_hold(tmp_path, write_run, label):
     write_run("a", label=label)
-    svg = label_curve(table_of(tmp_path))
+    svg = curve_of(table_of(tmp_path))
     assert label in texts_of(svg)
     assert "<script" not in svg
 
@@ -75,8 +81,8 @@ def test_names_of_rows_are_text_whatever_they_hold(tmp_path, write_run, label):
 def test_the_curve_is_the_same_each_time_and_needs_nothing_from_elsewhere(tmp_path, write_run):
     write_run("a")
     table = table_of(tmp_path)
-    svg = label_curve(table)
-    assert svg == label_curve(table)
+    svg = curve_of(table)
+    assert svg == curve_of(table)
     assert svg.startswith("<svg")
     assert 'href="http' not in svg
     assert "url(http" not in svg
@@ -85,9 +91,41 @@ def test_the_curve_is_the_same_each_time_and_needs_nothing_from_elsewhere(tmp_pa
 def test_every_row_has_a_line_of_its_own_and_random_is_dashed(tmp_path, write_run):
     for label in ["random", *(f"row {index:02}" for index in range(14))]:
         write_run(label, label=label)
-    lines = lines_of(table_of(tmp_path))
+    lines = lines_of([table_of(tmp_path)])
     assert len(set(lines.values())) == 15
     assert lines["random"].style == "--"
+
+
+def test_a_row_looks_alike_by_every_protocol(tmp_path, write_run):
+    score = {"miou": 0.5, "overall_accuracy": 0.5, "mean_f1": 0.5, "kappa": 0.5}
+    write_run("a", label="a", protocols={"p": score})
+    write_run("b", label="b", protocols={"p": score, "q": score})
+    tables, _ = compare(read_runs(tmp_path / "runs")[0])
+    lines = lines_of(tables)
+    assert [table.labels for table in tables] == [["a", "b"], ["b"]]
+    q = label_curve(tables[1], lines)
+    assert lines["b"].color.lower() in q
+    assert lines["a"].color.lower() not in q
+
+
+def test_the_curve_names_its_protocol_as_text_and_shares_no_id_with_another(tmp_path, write_run):
+    score = {"miou": 0.5, "overall_accuracy": 0.5, "mean_f1": 0.5, "kappa": 0.5}
+    write_run("a", protocols={"$p_1$": score, "q": score})
+    tables, _ = compare(read_runs(tmp_path / "runs")[0])
+    first, second = map(curve_of, tables)
+    assert "protocol $p_1$" in texts_of(first)
+    assert "protocol q" in texts_of(second)
+    clips = [{part.get("id") for part in ElementTree.fromstring(svg).iter(CLIP)} for svg in (first, second)]
+    assert clips[0]
+    assert not clips[0] & clips[1]
+
+
+def test_a_row_without_any_score_has_no_line(tmp_path, write_run):
+    write_run("a")
+    write_run("b", label="imagenet", miou=None)
+    texts = texts_of(curve_of(table_of(tmp_path)))
+    assert "random" in texts
+    assert "imagenet" not in texts
 
 
 def test_spread_keeps_order_and_gap():

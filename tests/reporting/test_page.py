@@ -8,7 +8,15 @@ from ssl_rs.errors import InputError
 from ssl_rs.reporting.page import duration_text, points_text, share_text, write_report
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
-VOID = {"meta", "img", "br", "path", "use", "line", "circle", "rect", "clippath"}
+PROTOCOLS = (
+    "all_classes",
+    "clutter_as_error",
+    "clutter_ignored",
+    "all_classes_eroded",
+    "clutter_as_error_eroded",
+    "clutter_ignored_eroded",
+)
+VOID = {"meta", "img", "br", "path", "use", "line", "circle", "rect", "clippath", "wbr"}
 
 
 class Page(HTMLParser):
@@ -69,6 +77,56 @@ def test_the_table_shows_mean_deviation_number_and_best(write_run, report):
     assert "50.0" in best
     assert "protocol all_classes" in text
     assert "10 %10 tiles" in cells
+
+
+def test_each_of_six_protocols_has_a_section_and_a_column_of_its_own(write_run, report, six_protocols):
+    """Every score of the page is its own number, so that one in a foreign place shows."""
+    for place, (label, fraction) in enumerate([("random", 0.1), ("random", 1.0), ("imagenet", 0.1), ("imagenet", 1.0)]):
+        write_run(str(place), label=label, fraction=fraction, protocols=six_protocols(0.3 + 0.1 * place))
+    text = report()
+    before, *others = re.split(r'<details class="protocol">', text)
+    own, overview = before.split("<h3>Every protocol")
+    for number, (name, part) in enumerate(zip(PROTOCOLS, [own, *others], strict=True)):
+        part = part.partition("</details>")[0]
+        expected = {f"{100 * (0.3 + 0.1 * place) + number:.1f}" for place in range(4)}
+        assert set(re.findall(r'class="mean">([\d.]+)<', part)) == expected
+        assert f"protocol {name}<" in part
+        assert part.count("<figure") == 1
+    table = overview[overview.index("<tbody>") : overview.index("</tbody>")]
+    rows = [re.findall(r'class="mean">([\d.]+)<', row) for row in table.split("</tr>")]
+    assert rows[:4] == [[f"{100 * (0.3 + 0.1 * place) + number:.1f}" for number in range(6)] for place in range(4)]
+    heads = [re.sub(r"<[^>]+>", "", head) for head in re.findall(r"<th scope=\"col\">(.*?)</th>", overview)]
+    assert heads[:8] == ["initialization", "labels", *PROTOCOLS]
+    Page(text)
+
+
+def test_each_protocol_says_what_it_means(write_run, report, six_protocols):
+    write_run("a", protocols=six_protocols(0.5), protocol="clutter_as_error_eroded")
+    text = report()
+    own, *others = text.split('<details class="protocol">')
+    assert "Protocol clutter_as_error_eroded <small>the data set's own</small>" in own
+    assert "1 class; pixels of land count as errors where they were given one of these; labels eroded by 3 px" in own
+    said = [other.partition("</summary>")[0] for other in others]
+    assert len(said) == 5
+    assert "2 classes; full labels." in said[0]
+    assert "1 class; pixels of land count nowhere; full labels." in said[2]
+    assert "2 classes; labels eroded by 3 px" in said[3]
+
+
+def test_undefined_scores_are_dashes_and_the_page_has_them_all(write_run, report, six_protocols):
+    protocols = six_protocols(0.5) | {
+        name: score for name, score in six_protocols(None).items() if name.endswith("eroded")
+    }
+    for fraction in (0.1, 1.0):
+        write_run(f"{fraction}", fraction=fraction, protocols=protocols)
+    text = report()
+    _, *others = text.split('<details class="protocol">')
+    assert [other.count("<figure") for other in others] == [1, 1, 0, 0, 0]
+    cells = [" ".join(cell.split()) for cell in Page("<div>" + others[2].partition("</details>")[0] + "</div>").cells]
+    assert "–" in cells
+    assert not any(re.search(r"\d\.\d", cell) for cell in cells)
+    assert "None" not in text
+    assert "nan" not in text
 
 
 def test_a_cell_that_reaches_random_with_all_labels_is_marked(write_run, report):

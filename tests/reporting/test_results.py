@@ -5,7 +5,10 @@ import re
 
 import pytest
 
+from ssl_rs.reporting.protocols import Protocol
 from ssl_rs.reporting.results import read_runs, results_csv
+
+SCORES = {"miou": 0.5, "overall_accuracy": 0.5, "mean_f1": 0.5, "kappa": 0.5}
 
 
 def test_a_run_is_read_with_every_field(tmp_path, write_run):
@@ -56,6 +59,11 @@ def test_pretrainings_are_passed_over_and_order_follows_paths(tmp_path, write_ru
         ({"command": "make coffee"}, "command is 'make coffee'"),
         ({"protocols": {}}, "protocols is empty"),
         ({"protocols": {"p": 3}}, "protocols.p is 3"),
+        ({"protocols": {"p": {"miou": None, "overall_accuracy": None, "kappa": None}}}, "mean_f1 is missing"),
+        ({"protocols": {"p": {**SCORES, "labels": "blurred"}}}, "labels of protocol p is 'blurred'"),
+        ({"protocols": {"p": {**SCORES, "excluded": "land"}}}, "excluded of protocol p is 'land'"),
+        ({"protocols": {"p": {**SCORES, "excluded": ["land"]}}}, "excluded_pixels of protocol p is None"),
+        ({"protocols": {"p": {**SCORES, "excluded_pixels": "error"}}}, "excluded_pixels of protocol p is 'error'"),
         ({"provenance": None}, "provenance is None"),
         ({"classes": [{"name": "x", "color": "red"}]}, "color"),
         ({"classes": [{"name": "x", "color": [0, 0, 256]}]}, "color"),
@@ -90,6 +98,50 @@ def test_a_missing_key_is_named(tmp_path, write_run, key):
     (bad / "result.json").write_text(json.dumps(content))
     _, (left_out,) = read_runs(tmp_path / "runs")
     assert left_out.reason == f"{key} is missing"
+
+
+def test_csv_names_how_each_of_six_rows_of_a_run_was_counted(tmp_path, write_run, six_protocols):
+    write_run("a", protocols=six_protocols(0.5))
+    write_run("b", seed=1, protocols=six_protocols(None))
+    runs, left_out = read_runs(tmp_path / "runs")
+    assert left_out == []
+    text = results_csv(runs)
+    assert "None" not in text
+    rows = list(csv.DictReader(io.StringIO(text)))
+    how = [(row["protocol"], row["labels"], row["excluded"], row["excluded_pixels"]) for row in rows]
+    assert (
+        how[:6]
+        == how[6:]
+        == [
+            ("all_classes", "full", "", ""),
+            ("clutter_as_error", "full", "land", "error"),
+            ("clutter_ignored", "full", "land", "ignored"),
+            ("all_classes_eroded", "eroded", "", ""),
+            ("clutter_as_error_eroded", "eroded", "land", "error"),
+            ("clutter_ignored_eroded", "eroded", "land", "ignored"),
+        ]
+    )
+    for place, row in enumerate(rows[:6]):
+        for metric in ("miou", "overall_accuracy", "mean_f1", "kappa", "iou/water"):
+            assert float(row[metric]) == 0.5 + place / 100
+        assert bool(row["iou/land"]) == (row["excluded"] == "")
+    for row in rows[6:]:
+        assert {row[key] for key in ("miou", "overall_accuracy", "mean_f1", "kappa", "iou/water")} == {""}
+
+
+def test_results_from_before_protocols_were_described_have_full_labels(tmp_path, write_run):
+    write_run("a")
+    (run,), _ = read_runs(tmp_path / "runs")
+    assert run.scores["all_classes"].protocol == Protocol("all_classes", "full", (), "")
+    assert run.protocol == "all_classes"
+
+
+def test_the_own_protocol_is_what_the_result_says(tmp_path, write_run, six_protocols):
+    write_run("a", protocols=six_protocols(0.5), protocol="clutter_ignored_eroded")
+    write_run("b", protocols=six_protocols(0.5), protocol="gone", seed=1)
+    write_run("c", protocols=six_protocols(0.5), protocol=["all_classes"], seed=2)
+    runs, _ = read_runs(tmp_path / "runs")
+    assert [run.protocol for run in runs] == ["clutter_ignored_eroded", "all_classes", "all_classes"]
 
 
 def test_csv_has_a_row_a_run_and_protocol_and_survives_commas_and_line_breaks(tmp_path, write_run):

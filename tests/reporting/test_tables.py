@@ -54,7 +54,42 @@ def test_protocols_get_tables_of_their_own(write_run, tables_of):
     score = {"overall_accuracy": 0.5, "mean_f1": 0.5, "kappa": 0.5}
     write_run("a", protocols={"six": {"miou": 0.78, **score}, "five": {"miou": 0.86, **score}})
     tables, _ = tables_of()
-    assert {table.protocol: table.miou("random", 0.1).mean for table in tables} == {"six": 0.78, "five": 0.86}
+    assert {table.protocol.name: table.miou("random", 0.1).mean for table in tables} == {"six": 0.78, "five": 0.86}
+
+
+@pytest.mark.parametrize(
+    "other", [{"labels": "eroded"}, {"excluded": ["land"], "excluded_pixels": "error"}, {"labels": "full"}]
+)
+def test_one_name_with_two_meanings_gets_two_tables(write_run, tables_of, other):
+    score = {"overall_accuracy": 0.5, "mean_f1": 0.5, "kappa": 0.5}
+    write_run("a", protocols={"p": {"miou": 0.2, **score}})
+    write_run("b", seed=1, protocols={"p": {"miou": 0.4, **score, **other}})
+    tables, _ = tables_of()
+    assert len(tables) == (1 if other == {"labels": "full"} else 2)  # what older results do not say is full labels
+
+
+def test_the_own_protocol_is_the_first_table(write_run, tables_of, six_protocols):
+    write_run("a", protocols=six_protocols(0.5), protocol="clutter_ignored")
+    tables, _ = tables_of()
+    assert [table.protocol.name for table in tables] == [
+        "clutter_ignored",
+        "all_classes",
+        "clutter_as_error",
+        "all_classes_eroded",
+        "clutter_as_error_eroded",
+        "clutter_ignored_eroded",
+    ]
+
+
+def test_undefined_scores_are_left_out_of_cells(write_run, tables_of):
+    write_run("a", miou=None)
+    write_run("b", seed=1, miou=0.4)
+    write_run("c", label="imagenet", miou=None)
+    (table,), _ = tables_of()
+    assert table.miou("random", 0.1) == Summary(0.4, None, 1)
+    assert table.miou("imagenet", 0.1) is None
+    assert len(table.cell("imagenet", 0.1)) == 1
+    assert table.best(0.1) == []
 
 
 def test_a_second_run_in_the_same_place_is_left_out_and_named(write_run, tables_of):
@@ -81,7 +116,7 @@ def test_an_evaluation_gives_way_to_its_run_but_adds_protocols(write_run, tables
     write_run("a", command="evaluate", protocols=protocols)
     write_run("b", miou=0.2)
     tables, left_out = tables_of()
-    assert {table.protocol: table.miou("random", 0.1) for table in tables} == {
+    assert {table.protocol.name: table.miou("random", 0.1) for table in tables} == {
         "all_classes": Summary(0.2, None, 1),
         "eroded": Summary(0.7, None, 1),
     }

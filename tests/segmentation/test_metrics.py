@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from ssl_rs.segmentation import metrics
 from ssl_rs.segmentation.metrics import (
     confusion_matrix,
     f1_scores,
@@ -80,6 +81,13 @@ def test_counts_of_parts_add_up_to_the_whole():
     prediction, truth = torch.randint(0, 3, (2, 64)), torch.randint(0, 3, (2, 64))
     parts = sum(confusion_matrix(prediction[i], truth[i], 3, IGNORE) for i in range(2))
     assert torch.equal(parts, confusion_matrix(prediction, truth, 3, IGNORE))
+
+
+def test_counting_in_parts_changes_nothing(monkeypatch):
+    prediction, truth = torch.randint(0, 3, (2, 5, 7))
+    truth[0] = IGNORE
+    monkeypatch.setattr(metrics, "AT_ONCE", 4)
+    assert confusion_matrix(prediction, truth, 3, IGNORE).tolist() == slow_confusion(prediction, truth, 3)
 
 
 def test_an_ignore_index_inside_the_range_of_classes_is_not_counted():

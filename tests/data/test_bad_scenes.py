@@ -1,0 +1,115 @@
+"""Scenes that cannot be used: refused by default, or left out, counted and named."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_rs.data.dataset import SceneArrays
+from ssl_rs.data.folder import Folder
+from ssl_rs.data.prepare import prepare
+from ssl_rs.errors import InputError
+
+RNG = np.random.default_rng(0)
+
+
+def arrays(height=6, bands=2, dtype=np.uint8, **more):
+    image = RNG.integers(1, 200, (bands, height, 7)).astype(dtype)
+    return SceneArrays(image, more.pop("mask", RNG.integers(0, 3, (height, 7)).astype(np.uint8)), **more)
+
+
+def broken_float():
+    image = np.ones((2, 6, 7), np.float32)
+    image[0, 4, 5] = np.inf
+    return SceneArrays(image, np.zeros((6, 7), np.uint8))
+
+
+BAD = {
+    "bands": (lambda: arrays(bands=3), "expected 2 bands"),
+    "type": (lambda: arrays(dtype=np.uint16), "values of type uint16, most scenes of uint8"),
+    "float64": (lambda: arrays(dtype=np.float64), "got float64"),
+    "infinite": (broken_float, "NaN or infinite, the first at row 4, column 5"),
+    "nodata": (lambda: arrays(valid=np.zeros((6, 7), bool)), "no pixel holds data"),
+    "size": (lambda: arrays(mask=np.zeros((6, 6), np.uint8)), "the mask has 6 x 6 pixels, its image 6 x 7"),
+    "class": (lambda: arrays(mask=np.full((6, 7), 9, np.uint8)), r"the mask holds \[9\]"),
+    "unlabeled": (lambda: arrays(mask=None), "no mask"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_bad_scenes_are_errors_or_left_out_and_named(made_up, tmp_path, kind, split):
+    make, words = BAD[kind]
+    entries = [("first", "train", arrays()), ("bad", split, make()), ("last", "train", arrays())]
+    with pytest.raises(InputError, match=words) as caught:
+        prepare(made_up(entries), tmp_path / "stores")
+    assert "dataset.on_bad_scene=skip" in str(caught.value)
+    reported = []
+    store = prepare(made_up(entries, on_bad_scene="skip"), tmp_path / "stores", lambda *done: reported.append(done))
+    assert reported == [(1, 3, "first"), (2, 3, "bad"), (3, 3, "last")]
+    assert [(scene.id, scene.number) for scene in store.manifest.scenes] == [("first", 0), ("last", 2)]
+    (skipped,) = store.manifest.skipped
+    assert (skipped.id, skipped.split) == ("bad", split)
+    assert np.array_equal(store.image(1), entries[2][2].image)
+    assert np.array_equal(store.mask(1), entries[2][2].mask)
+    assert not [path for path in store.path.iterdir() if path.name.startswith(("00001", "."))]
+
+
+def test_the_odd_type_is_left_out_even_if_it_comes_first(made_up, tmp_path):
+    entries = [("odd", "train", arrays(dtype=np.uint16)), ("a", "train", arrays()), ("b", "test", arrays())]
+    store = prepare(made_up(entries, on_bad_scene="skip"), tmp_path)
+    assert [scene.id for scene in store.manifest.scenes] == ["a", "b"]
+    assert store.manifest.dtype == "uint8"
+
+
+def test_of_two_scenes_with_one_id_the_first_is_kept(made_up, tmp_path):
+    entries = [("a", "train", arrays()), ("a", "test", arrays(height=9))]
+    store = prepare(made_up(entries, on_bad_scene="skip"), tmp_path)
+    assert [scene.height for scene in store.manifest.scenes] == [6]
+    assert "more than one scene with the id 'a'" in store.manifest.skipped[0].reason
+
+
+def test_nothing_left_to_train_on_is_an_error_all_the_same(made_up, tmp_path):
+    entries = [("a", "train", arrays(bands=3)), ("b", "test", arrays())]
+    with pytest.raises(InputError, match=r"no usable training scene is left; 1 scenes are left out.*expected 2 bands"):
+        prepare(made_up(entries, on_bad_scene="skip"), tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path, shared):
+    """Four labeled images in a folder with a name that trips careless programs, and what reads it."""
+    root = tmp_path / "Fläche 7" / "my data"
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    for index in range(4):
+        Image.fromarray(RNG.integers(1, 256, (6, 7, 3)).astype(np.uint8)).save(root / "images" / f"größe {index}.png")
+        Image.fromarray(np.zeros((6, 7), np.uint8)).save(root / "masks" / f"größe {index}.png")
+    (root / "classes.yaml").write_text("classes:\n  - {name: ground, index: 0}\n")
+    settings = {"name": "mine", "root": str(root), "bands": None, "val_share": 0.0, "test_share": 0.25, "split_seed": 0}
+    return root, lambda **more: Folder(**(shared | settings | more))
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def wrong_magic(path):
+    path.write_bytes(b"GIF89a" + path.read_bytes())
+
+
+@pytest.mark.parametrize("damage", [truncated, empty, wrong_magic])
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_damaged_files_are_named_or_left_out(folder, tmp_path, damage, kind):
+    root, make = folder
+    path = root / kind / "größe 2.png"
+    damage(path)
+    with pytest.raises(InputError, match="cannot be read as an image") as caught:
+        prepare(make(), tmp_path / "stores")
+    assert str(path) in str(caught.value)
+    manifest = prepare(make(on_bad_scene="skip"), tmp_path / "stores").manifest
+    assert [scene.id for scene in manifest.scenes] == ["größe 0", "größe 1", "größe 3"]
+    (skipped,) = manifest.skipped
+    assert skipped.reason.startswith(f"{kind}/größe 2.png")  # below the root: equal on every machine
