@@ -88,6 +88,14 @@ def mean_over_ranks(values: Tensor) -> Tensor:
     return mean_count(values)
 
 
+def min_over_ranks(values: Tensor) -> Tensor:
+    """Return the smallest of each element of a detached tensor over ranks."""
+    smallest = values.clone()
+    if is_distributed():
+        dist.all_reduce(smallest, op=dist.ReduceOp.MIN)
+    return smallest
+
+
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Tell whether the flag is set on any rank."""
     if not is_distributed():

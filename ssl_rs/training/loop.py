@@ -1,9 +1,8 @@
 """The training loop of both stages: batch, forward, backward, step; logs and checkpoints between steps."""
 
-import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +15,19 @@ from ssl_rs.errors import InputError, Interrupted
 from ssl_rs.randomness import seed_step
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.task_output import TaskOutput
+from ssl_rs.training.finite import FirstBadSteps, save_crops
 from ssl_rs.training.progress import open_display
 from ssl_rs.training.schedule import Schedule
 from ssl_rs.training.settings import TrainerSettings, exactness
 from ssl_rs.training.state import Identity, Progress, load_checkpoint, save_checkpoint
+from ssl_rs.training.stopping import stop_requests
 from ssl_rs.training.tracking import Tracker
+
+COLLAPSED_STD = 0.02
+"""Below it, unit-length features lie within about a degree of one another; 1 is spread in all directions."""
+
+COLLAPSED_LINES = 3
+"""Lines of metrics.jsonl in a row: a fresh network may begin there."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,7 @@ class Job:
         identity: What a checkpoint must agree with.
         processes: This process among all.
         seed: Seed of the run.
+        probe: Numbers that tell whether the features of the last batch collapsed; None where nothing can.
     """
 
     network: nn.Module
@@ -54,18 +62,22 @@ class Job:
     identity: Identity
     processes: Processes
     seed: int
+    probe: Callable[[], Mapping[str, Tensor]] | None = None
 
 
 def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Tracker]:
     """Train until `max_steps`, from the newest checkpoint if there is one.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; a checkpoint was saved after the step in progress.
-        InputError: A loss is no longer finite, or the checkpoints belong to another run.
+        Interrupted: SIGINT, SIGTERM or SIGUSR1 came; a checkpoint was saved after the step in progress.
+        InputError: A loss or gradient is no longer finite, features collapsed, or the checkpoints are another run's.
     """
     network, settings = job.network, job.settings
-    progress = load_checkpoint(job.run.checkpoints, network, job.optimizer, job.identity, job.device) or Progress(
-        0, 0.0, {}, 0
+    progress = (
+        load_checkpoint(
+            job.run.checkpoints, network, job.optimizer, job.identity, job.device, settings.accept_other_versions
+        )
+        or Progress()
     )
     if job.processes.is_first:
         job.run.keep_metrics_until(progress.step)
@@ -75,24 +87,28 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     module = distributed.average_gradients(compiled, job.device)
     display = open_display(progress.step, settings.max_steps, job.processes.is_first)
     crops, before = job.crops(progress.step), progress.seconds
+    bad_steps = FirstBadSteps()
     started = time.monotonic()
     clock = _Clock(settings.batch_size * job.processes.world_size, progress)
     try:
         with exactness(settings.deterministic), stop_requests() as requested:
             while progress.step < settings.max_steps:
-                _step(module, next(crops), job, progress)
+                _step(module, next(crops), job, progress, bad_steps)
                 display.step()
                 progress.seconds = before + time.monotonic() - started
                 last = progress.step == settings.max_steps
                 logged = last or progress.step % settings.log_every_steps == 0
                 if logged:
+                    _check_finite(job, bad_steps)
                     line = _line(job, progress, clock)
                     display.line(progress.step, line)
                     if job.processes.is_first:
                         job.run.append_metrics(line)
                         tracker.log(line)
+                    _check_collapse(job, progress, line)
                 stopping = _stop_now(requested, job, logged)
                 if last or stopping or progress.step % settings.checkpoint_every_steps == 0:
+                    _check_finite(job, bad_steps)
                     _share_sums(progress)
                     if job.processes.is_first:
                         save_checkpoint(job.run.checkpoints, network, job.optimizer, progress, job.identity, job.device)
@@ -109,58 +125,102 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     return progress, tracker
 
 
-def _step(module: nn.Module, crops: Any, job: Job, progress: Progress) -> None:
+def _step(module: nn.Module, crops: Any, job: Job, progress: Progress, bad_steps: FirstBadSteps) -> None:
     """One optimizer step; its losses and metrics are added to the sums of the next log line."""
+    settings = job.settings
     seed_step(job.seed, progress.step, job.processes.rank)  # after the loader, which may draw from the global generator
     for group in job.optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * job.schedule(progress.step, job.settings.max_steps)
+        group["lr"] = group["initial_lr"] * job.schedule(progress.step, settings.max_steps)
     batch = job.make_batch(crops, progress.step)
+    buffers = [buffer.clone() for buffer in module.buffers()] if settings.max_skipped_steps else []
     with torch.autocast(job.device.type, torch.bfloat16, enabled=job.identity.precision == "bf16"):
         outputs: Mapping[str, TaskOutput] = module(batch)
     total = torch.stack([job.weights[name] * output.loss for name, output in outputs.items()]).sum()
     total.backward()  # type: ignore[no-untyped-call]
-    if job.settings.gradient_clip is not None:
-        nn.utils.clip_grad_norm_(module.parameters(), job.settings.gradient_clip)
+    parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    losses = {f"loss/{task}": output.loss.detach() for task, output in outputs.items()}
+    progress.step += 1
+    if progress.skipped < settings.max_skipped_steps and not norm.isfinite():
+        for buffer, value in zip(module.buffers(), buffers, strict=True):  # the running moments have seen the batch
+            buffer.copy_(value)
+        job.optimizer.zero_grad()
+        progress.skipped += 1
+        return
+    bad_steps.note(progress.step - 1, {**losses, "the norm of the gradient": norm})
+    if settings.gradient_clip is not None:
+        nn.utils.clip_grads_with_norm_(parameters, settings.gradient_clip, norm)
     job.optimizer.step()
     job.optimizer.zero_grad()
-    progress.step += 1
     progress.count += 1
-    for name, value in _named_values(total, outputs).items():
+    for name, value in _named_values(total, norm, outputs).items():
         progress.sums[name] = progress.sums.get(name, torch.zeros_like(value)) + value
 
 
-def _named_values(total: Tensor, outputs: Mapping[str, TaskOutput]) -> dict[str, Tensor]:
-    values = {"loss": total.detach().float()}
+def _named_values(total: Tensor, norm: Tensor, outputs: Mapping[str, TaskOutput]) -> dict[str, Tensor]:
+    values = {"loss": total.detach().float(), "gradient_norm": norm.float()}
     for task, output in outputs.items():
         values[f"loss/{task}"] = output.loss.detach().float()
         values |= {f"{task}/{name}": metric.detach().float() for name, metric in output.metrics.items()}
     return values
 
 
-def _line(job: Job, progress: Progress, clock: "_Clock") -> dict[str, float]:
-    """Return the means since the last line, over steps and ranks, and start new sums.
+def _check_finite(job: Job, bad_steps: FirstBadSteps) -> None:
+    """Stop where a loss or the gradient of an earlier step was not finite, and save the crops that led to it.
 
     Raises:
-        InputError: A loss is not finite.
+        InputError: Names task, step and file.
     """
-    names = sorted(progress.sums)
-    means = (
-        distributed.mean_over_ranks(torch.stack([progress.sums[name] for name in names])) / progress.count
-    ).tolist()
+    found = bad_steps.first()
+    if found is None:
+        return
+    step, names = found
+    path = save_crops(job.run.path, step, job.processes.rank, next(job.crops(step)))
+    left_out = f" after {job.settings.max_skipped_steps} steps were left out" if job.settings.max_skipped_steps else ""
+    raise InputError(
+        f"{' and '.join(names)} stopped being finite at step {step + 1}{left_out}: the run diverged, or its data is "
+        f"bad. The crops of that step are in {path}, the last good checkpoint in {job.run.checkpoints}. Lower "
+        "optimizer.lr, set trainer.gradient_clip=1.0, use trainer.precision=fp32, or let some steps be left out with "
+        "trainer.max_skipped_steps=10."
+    )
+
+
+def _check_collapse(job: Job, progress: Progress, line: Mapping[str, float]) -> None:
+    """Warn or stop when the features have been collapsed for some lines in a row.
+
+    Raises:
+        InputError: `trainer.on_collapse` is stop.
+    """
+    if "collapse/feature_std" not in line:
+        return
+    progress.collapsed = progress.collapsed + 1 if line["collapse/feature_std"] < COLLAPSED_STD else 0
+    if progress.collapsed != COLLAPSED_LINES:
+        return
+    told = (
+        f"The features have collapsed at step {progress.step}: for {COLLAPSED_LINES} lines of {job.run.metrics} in a "
+        f"row their std is below {COLLAPSED_STD} (1: spread in all directions); the mean cosine of two images is "
+        f"{line['collapse/pair_cosine']:.4f}. Lower optimizer.lr, change the weights of the losses, or choose tasks "
+        "that keep images apart (contrastive)."
+    )
+    if job.settings.on_collapse == "stop":
+        raise InputError(f"{told} trainer.on_collapse=warn goes on all the same.")
+    if job.processes.is_first:
+        warnings.warn(told, stacklevel=2)
+
+
+def _line(job: Job, progress: Progress, clock: "_Clock") -> dict[str, float]:
+    """Return the means since the last line, over steps and ranks, and start new sums."""
+    probed = {f"collapse/{name}": value.float() for name, value in job.probe().items()} if job.probe else {}
+    sums = {name: value / progress.count for name, value in progress.sums.items()} | probed
+    names = sorted(sums)
+    means = distributed.mean_over_ranks(torch.stack([sums[name] for name in names])).tolist() if names else []
     values = dict(zip(names, means, strict=True))
-    for name, value in values.items():
-        if name.startswith("loss") and value - value != 0:
-            raise InputError(
-                f"{name} is {value} within the steps up to {progress.step}: it diverged. The last good checkpoint "
-                f"is in {job.run.checkpoints}. Lower optimizer.lr, set trainer.gradient_clip=1.0, or use "
-                "trainer.precision=fp32."
-            )
     progress.sums, progress.count = {}, 0
-    lr = job.optimizer.param_groups[0]["lr"]
     return {
         "step": progress.step,
         **values,
-        "lr": lr,
+        **({"skipped_steps": progress.skipped} if progress.skipped else {}),
+        "lr": job.optimizer.param_groups[0]["lr"],
         "images_per_second": clock.rate(progress.step),
         "seconds": round(progress.seconds, 3),
     }
@@ -192,25 +252,3 @@ def _stop_now(requested: list[int], job: Job, logged: bool) -> bool:
     if job.processes.world_size == 1:
         return bool(requested)
     return logged and distributed.any_rank(bool(requested), job.device)
-
-
-@contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying from them; the list fills as they come. A second SIGINT kills."""
-    received: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        if number == signal.SIGINT and received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: whoever runs us there handles signals
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

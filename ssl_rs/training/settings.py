@@ -26,6 +26,10 @@ class TrainerSettings:
         compile: Run the network through torch.compile.
         deterministic: Refuse operations whose result may differ from run to run.
         gradient_clip: Largest norm of all gradients together; null: no limit.
+        max_skipped_steps: Steps that may be left out because their gradient was not finite; above 0 each step waits
+            for the device.
+        on_collapse: What to do when the features of a pretraining have collapsed.
+        accept_other_versions: Go on from checkpoints of other versions of torch or ssl_rs, though not bit for bit.
     """
 
     max_steps: int
@@ -38,6 +42,9 @@ class TrainerSettings:
     compile: bool = False
     deterministic: bool = False
     gradient_clip: float | None = None
+    max_skipped_steps: int = 0
+    on_collapse: Literal["warn", "stop"] = "warn"
+    accept_other_versions: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 2:
@@ -47,8 +54,9 @@ class TrainerSettings:
         for key in ("max_steps", "checkpoint_every_steps", "log_every_steps"):
             if getattr(self, key) < 1:
                 raise InputError(f"trainer.{key} must be at least 1, got {getattr(self, key)}.")
-        if self.num_workers < 0:
-            raise InputError(f"trainer.num_workers must be at least 0, got {self.num_workers}.")
+        for key in ("num_workers", "max_skipped_steps"):
+            if getattr(self, key) < 0:
+                raise InputError(f"trainer.{key} must be at least 0, got {getattr(self, key)}.")
         if self.gradient_clip is not None and self.gradient_clip <= 0:
             raise InputError(f"trainer.gradient_clip must be above 0, or null for no limit; got {self.gradient_clip}.")
 

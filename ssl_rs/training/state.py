@@ -1,35 +1,32 @@
 """Checkpoints: all that a run cannot derive from its config, written so that a kill leaves the one before."""
 
+import hashlib
 import os
 import pickle
 import warnings
-import zipfile
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import ssl_rs
 from ssl_rs.errors import InputError
 
 KEPT = 2
 """The newest checkpoints, of which the older one is whole if a kill or a disk damages the newer."""
 
-DAMAGE = (
-    RuntimeError,
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    AttributeError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What torch raises for a file that was cut short or changed."""
+SEAL = b"ssl_rs checkpoint 2, sha256 "
+"""How a checkpoint begins; the hash of all that follows and a line break come next."""
+
+DAMAGE = (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, pickle.UnpicklingError)
+"""What reading raises for a file that was cut short or changed, or that is none of ours."""
+
+MUST_AGREE = ("ssl_rs_version", "torch_version")
+"""Surroundings of which another value is refused unless the user accepts it."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,7 @@ class Identity:
 class Surroundings:
     """What exact resume also needs to be equal, but what may be changed at the price of exactness."""
 
+    ssl_rs_version: str
     torch_version: str
     threads: int
     device: str
@@ -58,7 +56,7 @@ class Surroundings:
     @classmethod
     def here(cls, device: torch.device) -> "Surroundings":
         """Read them off this process."""
-        return cls(str(torch.__version__), torch.get_num_threads(), device.type)
+        return cls(ssl_rs.__version__, str(torch.__version__), torch.get_num_threads(), device.type)
 
 
 @dataclass
@@ -70,12 +68,16 @@ class Progress:
         seconds: Time spent so far, over all starts.
         sums: Sums of losses and metrics since the last line of metrics.jsonl.
         count: Steps in these sums.
+        skipped: Steps whose gradient was not finite and which changed nothing.
+        collapsed: Lines of metrics.jsonl in a row that showed collapsed features.
     """
 
-    step: int
-    seconds: float
-    sums: dict[str, Tensor]
-    count: int
+    step: int = 0
+    seconds: float = 0.0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    count: int = 0
+    skipped: int = 0
+    collapsed: int = 0
 
 
 def save_checkpoint(
@@ -108,8 +110,11 @@ def save_checkpoint(
         "identity": vars(identity),
         "surroundings": vars(Surroundings.here(device)),
     }
+    packed = BytesIO()
+    torch.save(content, packed)
     with open(aside, "wb") as file:
-        torch.save(content, file)
+        file.write(SEAL + hashlib.sha256(packed.getbuffer()).hexdigest().encode() + b"\n")
+        file.write(packed.getbuffer())
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
@@ -119,15 +124,28 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, identity: Identity, device: torch.device
+    folder: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    identity: Identity,
+    device: torch.device,
+    accept_changes: bool = False,
 ) -> Progress | None:
     """Load the newest whole checkpoint into network and optimizer.
+
+    Args:
+        folder: Where the checkpoints lie.
+        network: As it was built.
+        optimizer: As it was built.
+        identity: What the checkpoint must agree with.
+        device: Where the tensors go.
+        accept_changes: Go on from a checkpoint of another version of torch or ssl_rs, though not bit for bit.
 
     Returns:
         How far the run was, or None where there is no checkpoint.
 
     Raises:
-        InputError: None of the checkpoints is whole, or they belong to a run with another identity.
+        InputError: None of the checkpoints is whole, or they belong to a run with another identity or versions.
     """
     paths = _newest_first(folder)
     for path in paths:
@@ -137,7 +155,7 @@ def load_checkpoint(
             warnings.warn(f"{path} is damaged ({error}); going back to the checkpoint before it.", stacklevel=2)
             continue
         _compare(path, content["identity"], vars(identity))
-        _tell_differences(path, content["surroundings"], vars(Surroundings.here(device)))
+        _compare_surroundings(path, content["surroundings"], vars(Surroundings.here(device)), accept_changes)
         network.load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
         return Progress(**content["progress"])
@@ -153,27 +171,37 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
-    with zipfile.ZipFile(path) as archive:  # torch reads tensors without looking at their checksums
-        changed = archive.testzip()
-    if changed:
-        raise ValueError(f"the checksum of {changed} is wrong")
-    content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    seal, _, packed = path.read_bytes().partition(b"\n")
+    if seal != SEAL + hashlib.sha256(packed).hexdigest().encode():
+        raise ValueError("its checksum is wrong")
+    content: dict[str, Any] = torch.load(BytesIO(packed), map_location=device, weights_only=True)
     missing = {"model", "optimizer", "progress", "identity", "surroundings"} - content.keys()
     if missing:
         raise KeyError(f"{', '.join(sorted(missing))} missing")
     return content
 
 
+def _differences(stored: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, str]:
+    return {key: f"{key} was {stored.get(key)}, is {own[key]}" for key in own if stored.get(key) != own[key]}
+
+
 def _compare(path: Path, stored: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    different = [f"{key} was {stored.get(key)}, is {own[key]}" for key in own if stored.get(key) != own[key]]
+    different = _differences(stored, own)
     if different:
         raise InputError(
-            f"{path} belongs to another run: {'; '.join(different)}. "
+            f"{path} belongs to another run: {'; '.join(different.values())}. "
             "Start it as it was started before, choose another run_dir, or delete the run's folder."
         )
 
 
-def _tell_differences(path: Path, stored: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    different = [f"{key} was {stored.get(key)}, is {own[key]}" for key in own if stored.get(key) != own[key]]
+def _compare_surroundings(path: Path, stored: Mapping[str, Any], own: Mapping[str, Any], accept_changes: bool) -> None:
+    different = _differences(stored, own)
+    refused = [text for key, text in different.items() if key in MUST_AGREE]
+    if refused and not accept_changes:
+        raise InputError(
+            f"{path}: {'; '.join(refused)}. Install what it was before, or set trainer.accept_other_versions=true: "
+            "the run then goes on, but not bit for bit."
+        )
     if different:
-        warnings.warn(f"{path}: {'; '.join(different)}: the run goes on, but not bit for bit.", stacklevel=3)
+        told = "; ".join(different.values())
+        warnings.warn(f"{path}: {told}: the run goes on, but not bit for bit.", stacklevel=3)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from ssl_rs.distributed import Processes
@@ -14,10 +15,11 @@ from ssl_rs.errors import InputError, Interrupted
 from ssl_rs.randomness import derive_seed
 from ssl_rs.run_directory import TIMING_KEYS, RunDirectory
 from ssl_rs.task_output import TaskOutput
-from ssl_rs.training.loop import Job, stop_requests, train
+from ssl_rs.training.loop import Job, train
 from ssl_rs.training.schedule import Cosine
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.training.state import Identity, load_checkpoint
+from ssl_rs.training.stopping import stop_requests
 
 CPU = torch.device("cpu")
 SEED = 7
@@ -141,7 +143,7 @@ def test_lines_are_means_since_the_line_before(tmp_path):
             assert line[name] == pytest.approx(sum(step[name] for step in part) / len(part), rel=1e-6)
         assert line["lr"] == part[-1]["lr"]
         assert line["images_per_second"] > 0
-        assert set(line) == {"step", "loss", "loss/near", "loss/far", "near/size", "lr", *TIMING_KEYS}
+        assert set(line) == {"step", "loss", "loss/near", "loss/far", "near/size", "gradient_norm", "lr", *TIMING_KEYS}
 
 
 def test_the_schedule_multiplies_the_rate_of_every_group(tmp_path):
@@ -222,7 +224,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_no_checkpoint_holds_it(
         checkpoint_every_steps=checkpoint_every,
     )
     tracker = Recorder()
-    with pytest.raises(InputError, match=r"(?s)(loss|layers).*(diverged).*optimizer\.lr"):
+    with pytest.raises(
+        InputError, match=r"stopped being finite at step 6: the run diverged.*step-00000005-rank-0.*optimizer\.lr"
+    ):
         train(own, lambda: tracker)
     assert tracker.results == [None]
     network, optimizer = fresh()
@@ -239,11 +243,11 @@ def test_a_loss_that_is_not_finite_is_named(tmp_path):
             outputs = super().forward(batch)
             return {**outputs, "far": TaskOutput(outputs["far"].loss * float("nan"))}
 
-    with pytest.raises(InputError, match=r"loss.* is nan within the steps up to 4"):
+    with pytest.raises(InputError, match=r"loss/far and the norm of the gradient stopped being finite at step 1:"):
         train(job(tmp_path, network=Broken()), Recorder)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_stop_request_ends_after_the_step_with_a_checkpoint(tmp_path, number):
     def asking(stored, step):
         if step == 4:
@@ -316,3 +320,100 @@ def test_seconds_go_on_over_starts(tmp_path, monkeypatch):
     spent = first.seconds
     again, _ = train(job(tmp_path), Recorder)
     assert again.seconds > spent >= 6
+
+
+class Poisoned(Network):
+    """Its gradient is infinite where the batch is marked, its losses stay finite."""
+
+    def forward(self, batch):
+        marked = bool((batch > 100).any())
+        outputs = super().forward(batch.clamp(max=2))
+        if marked:
+            outputs["near"].loss.register_hook(lambda gradient: gradient * float("inf"))
+        return outputs
+
+
+def marked_at(*steps):
+    return lambda stored, step: make_batch(stored, step) + 1000.0 * (step in steps)
+
+
+@pytest.fixture
+def poisoned(tmp_path):
+    def make(name, *steps, **changes):
+        torch.manual_seed(0)
+        network = Poisoned()
+        optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
+        optimizer.param_groups[0]["initial_lr"] = 0.1
+        (tmp_path / name).mkdir()
+        return job(tmp_path / name, network=network, optimizer=optimizer, make_batch=marked_at(*steps), **changes)
+
+    return make
+
+
+def test_a_gradient_that_is_not_finite_is_named_and_its_crops_are_kept(poisoned):
+    own = poisoned("own", 5)
+    with pytest.raises(InputError, match=r"^the norm of the gradient stopped being finite at step 6:"):
+        train(own, Recorder)
+    (path,) = (own.run.path / "not_finite").iterdir()
+    assert path.name == "step-00000005-rank-0.safetensors"
+    assert load_file(path)["crops"].equal(crop(5))
+
+
+def test_left_out_steps_change_nothing_but_the_count(poisoned):
+    own = poisoned("own", 2, 6, max_skipped_steps=2)
+    before = {}
+
+    def watched(stored, step):
+        before[step] = state(own.network)
+        return marked_at(2, 6)(stored, step)
+
+    progress, _ = train(dataclasses.replace(own, make_batch=watched), Recorder)
+    assert (progress.step, progress.skipped) == (STEPS, 2)
+    assert before[2] == before[3] != before[4]  # weights and running moments
+    assert before[6] == before[7] != before[8]
+    lines = own.run.read_metrics()
+    assert [line.get("skipped_steps") for line in lines] == [1, 2, 2]
+    assert all(line["loss"] - line["loss"] == 0 for line in lines)
+
+
+def test_more_bad_steps_than_may_be_left_out_end_the_run(poisoned):
+    with pytest.raises(InputError, match="at step 7 after 1 steps were left out"):
+        train(poisoned("own", 2, 6, max_skipped_steps=1), Recorder)
+
+
+def test_left_out_steps_survive_a_restart(poisoned):
+    whole, broken = (poisoned(name, 2, 6, max_skipped_steps=2) for name in ("whole", "broken"))
+    train(whole, Recorder)
+
+    def dying(stored, step):
+        if step == 7:
+            raise Killed
+        return marked_at(2, 6)(stored, step)
+
+    with pytest.raises(Killed):
+        train(dataclasses.replace(broken, make_batch=dying), Recorder)
+    progress, _ = train(broken, Recorder)
+    assert progress.skipped == 2
+    assert state(broken.network) == state(whole.network)
+    assert without_timing(broken.run) == without_timing(whole.run)
+
+
+def probe(*stds):
+    """Tell the next std at each log line."""
+    values = iter(stds)
+    return lambda: {"feature_std": torch.tensor(next(values)), "pair_cosine": torch.tensor(0.9)}
+
+
+def test_collapsed_features_are_told_once_after_three_lines_in_a_row(tmp_path):
+    own = job(tmp_path, log_every_steps=1, probe=probe(0.001, 0.001, 0.5, 0.001, 0.001, 0.001, *[0.001] * 5))
+    with pytest.warns(UserWarning, match="have collapsed at step 6") as caught:
+        train(own, Recorder)
+    assert len(caught) == 1
+    assert own.run.read_metrics()[0]["collapse/feature_std"] == pytest.approx(0.001)
+
+
+def test_a_collapse_can_stop_the_run(tmp_path):
+    own = job(tmp_path, log_every_steps=1, on_collapse="stop", probe=probe(*[0.001] * STEPS))
+    with pytest.raises(InputError, match=r"have collapsed at step 3.*trainer\.on_collapse=warn"):
+        train(own, Recorder)
+    assert len(own.run.read_metrics()) == 3

@@ -1,0 +1,68 @@
+"""What happened when a loss or a gradient stopped being a number: which one, at which step, on which crops."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_rs import distributed
+from ssl_rs.run_directory import save_tensors
+
+FOLDER = "not_finite"
+"""Where in a run's folder the crops of such a step are saved."""
+
+
+class FirstBadSteps:
+    """The first step at which each value was not finite; noted on the device, so that no step waits for it."""
+
+    def __init__(self) -> None:
+        self._steps: dict[str, Tensor] = {}
+
+    def note(self, step: int, values: Mapping[str, Tensor]) -> None:
+        """Look at the values of a step, counted from 0."""
+        for name, value in values.items():
+            now = torch.where(value.isfinite(), math.inf, float(step))
+            before = self._steps.get(name)
+            self._steps[name] = now if before is None else torch.minimum(before, now)
+
+    def first(self) -> tuple[int, list[str]] | None:
+        """Return the first bad step on any rank and the names of what was bad in it; None where all was finite."""
+        if not self._steps:
+            return None
+        steps = distributed.min_over_ranks(torch.stack(list(self._steps.values()))).tolist()
+        step = min(steps)
+        names = [name for name, bad in zip(self._steps, steps, strict=True) if bad == step]
+        return None if step == math.inf else (int(step), names)
+
+
+def save_crops(run: Path, step: int, rank: int, crops: Any) -> Path:
+    """Write the stored crops of a step for inspection and return the file.
+
+    Args:
+        run: Folder of the run.
+        step: Counted from 0.
+        rank: Of this process; each has its own crops.
+        crops: Tensors in tuples, mappings or dataclasses.
+    """
+    path = run / FOLDER / f"step-{step:08d}-rank-{rank}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_tensors(path, dict(_tensors(crops, "crops")), {"step": str(step), "rank": str(rank)})
+    return path
+
+
+def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _tensors(part, f"{name}.{key}")
+    elif isinstance(value, tuple | list):
+        for index, part in enumerate(value):
+            yield from _tensors(part, f"{name}.{index}")
+    elif is_dataclass(value):
+        for each in fields(value):
+            yield from _tensors(getattr(value, each.name), f"{name}.{each.name}")
