@@ -1,13 +1,12 @@
 """The folder of a run: what lies in it, and how files get there so that a half-written one is never taken for whole."""
 
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of, write_json, write_text  # noqa: F401
+from ssl_rs.locks import hold
 
 TIMING_KEYS = ("images_per_second", "seconds")
 """The only keys of metrics.jsonl in which two runs of the same config may differ."""
@@ -147,19 +147,11 @@ class RunDirectory:
         lines = self.metrics.read_text(encoding="utf-8").split("\n")
         return lines[:-1]  # behind the last line break is a line that a kill cut short, or nothing
 
-    def lock(self) -> Any:
-        """Hold the run until the process ends; the system lets go of it even after a kill.
+    def lock(self) -> IO[str]:
+        """Hold the run until what is returned is closed or the process ends.
 
         Raises:
             InputError: Another process works on this run.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        file = open(self.path / ".lock", "a+")  # noqa: SIM115 - held open as long as the lock
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.close()
-            raise InputError(
-                f"{self.path} is in use by another process. Wait for it, or choose another run_dir."
-            ) from error
-        return file
+        return hold(self.path / ".lock", str(self.path), "choose another run_dir")

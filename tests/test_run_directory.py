@@ -150,7 +150,7 @@ def test_metrics_of_a_run_from_the_start_are_dropped(run):
 
 def test_one_process_holds_a_run(run):
     held = run.lock()
-    with pytest.raises(InputError, match="in use by another process"):
+    with pytest.raises(InputError, match=rf"run is in use by process {os.getpid()} on .* since 20.*another run_dir"):
         run.lock()
     held.close()
     run.lock().close()

@@ -1,6 +1,5 @@
 """A user's own folder of images, with or without masks."""
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from ssl_rs.data.mask_format import MaskFormat
 from ssl_rs.data.paired import read_pair
 from ssl_rs.data.raster import EXTENSIONS, open_raster
 from ssl_rs.data.source_files import SourceFile
+from ssl_rs.data.splits import seeded_order
 from ssl_rs.errors import InputError, nearest
 
 LAYOUT = "images/ (jpg, png or tif) and, for segmentation, masks/ (png or tif, same stems) and classes.yaml"
@@ -141,7 +141,7 @@ class Folder(Dataset):
             return cast(Mapping[str, Split], folders)
         if not self.mask_format:
             return dict.fromkeys(images, "train")
-        order = sorted(images, key=lambda stem: hashlib.sha256(f"{self.split_seed}/{stem}".encode()).hexdigest())
+        order = seeded_order(images, self.split_seed)
         num_test, num_val = (math.ceil(share * len(order)) for share in (self.test_share, self.val_share))
         return {stem: _drawn_split(place, num_test, num_val) for place, stem in enumerate(order)}
 

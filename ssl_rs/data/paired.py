@@ -24,7 +24,6 @@ def read_pair(
     mask_file: SourceFile | None = None,
     mask_format: MaskFormat | None = None,
     eroded_file: SourceFile | None = None,
-    channels: Sequence[int] | None = None,
     eroded_format: MaskFormat | None = None,
 ) -> Scene:
     """Open an image and its masks.
@@ -34,7 +33,6 @@ def read_pair(
         mask_file: Its mask; None without labels.
         mask_format: What the masks mean; needed with a mask.
         eroded_file: The mask without the boundaries of its objects.
-        channels: Which bands of the image are read, in this order; None: all.
         eroded_format: What the mask without boundaries means; None: as the other.
 
     Raises:
@@ -50,13 +48,12 @@ def read_pair(
     for file, mask, _ in masks:
         check_alike(image_file, image, file, mask)
     located = next((source for source in (image, *(mask for _, mask, _ in masks)) if source.transform), image)
-    return Scene(image.height, image.width, located.crs, located.transform, _strips(image, masks, channels))
+    return Scene(image.height, image.width, located.crs, located.transform, _strips(image, masks))
 
 
 def _strips(
     image: Raster | TiffFile,
     masks: Sequence[tuple[SourceFile, Raster | TiffFile, MaskFormat]],
-    channels: Sequence[int] | None,
 ) -> Iterator[SceneArrays]:
     block = max(source.block_rows for source in (image, *(mask for _, mask, _ in masks)))
     rows = max(1, STRIP_PIXELS // image.width)
@@ -65,7 +62,7 @@ def _strips(
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
         part = image.rows(top, bottom)
-        bands = part.bands() if channels is None else part.bands()[list(channels)]
+        bands = part.bands()
         labels = [meaning.decode_rows(mask, top, bottom, file) for file, mask, meaning in masks]
         mask, eroded = (*labels, None, None)[:2]
         yield SceneArrays(bands, mask, valid=part.valid, eroded=eroded)

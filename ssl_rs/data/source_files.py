@@ -1,9 +1,10 @@
 """The files that a data set is read from: in folders, or in zip archives that stay zipped."""
 
 import hashlib
+import os
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -115,11 +116,25 @@ def find_files(root: Path) -> list[SourceFile]:
         InputError: An archive is damaged, or holds nothing but archives.
     """
     found: list[SourceFile] = []
-    for path in sorted(root.rglob("*")):
-        if _hidden(path.relative_to(root).parts) or not path.is_file():
-            continue
+    for path in sorted(_files_below(root)):
         found += _members(path) if path.suffix.lower() == ".zip" else [SourceFile(path)]
     return found
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    """Yield the files below a folder that are not hidden; links lead out of it, once a place, never in circles."""
+    base, followed = root.resolve(), set[Path]()
+    for name, folders, files in os.walk(root, followlinks=True):
+        folder, open_folders = Path(name), []
+        for child in sorted(child for child in folders if not _hidden([child])):
+            if (folder / child).is_symlink():
+                target = (folder / child).resolve()
+                if target in followed or target.is_relative_to(base) or base.is_relative_to(target):
+                    continue
+                followed.add(target)
+            open_folders.append(child)
+        folders[:] = open_folders
+        yield from (folder / file for file in files if not _hidden([file]) and (folder / file).is_file())
 
 
 def _members(path: Path) -> list[SourceFile]:

@@ -1,0 +1,37 @@
+"""Splits that are drawn: by hashes of names, so that they are equal on every machine and for every order of files."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from ssl_rs.data.dataset import Split
+from ssl_rs.errors import InputError
+
+
+def seeded_order(names: Iterable[str], seed: int) -> list[str]:
+    """Return names in the order of the sha256 of "seed/name"."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).hexdigest())
+
+
+def check_val_share(val_share: float) -> None:
+    """Check the setting that `with_validation` takes.
+
+    Raises:
+        InputError: It leaves nothing to train on, or is negative.
+    """
+    if not 0 <= val_share < 1:
+        raise InputError(f"dataset.val_share must be 0 or more and less than 1, got {val_share}.")
+
+
+def with_validation(train: Sequence[str], test: Sequence[str], val_share: float, seed: int) -> dict[str, Split]:
+    """Return the split of each scene of a data set whose publisher names no validation scenes.
+
+    Args:
+        train: Ids of the scenes that the publisher trains on; some of them validate instead.
+        test: Ids of the scenes that the publisher tests on.
+        val_share: Share of the training scenes that validate, rounded, at least one; 0: none do.
+        seed: Another one draws other scenes.
+    """
+    number = max(1, round(val_share * len(train))) if val_share > 0 else 0
+    val = set(seeded_order(train, seed)[:number])
+    splits: dict[str, Split] = {scene: "val" if scene in val else "train" for scene in train}
+    return splits | dict.fromkeys(test, "test")
