@@ -14,10 +14,25 @@ from torch import nn
 
 from ssl_rs.encoder import Statistics
 from ssl_rs.errors import InputError
-from ssl_rs.run_directory import RunDirectory, read_metadata, sha256_of
+from ssl_rs.files import sha256_of
+from ssl_rs.imagenet import (
+    describe_filters,
+    download,
+    filters_for_bands,
+    first_convolution,
+    statistics_for_bands,
+    torchvision_weights,
+)
+from ssl_rs.run_directory import RunDirectory, read_metadata
 from ssl_rs.weights import load_strictly, read_weights
 
 COUNT = ".num_batches_tracked"
+
+CARRIED = (
+    "pretext", "initialization", "steps", "images_seen", "seed", "dataset", "transductive", "splits", "final_losses",
+    "collapse",
+)  # fmt: skip
+"""What a fine-tuning's result says of the pretraining that it started from."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +43,7 @@ class Target:
         dataset: Name of the data set.
         backbone: Name of the encoder.
         bands: Names of the bands, in the order of the channels.
+        dtype: Type of the stored values.
         statistics: The data's own, of the training scenes.
         value_scale: The stored value that becomes 1.
         pretrainings: Folder under which the pretrainings of this data set and backbone lie.
@@ -36,6 +52,7 @@ class Target:
     dataset: str
     backbone: str
     bands: tuple[str, ...]
+    dtype: str
     statistics: Statistics
     value_scale: float
     pretrainings: Path
@@ -51,8 +68,9 @@ class Provenance:
         source: File or run the weights were read from, None for random.
         sha256: Of the file of weights.
         statistics: What images are normalized with.
-        pretraining: For pretrained: its tasks, steps, images seen and seed.
+        pretraining: For pretrained: its tasks, steps, images seen, seed, and which splits it saw.
         loaded_tensors: How many tensors were loaded, each with its own name and shape.
+        first_convolution: How the first convolution was made to read these bands; None: it did so in the file.
     """
 
     kind: str
@@ -62,6 +80,7 @@ class Provenance:
     statistics: Statistics
     pretraining: Mapping[str, Any] | None = None
     loaded_tensors: int = 0
+    first_convolution: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data for result.json."""
@@ -74,7 +93,11 @@ class Provenance:
             if self.sha256
             else "no file"
         )
-        return f"Encoder: {self.label}: {loaded}; images are normalized with the statistics of {self.statistics.source}"
+        read = f"; filters of the first convolution: {self.first_convolution}" if self.first_convolution else ""
+        return (
+            f"Encoder: {self.label}: {loaded}{read}; "
+            f"images are normalized with the statistics of {self.statistics.source}"
+        )
 
 
 class Initialization(Protocol):
@@ -135,7 +158,7 @@ class Random(Keys):
 
 @dataclass(frozen=True)
 class ImageNet(Keys):
-    """Load ImageNet weights, torchvision's or those of a file."""
+    """Load ImageNet weights, torchvision's or those of a file; `ssl_rs.imagenet` says how they read other bands."""
 
     uses = ("weights",)
 
@@ -143,26 +166,24 @@ class ImageNet(Keys):
         """Find the file; torchvision's record of the architecture tells the statistics.
 
         Raises:
-            InputError: No such file, torchvision does not know the architecture, or the data is not RGB.
+            InputError: No such file, or torchvision does not know the architecture.
         """
         self._refuse_unused()
-        if len(target.bands) != 3:
-            raise InputError(
-                f"initialization=imagenet: ImageNet weights read 3 bands, the data has {', '.join(target.bands)}. "
-                "Use initialization=random or pretrained."
-            )
-        recorded = _torchvision_weights(target.backbone)
-        path = Path(self.weights) if self.weights else _download(recorded, target.backbone)
+        recorded = torchvision_weights(target.backbone)
+        path = Path(self.weights) if self.weights else download(recorded, target.backbone)
         if not path.is_file():
             raise InputError(f"initialization.weights={self.weights}: there is no such file.")
         transforms = recorded.transforms()
-        statistics = Statistics(tuple(transforms.mean), tuple(transforms.std), f"ImageNet ({recorded})")
-        return Provenance("imagenet", self.label or "imagenet", path.name, sha256_of(path), statistics)
+        imagenet = Statistics(tuple(transforms.mean), tuple(transforms.std), f"ImageNet ({recorded})")
+        statistics = statistics_for_bands(imagenet, target.statistics, target.bands, target.dtype)
+        filters = describe_filters(target.bands)
+        label, sha256 = self.label or "imagenet", sha256_of(path)
+        return Provenance("imagenet", label, path.name, sha256, statistics, first_convolution=filters)
 
     def apply(self, encoder: nn.Module, target: Target) -> Provenance:
         """Load the file strictly; only the classifier, which no encoder has, is left out."""
         found = self.locate(target)
-        path = Path(self.weights) if self.weights else _download(_torchvision_weights(target.backbone), target.backbone)
+        path = Path(self.weights) if self.weights else download(torchvision_weights(target.backbone), target.backbone)
         weights = read_weights(path)
         kept = {
             name: value for name, value in weights.items() if name.split(".")[0] not in ("fc", "classifier", "head")
@@ -173,6 +194,9 @@ class ImageNet(Keys):
             **{name: zero for name, zero in counts.items() if name.removesuffix(COUNT) + ".running_var" in kept},
             **kept,
         }
+        first = first_convolution(encoder.state_dict())
+        if first in kept:  # else the file is of another backbone, which loading it says
+            kept[first] = filters_for_bands(kept[first], target.bands, f"initialization.weights={path}: {first}")
         load_strictly(encoder, kept, f"initialization.weights={path}", target.backbone)
         return replace(found, loaded_tensors=len(kept))
 
@@ -196,6 +220,9 @@ class Pretrained(Keys):
             raise InputError(
                 f"initialization.run={run.path} holds no finished pretraining (result.json and encoder.safetensors)."
             )
+        lacking = [key for key in CARRIED if key not in result]
+        if lacking:
+            raise InputError(f"{run.result} lacks {lacking}: it was not written by this version. Pretrain again.")
         sha256 = sha256_of(run.encoder)
         if sha256 != result.get("encoder_sha256"):
             raise InputError(
@@ -222,15 +249,11 @@ class Pretrained(Keys):
             )
         mean, std = (tuple(json.loads(metadata[key])) for key in ("mean", "std"))
         tasks, start = result["pretext"], result["initialization"]
-        label = self.label or f"{' + '.join(tasks)}{'' if start == 'random' else f' from {start}'}"
-        kept = {
-            key: result[key]
-            for key in ("pretext", "initialization", "steps", "images_seen", "seed", "dataset", "final_losses")
-        }
+        label = f"{' + '.join(tasks)}{'' if start == 'random' else f' from {start}'}"
+        label += " (transductive)" if result["transductive"] else ""
         statistics = Statistics(mean, std, metadata["statistics_source"])
-        return Provenance(
-            "pretrained", label, str(run.path), sha256, statistics, {**kept, "collapse": result["collapse"]}
-        )
+        carried = {key: result[key] for key in CARRIED}
+        return Provenance("pretrained", self.label or label, str(run.path), sha256, statistics, carried)
 
     def apply(self, encoder: nn.Module, target: Target) -> Provenance:
         """Load the bare encoder strictly: no key is renamed or left out."""
@@ -256,34 +279,3 @@ def _only_pretraining(target: Target) -> Path:
         )
     listed = "\n".join(f"  initialization.run={path}" for path in found)
     raise InputError(f"initialization=pretrained: there are {len(found)} finished pretrainings; name one:\n{listed}")
-
-
-def _torchvision_weights(backbone: str) -> Any:
-    """Return torchvision's record of the ImageNet weights of an architecture."""
-    from torchvision import models
-
-    try:
-        return models.get_model_weights(backbone).IMAGENET1K_V1  # type: ignore[attr-defined]
-    except (ValueError, AttributeError) as error:
-        raise InputError(
-            f"initialization=imagenet: torchvision has no ImageNet weights for backbone.name={backbone}. "
-            "Use one of torchvision's architectures, e.g. backbone=resnet50."
-        ) from error
-
-
-def _download(recorded: Any, backbone: str) -> Path:
-    """Return torchvision's file from its cache, downloading it first where there is a network."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(recorded.url).name
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(
-                recorded.url, str(path), hash_prefix=path.stem.split("-")[-1], progress=False
-            )
-        except (OSError, RuntimeError) as error:
-            raise InputError(
-                f"initialization=imagenet: the weights of {backbone} are neither in {path.parent} nor can they be "
-                f"downloaded ({error}). Get {path.name} from torchvision on a connected machine and name it: "
-                f"initialization.weights=PATH/{path.name}"
-            ) from error
-    return path

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ssl_rs.errors import InputError
-from ssl_rs.files import sha256_of, write_json, write_text  # noqa: F401
+from ssl_rs.files import write_json, write_text
 from ssl_rs.locks import hold
 
 TIMING_KEYS = ("images_per_second", "seconds")

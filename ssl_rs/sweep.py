@@ -24,7 +24,8 @@ from ssl_rs import initialization
 from ssl_rs.config import Settings, compose_config, conf_dir, resolve, without_sweeps
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError, Interrupted
-from ssl_rs.run_directory import RunDirectory, write_json
+from ssl_rs.files import write_json
+from ssl_rs.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)

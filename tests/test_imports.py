@@ -10,7 +10,10 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ssl_rs"
 SIBLINGS = ("pretext", "segmentation", "data", "training", "reporting", "initialization")
-LEAVES = ("encoder", "randomness", "distributed", "run_directory", "errors", "task_output", "plain_types", "weights")
+LEAVES = (
+    "bands", "distributed", "encoder", "errors", "files", "imagenet", "locks", "plain_types", "randomness",
+    "run_directory", "task_output", "weights",
+)  # fmt: skip
 COMPOSING = ("config", "sweep")  # these, and nothing below them, may know Hydra
 
 

@@ -11,16 +11,17 @@ from torchvision import models
 
 from ssl_rs.encoder import Backbone, Statistics
 from ssl_rs.errors import InputError
+from ssl_rs.files import sha256_of
 from ssl_rs.initialization import ImageNet, Pretrained, Random, Target
-from ssl_rs.run_directory import RunDirectory, save_tensors, sha256_of
+from ssl_rs.run_directory import RunDirectory, save_tensors
 from ssl_rs.weights import load_strictly, read_weights
 
 OWN = Statistics((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "the training scenes of x")
 CLASSIFIERS = ("fc.", "classifier.")
 
 
-def target(folder, backbone="resnet18", bands=("red", "green", "blue")):
-    return Target("x", backbone, bands, OWN, 255.0, folder / "pretrain" / "x" / backbone)
+def target(folder, backbone="resnet18", bands=("red", "green", "blue"), dtype="uint8", own=OWN):
+    return Target("x", backbone, bands, dtype, own, 255.0, folder / "pretrain" / "x" / backbone)
 
 
 def state(module):
@@ -139,11 +140,50 @@ def test_locating_loads_nothing_and_agrees_with_applying(tmp_path):
     assert json.loads(json.dumps(applied.as_json()))["statistics"]["mean"] == [0.485, 0.456, 0.406]
 
 
-@pytest.mark.parametrize("bands", [("gray",), ("blue", "green", "red", "nir")])
-def test_data_that_is_not_rgb_is_refused(tmp_path, bands):
+@pytest.mark.parametrize("backbone", TRUNKS)
+@pytest.mark.parametrize("bands", [("gray",), ("blue", "green", "red", "nir", "swir_1", "swir_2")])
+def test_of_other_bands_gray_images_have_the_features_of_torchvisions_trunk(tmp_path, backbone, bands):
+    network, path = torchvision_file(tmp_path, backbone)
+    encoder = Backbone(backbone).build(len(bands)).eval()
+    own = Statistics((0.5,) * len(bands), (0.25,) * len(bands), "the training scenes of x")
+    provenance = ImageNet(weights=str(path)).apply(encoder, target(tmp_path, backbone, bands, "uint16", own))
+    gray = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = TRUNKS[backbone](network, gray.repeat(1, 3, 1, 1))
+        features = encoder(gray.repeat(1, len(bands), 1, 1))
+    torch.testing.assert_close(features[-1], expected, atol=1e-3, rtol=1e-3)
+    assert provenance.statistics == own
+    assert provenance.first_convolution.endswith(f"all multiplied by 3/{len(bands)}")
+    assert f"first convolution: {provenance.first_convolution}; images are" in provenance.describe()
+    assert json.loads(json.dumps(provenance.as_json()))["first_convolution"] == provenance.first_convolution
+
+
+def test_bands_in_another_order_have_the_features_of_the_reordered_image(tmp_path):
+    network, path = torchvision_file(tmp_path, "resnet18")
+    encoder = Backbone("resnet18").build(3).eval()
+    provenance = ImageNet(weights=str(path)).apply(encoder, target(tmp_path, bands=("blue", "green", "red")))
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = TRUNKS["resnet18"](network, images)
+        torch.testing.assert_close(encoder(images.flip(1))[-1], expected, atol=1e-3, rtol=1e-3)
+    assert provenance.statistics.mean == (0.406, 0.456, 0.485)
+
+
+def test_red_green_blue_need_no_change_of_the_first_convolution(tmp_path):
     _, path = torchvision_file(tmp_path, "resnet18")
-    with pytest.raises(InputError, match=f"ImageNet weights read 3 bands, .*{bands[0]}.*initialization=random"):
-        ImageNet(weights=str(path)).apply(Backbone("resnet18").build(len(bands)), target(tmp_path, bands=bands))
+    found = ImageNet(weights=str(path)).locate(target(tmp_path))
+    assert found.first_convolution is None
+    assert "first convolution" not in found.describe()
+
+
+def test_a_file_whose_first_convolution_reads_other_bands_is_no_imagenet(tmp_path):
+    _, path = torchvision_file(tmp_path, "resnet18")
+    weights = torch.load(path, weights_only=True)
+    torch.save({**weights, "conv1.weight": torch.zeros(64, 4, 7, 7)}, path)
+    bands = ("blue", "green", "red", "nir")
+    own = Statistics((0.5,) * 4, (0.25,) * 4, "x")
+    with pytest.raises(InputError, match=r"resnet18\.pth: conv1\.weight is \(64, 4, 7, 7\), expected filters of red"):
+        ImageNet(weights=str(path)).apply(Backbone("resnet18").build(4), target(tmp_path, bands=bands, own=own))
 
 
 @pytest.mark.parametrize("backbone", ["tu-convnext_atto", "mit_b0"])
@@ -185,7 +225,7 @@ def test_the_published_weights_of_mobilenet_v2_fit(tmp_path):
 # Pretrained
 
 
-def pretraining(path, backbone="resnet18", bands=("red", "green", "blue"), start="random"):
+def pretraining(path, backbone="resnet18", bands=("red", "green", "blue"), start="random", transductive=False):
     """A finished pretraining with weights of its own; returns them."""
     run = RunDirectory(path)
     path.mkdir(parents=True)
@@ -202,6 +242,7 @@ def pretraining(path, backbone="resnet18", bands=("red", "green", "blue"), start
     save_tensors(run.encoder, encoder.state_dict(), metadata)
     result = {
         "pretext": ["inpainting", "contrastive"], "initialization": start, "steps": 10, "images_seen": 320, "seed": 4,
+        "transductive": transductive, "splits": ["train", "test"] if transductive else ["train"],
         "dataset": "y", "final_losses": {"inpainting": 0.1}, "collapse": {"feature_std": 1.0}, "backbone": backbone,
         "encoder_sha256": sha256_of(run.encoder),
     }  # fmt: skip
@@ -228,6 +269,26 @@ def test_the_label_says_where_the_pretraining_started(tmp_path):
     run, _ = pretraining(tmp_path / "run", start="imagenet")
     assert Pretrained(run=str(run.path)).locate(target(tmp_path)).label == "inpainting + contrastive from imagenet"
     assert Pretrained(run=str(run.path), label="mine").locate(target(tmp_path)).label == "mine"
+
+
+def test_a_pretraining_that_saw_test_scenes_says_so(tmp_path):
+    run, _ = pretraining(tmp_path / "run", start="imagenet", transductive=True)
+    found = Pretrained(run=str(run.path)).locate(target(tmp_path))
+    assert found.label == "inpainting + contrastive from imagenet (transductive)"
+    assert found.pretraining["transductive"] is True
+    assert found.pretraining["splits"] == ["train", "test"]
+    assert Pretrained(run=str(run.path), label="mine").locate(target(tmp_path)).label == "mine"
+    plain, _ = pretraining(tmp_path / "plain")
+    assert Pretrained(run=str(plain.path)).locate(target(tmp_path)).pretraining["transductive"] is False
+
+
+def test_a_result_of_another_version_is_refused(tmp_path):
+    run, _ = pretraining(tmp_path / "run")
+    result = run.read_result()
+    del result["transductive"]
+    run.result.write_text(json.dumps(result))
+    with pytest.raises(InputError, match=r"result\.json lacks \['transductive'\].*Pretrain again"):
+        Pretrained(run=str(run.path)).locate(target(tmp_path))
 
 
 def test_the_only_pretraining_of_the_data_set_and_backbone_is_found(tmp_path):

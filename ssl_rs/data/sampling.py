@@ -1,9 +1,9 @@
 """Crops of a store's scenes: which ones a step reads follows from (seed, step), on any number of processes."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ T_co = TypeVar("T_co", covariant=True)
 LARGE = 2**62
 """Whole numbers below it, modulo a count, are uniform but for one part in billions."""
 
+CANDIDATES = 8
+"""Positions that are drawn for a crop; all but the first count only in scenes with nodata."""
+
 
 class BatchSource(Protocol[T_co]):
     """Gives the rows of any step's batch."""
@@ -33,43 +36,78 @@ class BatchSource(Protocol[T_co]):
         ...
 
 
+class Crops(NamedTuple):
+    """Stored crops; a tuple, since DataLoader copies tuples into pinned memory and leaves dataclasses where they are.
+
+    Args:
+        images: [B, C, S, S], S the crop size: uint8, float32, or int32 for stored uint16.
+        valid: bool [B, 1, S, S], false where the image has no data; None: no scene that is drawn from has nodata.
+    """
+
+    images: Tensor
+    valid: Tensor | None
+
+
 class SceneCrops:
-    """Crops for pretraining, spread evenly over the pixels of a split; no mask is read.
+    """Crops for pretraining, spread evenly over the pixels of some splits; no mask is read.
 
     Args:
         store: Where the scenes lie.
-        split: The only split whose scenes are read.
+        splits: The only splits whose scenes are read.
         crop_size: Side of a crop in pixels; scenes that are smaller are continued by mirroring.
         seed: Of the run.
 
     Raises:
-        InputError: The split has no scenes.
+        InputError: The splits have no scenes.
     """
 
-    def __init__(self, store: Store, split: Split, crop_size: int, seed: int) -> None:
+    def __init__(self, store: Store, splits: Sequence[Split], crop_size: int, seed: int) -> None:
         self.store = store
         self.crop_size = crop_size
         self.seed = seed
-        self.scenes = store.scenes_of(split)
-        if not self.scenes:
-            raise InputError(f"Data set '{store.manifest.dataset}' has no scenes in its {split} split.")
         records = store.manifest.scenes
+        self.scenes = [index for index, record in enumerate(records) if record.split in splits]
+        if not self.scenes:
+            raise InputError(f"Data set '{store.manifest.dataset}' has no scenes in its {'/'.join(splits)} split.")
         self.pixels_until = list(accumulate(records[index].height * records[index].width for index in self.scenes))
+        self.has_nodata = any(records[index].valid_share < 1 for index in self.scenes)
 
-    def batch(self, step: int, rows: Rows) -> Tensor:
-        """Return crops [B, C, crop_size, crop_size]: uint8, float32, or int32 for stored uint16.
+    def batch(self, step: int, rows: Rows) -> Crops:
+        """Return the crops of these rows.
 
-        A scene is drawn with a probability proportional to its number of pixels, then a uniform position in it.
+        A scene is drawn with a probability proportional to its number of pixels, then a uniform position in it. In a
+        scene with nodata the first of several positions without nodata is taken, else the one that has the least.
         """
-        drawn = Draws(self.seed, step, "crops", rows).integers(0, LARGE, 3)
-        return stack_images([self._crop(*numbers) for numbers in drawn.tolist()])
+        draws = Draws(self.seed, step, "crops", rows)
+        first = draws.integers(0, LARGE, 3)  # [B, 3]: pixel, row, column
+        others = draws.integers(0, LARGE, 2 * (CANDIDATES - 1))
+        images, valid = zip(*(self._crop(*row) for row in torch.cat([first, others], dim=1).tolist()), strict=True)
+        return Crops(
+            stack_images(list(images)), torch.from_numpy(np.stack(valid)).unsqueeze(1) if self.has_nodata else None
+        )
 
-    def _crop(self, pixel: int, row: int, column: int) -> NDArray[Any]:
-        place = bisect_right(self.pixels_until, pixel % self.pixels_until[-1])
-        image = self.store.image(self.scenes[place])
-        _, height, width = image.shape
-        top, left = (number % (max(size - self.crop_size, 0) + 1) for number, size in ((row, height), (column, width)))
-        return cut(image, top, left, self.crop_size)
+    def _crop(self, pixel: int, *positions: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Return image [C, S, S] and validity [S, S] at the best of the positions row, column, row, column, ..."""
+        index = self.scenes[bisect_right(self.pixels_until, pixel % self.pixels_until[-1])]
+        image, valid, size = self.store.image(index), self.store.valid(index), self.crop_size
+        rows, columns = (max(extent - size, 0) + 1 for extent in image.shape[1:])
+        corners = [(row % rows, column % columns) for row, column in zip(positions[::2], positions[1::2], strict=True)]
+        if valid is None:
+            return cut(image, *corners[0], size), np.broadcast_to(True, (size, size))
+        corner = _clearest(valid, corners, size)
+        return cut(image, *corner, size), cut(valid, *corner, size)
+
+
+def _clearest(valid: NDArray[np.bool_], corners: Sequence[tuple[int, int]], size: int) -> tuple[int, int]:
+    """Return the first corner whose window is valid all over, else the first of those with most valid pixels."""
+    best, most = corners[0], -1
+    for corner in corners:
+        count = int(np.count_nonzero(cut(valid, *corner, size)))
+        if count == size * size:
+            return corner
+        if count > most:
+            best, most = corner, count
+    return best
 
 
 class TileCrops:

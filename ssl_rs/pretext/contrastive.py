@@ -12,6 +12,7 @@ from ssl_rs.encoder import Pyramid
 from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.collapse import feature_std
+from ssl_rs.pretext.pooling import mean_over_positions, position_weights
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import View
 
@@ -54,8 +55,9 @@ class Contrastive(PretextTask):
 
     def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:
         """Return NT-Xent, the share of rows whose other view is nearest, and the spread of the projections."""
-        pooled = torch.cat([features[name][-1].mean(dim=(-2, -1)) for name in self.views])  # [2B, C]
-        first, second = self.project(pooled).float().chunk(2)  # [B, D] each
+        deepest = {name: features[name][-1] for name in self.views}
+        pooled = [mean_over_positions(maps, position_weights(views[name], maps)) for name, maps in deepest.items()]
+        first, second = self.project(torch.cat(pooled)).float().chunk(2)  # [B, D] each
         logits, positive = pair_logits(first, second, self.temperature)
         accuracy = (logits.argmax(dim=1) == positive).float().mean()
         spread = feature_std(gather(torch.cat([first, second]).detach()))

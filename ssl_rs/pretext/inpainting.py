@@ -15,7 +15,8 @@ from ssl_rs.views.base import CorruptedView, View
 class Inpainting(PretextTask):
     """Paint the clean image from the pyramid of the corrupted one.
 
-    Source: Li, Chen & Shi, JSTARS 2021: the mean absolute error, weighted by how much each value was changed.
+    Source: Li, Chen & Shi, JSTARS 2021: the mean absolute error, weighted by how much each value was changed. Pixels
+    without data have no weight.
 
     Args:
         channels: Channels of each pyramid level.
@@ -33,8 +34,9 @@ class Inpainting(PretextTask):
         """Return the error of the repair, and what leaving the corrupted image as it is would have cost."""
         view = view_of_kind(views, "corrupted", CorruptedView)
         repaired = self.decoder(features["corrupted"]).float()  # [B, C, H, W]
-        error = weighted_error(repaired, view.clean, view.weight)
-        unrepaired = weighted_error(view.image, view.clean, view.weight)
+        weight = view.weight if view.valid is None else view.weight * view.valid
+        error = weighted_error(repaired, view.clean, weight)
+        unrepaired = weighted_error(view.image, view.clean, weight)
         return TaskOutput(error, {"error": error.detach(), "unrepaired_error": unrepaired})
 
 

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_rs.encoder import Pyramid
 from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask, view_of_kind
+from ssl_rs.pretext.pooling import mean_over_positions, position_weights
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import TransformedView, View
 from ssl_rs.views.fused import undo_each
@@ -18,7 +19,8 @@ from ssl_rs.views.fused import undo_each
 class TransformPrediction(PretextTask):
     """Tell which flip or rotation lies between the clean and the transformed view.
 
-    Each candidate is undone on the transformed view's map and scored by its agreement with the clean map.
+    Each candidate is undone on the transformed view's map and scored by its agreement with the clean map, where both
+    have data.
     Source: Li, Chen & Shi, JSTARS 2021, for the task; they classify pooled features (`transform_prediction_pooled`),
     which drops the positions that a flip or rotation moves.
 
@@ -49,8 +51,21 @@ class TransformPrediction(PretextTask):
         clean, transformed = (  # each [B, D, n, n]
             F.normalize(self.project(features[name][self.level]).float(), dim=1) for name in self.views
         )
-        agreement = (undo_each(transformed) * clean).sum(dim=2).mean(dim=(-2, -1)).T  # [B, K]
+        cosine = (undo_each(transformed) * clean).sum(dim=2)  # [K, B, n, n]
+        agreement = mean_over_positions(cosine, _common(views["clean"], views["transformed"], clean)).T  # [B, K]
         logits = self.log_scale.exp() * agreement
         transform = view_of_kind(views, "transformed", TransformedView).transform  # [B]
         accuracy = (logits.argmax(dim=1) == transform).float().mean()
         return TaskOutput(F.cross_entropy(logits, transform), {"accuracy": accuracy.detach()})
+
+
+def _common(clean: View, transformed: View, maps: Tensor) -> Tensor | None:
+    """Return how much of each position is valid in both views, for each candidate, [K, B, n, n].
+
+    Args:
+        clean: The one view.
+        transformed: The other view, of which each candidate is undone.
+        maps: A map of either, [B, D, n, n].
+    """
+    first, second = (position_weights(view, maps) for view in (clean, transformed))
+    return None if first is None or second is None else (undo_each(second) * first).squeeze(2)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ssl_rs.encoder import Pyramid
 from ssl_rs.pretext.base import PretextTask, view_of_kind
+from ssl_rs.pretext.pooling import mean_over_positions, position_weights
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import TransformedView, View
 from ssl_rs.views.fused import TRANSFORMS
@@ -44,7 +45,10 @@ class PooledTransformPrediction(PretextTask):
     def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:
         """Return the cross entropy over the classes, and the share that was told right; chance is 1/6."""
         pair = torch.cat([self.reduce(features[name][-1]) for name in self.views], dim=1)  # [B, 2 * width, n, n]
-        pooled = self.compare(pair).mean(dim=(-2, -1))  # [B, width]
+        compared = self.compare(pair)  # [B, width, n, n]
+        shares = [position_weights(views[name], compared) for name in self.views]
+        common = None if shares[0] is None or shares[1] is None else shares[0] * shares[1]  # [B, 1, n, n]
+        pooled = mean_over_positions(compared, common)  # [B, width]
         logits: Tensor = self.classify(pooled).float()  # [B, K]
         transform = view_of_kind(views, "transformed", TransformedView).transform  # [B]
         accuracy = (logits.argmax(dim=1) == transform).float().mean()

@@ -46,7 +46,14 @@ class SegmentationAugmentation:
             check_probability(f"augmentation.{name}", getattr(self, name))
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, masks: Tensor, draws: Draws, ignore_index: int) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self,
+        images: Tensor,
+        masks: Tensor,
+        draws: Draws,
+        ignore_index: int,
+        rgb: tuple[int, int, int] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Return augmented images and masks.
 
         Args:
@@ -54,6 +61,7 @@ class SegmentationAugmentation:
             masks: int64 [B, n, n].
             draws: A row a sample.
             ignore_index: The class of pixels that no pixel was found for.
+            rgb: The indices of the red, green and blue band; without them saturation and hue do nothing.
         """
         matrix = draw_dihedral(draws, self.horizontal_flip, self.vertical_flip, self.rotation)
         if tuple(self.scale) == (1.0, 1.0):
@@ -62,4 +70,4 @@ class SegmentationAugmentation:
             scale = draws.uniform(*self.scale)
             matrix = compose(matrix, crop_matrix(1 / scale, torch.zeros_like(matrix[:, :, 2])))
             images, masks = warp(images, matrix), warp_mask(masks, matrix, ignore_index)
-        return recolor(images, self.color(images.mean(dim=(-2, -1)), draws)), masks
+        return recolor(images, self.color(images.mean(dim=(-2, -1)), draws, rgb)), masks

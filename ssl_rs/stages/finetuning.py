@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_rs import distributed
+from ssl_rs.bands import color_bands
 from ssl_rs.config import Settings, config_hash
 from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
 from ssl_rs.data.sampling import TileCrops, batches, to_unit
@@ -33,6 +34,9 @@ from ssl_rs.stages.site import Site, SiteSettings
 
 VARIED = ("seed", "label_fraction.fraction", "initialization")
 """What a comparison varies: runs that differ in other settings are not put into one table."""
+
+PRETRAINING_ONLY = ("dataset.transductive",)
+"""Settings of a data set that mean nothing where no pretraining is: what it saw is told by the encoder's file."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,8 @@ def read_plan(settings: Settings) -> Plan:
     folder = Path(
         "finetune", manifest.dataset, f"{recipe.backbone.name}-{decoder_name}", kind, f"{fraction.fraction * 100:g}pct"
     )
-    run = identify(settings, site, recipe, folder, {"subset": subset.sha256})
-    settings_hash = config_hash(settings.values, {"global_batch": str(site.rows.total)}, VARIED)
+    run = identify(settings, site, recipe, folder, {"subset": subset.sha256}, PRETRAINING_ONLY)
+    settings_hash = config_hash(settings.values, {"global_batch": str(site.rows.total)}, (*VARIED, *PRETRAINING_ONLY))
     return Plan(site, recipe, decoder, decoder_name, augmentation, subset, evaluator, settings_hash, run)
 
 
@@ -160,9 +164,8 @@ def _batch(plan: Plan, stored: tuple[Tensor, Tensor], step: int) -> Segmentation
     images, masks = (part.to(site.device, non_blocking=True) for part in stored)
     draws = Draws(site.seed, step, "augmentation", site.rows, site.device)
     manifest = site.store.manifest
-    return SegmentationBatch(
-        *plan.augmentation(to_unit(images, manifest.value_scale), masks, draws, manifest.ignore_index)
-    )
+    images, rgb = to_unit(images, manifest.value_scale), color_bands(manifest.bands)
+    return SegmentationBatch(*plan.augmentation(images, masks, draws, manifest.ignore_index, rgb))
 
 
 def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, seconds: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pretrain an encoder: crops -> views -> tasks. No label and no test scene is read."""
+"""Pretrain an encoder: crops -> views -> tasks. No label is read; test scenes are only where the user asks for it."""
 
 import json
 import math
@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ssl_rs import distributed
+from ssl_rs.bands import color_bands
 from ssl_rs.build import explained
 from ssl_rs.config import Settings
-from ssl_rs.data.sampling import SceneCrops, batches, to_unit
+from ssl_rs.data.dataset import Split
+from ssl_rs.data.sampling import Crops, SceneCrops, batches, to_unit
 from ssl_rs.encoder import Normalization
 from ssl_rs.errors import InputError
+from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Provenance
 from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.collapse import effective_rank, feature_std, mean_pair_cosine
 from ssl_rs.pretext.network import PretextNetwork, build_task, check_views
 from ssl_rs.randomness import Rows, derive_seed
-from ssl_rs.run_directory import save_tensors, sha256_of
+from ssl_rs.run_directory import save_tensors
 from ssl_rs.stages.recipe import Identified, Recipe, identify, opened, place_network, train_network
 from ssl_rs.stages.site import Site, SiteSettings
 from ssl_rs.views.base import View, ViewMaker, crop_view, make_views, views_to_make
@@ -57,6 +60,13 @@ class Plan:
     weights: Mapping[str, float]
     encoder_pass: EncoderPass
     run: Identified
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits whose images are read: where it is transductive, all that have scenes."""
+        every: tuple[Split, ...] = ("train", "val", "test")
+        transductive, scenes_of = self.site.dataset.transductive, self.site.store.scenes_of
+        return tuple(split for split in every if scenes_of(split)) if transductive else ("train",)
 
 
 def read_plan(settings: Settings) -> Plan:
@@ -108,7 +118,7 @@ def pretrain(settings: Settings) -> Path:
             plan.run,
             plan.weights,
             partial(_crops, plan),
-            partial(_views, plan),
+            partial(views_of, plan, rows=site.rows),
             settings.values,
         )
         result = _result(plan, provenance, network, progress.seconds) if site.processes.is_first else None
@@ -129,27 +139,38 @@ def build_network(plan: Plan, encoder: nn.Module, provenance: Provenance) -> Pre
     return PretextNetwork(encoder, Normalization(provenance.statistics), tasks, plan.encoder_pass)
 
 
-def _crops(plan: Plan, start: int) -> Iterator[Tensor]:
-    site = plan.site
-    source = SceneCrops(site.store, "train", site.dataset.crop_size, site.seed)
-    return iter(batches(source, start, site.trainer.max_steps, site.rows, site.trainer.num_workers))
+def scene_crops(plan: Plan, seed: int) -> SceneCrops:
+    """Return where the run's crops come from."""
+    return SceneCrops(plan.site.store, plan.splits, plan.site.dataset.crop_size, seed)
 
 
-def _views(plan: Plan, stored: Tensor, step: int) -> dict[str, View]:
+def _crops(plan: Plan, start: int) -> Iterator[Crops]:
     site = plan.site
-    images = to_unit(stored.to(site.device, non_blocking=True), site.store.manifest.value_scale)
-    return make_views(crop_view(images), plan.makers, plan.makers, seed=site.seed, step=step, rows=site.rows)
+    return iter(
+        batches(scene_crops(plan, site.seed), start, site.trainer.max_steps, site.rows, site.trainer.num_workers)
+    )
+
+
+def views_of(plan: Plan, stored: Crops, step: int, rows: Rows) -> dict[str, View]:
+    """Make the run's views of stored crops, on its device."""
+    device, manifest = plan.site.device, plan.site.store.manifest
+    images = to_unit(stored.images.to(device, non_blocking=True), manifest.value_scale)
+    valid = None if stored.valid is None else stored.valid.to(device, non_blocking=True)
+    crop = crop_view(images, color_bands(manifest.bands), valid)
+    return make_views(crop, plan.makers, plan.makers, seed=plan.site.seed, step=step, rows=rows)
 
 
 def _result(plan: Plan, provenance: Provenance, network: PretextNetwork, seconds: float) -> dict[str, Any]:
     """Write the encoder and return what result.json says of it."""
     site, directory = plan.site, plan.run.directory
     last = directory.read_metrics()[-1]
-    collapse = _probe_collapse(site, network)
+    collapse = _probe_collapse(plan, network)
     return {
         "command": "pretrain",
         "dataset": site.store.manifest.dataset,
         "backbone": plan.recipe.backbone.name,
+        "transductive": site.dataset.transductive,
+        "splits": list(plan.splits),
         "pretext": list(plan.tasks),
         "initialization": provenance.kind,
         "provenance": provenance.as_json(),
@@ -167,10 +188,11 @@ def _result(plan: Plan, provenance: Provenance, network: PretextNetwork, seconds
 
 
 @torch.no_grad()
-def _probe_collapse(site: Site, network: PretextNetwork) -> dict[str, float]:
+def _probe_collapse(plan: Plan, network: PretextNetwork) -> dict[str, float]:
     """Measure how the pooled deepest features of some training crops spread."""
-    source = SceneCrops(site.store, "train", site.dataset.crop_size, derive_seed(site.seed, "collapse probe"))
-    stored = source.batch(0, Rows(0, PROBED, PROBED)).to(site.device)
+    site = plan.site
+    source = scene_crops(plan, derive_seed(site.seed, "collapse probe"))
+    stored = source.batch(0, Rows(0, PROBED, PROBED)).images.to(site.device)
     network.eval()
     images = network.normalization(to_unit(stored, site.store.manifest.value_scale))
     features = torch.cat([network.encoder(part)[-1].float().mean(dim=(-2, -1)) for part in images.split(32)])  # [N, D]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_rs.bands import shown_bands
 from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.store import Store
 
@@ -88,17 +89,8 @@ def write_samples(store: Store, samples: Sequence[Sample], maps: Mapping[int, ND
 
 def rgb_picture(image: NDArray[np.generic], manifest: Manifest) -> NDArray[np.uint8]:
     """Return a picture uint8 [H, W, 3] of an image [C, H, W]: its red, green and blue, else its first bands."""
-    names = list(manifest.bands)
-    wanted = (
-        ["red", "green", "blue"]
-        if {"red", "green", "blue"} <= set(names)
-        else (names * 3)[:3]
-        if len(names) < 3
-        else names[:3]
-    )
-    channels = np.stack(
-        [np.asarray(image[names.index(name)], dtype=np.float32) for name in wanted], axis=-1
-    )  # [H, W, 3]
+    shown = [np.asarray(image[band], dtype=np.float32) for band in shown_bands(manifest.bands)]
+    channels = np.stack(shown, axis=-1)  # [H, W, 3]
     if manifest.dtype == "uint8":
         return channels.astype(np.uint8)
     low, high = np.percentile(channels, (2, 98))

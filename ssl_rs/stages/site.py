@@ -20,6 +20,7 @@ from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone, Statistics
 from ssl_rs.initialization import Target
 from ssl_rs.randomness import Rows
+from ssl_rs.stages.scenes import prepare_store
 from ssl_rs.training.settings import TrainerSettings
 
 
@@ -63,7 +64,13 @@ class Site:
         manifest = self.store.manifest
         pretrainings = self.output_dir / "pretrain" / manifest.dataset / backbone.name
         return Target(
-            manifest.dataset, backbone.name, manifest.bands, self.statistics, manifest.value_scale, pretrainings
+            manifest.dataset,
+            backbone.name,
+            manifest.bands,
+            manifest.dtype,
+            self.statistics,
+            manifest.value_scale,
+            pretrainings,
         )
 
 
@@ -107,15 +114,9 @@ class SiteSettings:
 def open_store(dataset: Dataset, store_dir: Path, processes: Processes) -> Store:
     """Return the prepared data set; the first process prepares it where that has not been done."""
     if processes.is_first:
-        store = prepare(dataset, store_dir, say_scene)
+        store = prepare_store(dataset, store_dir)
     distributed.barrier()
-    return store if processes.is_first else prepare(dataset, store_dir, None)
-
-
-def say_scene(done: int, total: int, scene: str) -> None:
-    """Print how far the preparation is, on one line a tenth of the scenes."""
-    if done == total or done % max(1, total // 10) == 0:
-        print(f"prepared {done}/{total} scenes ({scene})", file=sys.stderr, flush=True)
+    return store if processes.is_first else prepare(dataset, store_dir)
 
 
 def environment(site: Site) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a view is, what makes one, and the order in which a step's views are made."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -22,10 +22,14 @@ class View:
         image: [B, C, H, W] in [0, 1] of the data's value scale.
         geometry: [B, 2, 3], from the view's normalized coordinates (x, y in [-1, 1], align_corners=False) to those of
             the stored crop: `affine_grid(geometry)` samples the crop where the view's pixels come from.
+        rgb: Which channels are red, green and blue; None: none of them.
+        valid: bool [B, 1, H, W], false where the stored image has no data; None: true everywhere.
     """
 
     image: Tensor
     geometry: Tensor
+    rgb: tuple[int, int, int] | None = field(default=None, kw_only=True)
+    valid: Tensor | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,10 @@ class ViewMaker(Protocol):
         ...
 
 
-def crop_view(image: Tensor) -> View:
-    """Return the stored crop [B, C, H, W] in [0, 1] as the view that all others start from."""
+def crop_view(image: Tensor, rgb: tuple[int, int, int] | None = None, valid: Tensor | None = None) -> View:
+    """Return the stored crop as the view that all others start from; arguments as those of `View`."""
     identity = torch.eye(2, 3, device=image.device).expand(image.shape[0], 2, 3)
-    return View(image, identity)
+    return View(image, identity, rgb=rgb, valid=valid)
 
 
 def views_to_make(makers: Mapping[str, ViewMaker], wanted: Iterable[str]) -> tuple[str, ...]:

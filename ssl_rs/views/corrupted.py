@@ -52,8 +52,9 @@ class CorruptedMaker:
         clean = source.image
         corrupted = clean.clone(memory_format=torch.contiguous_format)
         for _ in range(self.num_blocks):
-            self._corrupt(corrupted, clean, draws)
-        return CorruptedView(corrupted, source.geometry, clean, (clean - corrupted).abs())
+            self._corrupt(corrupted, source, draws)
+        weight = (clean - corrupted).abs()
+        return CorruptedView(corrupted, source.geometry, clean, weight, rgb=source.rgb, valid=source.valid)
 
     def _draw_blocks(self, draws: Draws, window: int, height: int, width: int) -> Blocks:
         side = (draws.uniform(*self.side) * min(height, width)).long().clamp(1, window)
@@ -61,8 +62,9 @@ class CorruptedMaker:
         left = (draws.uniform(0, 1) * (width - side + 1)).long()
         return Blocks(top, left, side)
 
-    def _corrupt(self, corrupted: Tensor, clean: Tensor, draws: Draws) -> None:
+    def _corrupt(self, corrupted: Tensor, source: View, draws: Draws) -> None:
         """Write one turned and recolored block into each image [B, C, H, W]."""
+        clean = source.image
         height, width = clean.shape[-2:]
         # All blocks are cut as windows of the largest side, so that no shape depends on what is drawn.
         window = max(1, int(self.side[1] * min(height, width)))
@@ -77,10 +79,13 @@ class CorruptedMaker:
         shown = (row + blocks.top.view(-1, 1, 1)) * width + column + blocks.left.view(-1, 1, 1)
         shown = torch.where(inside, shown.flatten(1).unsqueeze(1), 0)  # what lies outside the block is not used
         content = _gather(clean, shown)  # [B, C, window^2]
-        mean = (content * inside).sum(dim=2) / inside.sum(dim=2)  # [B, C]
+        counted = inside if source.valid is None else inside & _gather(source.valid, shown)
+        mean = (content * counted).sum(dim=2) / counted.sum(dim=2).clamp_min(1)  # [B, C]
 
         written = (rows[:, :, None] * width + columns[:, None, :]).flatten(1).unsqueeze(1)
-        content = torch.where(inside, recolor(content, self.color(mean, draws)), _gather(corrupted, written))
+        content = torch.where(
+            inside, recolor(content, self.color(mean, draws, source.rgb)), _gather(corrupted, written)
+        )
         corrupted.flatten(2).scatter_(2, written.expand_as(content), content)
 
 

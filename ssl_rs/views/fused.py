@@ -128,6 +128,12 @@ def warp(image: Tensor, matrix: Tensor) -> Tensor:
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
+def warp_valid(valid: Tensor, matrix: Tensor) -> Tensor:
+    """Resample bool [B, 1, H, W] to the nearest pixel by matrices [B, 2, 3]; what lies outside mirrors the inside."""
+    grid = sampling_grid(matrix, *valid.shape[-2:])
+    return F.grid_sample(valid.float(), grid, mode="nearest", padding_mode="reflection", align_corners=False) > 0.5
+
+
 def warp_mask(mask: Tensor, matrix: Tensor, fill: int) -> Tensor:
     """Resample masks int64 [B, H, W] to the nearest pixel by matrices [B, 2, 3]; the outside is `fill`.
 
@@ -195,7 +201,7 @@ def color_matrix(
         contrast: [B], factor.
         saturation: [B], factor.
         hue: [B], turns; positive goes from red to green to blue.
-        rgb: The indices of the red, green and blue band.
+        rgb: The indices of the red, green and blue band; saturation and hue leave all others as they are.
 
     Returns:
         [B, C, C + 1].
@@ -223,6 +229,18 @@ def _chrominance_matrix(saturation: Tensor, hue: Tensor) -> Tensor:
     return turned
 
 
+def band_means(image: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the mean of each band, [B, C], over the valid pixels; 0 where there are none.
+
+    Args:
+        image: [B, C, H, W].
+        valid: bool [B, 1, H, W]; None: all pixels.
+    """
+    if valid is None:
+        return image.mean(dim=(-2, -1))
+    return (image * valid).sum(dim=(-2, -1)) / valid.sum(dim=(-2, -1)).clamp_min(1)
+
+
 def recolor(image: Tensor, matrix: Tensor) -> Tensor:
     """Apply color matrices [B, C, C + 1] to images [B, C, ...] in [0, 1]; the result is clamped to [0, 1]."""
     bands = image.shape[1]
@@ -240,8 +258,6 @@ class ColorJitter:
         saturation: Range of the factor.
         hue: Range in turns, within [-0.5, 0.5].
         grayscale: Probability.
-        rgb: The indices of the red, green and blue band; without them three bands are taken as these, and of any other
-            number of bands only brightness and contrast change.
     """
 
     brightness: tuple[float, float] = (1.0, 1.0)
@@ -249,7 +265,6 @@ class ColorJitter:
     saturation: tuple[float, float] = (1.0, 1.0)
     hue: tuple[float, float] = (0.0, 0.0)
     grayscale: float = 0.0
-    rgb: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
@@ -257,9 +272,14 @@ class ColorJitter:
         check_range("color.hue", self.hue, -0.5, 0.5)
         check_probability("color.grayscale", self.grayscale)
 
-    def __call__(self, mean: Tensor, draws: Draws) -> Tensor:
-        """Draw the color matrices [B, C, C + 1] of images whose bands have the means [B, C]."""
-        rgb = self.rgb if self.rgb is not None or mean.shape[1] != 3 else (0, 1, 2)
+    def __call__(self, mean: Tensor, draws: Draws, rgb: tuple[int, int, int] | None) -> Tensor:
+        """Draw the color matrices [B, C, C + 1] of a batch.
+
+        Args:
+            mean: [B, C], each band's mean over the image.
+            draws: A row a sample.
+            rgb: The indices of the red, green and blue band; without them only brightness and contrast change.
+        """
         brightness, contrast = draws.uniform(*self.brightness), draws.uniform(*self.contrast)
         saturation, hue = draws.uniform(*self.saturation), draws.uniform(*self.hue)
         colored = ~draws.chance(self.grayscale)

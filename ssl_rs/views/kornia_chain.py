@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_rs.errors import InputError
 from ssl_rs.randomness import Draws
 from ssl_rs.views.base import View
-from ssl_rs.views.fused import compose
+from ssl_rs.views.fused import compose, warp_mask
 
 
 class KorniaMaker:
@@ -18,7 +18,9 @@ class KorniaMaker:
 
     They draw from the global generator, not from `draws`. The loop seeds it from (seed, step, rank), so runs repeat
     exactly, but two ranks do not see what one process sees. The geometry is that of the augmentations which kornia
-    describes by a matrix; elastic and other free warps are not in it.
+    describes by a matrix; elastic and other free warps are not in it. The same matrix moves what is valid; outside of
+    the source, where kornia may fill anything in, nothing is. Color operations read bands as kornia does: three are
+    red, green and blue.
 
     Args:
         source: The view it is made from.
@@ -33,9 +35,10 @@ class KorniaMaker:
         """Return the view of images [B, C, H, W].
 
         Raises:
-            InputError: The augmentations change the image's size, or bend straight lines (perspective).
+            InputError: The augmentations refuse the image's bands, change its size, or bend straight lines
+                (perspective).
         """
-        image = cast(Tensor, self.augmentation(source.image))
+        image = self._augment(source.image)
         if image.shape != source.image.shape:
             raise InputError(
                 f"views.*.augmentations turn {tuple(source.image.shape)} into {tuple(image.shape)}; "
@@ -46,7 +49,21 @@ class KorniaMaker:
         )  # [B, 3, 3], pixels of the source to those of the image
         if not torch.equal(matrix[:, 2], torch.eye(3).to(matrix)[2].expand(len(matrix), 3)):
             raise InputError("views.*.augmentations change the perspective; a view's geometry is affine. Remove it.")
-        return View(image, compose(source.geometry, _normalized(matrix, *image.shape[-2:])))
+        normalized = _normalized(matrix, *image.shape[-2:])
+        valid = source.valid
+        if valid is not None:
+            valid = warp_mask(valid.squeeze(1).long(), normalized, fill=0).bool().unsqueeze(1)
+        return View(image, compose(source.geometry, normalized), rgb=source.rgb, valid=valid)
+
+    def _augment(self, image: Tensor) -> Tensor:
+        try:
+            return cast(Tensor, self.augmentation(image))
+        except ValueError as error:  # what kornia raises for bands that a color operation has no meaning for
+            raise InputError(
+                f"views.*.augmentations refuse images of {image.shape[1]} bands: {' '.join(str(error).split())}. "
+                "Kornia's color operations take red, green and blue: leave them out, or choose views of ssl_rs.views, "
+                "such as views=[clean,transformed,corrupted]."
+            ) from error
 
 
 def _normalized(matrix: Tensor, height: int, width: int) -> Tensor:

@@ -7,6 +7,7 @@ from ssl_rs.views.base import TransformedView, View
 from ssl_rs.views.fused import (
     TRANSFORMS,
     ColorJitter,
+    band_means,
     check_range,
     compose,
     crop_matrix,
@@ -14,6 +15,7 @@ from ssl_rs.views.fused import (
     recolor,
     transform_matrix,
     warp,
+    warp_valid,
 )
 
 
@@ -44,5 +46,8 @@ class TransformedMaker:
         matrix = compose(transform_matrix(transform), part)
         whole = tuple(self.side) == (1.0, 1.0)  # then nothing is resampled, and pixels move exactly
         image = move(source.image, matrix) if whole else warp(source.image, matrix)
-        image = recolor(image, self.color(image.mean(dim=(-2, -1)), draws))
-        return TransformedView(image, compose(source.geometry, matrix), transform)
+        valid = source.valid
+        if valid is not None:
+            valid = move(valid, matrix) if whole else warp_valid(valid, matrix)
+        image = recolor(image, self.color(band_means(image, valid), draws, source.rgb))
+        return TransformedView(image, compose(source.geometry, matrix), transform, rgb=source.rgb, valid=valid)

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from ssl_rs.data.dataset import SceneArrays
 from ssl_rs.data.label_subset import LabeledUnit, LabelFraction, LabelSubset, choose_labels
-from ssl_rs.data.sampling import SceneCrops, TileCrops, batches, to_unit
+from ssl_rs.data.prepare import prepare
+from ssl_rs.data.sampling import LARGE, Crops, SceneCrops, TileCrops, batches, to_unit
 from ssl_rs.errors import InputError
-from ssl_rs.randomness import Rows
+from ssl_rs.randomness import Draws, Rows
 
 ALL = Rows(0, 6, 6)
 
@@ -27,8 +29,8 @@ def subset_of(store, *units, tile_size=8, unit="tile"):
 
 def test_crops_come_from_the_split_whole_and_unmirrored(make_store):
     store = make_store({"train": ("train", 20, 30), "test": ("test", 90, 90)})
-    source = SceneCrops(store, "train", 8, seed=1)
-    crops = torch.cat([source.batch(step, ALL) for step in range(30)])
+    source = SceneCrops(store, ("train",), 8, seed=1)
+    crops = torch.cat([source.batch(step, ALL).images for step in range(30)])
     assert crops.shape == (180, 2, 8, 8)
     assert crops.dtype == torch.uint8
     for crop, (row, column) in zip(crops, corners(crops), strict=True):
@@ -38,9 +40,9 @@ def test_crops_come_from_the_split_whole_and_unmirrored(make_store):
 
 def test_positions_are_uniform_and_scenes_weigh_by_their_pixels(make_store):
     store = make_store({"small": ("train", 10, 10), "large": ("train", 10, 40)})
-    source = SceneCrops(store, "train", 8, seed=0)
+    source = SceneCrops(store, ("train",), 8, seed=0)
     rows = Rows(0, 3000, 3000)
-    found = source.batch(0, rows)
+    found = source.batch(0, rows).images
     places = Counter(corners(found))
     # Columns 3 to 32 occur in the large scene only: it has 4/5 of the draws, over 3 x 33 corners.
     only_large = sum(count for (_, column), count in places.items() if column > 2)
@@ -53,7 +55,7 @@ def test_positions_are_uniform_and_scenes_weigh_by_their_pixels(make_store):
 
 def test_scenes_smaller_than_the_crop_are_mirrored(make_store):
     store = make_store({"tiny": ("train", 5, 3)})
-    crop = SceneCrops(store, "train", 8, seed=0).batch(0, Rows(0, 1, 1))[0]
+    crop = SceneCrops(store, ("train",), 8, seed=0).batch(0, Rows(0, 1, 1)).images[0]
     assert crop[0, :, 0].tolist() == [0, 1, 2, 3, 4, 4, 3, 2]
     assert (crop[1, 0] - 100).tolist() == [0, 1, 2, 2, 1, 0, 0, 1]
 
@@ -62,28 +64,135 @@ def test_scenes_smaller_than_the_crop_are_mirrored(make_store):
 def test_two_ranks_see_what_one_process_sees(make_store, kind):
     store = make_store({"a": ("train", 20, 30), "b": ("train", 33, 9)})
     if kind == "scenes":
-        source = SceneCrops(store, "train", 8, seed=3)
+        source = SceneCrops(store, ("train",), 8, seed=3)
     else:
         source = TileCrops(store, choose_labels(store, 8, LabelFraction(1.0, "tile"), 0), 8, 0.25, seed=3)
     for step in (0, 7):
         whole = source.batch(step, ALL)
         parts = [source.batch(step, Rows.of_rank(rank, 2, 3)) for rank in range(2)]
-        whole, parts = (whole,) if kind == "scenes" else whole, [(p,) if kind == "scenes" else p for p in parts]
         for place, tensor in enumerate(whole):
-            assert torch.equal(tensor, torch.cat([part[place] for part in parts]))
+            if tensor is not None:  # nothing is invalid
+                assert torch.equal(tensor, torch.cat([part[place] for part in parts]))
 
 
 def test_steps_and_seeds_differ_and_repeat(make_store):
     store = make_store({"a": ("train", 60, 60)})
-    source, other = SceneCrops(store, "train", 8, seed=0), SceneCrops(store, "train", 8, seed=1)
-    assert torch.equal(source.batch(5, ALL), SceneCrops(store, "train", 8, seed=0).batch(5, ALL))
-    assert not torch.equal(source.batch(5, ALL), source.batch(6, ALL))
-    assert not torch.equal(source.batch(5, ALL), other.batch(5, ALL))
+    source, other = SceneCrops(store, ("train",), 8, seed=0), SceneCrops(store, ("train",), 8, seed=1)
+    images = source.batch(5, ALL).images
+    assert torch.equal(images, SceneCrops(store, ("train",), 8, seed=0).batch(5, ALL).images)
+    assert not torch.equal(images, source.batch(6, ALL).images)
+    assert not torch.equal(images, other.batch(5, ALL).images)
+
+
+def test_several_splits_are_drawn_from_by_their_pixels(make_store):
+    store = make_store({"a": ("train", 10, 30), "b": ("val", 10, 10), "c": ("test", 10, 20)})
+    source = SceneCrops(store, ("train", "test"), 8, seed=0)
+    source.batch(0, Rows(0, 50, 50))
+    assert set(store._maps) == {"00000_image.npy", "00002_image.npy"}
+    every = SceneCrops(store, ("train", "val", "test"), 8, seed=0)
+    every.batch(0, Rows(0, 50, 50))
+    assert set(store._maps) == {"00000_image.npy", "00001_image.npy", "00002_image.npy"}
+    assert every.pixels_until == [300, 400, 600]
+
+
+def with_nodata(made_up, folder, *scenes):
+    """Prepare a store of (valid, split): band 0 is the row, band 1 is 100 + column; scenes are named a, b, ..."""
+    entries = []
+    for name, (valid, split) in zip("abcdef", scenes, strict=False):
+        rows, columns = np.indices(valid.shape)
+        image = np.stack([rows, 100 + columns]).astype(np.uint8)
+        mask = np.zeros(valid.shape, np.uint8)
+        entries.append((name, split, SceneArrays(image, mask, valid=None if valid.all() else valid)))
+    return prepare(made_up(entries), folder)
+
+
+def test_positions_without_nodata_are_preferred_and_the_mask_is_that_of_the_crop(made_up, tmp_path):
+    valid = np.ones((40, 40), bool)
+    valid[:, :14] = False
+    source = SceneCrops(with_nodata(made_up, tmp_path / "stores", (valid, "train")), ("train",), 8, seed=0)
+    crops = source.batch(0, Rows(0, 600, 600))
+    assert crops.valid.dtype == torch.bool
+    assert crops.valid.shape == (600, 1, 8, 8)
+    # The image is 0 where nothing is valid, and 100 + column elsewhere.
+    assert torch.equal(crops.valid[:, 0], crops.images[:, 1] >= 100)
+    # 14 of 33 columns lead to a crop with nodata: eight times in a row once in a thousand.
+    assert crops.valid.flatten(1).all(dim=1).float().mean() > 0.99
+    plain = Draws(0, 0, "crops", Rows(0, 600, 600)).integers(0, LARGE, 3)
+    assert ((plain[:, 2] % 33) < 14).float().mean() > 0.35
+    # Those whose first position was good have it.
+    good = (plain[:, 2] % 33) >= 14
+    firsts = torch.stack([plain[:, 1] % 33, 100 + plain[:, 2] % 33], dim=1)
+    assert torch.equal(crops.images[good][:, :, 0, 0].long(), firsts[good])
+
+
+def test_of_positions_that_all_have_nodata_the_most_valid_is_taken(made_up, tmp_path):
+    valid = np.random.default_rng(0).random((60, 60)) > 0.4
+    store = with_nodata(made_up, tmp_path / "stores", (valid, "train"))
+    rows = Rows(0, 40, 40)
+    crops = SceneCrops(store, ("train",), 8, seed=2).batch(3, rows)
+    draws = Draws(2, 3, "crops", rows)
+    firsts, others = draws.integers(0, LARGE, 3), draws.integers(0, LARGE, 14)
+    for index in range(40):
+        numbers = [*firsts[index, 1:].tolist(), *others[index].tolist()]
+        windows = []
+        for place in range(8):
+            top, left = numbers[2 * place] % 53, numbers[2 * place + 1] % 53
+            windows.append((-int(valid[top : top + 8, left : left + 8].sum()), place, top, left))
+        _, _, top, left = min(windows)  # of equals the first
+        assert np.array_equal(crops.valid[index, 0].numpy(), valid[top : top + 8, left : left + 8])
+        assert np.array_equal(crops.images[index].numpy(), store.image(0)[:, top : top + 8, left : left + 8])
+
+
+def test_scenes_without_nodata_keep_their_crops_bit_for_bit(made_up, make_store, tmp_path):
+    whole, holes = np.ones((20, 30), bool), np.ones((20, 30), bool)
+    holes[:5] = False
+    mixed = with_nodata(made_up, tmp_path / "mixed", (whole, "train"), (holes, "train"), (holes, "test"))
+    found = SceneCrops(mixed, ("train",), 8, seed=0).batch(0, Rows(0, 100, 100))
+    plain = SceneCrops(make_store({"a": ("train", 20, 30), "b": ("train", 20, 30)}), ("train",), 8, seed=0).batch(
+        0, Rows(0, 100, 100)
+    )
+    assert plain.valid is None
+    drawn = Draws(0, 0, "crops", Rows(0, 100, 100)).integers(0, LARGE, 3)
+    expected = list(zip((drawn[:, 1] % 13).tolist(), (drawn[:, 2] % 23).tolist(), strict=True))
+    assert corners(plain.images) == expected  # the first position, whatever else is drawn
+    in_first = drawn[:, 0] % 1200 < 600
+    assert 20 < in_first.sum() < 80
+    assert torch.equal(found.images[in_first], plain.images[in_first])
+    assert found.valid[in_first].all()
+    # Only scenes that are drawn from count: here the one with nodata is of another split.
+    other = with_nodata(made_up, tmp_path / "other", (whole, "train"), (holes, "test"))
+    assert SceneCrops(other, ("train",), 8, seed=0).batch(0, ALL).valid is None
+
+
+def test_small_scenes_mirror_their_validity_too(made_up, tmp_path):
+    valid = np.ones((5, 3), bool)
+    valid[4, 2] = False
+    source = SceneCrops(with_nodata(made_up, tmp_path / "stores", (valid, "train")), ("train",), 8, seed=0)
+    crops = source.batch(0, Rows(0, 1, 1))
+    assert np.array_equal(crops.valid[0, 0].numpy(), np.pad(valid, ((0, 3), (0, 5)), mode="symmetric"))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_workers_hand_over_the_validity(made_up, tmp_path, num_workers):
+    valid = np.random.default_rng(0).random((30, 30)) > 0.3
+    source = SceneCrops(with_nodata(made_up, tmp_path / "stores", (valid, "train")), ("train",), 8, seed=0)
+    for step, found in enumerate(batches(source, 0, 3, ALL, num_workers)):
+        expected = source.batch(step, ALL)
+        assert isinstance(found, Crops)
+        assert torch.equal(found.images, expected.images)
+        assert torch.equal(found.valid, expected.valid)
+
+
+def test_ranks_see_the_same_validity(made_up, tmp_path):
+    valid = np.random.default_rng(0).random((30, 30)) > 0.3
+    source = SceneCrops(with_nodata(made_up, tmp_path / "stores", (valid, "train")), ("train",), 8, seed=0)
+    parts = [source.batch(4, Rows.of_rank(rank, 2, 3)) for rank in range(2)]
+    assert torch.equal(source.batch(4, ALL).valid, torch.cat([part.valid for part in parts]))
 
 
 def test_an_empty_split_is_refused(make_store):
     with pytest.raises(InputError, match="no scenes in its val split"):
-        SceneCrops(make_store({"a": ("train", 9, 9)}), "val", 8, 0)
+        SceneCrops(make_store({"a": ("train", 9, 9)}), ("val",), 8, 0)
 
 
 def test_a_tile_without_shift_is_read_exactly(make_store):
@@ -169,8 +278,8 @@ def test_batches_come_in_order_for_any_number_of_workers(make_store, num_workers
         expected = tiles.batch(step, Rows(1, 3, 6))
         assert torch.equal(images, expected[0])
         assert torch.equal(masks, expected[1])
-    crops = SceneCrops(store, "train", 8, seed=0)
-    assert torch.equal(next(batches(crops, 4, 9, ALL, num_workers)), crops.batch(4, ALL))
+    crops = SceneCrops(store, ("train",), 8, seed=0)
+    assert torch.equal(next(batches(crops, 4, 9, ALL, num_workers)).images, crops.batch(4, ALL).images)
 
 
 def test_to_unit_scales_and_clips():

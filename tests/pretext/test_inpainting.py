@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import pytest
@@ -102,3 +103,36 @@ def test_decoder_reads_sizes_that_do_not_halve():
 def test_decoder_refuses_more_stages_than_levels(widths):
     with pytest.raises(InputError, match=r"decoder\.widths"):
         AdditiveDecoder((3, 8, 16, 24), 3, widths)
+
+
+class FreePainter(nn.Module):
+    """Paints what it holds."""
+
+    def __init__(self, channels, out_channels):
+        super().__init__()
+        self.canvas = nn.Parameter(torch.rand(2, out_channels, 4, 4))
+
+    def forward(self, pyramid):
+        return self.canvas
+
+
+def test_pixels_without_data_have_no_gradient_and_do_not_count():
+    clean, image = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
+    valid = torch.rand(2, 1, 4, 4) > 0.4
+    task = Inpainting(channels=[3], bands=3, decoder=FreePainter)
+    masked = dataclasses.replace(corrupted_view(clean, image), valid=valid)
+    output = task({"corrupted": masked}, {"corrupted": [image]})
+    output.loss.backward()
+    assert torch.equal(task.decoder.canvas.grad.abs().sum(dim=1, keepdim=True) > 0, valid)
+    everywhere = valid.expand(2, 3, 4, 4)
+    weight = (clean - image).abs()[everywhere]
+    expected = (weight * (task.decoder.canvas - clean).abs()[everywhere]).sum() / weight.sum()
+    torch.testing.assert_close(output.loss, expected)
+    torch.testing.assert_close(output.metrics["unrepaired_error"], weight.square().sum() / weight.sum())
+
+
+def test_where_nothing_is_valid_nothing_is_lost():
+    clean, image = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
+    task = Inpainting(channels=[3], bands=3, decoder=FreePainter)
+    masked = dataclasses.replace(corrupted_view(clean, image), valid=torch.zeros(2, 1, 4, 4, dtype=torch.bool))
+    assert task({"corrupted": masked}, {"corrupted": [image]}).loss == 0

@@ -35,9 +35,9 @@ TASKS = {
 }
 
 
-def step_views(batch=4, size=32, bands=3):
+def step_views(batch=4, size=32, bands=3, valid=None):
     crops = torch.rand(batch, bands, size, size, generator=torch.Generator().manual_seed(0))
-    return make_views(crop_view(crops), MAKERS, MAKERS, seed=0, step=0, rows=Rows(0, batch, batch))
+    return make_views(crop_view(crops, valid=valid), MAKERS, MAKERS, seed=0, step=0, rows=Rows(0, batch, batch))
 
 
 def build(backbone="resnet18", tasks=tuple(TASKS), encoder_pass="joint", bands=3):
@@ -59,6 +59,18 @@ def test_gradients_reach_every_parameter_of_every_task(backbone, bands):
     assert _has_gradient(next(network.encoder.parameters()))
     for output in outputs.values():
         assert all(not value.requires_grad and value.isfinite() for value in output.metrics.values())
+
+
+def test_crops_without_any_data_leave_losses_and_gradients_finite():
+    valid = torch.ones(4, 1, 32, 32, dtype=torch.bool)
+    valid[0] = False
+    valid[1, :, :20] = False
+    network, views = build(), step_views(valid=valid)
+    assert all(view.valid is not None for view in views.values())
+    outputs = network(views)
+    sum(output.loss for output in outputs.values()).backward()
+    assert all(output.loss.isfinite() for output in outputs.values())
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters() if parameter.grad is not None)
 
 
 def _has_gradient(parameter):

@@ -95,3 +95,13 @@ def test_half_of_the_rows_are_half_of_the_whole():
 def test_a_scale_without_a_meaning_is_refused():
     with pytest.raises(InputError, match=r"augmentation\.scale"):
         SegmentationAugmentation(0.5, 0.5, 0.5, (0.0, 1.0), JITTER)
+
+
+def test_saturation_and_hue_change_the_colors_alone():
+    augment = SegmentationAugmentation(0.0, 0.0, 0.0, (1.0, 1.0), ColorJitter(saturation=(0.2, 0.4), hue=(0.2, 0.3)))
+    images = 0.4 + 0.2 * torch.rand(4, 5, 8, 8, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(4, 8, 8, dtype=torch.int64)
+    colored = augment(images, masks, draws(4), IGNORE, (4, 0, 2))[0]
+    torch.testing.assert_close(colored[:, [1, 3]], images[:, [1, 3]])
+    assert (colored[:, [4, 0, 2]] - images[:, [4, 0, 2]]).abs().amax(dim=(0, 2, 3)).min() > 0.01
+    torch.testing.assert_close(augment(images, masks, draws(4), IGNORE)[0], images)

@@ -11,11 +11,11 @@ from ssl_rs.stages.samples import SEARCHED, SIDE, choose_samples, rgb_picture, w
 def manifest(sizes, bands=("red", "green", "blue"), dtype="uint8"):
     classes = tuple(SegmentationClass(name, (index, 0, 0)) for index, name in enumerate("abc"))
     scenes = tuple(
-        SceneRecord(f"scene {index}", "test", height, width, None, None, (), (0, 0, 0), 1.0)
+        SceneRecord(index, f"scene {index}", "test", height, width, None, None, (), (0, 0, 0), 1.0, ())
         for index, (height, width) in enumerate(sizes)
     )
     flat = (0.5,) * len(bands)
-    return Manifest(FORMAT_VERSION, "x", tuple(bands), dtype, 255.0, flat, flat, classes, IGNORE, scenes)
+    return Manifest(FORMAT_VERSION, "x", tuple(bands), dtype, 255.0, flat, flat, classes, IGNORE, False, scenes, ())
 
 
 class Scenes:
@@ -109,6 +109,7 @@ def test_of_many_scenes_some_are_searched():
     [
         (("red", "green", "blue"), (0, 1, 2)),
         (("blue", "green", "red", "nir"), (2, 1, 0)),
+        (("blue", "green", "red"), (2, 1, 0)),
         (("nir", "red", "green"), (0, 1, 2)),
         (("a", "b", "c", "d"), (0, 1, 2)),
         (("a", "b"), (0, 1, 0)),

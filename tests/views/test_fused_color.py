@@ -7,7 +7,7 @@ import torch
 
 from ssl_rs.errors import InputError
 from ssl_rs.randomness import Draws, Rows
-from ssl_rs.views.fused import ColorJitter, color_matrix, compose, recolor
+from ssl_rs.views.fused import ColorJitter, band_means, color_matrix, compose, recolor
 
 RGB = (0, 1, 2)
 NEUTRAL = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
@@ -109,6 +109,53 @@ def test_named_bands_are_recolored_and_others_are_left():
     torch.testing.assert_close(result[:, 3], image[:, 3])
 
 
+def slow_change(pixel, gray, rgb, brightness, contrast, saturation, hue):
+    """One pixel [C] of float64, step after step; `gray` is the image's mean gray."""
+    pixel = pixel.clone()
+    to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]).double()
+    y, i, q = to_yiq @ torch.stack([pixel[band] for band in rgb])
+    angle = -2 * math.pi * hue
+    i, q = i * math.cos(angle) - q * math.sin(angle), i * math.sin(angle) + q * math.cos(angle)
+    color = torch.linalg.solve(to_yiq, torch.stack([y, saturation * i, saturation * q]))
+    for band, value in zip(rgb, color, strict=True):
+        pixel[band] = value
+    return brightness * (gray + contrast * (pixel - gray))
+
+
+@pytest.mark.parametrize("rgb", [(3, 1, 5), (0, 1, 2), (2, 1, 0)])
+def test_six_bands_agree_with_a_loop_over_pixels(rgb):
+    image = 0.4 + 0.2 * torch.rand(2, 6, 3, 4, generator=torch.Generator().manual_seed(2))
+    settings = {"brightness": 1.1, "contrast": 0.8, "saturation": 1.4, "hue": 0.15}
+    expected = torch.empty_like(image)
+    for sample in range(2):
+        gray = sum(
+            weight * image[sample, band].mean() for weight, band in zip((0.299, 0.587, 0.114), rgb, strict=True)
+        ).double()
+        for row, column in itertools.product(range(3), range(4)):
+            pixel = image[sample, :, row, column].double()
+            expected[sample, :, row, column] = slow_change(pixel, gray, rgb, **settings).float()
+    torch.testing.assert_close(changed(image, rgb, **settings), expected, atol=2e-3, rtol=0)
+    others = [band for band in range(6) if band not in rgb]
+    turned = changed(image, rgb, saturation=0.2, hue=0.4)
+    torch.testing.assert_close(turned[:, others], image[:, others])
+    assert (turned[:, list(rgb)] - image[:, list(rgb)]).abs().max() > 0.02
+
+
+def test_band_means_leave_out_what_is_not_valid():
+    image, valid = torch.rand(3, 2, 4, 5), torch.rand(3, 1, 4, 5) > 0.4
+    valid[2] = False
+    expected = torch.zeros(3, 2)
+    for sample, band in itertools.product(range(2), range(2)):
+        values = [
+            float(image[sample, band, row, column])
+            for row, column in itertools.product(range(4), range(5))
+            if valid[sample, 0, row, column]
+        ]
+        expected[sample, band] = sum(values) / len(values)
+    torch.testing.assert_close(band_means(image, valid), expected)
+    assert torch.equal(band_means(image, None), image.mean(dim=(-2, -1)))
+
+
 def test_colors_are_clamped():
     image = torch.tensor([0.9, 0.5, 0.05]).view(1, 3, 1, 1)
     result = changed(image, brightness=1.5, saturation=3.0)
@@ -117,7 +164,7 @@ def test_colors_are_clamped():
 
 
 def jitter(**settings):
-    return ColorJitter(**settings)(torch.full((2000, 3), 0.5), Draws(0, 0, "view", Rows(0, 2000, 2000)))
+    return ColorJitter(**settings)(torch.full((2000, 3), 0.5), Draws(0, 0, "view", Rows(0, 2000, 2000)), RGB)
 
 
 def test_jitter_draws_brightness_over_its_range():
@@ -133,9 +180,19 @@ def test_jitter_draws_grayscale_with_its_probability():
     assert is_gray.float().mean() == pytest.approx(0.3, abs=0.03)
 
 
-def test_jitter_of_other_than_three_bands_leaves_color_alone():
-    matrix = ColorJitter(saturation=(0.0, 0.0))(torch.full((2, 4), 0.5), Draws(0, 0, "view", Rows(0, 2, 2)))
-    torch.testing.assert_close(matrix, torch.eye(4, 5).expand(2, 4, 5))
+@pytest.mark.parametrize("bands", [1, 3, 4])
+def test_jitter_of_bands_without_color_leaves_color_alone(bands):
+    jitter = ColorJitter(saturation=(0.0, 0.0), hue=(0.3, 0.3), grayscale=1.0)
+    matrix = jitter(torch.full((2, bands), 0.5), Draws(0, 0, "view", Rows(0, 2, 2)), None)
+    torch.testing.assert_close(matrix, torch.eye(bands, bands + 1).expand(2, bands, bands + 1))
+
+
+def test_jitter_of_grayscale_makes_the_color_bands_alike_and_leaves_the_others():
+    matrix = ColorJitter(grayscale=1.0)(torch.full((2, 5), 0.5), Draws(0, 0, "view", Rows(0, 2, 2)), (4, 0, 2))
+    changed = recolor(image := torch.rand(2, 5, 3, 3), matrix)
+    gray = kornia.color.rgb_to_grayscale(image[:, [4, 0, 2]])
+    torch.testing.assert_close(changed[:, [4, 0, 2]], gray.expand(2, 3, 3, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(changed[:, [1, 3]], image[:, [1, 3]])
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -19,6 +20,7 @@ from ssl_rs.views.fused import (
     undo_each,
     warp,
     warp_mask,
+    warp_valid,
 )
 
 ROT = (-2, -1)
@@ -149,6 +151,32 @@ def test_warp_mask_takes_the_nearest_pixel_and_fills_the_outside(fill):
     assert set(warped[0, 1:3, 1:3].flatten().tolist()) <= set(mask.flatten().tolist())
     near = crop_matrix(torch.tensor([0.9]), torch.zeros(1, 2))
     assert torch.equal(warp_mask(mask, near, fill), mask)
+
+
+def test_warp_valid_takes_the_nearest_pixel_as_a_loop_does():
+    valid = torch.rand(2, 1, 7, 7, generator=torch.Generator().manual_seed(0)) > 0.5
+    matrix = compose(
+        transform_matrix(classes("rot90", "hflip")),
+        crop_matrix(torch.tensor([0.8, 0.6]), torch.tensor([[0.1, -0.3], [0.9, 0.45]])),
+    )
+    warped = warp_valid(valid, matrix)
+    assert warped.dtype == torch.bool
+    for sample in range(2):
+        for row, column in itertools.product(range(7), range(7)):
+            here = torch.tensor([(2 * column + 1) / 7 - 1, (2 * row + 1) / 7 - 1, 1.0])
+            x, y = ((matrix[sample] @ here + 1) * 7 / 2 - 0.5).round().int().clamp(0, 6).tolist()
+            assert warped[sample, 0, row, column] == valid[sample, 0, y, x]
+
+
+def test_warp_valid_mirrors_what_lies_outside():
+    valid = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(1)) > 0.5
+    # Twice the side, moved up and left: each second pixel, from outside of the image to outside of it.
+    matrix = crop_matrix(torch.tensor([2.0]), torch.tensor([[0.9, 0.9]]))
+    places = ((2 * torch.arange(4) + 1) / 4 - 1) * 2 - 0.9  # normalized
+    pixels = ((places + 1) * 4 / 2 - 0.5).round().int().tolist()
+    mirrored = [(place if place < 4 else 7 - place) if place >= 0 else -1 - place for place in pixels]
+    assert min(pixels) < 0
+    assert torch.equal(warp_valid(valid, matrix)[0, 0], valid[0, 0][mirrored][:, mirrored])
 
 
 def test_mask_and_image_warp_to_the_same_place():

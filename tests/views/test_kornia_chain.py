@@ -61,3 +61,32 @@ def test_draws_follow_the_global_generator():
 def test_what_a_view_cannot_carry_is_refused(augmentation, message):
     with pytest.raises(InputError, match=message):
         KorniaMaker("clean", [augmentation])(crop_view(smooth_crops()), Draws(0, 0, "view", ROWS))
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_valid_moves_with_the_pixels_and_nothing_outside_is_valid(name):
+    torch.manual_seed(0)
+    valid = torch.zeros(4, 1, 32, 32, dtype=torch.bool)
+    valid[:, :, 6:28, 3:20] = True
+    crops = valid.float().repeat(1, 3, 1, 1)
+    view = KorniaMaker("clean", AUGMENTATIONS[name])(crop_view(crops, (0, 1, 2), valid), Draws(0, 0, "view", ROWS))
+    shown = view.image[:, :1]
+    assert view.valid[shown > 0.8].all()
+    assert not view.valid[shown < 0.2].any()
+    assert (view.valid != valid).any()
+    assert view.rgb == (0, 1, 2)
+    everywhere = torch.ones_like(valid)
+    torch.manual_seed(0)
+    shrunk = KorniaMaker("clean", [kornia.augmentation.RandomAffine(0.0, scale=(0.5, 0.5), p=1.0)])(
+        crop_view(crops, valid=everywhere), Draws(0, 0, "view", ROWS)
+    )
+    assert shrunk.valid.float().mean() == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize("bands", [1, 4, 6])
+def test_bands_that_kornias_colors_refuse_are_named(bands):
+    maker = KorniaMaker("clean", [kornia.augmentation.ColorJiggle(0.3, 0.5, 0.5, 0.3, p=1.0)])
+    with pytest.raises(InputError, match=rf"augmentations refuse images of {bands} bands: .*leave them out"):
+        maker(crop_view(torch.rand(4, bands, 8, 8)), Draws(0, 0, "view", ROWS))
+    flip = KorniaMaker("clean", AUGMENTATIONS["flip"])
+    assert flip(crop_view(torch.rand(4, bands, 8, 8)), Draws(0, 0, "view", ROWS)).image.shape[1] == bands

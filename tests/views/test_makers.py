@@ -30,9 +30,18 @@ def draws(count, start=0, stop=None, step=0):
     return Draws(3, step, "view", Rows(start, count if stop is None else stop, count))
 
 
-def turned(source):
+RGB = (0, 1, 2)
+
+
+def turned(source, rgb=RGB, valid=None):
     """A view that is not the crop itself, so that geometries have to be composed."""
-    return CleanMaker("crop", 1.0, 0.0, 1.0)(crop_view(source), draws(len(source), step=9))
+    return CleanMaker("crop", 1.0, 0.0, 1.0)(crop_view(source, rgb, valid), draws(len(source), step=9))
+
+
+def half_valid(batch=8, height=16, width=16):
+    """A corner without data that differs from sample to sample."""
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)
+    return torch.stack([rows + columns > 4 + index for index in range(batch)]).unsqueeze(1)
 
 
 def sample(image, geometry):
@@ -55,12 +64,14 @@ def test_geometry_of_the_corrupted_view_is_that_of_its_clean_pixels():
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_half_of_the_rows_are_half_of_the_whole(name):
-    crop = images()
-    whole = MAKERS[name](crop_view(crop), draws(8))
+    crop, valid = images(), half_valid()
+    whole = MAKERS[name](crop_view(crop, RGB, valid), draws(8))
     halves = [
-        MAKERS[name](crop_view(crop[rows]), draws(8, rows.start, rows.stop)) for rows in (slice(0, 4), slice(4, 8))
+        MAKERS[name](crop_view(crop[rows], RGB, valid[rows]), draws(8, rows.start, rows.stop))
+        for rows in (slice(0, 4), slice(4, 8))
     ]
-    for field in vars(whole):
+    assert all(half.rgb == whole.rgb == RGB for half in halves)
+    for field in vars(whole).keys() - {"rgb"}:
         joined = torch.cat([getattr(half, field) for half in halves])
         torch.testing.assert_close(getattr(whole, field), joined)
 
@@ -80,6 +91,78 @@ def test_views_take_any_number_of_bands_and_stay_in_range(name, bands):
     assert view.image.shape == crop.shape
     assert view.image.min() >= 0
     assert view.image.max() <= 1
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("valid", [None, half_valid()])
+def test_every_maker_passes_on_the_colors_and_that_nothing_is_invalid(name, valid):
+    view = MAKERS[name](crop_view(images(bands=4), (2, 1, 0), valid), draws(8))
+    assert view.rgb == (2, 1, 0)
+    assert (view.valid is None) == (valid is None)
+
+
+def test_valid_moves_with_the_pixels_of_the_clean_view_and_stays_in_the_corrupted():
+    valid = half_valid()
+    clean = turned(valid.float().repeat(1, 3, 1, 1), valid=valid)
+    assert torch.equal(clean.valid, clean.image[:, :1] == 1)
+    assert not torch.equal(clean.valid, valid)
+    assert torch.equal(MAKERS["corrupted"](clean, draws(8)).valid, clean.valid)
+
+
+def test_valid_moves_exactly_where_the_transformed_view_resamples_nothing():
+    valid = half_valid()
+    view = TransformedMaker("clean", (1.0, 1.0), ColorJitter())(
+        turned(valid.float().repeat(1, 3, 1, 1), valid=valid), draws(8)
+    )
+    assert torch.equal(view.valid, view.image[:, :1] == 1)
+
+
+def test_valid_of_the_transformed_view_is_that_of_the_nearest_pixel():
+    valid = half_valid()
+    view = PLAIN["transformed"](turned(valid.float().repeat(1, 3, 1, 1), valid=valid), draws(8))
+    marked = view.image[:, :1]
+    assert view.valid[marked > 0.75].all()  # a bilinear sample has at least a quarter of its nearest pixel
+    assert not view.valid[marked < 0.25].any()
+    assert (marked > 0.75).any()
+    assert (marked < 0.25).any()
+    grid = F.affine_grid(view.geometry, valid.shape, align_corners=False)
+    nearest = F.grid_sample(valid.float(), grid, mode="nearest", padding_mode="reflection", align_corners=False)
+    assert (view.valid != (nearest > 0.5)).float().mean() < 0.01  # two warps and one round ties differently
+
+
+@pytest.mark.parametrize("name", ["transformed", "corrupted"])
+def test_what_is_invalid_does_not_change_the_colors_of_what_is_valid(name):
+    contrast = ColorJitter(contrast=(0.5, 0.6))
+    makers = {
+        "transformed": TransformedMaker("clean", (1.0, 1.0), contrast),
+        "corrupted": CorruptedMaker("clean", 1, (1.0, 1.0), contrast),  # one block: the whole image
+    }
+    crop, valid = images(), half_valid()
+    other = torch.where(valid, crop, 1 - crop)
+    first, second, mixed = (
+        makers[name](crop_view(image, RGB, mask), draws(8))
+        for image, mask in ((crop, valid), (other, valid), (other, None))
+    )
+    kept = first.image == second.image
+    assert kept.all(dim=1).flatten(1).sum(dim=1).tolist() == valid.flatten(1).sum(dim=1).tolist()
+    assert (first.image != mixed.image).all(dim=1).flatten(1).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("name", ["transformed", "corrupted"])
+def test_colors_in_another_order_change_alike_and_a_fourth_band_keeps_its_color(name):
+    color = ColorJitter(saturation=(0.2, 0.4), hue=(0.2, 0.3))
+    maker = {
+        "transformed": TransformedMaker("clean", (1.0, 1.0), color),
+        "corrupted": CorruptedMaker("clean", 2, (0.5, 0.7), color),
+    }[name]
+    crop = images(bands=4)
+    straight, swapped, gray = (
+        maker(crop_view(image, rgb), draws(8)).image
+        for image, rgb in ((crop, (0, 1, 2)), (crop[:, [2, 1, 0, 3]], (2, 1, 0)), (crop, None))
+    )
+    torch.testing.assert_close(swapped[:, [2, 1, 0, 3]], straight)
+    torch.testing.assert_close(straight[:, 3], gray[:, 3])
+    assert (straight[:, :3] - gray[:, :3]).abs().max() > 0.1
 
 
 def test_clean_view_keeps_every_value():
@@ -117,7 +200,7 @@ def test_the_crop_has_the_sides_it_was_asked_for_and_stays_inside():
     assert (side + offset.abs()).max() > 0.99  # and reaches the edges
 
 
-def slow_corruption(maker, clean, numbers):
+def slow_corruption(maker, clean, valid, numbers):
     """One sample after the other, one block after the other, by slices; draws in the order of the maker."""
     batch, _, height, width = clean.shape
     corrupted = clean.clone()
@@ -129,19 +212,21 @@ def slow_corruption(maker, clean, numbers):
         for b in range(batch):
             n = int(side[b] * min(height, width))
             y, x = int(top[b] * (height - n + 1)), int(left[b] * (width - n + 1))
-            block = clean[b, :, y : y + n, x : x + n]
+            block, here = clean[b, :, y : y + n, x : x + n], valid[b, 0, y : y + n, x : x + n]
+            gray = (block[:, here].sum(dim=1) / max(int(here.sum()), 1) * torch.tensor([0.299, 0.587, 0.114])).sum()
             block = [block.flip(-1), block.flip(-2), *(block.rot90(k, (-2, -1)) for k in (1, 2, 3))][kind[b]]
-            gray = (block.mean(dim=(1, 2)) * torch.tensor([0.299, 0.587, 0.114])).sum()
             corrupted[b, :, y : y + n, x : x + n] = (gain[b] * (gray + contrast[b] * (block - gray))).clamp(0, 1)
     return corrupted
 
 
 @pytest.mark.parametrize(("height", "width"), [(24, 24), (20, 31)])
-def test_corruption_agrees_with_a_loop_over_samples(height, width):
+@pytest.mark.parametrize("nodata", [False, True])
+def test_corruption_agrees_with_a_loop_over_samples(height, width, nodata):
     maker = CorruptedMaker("clean", 4, (0.2, 0.5), ColorJitter(brightness=(0.7, 1.3), contrast=(0.5, 1.5)))
     clean = images(6, 3, height, width)
-    view = maker(crop_view(clean), draws(6))
-    torch.testing.assert_close(view.image, slow_corruption(maker, clean, draws(6)), atol=1e-5, rtol=0)
+    valid = half_valid(6, height, width) if nodata else torch.ones(6, 1, height, width, dtype=torch.bool)
+    view = maker(crop_view(clean, RGB, valid if nodata else None), draws(6))
+    torch.testing.assert_close(view.image, slow_corruption(maker, clean, valid, draws(6)), atol=1e-5, rtol=0)
     assert torch.equal(view.clean, clean)
     assert torch.equal(view.weight, (clean - view.image).abs())
 

@@ -1,0 +1,26 @@
+"""Which bands stand for red, green and blue: what has a hue, what a picture shows, what reads ImageNet's filters."""
+
+from collections.abc import Sequence
+
+RGB = ("red", "green", "blue")
+
+
+def color_bands(bands: Sequence[str]) -> tuple[int, int, int] | None:
+    """Return the indices of the bands that stand for red, green and blue.
+
+    Those named red, green and blue, in whatever order they lie; else, of exactly three bands, these in their order,
+    since false color such as near infrared, red, green is shown and jittered as RGB everywhere in the field; else None.
+
+    Args:
+        bands: Names of the C bands.
+    """
+    names = list(bands)
+    if set(RGB) <= set(names):
+        return names.index("red"), names.index("green"), names.index("blue")
+    return (0, 1, 2) if len(names) == 3 else None
+
+
+def shown_bands(bands: Sequence[str]) -> tuple[int, int, int]:
+    """Return the indices of the three bands of a picture: `color_bands`, else the first ones, again where too few."""
+    first = [place % len(bands) for place in range(3)]
+    return color_bands(bands) or (first[0], first[1], first[2])

@@ -1,0 +1,30 @@
+"""Means over the positions of a feature map that leave out where the image has no data."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssl_rs.views.base import View
+
+
+def position_weights(view: View, features: Tensor) -> Tensor | None:
+    """Return the share of valid pixels under each position, [B, 1, h, w]; None where every pixel is valid.
+
+    Args:
+        view: Whose pixels are meant.
+        features: Its map [B, D, h, w].
+    """
+    height, width = features.shape[-2:]
+    return None if view.valid is None else F.adaptive_avg_pool2d(view.valid.float(), (height, width))
+
+
+def mean_over_positions(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the weighted mean over height and width; 0 where all weights are.
+
+    Args:
+        values: [..., h, w].
+        weights: Of a shape that goes with that of the values, >= 0; None: all alike.
+    """
+    if weights is None:
+        return values.mean(dim=(-2, -1))
+    return (values * weights).sum(dim=(-2, -1)) / weights.sum(dim=(-2, -1)).clamp_min(torch.finfo(weights.dtype).tiny)

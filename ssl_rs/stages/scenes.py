@@ -1,0 +1,81 @@
+"""What a person sees of scenes that are prepared or checked: how far it is, and which are left out."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ssl_rs.data.dataset import Dataset
+from ssl_rs.data.overview import SCENES_FILE
+from ssl_rs.data.prepare import Report, prepare
+from ssl_rs.data.store import Store
+
+SKIPPED_TOLD = 3
+"""Scenes that are left out of which the reason is printed."""
+
+
+def prepare_store(dataset: Dataset, store_dir: Path, num_workers: int | None = None) -> Store:
+    """Prepare a data set, show how far it is, and say which scenes are left out.
+
+    Args:
+        dataset: What to store.
+        store_dir: Folder of all stores.
+        num_workers: As of `ssl_rs.data.prepare.prepare`.
+    """
+    with scene_progress("prepared") as report:
+        store = prepare(dataset, store_dir, report, num_workers)
+    skipped = store.manifest.skipped
+    if skipped:
+        reasons = [f"  {scene.split} '{scene.id}': {scene.reason}" for scene in skipped[:SKIPPED_TOLD]]
+        more = f"; {store.path / SCENES_FILE} lists all" if len(skipped) > SKIPPED_TOLD else ""
+        lines = [
+            f"Left out of {dataset.name}: {len(skipped)} of {len(skipped) + len(store.manifest.scenes)} scenes{more}:",
+            *reasons,
+        ]
+        print("\n".join(lines), file=sys.stderr, flush=True)
+    return store
+
+
+@contextmanager
+def scene_progress(verb: str) -> Iterator[Report]:
+    """Show how many scenes are done, as told to the report that this gives: a bar on a terminal, lines elsewhere.
+
+    Args:
+        verb: What is done to them, e.g. "prepared".
+    """
+    if sys.stderr.isatty():
+        with _bar(verb) as progress:
+            task = progress.add_task("", total=None)
+
+            def advance(done: int, total: int, scene: str) -> None:
+                progress.update(task, completed=done, total=total, description=scene)
+
+            yield advance
+    else:
+        yield lambda done, total, scene: _say_scene(verb, done, total, scene)
+
+
+def _bar(verb: str) -> Progress:
+    """Return a bar that leaves no trace: where the store is there already, it has nothing to show."""
+    return Progress(
+        TextColumn(verb),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("scenes"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+        console=Console(stderr=True),
+        transient=True,
+        speed_estimate_period=600,  # seconds: a large scene takes a minute
+    )
+
+
+def _say_scene(verb: str, done: int, total: int, scene: str) -> None:
+    """Print how far it is, on one line a tenth of the scenes."""
+    if done == total or done % max(1, total // 10) == 0:
+        print(f"{verb} {done}/{total} scenes ({scene})", file=sys.stderr, flush=True)

@@ -1,0 +1,100 @@
+"""What pretraining sees: bands with their colors, where data is, and test scenes only where that was asked for."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ssl_rs.config import Settings, compose_config, resolve
+from ssl_rs.data.sampling import Crops
+from ssl_rs.data.store import Store
+from ssl_rs.randomness import Rows
+from ssl_rs.run_directory import RunDirectory
+from ssl_rs.segmentation.augmentation import SegmentationAugmentation
+from ssl_rs.stages import finetuning, pretraining
+from ssl_rs.views.clean import CleanMaker
+from ssl_rs.views.fused import ColorJitter
+
+TRANSDUCTIVE = "dataset.transductive=true"
+
+
+def site(bands):
+    store = SimpleNamespace(manifest=SimpleNamespace(bands=bands, value_scale=100.0, ignore_index=255))
+    return SimpleNamespace(store=store, device=torch.device("cpu"), seed=0, rows=Rows(0, 2, 2))
+
+
+def test_views_know_their_colors_and_where_data_is():
+    plan = SimpleNamespace(site=site(("blue", "green", "red", "nir")), makers={"clean": CleanMaker("crop", 0, 0, 0)})
+    images, valid = torch.full((2, 4, 8, 8), 50, dtype=torch.int32), torch.rand(2, 1, 8, 8) > 0.5
+    view = pretraining.views_of(plan, Crops(images, valid), 0, Rows(0, 2, 2))["clean"]
+    assert view.rgb == (2, 1, 0)
+    assert torch.equal(view.valid, valid)
+    assert torch.equal(view.image, torch.full((2, 4, 8, 8), 0.5))
+    assert pretraining.views_of(plan, Crops(images, None), 0, Rows(0, 2, 2))["clean"].valid is None
+
+
+def test_augmentation_of_labeled_crops_knows_the_colors():
+    gray = SegmentationAugmentation(0, 0, 0, (1.0, 1.0), ColorJitter(grayscale=1.0))
+    plan = SimpleNamespace(site=site(("nir", "blue", "green", "red")), augmentation=gray)
+    images, masks = torch.randint(0, 100, (2, 4, 8, 8)), torch.zeros(2, 8, 8, dtype=torch.int64)
+    batch = finetuning._batch(plan, (images, masks), 0)
+    torch.testing.assert_close(batch.images[:, 0], images[:, 0] / 100)
+    luminance = (0.299 * images[:, 3] + 0.587 * images[:, 2] + 0.114 * images[:, 1]) / 100
+    for band in (1, 2, 3):
+        torch.testing.assert_close(batch.images[:, band], luminance, atol=1e-4, rtol=0)
+
+
+def read_plan(stage, command, *overrides):
+    return stage.read_plan(Settings(command, resolve(compose_config(command, overrides))))
+
+
+def test_all_splits_are_drawn_from_only_where_that_was_asked_for(tiny, monkeypatch):
+    read = set()
+    image = Store.image
+    monkeypatch.setattr(
+        Store, "image", lambda store, index: (read.add(store.manifest.scenes[index].split), image(store, index))[1]
+    )
+    for overrides, splits in (((), ("train",)), ((TRANSDUCTIVE,), ("train", "val", "test"))):
+        plan = read_plan(pretraining, "pretrain", *tiny, *overrides)
+        assert plan.splits == splits
+        read.clear()
+        pretraining.scene_crops(plan, 0).batch(0, Rows(0, 100, 100))
+        assert read == set(splits)
+
+
+def test_splits_without_scenes_are_not_named(tiny, monkeypatch):
+    plan = read_plan(pretraining, "pretrain", *tiny, TRANSDUCTIVE)
+    monkeypatch.setattr(Store, "scenes_of", lambda store, split: () if split == "val" else (0,))
+    assert plan.splits == ("train", "test")
+
+
+def test_the_hash_of_pretraining_counts_it_and_that_of_fine_tuning_does_not(tiny):
+    hashes = {
+        command: [read_plan(stage, command, *tiny, *overrides) for overrides in ((), (TRANSDUCTIVE,))]
+        for command, stage in (("pretrain", pretraining), ("finetune", finetuning))
+    }
+    before, after = (plan.run.hash for plan in hashes["pretrain"])
+    assert before != after
+    before, after = hashes["finetune"]
+    assert before.run.hash == after.run.hash
+    assert before.settings_hash == after.settings_hash
+    assert before.run.directory.path == after.run.directory.path
+
+
+@pytest.mark.slow
+def test_results_say_that_test_scenes_were_seen(command, tiny):
+    short = (*tiny, "trainer.max_steps=1", "dataset.tile_size=32", "label_fraction=50pct")
+    code, out, err = command("pretrain", *tiny, "trainer.max_steps=1", TRANSDUCTIVE)
+    assert code == 0, err
+    run = RunDirectory(Path(out.strip().splitlines()[-1]))
+    result = run.read_result()
+    assert result["transductive"] is True
+    assert result["splits"] == ["train", "val", "test"]
+    code, out, err = command("finetune", *short, "initialization=pretrained")
+    assert code == 0, err
+    transferred = json.loads((Path(out.strip().splitlines()[-1]) / "result.json").read_text())
+    assert transferred["label"] == "inpainting + transform_prediction + contrastive (transductive)"
+    assert transferred["provenance"]["pretraining"]["transductive"] is True
+    assert transferred["provenance"]["pretraining"]["splits"] == ["train", "val", "test"]
