@@ -41,7 +41,7 @@ def fails(capsys, name, *arguments):
         ("pretrain", "initialization.run=somewhere", "initialization.run=somewhere has no meaning"),
         ("pretrain", "optimizer._target_=os.system", "not admitted"),
         ("pretrain", "optimizer._target_=ssl_rs.run_directory.os.system", "cannot be found"),
-        ("pretrain", "optimizer._target_=ssl_rs.run_directory.hashlib", "not admitted"),
+        ("pretrain", "optimizer._target_=ssl_rs.files.hashlib", "not admitted"),
         ("finetune", "label_fraction.fraction=0", "label_fraction.fraction"),
         ("finetune", "evaluation.split=train", "evaluation.split must be one of val, test"),
         ("finetune", "initialization=pretrained", "there is no finished pretraining"),
@@ -184,7 +184,7 @@ def test_a_run_held_by_another_process_is_left_alone(capsys, tiny, tmp_path):
     from ssl_rs.run_directory import RunDirectory
 
     lock = RunDirectory(tmp_path / "mine").lock()
-    assert "in use by another process" in fails(capsys, "pretrain", *tiny, f"run_dir={tmp_path / 'mine'}")
+    assert "is in use by process" in fails(capsys, "pretrain", *tiny, f"run_dir={tmp_path / 'mine'}")
     lock.close()
 
 
@@ -206,7 +206,7 @@ def test_a_result_that_is_no_json_is_named(capsys, tiny, tmp_path):
         ("pretrain", "pretext.inpainting.weight=-1", "pretext.inpainting.weight must be finite and at least 0"),
         ("pretrain", "pretext.contrastive.task.temperature=0", "temperature must be above 0"),
         ("pretrain", "views.clean.rotation=7", "expected a probability in [0, 1]"),
-        ("finetune", "dataset.protocol=mine", "dataset.protocol=mine is not among the protocols scored"),
+        ("finetune", "dataset.protocol=mine", "dataset.protocol=mine"),
         ("pretrain", "trainer.batch_size=1", "trainer.batch_size must be at least 2"),
     ],
 )

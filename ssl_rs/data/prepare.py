@@ -1,7 +1,6 @@
 """From a data set's files to a store: checked, built aside, resumed after a kill, and in place only when whole."""
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 from ssl_rs.data.dataset import Dataset, SceneSource
 from ssl_rs.data.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, SkippedScene
 from ssl_rs.data.moments import mean_and_std
-from ssl_rs.data.overview import write_overview
+from ssl_rs.data.overview import SCENES_FILE, SHEET_FILE, write_overview
 from ssl_rs.data.raster import small_cache
 from ssl_rs.data.records import to_json
 from ssl_rs.data.scene_writer import WrittenScene
@@ -22,6 +21,7 @@ from ssl_rs.data.store import Store
 from ssl_rs.data.workers import write_scenes
 from ssl_rs.errors import InputError
 from ssl_rs.files import write_text
+from ssl_rs.locks import hold
 
 Report = Callable[[int, int, str], None]
 """Called after each scene with the number of finished scenes, of all scenes, and the scene's id."""
@@ -33,10 +33,16 @@ WORTH_WORKERS = 2**28
 """Bytes of source files from which on other processes help: each takes a second to start."""
 
 
-def prepare(dataset: Dataset, store_dir: Path, report: Report | None = None, num_workers: int | None = None) -> Store:
+def prepare(
+    dataset: Dataset,
+    store_dir: Path,
+    report: Report | None = None,
+    num_workers: int | None = None,
+    wait: bool = True,
+) -> Store:
     """Return the store of a data set; build it if there is none yet.
 
-    A build that was killed goes on where it stopped; two processes that build the same store wait for each other.
+    A build that was killed goes on where it stopped; one process at a time builds a store.
 
     Args:
         dataset: What to store.
@@ -44,28 +50,68 @@ def prepare(dataset: Dataset, store_dir: Path, report: Report | None = None, num
         report: Called after each scene.
         num_workers: Processes that read scenes, each with at most a few hundred MB; 0: this one; None: one a core where
             the sources are large.
+        wait: Where another process builds the same store, say who, and wait for it; else refuse.
 
     Raises:
         InputError: Something in the data set is missing, unreadable or contradictory, or the folder cannot be written.
     """
-    scenes = _checked_scenes(dataset)
-    path = store_dir / f"{dataset.name}-{_source_hash(dataset, scenes)}"
+    path, scenes = locate(dataset, store_dir)
     if not path.exists():
-        aside = path.with_name(f".{path.name}.partial")
         try:
-            with _lock(path.with_name(f".{path.name}.lock")), small_cache():
+            with _held(path, wait), small_cache():
                 if not path.exists():  # another process may have built it while this one waited
-                    _build(dataset, scenes, aside, report, num_workers)
-                    aside.rename(path)
-        except InputError:
-            shutil.rmtree(aside)  # the repaired files have another hash: nobody would come back for it
-            raise
+                    _build_aside(dataset, scenes, path, report, num_workers)
+        except ChildProcessError as error:
+            raise InputError(
+                f"The store {path} could not be built: {error}. Start the command again: it goes on where it stopped; "
+                "`python -m ssl_rs.prepare num_workers=0` needs the least memory."
+            ) from error
         except OSError as error:
             raise InputError(
                 f"The store {path} could not be built: {error}. Choose another store_dir or make space; "
                 "started again, it goes on where it stopped."
             ) from error
     return Store.open(path)
+
+
+@contextmanager
+def _held(path: Path, wait: bool) -> Iterator[None]:
+    """Let one process at a time build a store.
+
+    Raises:
+        InputError: Another one does, and nobody wants to wait.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = hold(lock, f"The store {path}", "prepare it into another store_dir", wait)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)  # who waited finds it gone
+        held.close()
+
+
+def _build_aside(
+    dataset: Dataset, scenes: Sequence[SceneSource], path: Path, report: Report | None, num_workers: int | None
+) -> None:
+    """Build a store in a hidden folder, and rename it when it is whole."""
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        _build(dataset, scenes, aside, report, num_workers)
+    except InputError:
+        shutil.rmtree(aside, ignore_errors=True)  # the repaired files have another hash: nobody would come back for it
+        raise
+    aside.rename(path)
+
+
+def locate(dataset: Dataset, store_dir: Path) -> tuple[Path, Sequence[SceneSource]]:
+    """Return where the store of a data set lies, or would lie, and the scenes it is made of; none is read.
+
+    Raises:
+        InputError: As `prepare`, for what the listing of the files shows.
+    """
+    scenes = _checked_scenes(dataset)
+    return store_dir / f"{dataset.name}-{_source_hash(dataset, scenes)}", scenes
 
 
 def _checked_scenes(dataset: Dataset) -> Sequence[SceneSource]:
@@ -107,16 +153,6 @@ def _source_hash(dataset: Dataset, scenes: Sequence[SceneSource]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Let one process at a time into the block; the system lets go of the lock even after a kill."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-        path.unlink(missing_ok=True)  # who waited finds it gone
-
-
 def _build(
     dataset: Dataset, scenes: Sequence[SceneSource], folder: Path, report: Report | None, num_workers: int | None
 ) -> None:
@@ -137,12 +173,13 @@ def _build(
             report(number + 1, len(scenes), scene.id)
     written, odd = _of_one_type(dataset, written)
     manifest = _manifest(dataset, written, [*skipped, *odd])
-    arrays = {array.name for scene in manifest.scenes for array in scene.arrays}
-    for path in folder.iterdir():
-        if path.name not in arrays:
-            path.unlink()
     write_overview(Store(folder, manifest))
     write_text(folder / MANIFEST_FILE, to_json(manifest))
+    kept = {SCENES_FILE, SHEET_FILE, MANIFEST_FILE}
+    kept |= {array.name for scene in manifest.scenes for array in scene.arrays}
+    for path in folder.iterdir():  # last: killed before, the next start finds every record
+        if path.name not in kept:
+            path.unlink()
     _flush(folder)
 
 
@@ -154,8 +191,7 @@ def _skip(dataset: Dataset, scene: SceneSource, reason: str) -> SkippedScene:
     """
     if dataset.on_bad_scene == "error":
         raise InputError(f"{reason} (dataset.on_bad_scene=skip leaves such scenes out.)")
-    root = f"{dataset.root}/" if dataset.root else ""
-    return SkippedScene(scene.id, scene.split, reason.replace(root, "") if root else reason)
+    return SkippedScene(scene.id, scene.split, reason.replace(f"{Path(dataset.root)}/", "") if dataset.root else reason)
 
 
 def _of_one_type(dataset: Dataset, written: Sequence[WrittenScene]) -> tuple[list[WrittenScene], list[SkippedScene]]:

@@ -49,9 +49,7 @@ def _result(future: "Future[Outcome]") -> Outcome:
     try:
         return future.result()
     except BrokenProcessPool as error:
-        raise ChildProcessError(
-            "a process that reads scenes was killed, perhaps because the memory ran out (num_workers=0 needs least)"
-        ) from error
+        raise ChildProcessError("a process that reads scenes was killed, perhaps because the memory ran out") from error
 
 
 def _attempt(dataset: Dataset, number: int, scene: SceneSource, folder: Path) -> Outcome:

@@ -5,6 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def collapse_measures(features: Tensor) -> dict[str, Tensor]:
+    """Return all that is known of the spread of features [N, D], scalars by name."""
+    return {
+        "feature_std": feature_std(features),
+        "effective_rank": effective_rank(features),
+        "mean_pair_cosine": mean_pair_cosine(features),
+    }
+
+
 def feature_std(features: Tensor) -> Tensor:
     """Return the spread of unit-length features: about 1 in all directions alike, 0 when all rows agree.
 

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_rs.encoder import Pyramid
 from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask
+from ssl_rs.pretext.collapse import collapse_measures
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import View, ViewMaker
 
@@ -38,11 +39,18 @@ class PretextNetwork(nn.Module):
         self.tasks = nn.ModuleDict(tasks)
         self.encoder_pass = encoder_pass
         self.views = tuple(dict.fromkeys(name for task in tasks.values() for name in task.views))  # each once, in order
+        self.pooled: Tensor | None = None  # [B, D], the deepest map of the first view of the last batch
 
     def forward(self, views: Mapping[str, View]) -> dict[str, TaskOutput]:
         """Return each task's output on one batch of views."""
         features = self._encode(views)
+        self.pooled = features[self.views[0]][-1].detach().float().mean(dim=(-2, -1))
         return {name: task(views, features) for name, task in self.tasks.items()}
+
+    def probe_collapse(self) -> dict[str, Tensor]:
+        """Tell from the last batch how far the encoder's features spread."""
+        assert self.pooled is not None, "no batch has been seen yet"
+        return collapse_measures(self.pooled)
 
     def _encode(self, views: Mapping[str, View]) -> dict[str, Pyramid]:
         images = [views[name].image for name in self.views]

@@ -1,18 +1,59 @@
-"""Prepare a data set."""
+"""Prepare a data set, or check the store of one."""
 
+import sys
+from collections import Counter
 from pathlib import Path
 
 from ssl_rs.config import Settings
 from ssl_rs.data.dataset import Dataset
-from ssl_rs.data.prepare import prepare as prepare_store
-from ssl_rs.stages.site import say_scene
+from ssl_rs.data.overview import SCENES_FILE, SHEET_FILE
+from ssl_rs.data.store import Store
+from ssl_rs.data.verify import verify
+from ssl_rs.errors import InputError
+from ssl_rs.stages.scenes import prepare_store, scene_progress
 
 
 def prepare(settings: Settings) -> Path:
-    """Write the store of a data set, unless it is there, and return its path."""
+    """Write the store of a data set, unless it is there, or only check it; return its path."""
     dataset: Dataset = settings.build("dataset")
     store_dir, run_dir = settings.value("store_dir", str), settings.value("run_dir", str | None)
+    check, num_workers = settings.value("check", bool), settings.value("num_workers", int | None)
     for key, kind in (("seed", int), ("output_dir", str), ("trusted_packages", list)):
         settings.value(key, kind)
     settings.check_all_read()
-    return prepare_store(dataset, Path(run_dir or store_dir), say_scene).path
+    if num_workers is not None and num_workers < 0:
+        raise InputError(f"num_workers must be 0 (no other process) or more, or null, got {num_workers}.")
+    folder = Path(run_dir or store_dir)
+    if check:
+        return _check(dataset, folder)
+    store = prepare_store(dataset, folder, num_workers, wait=False)
+    print(summary(store), file=sys.stderr)
+    return store.path
+
+
+def _check(dataset: Dataset, folder: Path) -> Path:
+    """Read everything again and say what was found.
+
+    Raises:
+        InputError: Something differs from the manifest.
+    """
+    with scene_progress("checked") as report:
+        found = verify(dataset, folder, report)
+    print(
+        f"{found.num_arrays} arrays of the store and {found.num_sources} files it was made from "
+        f"({found.size / 1e9:.3f} GB) are what its manifest says, to the last bit.",
+        file=sys.stderr,
+    )
+    return found.store.path
+
+
+def summary(store: Store) -> str:
+    """Say what a store holds and where to look at it."""
+    manifest = store.manifest
+    splits = Counter(scene.split for scene in manifest.scenes)
+    counts = ", ".join(f"{count} {split}" for split, count in splits.items())
+    return (
+        f"{manifest.dataset}: {len(manifest.scenes)} scenes ({counts}); bands {', '.join(manifest.bands)} "
+        f"({manifest.dtype}); {len(manifest.classes)} classes\n"
+        f"Are labels and colors right? Look at {store.path / SHEET_FILE}; {SCENES_FILE} beside it lists the scenes."
+    )

@@ -22,7 +22,7 @@ from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Provenance
 from ssl_rs.pretext.base import PretextTask
-from ssl_rs.pretext.collapse import effective_rank, feature_std, mean_pair_cosine
+from ssl_rs.pretext.collapse import collapse_measures
 from ssl_rs.pretext.network import PretextNetwork, build_task, check_views
 from ssl_rs.randomness import Rows, derive_seed
 from ssl_rs.run_directory import save_tensors
@@ -120,6 +120,7 @@ def pretrain(settings: Settings) -> Path:
             partial(_crops, plan),
             partial(views_of, plan, rows=site.rows),
             settings.values,
+            network.probe_collapse,
         )
         result = _result(plan, provenance, network, progress.seconds) if site.processes.is_first else None
         if result is not None:
@@ -196,8 +197,9 @@ def _probe_collapse(plan: Plan, network: PretextNetwork) -> dict[str, float]:
     network.eval()
     images = network.normalization(to_unit(stored, site.store.manifest.value_scale))
     features = torch.cat([network.encoder(part)[-1].float().mean(dim=(-2, -1)) for part in images.split(32)])  # [N, D]
-    measures = {"feature_std": feature_std, "effective_rank": effective_rank, "mean_pair_cosine": mean_pair_cosine}
-    return {name: float(measure(features)) for name, measure in measures.items()} | {"dimensions": features.shape[1]}
+    return {name: float(value) for name, value in collapse_measures(features).items()} | {
+        "dimensions": features.shape[1]
+    }
 
 
 def _save_encoder(plan: Plan, network: PretextNetwork, provenance: Provenance) -> str:

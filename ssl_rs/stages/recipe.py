@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_rs import distributed
 from ssl_rs.build import explained
@@ -148,7 +148,7 @@ def place_network(network: nn.Module, site: Site, recipe: Recipe) -> torch.optim
 def train_network(
     network: nn.Module, optimizer: torch.optim.Optimizer, site: Site, recipe: Recipe, run: Identified,
     weights: Mapping[str, float], crops: Callable[[int], Iterator[Any]], make_batch: Callable[[Any, int], Any],
-    config: Mapping[str, Any],
+    config: Mapping[str, Any], probe: Callable[[], Mapping[str, Tensor]] | None = None,
 ) -> tuple[Progress, Tracker]:  # fmt: skip
     """Train the network from where it stopped.
 
@@ -162,11 +162,12 @@ def train_network(
         crops: Stored crops from a step on.
         make_batch: The network's input from the crops of a step.
         config: What the mirror of the logs shows as config.
+        probe: Numbers that tell whether features collapsed.
     """
     identity = Identity(run.hash, site.processes.world_size, site.precision)
     job = Job(
         network, crops, make_batch, weights, optimizer, recipe.schedule, site.trainer, site.device, run.directory,
-        identity, site.processes, site.seed,
+        identity, site.processes, site.seed, probe,
     )  # fmt: skip
 
     def open_tracker() -> Tracker:

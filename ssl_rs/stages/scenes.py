@@ -17,16 +17,17 @@ SKIPPED_TOLD = 3
 """Scenes that are left out of which the reason is printed."""
 
 
-def prepare_store(dataset: Dataset, store_dir: Path, num_workers: int | None = None) -> Store:
+def prepare_store(dataset: Dataset, store_dir: Path, num_workers: int | None = None, wait: bool = True) -> Store:
     """Prepare a data set, show how far it is, and say which scenes are left out.
 
     Args:
         dataset: What to store.
         store_dir: Folder of all stores.
         num_workers: As of `ssl_rs.data.prepare.prepare`.
+        wait: As of `ssl_rs.data.prepare.prepare`.
     """
     with scene_progress("prepared") as report:
-        store = prepare(dataset, store_dir, report, num_workers)
+        store = prepare(dataset, store_dir, report, num_workers, wait)
     skipped = store.manifest.skipped
     if skipped:
         reasons = [f"  {scene.split} '{scene.id}': {scene.reason}" for scene in skipped[:SKIPPED_TOLD]]

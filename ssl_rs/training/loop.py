@@ -199,8 +199,8 @@ def _check_collapse(job: Job, progress: Progress, line: Mapping[str, float]) -> 
     told = (
         f"The features have collapsed at step {progress.step}: for {COLLAPSED_LINES} lines of {job.run.metrics} in a "
         f"row their std is below {COLLAPSED_STD} (1: spread in all directions); the mean cosine of two images is "
-        f"{line['collapse/pair_cosine']:.4f}. Lower optimizer.lr, change the weights of the losses, or choose tasks "
-        "that keep images apart (contrastive)."
+        f"{line['collapse/mean_pair_cosine']:.4f}. Lower optimizer.lr, change the weights of the losses, or choose "
+        "tasks that keep images apart (contrastive)."
     )
     if job.settings.on_collapse == "stop":
         raise InputError(f"{told} trainer.on_collapse=warn goes on all the same.")

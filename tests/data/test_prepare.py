@@ -50,7 +50,9 @@ def test_store_gives_back_the_arrays_and_what_is_known_about_them(made_up, tmp_p
 
 def test_only_the_manifest_and_the_arrays_stay(made_up, tmp_path):
     store = prepare(made_up([("a", "train", arrays(0))]), tmp_path / "stores")
-    assert sorted(path.name for path in store.path.iterdir()) == ["00000_image.npy", "00000_mask.npy", "manifest.json"]
+    assert sorted(path.name for path in store.path.iterdir()) == [
+        "00000_image.npy", "00000_mask.npy", "manifest.json", "overview.png", "scenes.csv",
+    ]  # fmt: skip
     assert [path.name for path in (tmp_path / "stores").iterdir()] == [store.path.name]
 
 

@@ -401,7 +401,7 @@ def test_left_out_steps_survive_a_restart(poisoned):
 def probe(*stds):
     """Tell the next std at each log line."""
     values = iter(stds)
-    return lambda: {"feature_std": torch.tensor(next(values)), "pair_cosine": torch.tensor(0.9)}
+    return lambda: {"feature_std": torch.tensor(next(values)), "mean_pair_cosine": torch.tensor(0.9)}
 
 
 def test_collapsed_features_are_told_once_after_three_lines_in_a_row(tmp_path):

@@ -1,0 +1,288 @@
+"""The command prepare: what it says and leaves, on a terminal and in a log, after a kill, and by several processes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from ssl_rs.data.store import Store
+from ssl_rs.locks import hold
+from ssl_rs.stages.scenes import scene_progress
+
+
+def only_lines(text):
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+
+
+@pytest.fixture
+def labeled(folder_dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return ("dataset=folder", f"dataset.root={json.dumps(str(folder_dataset))}")
+
+
+# What it says and leaves
+
+
+def test_the_path_comes_last_and_alone_on_standard_output(command, labeled):
+    code, out, err = command("prepare", *labeled)
+    assert code == 0
+    path = Path(out.strip())
+    assert (path / "manifest.json").is_file()
+    assert "prepared 6/6 scenes (scene5)" in err
+    assert "6 scenes (4 train, 1 val, 1 test); bands red, green, blue (uint8); 3 classes" in err
+    assert str(path / "overview.png") in err
+    with Image.open(path / "overview.png") as sheet:
+        assert sheet.width == 1600
+    assert len((path / "scenes.csv").read_text().splitlines()) == 7
+    code, again, err = command("prepare", *labeled)
+    assert (code, again) == (0, out)
+    assert "prepared" not in err
+    assert "6 scenes (4 train" in err
+
+
+@pytest.fixture
+def damaged(folder_dataset, tmp_path, monkeypatch):
+    """A data set of 9 images without masks of which 5 cannot be read."""
+    monkeypatch.chdir(tmp_path)
+    images = tmp_path / "data" / "images"
+    images.mkdir(parents=True)
+    for place in range(9):
+        path = images / f"im{place}.png"
+        Image.fromarray(np.full((9, 8, 3), 40 + place, np.uint8)).save(path)
+        if place in (2, 3, 5, 6, 8):
+            path.write_bytes(path.read_bytes()[:-30])
+    return ("dataset=folder", "dataset.root=data")
+
+
+def test_scenes_that_are_left_out_are_told_with_the_first_reasons(command, damaged):
+    code, _, err = command("prepare", *damaged)
+    assert code == 2
+    assert "dataset.on_bad_scene=skip" in err
+    code, out, err = command("prepare", *damaged, "dataset.on_bad_scene=skip")
+    assert code == 0
+    csv = Path(out.strip()) / "scenes.csv"
+    assert f"Left out of folder: 5 of 9 scenes; {csv} lists all:" in err
+    told = re.findall(r"^  train '(im\d)': .*cannot be read", err, re.MULTILINE)
+    assert told == ["im2", "im3", "im5"]
+    assert csv.read_text().count("cannot be read") == 5
+    _, _, err = command("prepare", *damaged, "dataset.on_bad_scene=skip")
+    assert "Left out of folder: 5 of 9 scenes" in err  # said again, though nothing was done
+
+
+@pytest.mark.slow
+def test_training_says_which_scenes_are_left_out(command, damaged):
+    short = (
+        "trainer.max_steps=1",
+        "trainer.batch_size=2",
+        "dataset.crop_size=8",
+        "logger=none",
+        "pretext=[contrastive]",
+    )
+    _, _, err = command("pretrain", *damaged, "dataset.on_bad_scene=skip", *short)
+    assert "Left out of folder: 5 of 9 scenes" in err
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("num_workers=-1", "num_workers must be 0"),
+        ("num_workers=two", "num_workers must be a whole number or null"),
+        ("check=maybe", "check must be true or false"),
+        ("chek=true", "Did you mean 'check'?"),
+    ],
+)
+def test_wrong_settings_are_named(command, labeled, override, said):
+    code, _, err = command("prepare", *labeled, override)
+    assert code == 2
+    assert said in err
+    assert not Path("outputs").exists()
+
+
+def test_a_check_builds_nothing_and_finds_what_changed(command, labeled):
+    code, _, err = command("prepare", *labeled, "check=true")
+    assert code == 2
+    assert "nothing to check" in err
+    assert not Path("outputs").exists()
+
+    _, path, _ = command("prepare", *labeled)
+    code, out, err = command("prepare", *labeled, "check=true")
+    assert (code, out) == (0, path)
+    assert "checked 6/6 scenes (scene5)" in err
+    assert "12 arrays of the store and 13 files it was made from" in err  # 6 images, 6 masks, classes.yaml
+
+    array = Path(path.strip()) / "00003_image.npy"
+    content = array.read_bytes()
+    array.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    code, out, err = command("prepare", *labeled, "check=true")
+    assert (code, out) == (2, "")
+    assert f"{array.name}: expected sha256" in err
+
+
+def test_preparing_needs_no_torch(labeled):
+    code = (
+        f"import sys; from ssl_rs.command import main; main('prepare', {list(labeled)}); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"  # it would be most of the memory
+
+
+# How far it is
+
+
+def test_lines_are_few_without_a_terminal(capsys):
+    with scene_progress("prepared") as report:
+        for done in range(1, 41):
+            report(done, 40, f"s{done}")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [f"prepared {done}/40 scenes (s{done})" for done in range(4, 41, 4)]
+
+
+def test_a_bar_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "150")
+    with scene_progress("prepared") as report:
+        report(3, 12, "s[3]")
+        report(4, 12, "s[bold]4")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "4/12" in only_lines(err)
+    assert "s[bold]4" in only_lines(err)  # names are no markup
+    assert "0:00:0" in only_lines(err)
+
+
+# Several processes, kills, memory
+
+
+def write_tiff(path: Path, height: int, width: int, seed: int) -> None:
+    """Write a tiled TIFF of 3 bands row of tiles by row of tiles."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    place = rasterio.Affine(1, 0, 500000, 0, -1, 4000000)
+    profile = {"driver": "GTiff", "transform": place, "height": height, "width": width, "count": 3, "dtype": "uint8"}
+    with rasterio.open(path, "w", **profile, tiled=True, blockxsize=256, blockysize=256) as file:
+        for top in range(0, height, 256):
+            rows = min(256, height - top)
+            window = rasterio.windows.Window(0, top, width, rows)
+            file.write(rng.integers(1, 256, (3, rows, width), np.uint8), window=window)
+
+
+def start(root: Path, output: Path, num_workers: int) -> "subprocess.Popen[str]":
+    settings = ("dataset=folder", f"dataset.root={root}", f"output_dir={output}", f"num_workers={num_workers}")
+    return subprocess.Popen(
+        [sys.executable, "-m", "ssl_rs.prepare", *settings],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> Store:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return Store.open(Path(out.strip()))
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes below a process."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in path.read_text().split():
+            found += [int(child), *children(int(child))]
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def content(store: Store) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(store.path.iterdir())}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are watched through /proc")
+def test_a_killed_preparation_leaves_no_process_and_goes_on_where_it_stopped(tmp_path):
+    for place in range(10):
+        write_tiff(tmp_path / "data" / "images" / f"scene{place}.tif", 1600, 1600, place)
+    whole = finish(start(tmp_path / "data", tmp_path / "whole", num_workers=0))
+
+    process = start(tmp_path / "data", tmp_path / "killed", num_workers=2)
+    deadline = time.monotonic() + 60
+    while not (records := list((tmp_path / "killed").glob("stores/.*.partial/0*.json"))):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    workers = children(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(workers) >= 2
+    time.sleep(1)
+    assert not [worker for worker in workers if alive(worker)]
+    partial = records[0].parent
+    finished = [int(path.stem) for path in partial.glob("0*.json")]
+    assert 1 <= len(finished) < 10
+    assert not (partial / "manifest.json").exists()
+    before = {number: (partial / f"{number:05d}_image.npy").stat() for number in finished}
+
+    resumed = finish(start(tmp_path / "data", tmp_path / "killed", num_workers=2))
+    assert resumed.manifest.sha256 == whole.manifest.sha256
+    assert content(resumed) == content(whole)
+    for number, stat in before.items():
+        after = (resumed.path / f"{number:05d}_image.npy").stat()
+        assert (after.st_ino, after.st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_same_store_as_one(folder_dataset, tmp_path):
+    one, two = (finish(start(folder_dataset, tmp_path / f"by{count}", count)) for count in (0, 2))
+    assert one.manifest.sha256 == two.manifest.sha256
+    assert content(one) == content(two)
+
+
+PEAK = """
+import sys
+from ssl_rs.command import main
+assert main("prepare", sys.argv[1:]) == 0
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+"""Prepare, then print the peak of this process's memory; `ru_maxrss` would begin with that of the parent."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_memory_does_not_grow_with_the_scene(tmp_path):
+    peaks = []
+    for height in (4000, 20000):
+        root = tmp_path / f"data{height}"
+        write_tiff(root / "images" / "scene.tif", height, 3000, 0)
+        settings = ("dataset=folder", f"dataset.root={root}", f"output_dir={tmp_path / 'out'}", "num_workers=0")
+        done = subprocess.run([sys.executable, "-c", PEAK, *settings], capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout.split()[-2]) * 1024)
+    small, large = peaks
+    assert large - small < 3 * 3000 * 16000 / 3  # a third of what the scene is larger: 48 of 144 MB
+    assert large < 400e6
+
+
+def test_who_prepares_the_same_store_is_named(command, labeled):
+    code, out, _ = command("prepare", *labeled)
+    path = Path(out.strip())
+    path.rename(path.with_name("elsewhere"))
+    with hold(path.with_name(f".{path.name}.lock"), "store", "wait"):
+        code, out, err = command("prepare", *labeled)
+    assert code == 2
+    assert out == ""
+    assert f"The store {path} is in use by process {os.getpid()} on" in err
