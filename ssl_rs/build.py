@@ -11,8 +11,8 @@ from typing import Any
 from ssl_rs.errors import InputError, nearest
 from ssl_rs.plain_types import describe, fits
 
-PACKAGES = ("ssl_rs", "torch.optim", "segmentation_models_pytorch", "kornia")
-"""A target must be defined in one of these, or in a package that the command line trusts."""
+PACKAGES = ("ssl_rs", "torch.optim", "segmentation_models_pytorch", "kornia.augmentation")
+"""A target must be a class that is defined in one of these, or be defined in a package that the command line trusts."""
 
 
 def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> Any:
@@ -66,28 +66,29 @@ def _build_nodes(value: Any, where: str, trusted: Sequence[str]) -> Any:
 
 
 def _locate(name: str, where: str, trusted: Sequence[str]) -> Callable[..., Any]:
-    """Import a target, only from packages of the allow-list, only if it is defined there."""
+    """Import a target, only from packages of the allow-list, only if it is defined there; of ours, only classes."""
     allowed = (*PACKAGES, *trusted)
     refusal = InputError(
-        f"{where}._target_={name} is not admitted. Targets come from {', '.join(allowed)}; "
+        f"{where}._target_={name} is not admitted. Targets are classes of {', '.join(allowed)}; "
         f"add trusted_packages=[{name.split('.')[0]}] to the command line if you trust that package."
     )
     module_name, _, attribute = name.rpartition(".")
-    if not any(_inside(name, package) for package in allowed):
+    if not _inside(name, allowed):
         raise refusal
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{where}._target_={name} cannot be found: {error}.") from error
-    if not callable(found) or not any(
-        _inside(getattr(found, "__module__", None) or "", package) for package in allowed
+    defined_in = getattr(found, "__module__", None) or ""
+    if not (inspect.isclass(found) and _inside(defined_in, PACKAGES)) and not (
+        callable(found) and _inside(defined_in, trusted)
     ):
         raise refusal
     return typing.cast(Callable[..., Any], found)
 
 
-def _inside(name: str, package: str) -> bool:
-    return name == package or name.startswith(package + ".")
+def _inside(name: str, packages: Sequence[str]) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages)
 
 
 def _check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> None:

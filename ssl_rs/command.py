@@ -3,9 +3,14 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ssl_rs.config import (
     Settings,
@@ -13,12 +18,14 @@ from ssl_rs.config import (
     compose_config,
     conf_dir,
     options,
+    quoted,
     resolve,
     search_in,
     to_yaml,
     used_groups,
+    without_sweeps,
 )
-from ssl_rs.errors import InputError, Interrupted
+from ssl_rs.errors import InputError, Interrupted, explain
 
 DONE, DEFECT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -31,17 +38,80 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
         arguments: What stands behind it on the command line; None: that of this process.
     """
     try:
-        return _run(name, list(sys.argv[1:] if arguments is None else arguments))
+        with _signals_end_the_command():
+            try:
+                return _run(name, list(sys.argv[1:] if arguments is None else arguments))
+            finally:
+                _leave_processes()
     except InputError as error:
         return _say(str(error), BAD_INPUT)
     except Interrupted as stopped:
         return _say(str(stopped), INTERRUPTED)
-    except KeyboardInterrupt:
-        return _say("Interrupted.", INTERRUPTED)
-    except OSError as error:  # a full disk, a missing permission: the user's to mend
-        return _say(f"{error.filename or name}: {error.strerror or error}", BAD_INPUT)
+    except KeyboardInterrupt as stopped:
+        return _say(str(stopped) or "Interrupted. The same command goes on from what is on disk.", INTERRUPTED)
+    except OSError as error:
+        return _say(explain(error), BAD_INPUT)
+    except MemoryError as error:
+        return _say(_no_memory(error), BAD_INPUT)
+    except RuntimeError as error:
+        if str(error).startswith("DataLoader worker"):  # torch has no type of its own for it
+            said = "Perhaps the memory ran out, or a file of the store was cut short: prepare check=true tells"
+            return _say(f"{error}\n{said}. The same command goes on from the last checkpoint.", BAD_INPUT)
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):  # torch's, GPU and CPU
+            return _say(_no_memory(error), BAD_INPUT)
+        if not _is_loss_of_rank(error):
+            raise
+        return _say(
+            "Another process of this run has ended, and this one cannot go on alone. What that one said tells why. "
+            "The same command goes on from the last checkpoint.",
+            INTERRUPTED,
+        )
+
+
+@contextmanager
+def _signals_end_the_command() -> Iterator[None]:
+    """Within it SIGTERM and SIGUSR1 end the command as Ctrl-C does, but for a loop that first saves a checkpoint."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # a cluster may send it to the launcher and to us
+        raise KeyboardInterrupt
+
+    try:
+        before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    except ValueError:  # not the main thread: whoever runs us there handles signals
+        yield
+        return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        threading.Thread(target=_end_with_launcher, args=(os.getppid(),), daemon=True).start()
+    try:
+        yield
     finally:
-        _leave_processes()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_with_launcher(launcher: int) -> None:
+    """Ask this process to stop when torchrun was killed: nobody waits for it, and it would hold the run and its GPU."""
+    while os.getppid() == launcher:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _no_memory(error: Exception) -> str:
+    said = " ".join(str(error).split()[:60])
+    return (
+        f"There is not enough memory{f': {said}' if said else ''}. Lower trainer.batch_size, dataset.crop_size or "
+        "evaluation.window.batch_size, or choose a smaller backbone."
+    )
+
+
+def _is_loss_of_rank(error: RuntimeError) -> bool:
+    if "torch.distributed" not in sys.modules:
+        return False
+    from ssl_rs import distributed
+
+    return distributed.is_loss_of_rank(error)
 
 
 def load_run(name: str) -> Callable[[Settings], Path]:
@@ -55,12 +125,13 @@ def _run(name: str, arguments: list[str]) -> int:
     if options_given.help:
         print(help_text(name))
         return DONE
-    overrides = [*search_in(options_given.config_dir), *options_given.overrides]
-    if options_given.multirun or asks_for_sweep(name, overrides):
+    overrides = [*search_in(options_given.config_dir), *map(quoted, options_given.overrides)]
+    sweeps = options_given.multirun or asks_for_sweep(name, overrides)
+    if sweeps and not options_given.cfg:
         from ssl_rs.sweep import run_sweep
 
         return run_sweep(name, overrides)
-    config = compose_config(name, overrides)
+    config = compose_config(name, without_sweeps(overrides) if sweeps else overrides)
     if options_given.cfg:
         print(to_yaml(resolve(config)), end="")
         return DONE

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers.oc import env
 
 from ssl_rs.build import build
 from ssl_rs.errors import InputError, nearest
@@ -47,6 +47,32 @@ NO_TEXT = r"(?i:[-+.\de]+|null|true|false)"
 """What the command line takes for a number, nothing, or a truth value, and so never for the name of an option."""
 
 
+SECRET = re.compile(r"(?i)key|token|secret|passw|credential")
+"""What names of keys and passwords hold."""
+
+
+def _environment_variable(name: str, *default: Any) -> Any:
+    """Resolve `${oc.env:NAME}`, but not to a secret: values are written to config.yaml and shown by loggers.
+
+    Raises:
+        ValueError: The name says that it is one.
+    """
+    if SECRET.search(name):
+        raise ValueError(f"{name} is secret. Leave it in the environment; whoever needs it reads it there")
+    return env(name, *default)
+
+
+OmegaConf.register_new_resolver("oc.env", _environment_variable, replace=True)
+
+
+def hide_secrets(override: str) -> str:
+    """Return an argument of the command line without the value of a secret and without passwords in addresses."""
+    name, equals, _ = override.partition("=")
+    if equals and SECRET.search(name):
+        return f"{name}=***"
+    return re.sub(r"://[^/@\s]+@", "://***@", override)
+
+
 def conf_dir() -> Path:
     """Return the folder of the YAML files: inside the installed package, or beside it in a checkout."""
     inside = Path(__file__).parent / "conf"
@@ -62,9 +88,48 @@ def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return compose(command, list(overrides), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:  # the last for pretext=[5]
+            config = compose(command, list(overrides), return_hydra_config=True)
+    except Exception as error:  # odd overrides fail in Hydra wherever they lead it: an assert, a TypeError
         raise InputError(_explain(command, overrides, error)) from error
+    said = any(text.lstrip("+").startswith("trusted_packages=") for text in overrides)
+    if config.get("trusted_packages") and not said:
+        raise InputError("trusted_packages is set by a file. Only the command line can say which code may be run.")
+    return config
+
+
+def quoted(override: str) -> str:
+    """Return an argument of the command line as Hydra can read it: a value with letters it does not know gets quotes.
+
+    Paths hold umlauts, apostrophes, tildes and brackets; what Hydra's grammar reads as it is stays as it is.
+    """
+    name, equals, value = override.partition("=")
+    if not equals or value[:1] in ("'", '"', "[", "{") or (_parses(override) and value == value.strip()):
+        return override
+    escaped = value.replace("'", "\\'")
+    with_quotes = f"{name}='{escaped}'"
+    return with_quotes if _parses(with_quotes) else override
+
+
+def _parses(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(override)
+    except Exception:  # whatever is wrong with it is told when it is composed
+        return False
+    return True
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Return overrides as Hydra reads them; `glob` finds the options of conf/.
+
+    Raises:
+        InputError: An override that Hydra's grammar does not know.
+    """
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
+    except Exception as error:  # as in compose_config
+        raise InputError(" ".join((str(error) or repr(error)).split()).partition(" See https")[0]) from error
 
 
 def without_sweeps(overrides: Sequence[str]) -> list[str]:
@@ -73,10 +138,7 @@ def without_sweeps(overrides: Sequence[str]) -> list[str]:
     Raises:
         InputError: An override that Hydra's grammar does not know.
     """
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise InputError(" ".join(str(error).split()).partition(" See https")[0]) from error
+    parsed = parse_overrides(overrides)
     return [text for text, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
 
 
@@ -103,7 +165,8 @@ def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if key:
         return f"{key[1]}: {command} has no such key. {_nearest_key(key[1], command)}"
-    return " ".join(text.split()).partition(" See https")[0]
+    said = " ".join(text.split()).partition(" See https")[0]
+    return said or f"Hydra cannot compose {command} {' '.join(overrides)} ({error!r})."
 
 
 def _nearest_key(name: str, command: str) -> str:
@@ -173,8 +236,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    except Exception as error:  # odd YAML raises whatever its bytes lead to: nesting without end, a tag that misfits
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())[:500]}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no table of settings.")
     return typing.cast(dict[str, Any], content)

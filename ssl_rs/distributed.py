@@ -50,6 +50,11 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def is_loss_of_rank(error: RuntimeError) -> bool:
+    """Tell whether an operation over ranks failed because another one has ended."""
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
+
+
 def barrier() -> None:
     """Wait for every process."""
     if is_distributed():
@@ -96,13 +101,41 @@ def min_over_ranks(values: Tensor) -> Tensor:
     return smallest
 
 
-def any_rank(flag: bool, device: torch.device) -> bool:
-    """Tell whether the flag is set on any rank."""
-    if not is_distributed():
-        return flag
-    value = torch.tensor(int(flag), device=device)
-    dist.all_reduce(value)
-    return bool(value.item())
+class Agreement:
+    """Tells all ranks of a request that any of them had, a call later, so that none waits for the others or its device.
+
+    The flags of one call travel between the CPUs, in a process group of their own, until the next call.
+    """
+
+    def __init__(self) -> None:
+        group = dist.new_group(backend="gloo") if is_distributed() else None
+        assert not isinstance(group, int), "this rank is in no group of all ranks"
+        self._group = group
+        self._sent: tuple[Tensor, dist.Work] | None = None
+
+    def any_rank(self, flag: bool) -> bool:
+        """Tell whether the flag of the call before was set on any rank; every rank must call, and gets the same answer.
+
+        On one process that is the flag of this call.
+        """
+        if self._group is None:
+            return flag
+        if self.settle():
+            return True
+        sent = torch.tensor(int(flag))
+        work = dist.all_reduce(sent, group=self._group, async_op=True)
+        assert work is not None
+        self._sent = sent, work
+        return False
+
+    def settle(self) -> bool:
+        """Wait for the flags that still travel, and tell whether one was set."""
+        if self._sent is None:
+            return False
+        flags, work = self._sent
+        work.wait()
+        self._sent = None
+        return bool(flags)
 
 
 class _Gather(torch.autograd.Function):

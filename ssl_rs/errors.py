@@ -1,7 +1,12 @@
 """The two ways a command ends early on purpose."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SHUT = (errno.EROFS, errno.EACCES, errno.EPERM)
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 
 class InputError(Exception):
@@ -13,6 +18,22 @@ class InputError(Exception):
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
     """The run was asked to stop and saved a checkpoint; the command exits with 130."""
+
+
+def explain(error: OSError) -> str:
+    """Say which file the system refused, why, and what to do; all that was written before is still there.
+
+    Args:
+        error: A full disk, a missing permission, a folder that somebody took away.
+    """
+    remedies = {
+        **dict.fromkeys(FULL, "Make space there, or choose another output_dir"),
+        **dict.fromkeys(SHUT, "Make it writable, or choose another output_dir"),
+        **dict.fromkeys(GONE, "Bring back what was moved or deleted"),
+    }
+    remedy = remedies.get(error.errno or 0, "Mend that")
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}. {remedy}; the same command then goes on where it stopped."
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

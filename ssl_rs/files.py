@@ -3,19 +3,52 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within it, an error of the system names the file that is written: a full disk does not say of what.
+
+    Raises:
+        OSError: As it came, with the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror or error}", str(path)) from error
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file to write; it takes its name when all of it is on the disk, and vanishes if that fails.
+
+    Raises:
+        OSError: It cannot be written; names the file.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with writing(path):
+        try:
+            with open(aside, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                aside.unlink()  # on a full disk it would keep the space that is needed
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file aside, flush it to the disk, and rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(aside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -249,11 +249,11 @@ class Pretrained(Keys):
             )
         mean, std = (tuple(json.loads(metadata[key])) for key in ("mean", "std"))
         tasks, start = result["pretext"], result["initialization"]
-        label = f"{' + '.join(tasks)}{'' if start == 'random' else f' from {start}'}"
-        label += " (transductive)" if result["transductive"] else ""
+        label = self.label or f"{' + '.join(tasks)}{'' if start == 'random' else f' from {start}'}"
+        label += " (transductive)" if result["transductive"] else ""  # whatever the user calls it
         statistics = Statistics(mean, std, metadata["statistics_source"])
         carried = {key: result[key] for key in CARRIED}
-        return Provenance("pretrained", self.label or label, str(run.path), sha256, statistics, carried)
+        return Provenance("pretrained", label, str(run.path), sha256, statistics, carried)
 
     def apply(self, encoder: nn.Module, target: Target) -> Provenance:
         """Load the bare encoder strictly: no key is renamed or left out."""

@@ -7,8 +7,21 @@ import sys
 import time
 from pathlib import Path
 from typing import IO
+from weakref import WeakSet
 
 from ssl_rs.errors import InputError
+from ssl_rs.files import writing
+
+_held: "WeakSet[IO[str]]" = WeakSet()
+
+
+def _let_go_after_fork() -> None:
+    """Close the parent's locks: a child that outlives it, e.g. one that reads batches, would go on holding them."""
+    for file in list(_held):
+        file.close()
+
+
+os.register_at_fork(after_in_child=_let_go_after_fork)
 
 
 def hold(path: Path, what: str, remedy: str, wait: bool = False) -> IO[str]:
@@ -22,20 +35,24 @@ def hold(path: Path, what: str, remedy: str, wait: bool = False) -> IO[str]:
 
     Raises:
         InputError: Another process holds it.
+        OSError: The file cannot be written.
     """
-    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - held open as long as the lock
+    with writing(path):
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - held open as long as the lock
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         told = f"{what} is in use by {_holder(file)}."
         if not wait:
             file.close()
             raise InputError(f"{told} Wait for it, or {remedy}.") from error
         print(f"{told} Waiting for it.", file=sys.stderr, flush=True)
         fcntl.flock(file, fcntl.LOCK_EX)
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-    file.flush()
+    with writing(path):
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.flush()
+    _held.add(file)
     return file
 
 

@@ -1,6 +1,7 @@
 """Does a plain value from YAML fit a type annotation, and how is that annotation said in words?"""
 
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is typing.Literal:
         return value in arguments and not isinstance(value, bool)
     if hint in (int, float):
-        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+        number = isinstance(value, (int, hint)) and not isinstance(value, bool)
+        return number and not (hint is float and isinstance(value, int) and abs(value) > sys.float_info.max)
     if hint in (bool, str, type(None)):
         return isinstance(value, hint)
     if origin in (list, tuple, Sequence):

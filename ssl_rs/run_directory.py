@@ -13,11 +13,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ssl_rs.errors import InputError
-from ssl_rs.files import write_json, write_text
+from ssl_rs.files import write_json, write_text, writing, written_aside
 from ssl_rs.locks import hold
 
 TIMING_KEYS = ("images_per_second", "seconds")
 """The only keys of metrics.jsonl in which two runs of the same config may differ."""
+
+AGAIN = "Delete it: the same command then trains again, from the last checkpoint or, of a finished run, from the start."
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -28,13 +30,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # safetensors writes it in a random order
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    aside = path.with_name(f".{path.name}.partial")
-    with open(aside, "wb") as file:
+    with written_aside(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.write(memoryview(content)[8 + length :])
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -45,7 +43,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return dict(file.metadata())
+            return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is no whole safetensors file: {error}") from error
 
@@ -105,14 +103,10 @@ class RunDirectory:
             return None
         try:
             result = json.loads(self.result.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise InputError(
-                f"{self.result} cannot be read ({error}). Delete it: the run then goes on and writes it again."
-            ) from error
+        except (ValueError, RecursionError, OSError) as error:
+            raise InputError(f"{self.result} cannot be read ({error}). {AGAIN}") from error
         if not isinstance(result, dict):
-            raise InputError(
-                f"{self.result} holds no JSON object. Delete it: the run then goes on and writes it again."
-            )
+            raise InputError(f"{self.result} holds no JSON object. {AGAIN}")
         return cast(dict[str, Any], result)
 
     def begin(self, config: str, environment: Mapping[str, Any]) -> None:
@@ -124,28 +118,59 @@ class RunDirectory:
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result, then delete the checkpoints, which only an unfinished run needs."""
         write_json(self.result, result)
+        self.drop_checkpoints()
+
+    def drop_checkpoints(self) -> None:
+        """Delete the checkpoints of a finished run; a kill may have come between its result and this."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
+    def drop_half_written(self) -> None:
+        """Delete what a kill left half-written; only for who holds the run."""
+        for path in (*self.path.glob("*.partial"), *self.checkpoints.glob("*.partial")):
+            path.unlink(missing_ok=True)
+
     def keep_metrics_until(self, step: int) -> None:
-        """Drop the lines after a step: the resumed run writes them again."""
+        """Drop the lines after a step: the resumed run writes them again.
+
+        Raises:
+            InputError: A line is damaged.
+        """
         if self.metrics.is_file():
-            kept = [line for line in self._metrics_lines() if json.loads(line)["step"] <= step]
-            write_text(self.metrics, "".join(f"{line}\n" for line in kept))
+            kept = [text for text, line in self._metrics_lines() if line["step"] <= step]
+            write_text(self.metrics, "".join(f"{text}\n" for text in kept))
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Add one line and flush it to the disk."""
-        with open(self.metrics, "a", encoding="utf-8") as file:
+        with writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Return every whole line of metrics.jsonl."""
-        return [json.loads(line) for line in self._metrics_lines()] if self.metrics.is_file() else []
+        """Return every whole line of metrics.jsonl.
 
-    def _metrics_lines(self) -> list[str]:
-        lines = self.metrics.read_text(encoding="utf-8").split("\n")
-        return lines[:-1]  # behind the last line break is a line that a kill cut short, or nothing
+        Raises:
+            InputError: A line is damaged.
+        """
+        return [line for _, line in self._metrics_lines()] if self.metrics.is_file() else []
+
+    def _metrics_lines(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return each line as it is, and what it says."""
+        lines = self.metrics.read_text(encoding="utf-8", errors="replace").split("\n")
+        whole = lines[:-1]  # behind the last line break is a line that a kill cut short, or nothing
+        return [(text, self._read_line(text, number)) for number, text in enumerate(whole, start=1)]
+
+    def _read_line(self, text: str, number: int) -> dict[str, Any]:
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            line = None
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            raise InputError(
+                f"{self.metrics} is damaged: line {number} is {text!r:.80}. Delete that line; weights do not depend on "
+                "it. The same command then goes on."
+            )
+        return line
 
     def lock(self) -> IO[str]:
         """Hold the run until what is returned is closed or the process ends.

@@ -7,25 +7,31 @@ import gc
 import hashlib
 import importlib
 import json
+import math
+import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from ssl_rs import initialization
-from ssl_rs.config import Settings, compose_config, conf_dir, resolve, without_sweeps
+from ssl_rs.config import Settings, compose_config, conf_dir, parse_overrides, resolve, without_sweeps
 from ssl_rs.distributed import Processes
-from ssl_rs.errors import InputError, Interrupted
+from ssl_rs.errors import InputError, Interrupted, explain
 from ssl_rs.files import write_json
 from ssl_rs.run_directory import RunDirectory
+
+MOST_CELLS = 10_000
+"""Runs of a sweep: each is composed and checked before the first one starts, which takes a quarter of a second."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +78,42 @@ def _plan(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
     if not hasattr(stage, "plan"):
         raise InputError(f"{name} runs no sweeps; pretrain and finetune do.")
     config = compose_config(name, without_sweeps(overrides))
-    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    parsed = OverridesParser.create().parse_overrides([*params, *overrides])
     cells = []
-    for single in BasicSweeper.split_arguments(parsed, None)[0]:
+    for single in _split(config.hydra.sweeper.get("params") or {}, overrides):
         settings = cell_settings(name, compose_config(name, single))
         run_dir, row = stage.plan(settings)
         cells.append(Cell(tuple(single), run_dir, row))
     if len({cell.run_dir for cell in cells}) < len(cells):
         raise InputError("Several runs of this sweep would share one folder. Leave run_dir out: each run has its own.")
     return cells, Path(resolve(config)["output_dir"])
+
+
+def _split(params: Any, overrides: Sequence[str]) -> list[list[str]]:
+    """Return the overrides of every cell.
+
+    Args:
+        params: What `hydra.sweeper.params` says.
+        overrides: What the command line says.
+
+    Raises:
+        InputError: What is to be varied makes no sense, or gives more cells than anybody can run.
+    """
+    if not isinstance(params, Mapping):
+        raise InputError(f"hydra.sweeper.params must map keys to the values they take, got {params!r:.80}.")
+    parsed = parse_overrides([*(f"{key}={value}" for key, value in params.items()), *overrides])
+    try:
+        varied = [one.sweep_string_iterator() for one in parsed if one.is_sweep_override()]
+        number = math.prod(sum(1 for _ in islice(values, MOST_CELLS + 1)) for values in varied)
+        if number > MOST_CELLS:
+            raise InputError(f"This sweep has more than {MOST_CELLS:,} runs. Vary fewer keys, or fewer values of them.")
+        if number == 0:
+            raise InputError("This sweep has no runs: a value of it, such as glob(...), stands for nothing.")
+        cells: list[list[str]] = BasicSweeper.split_arguments(parsed, None)[0]
+    except InputError:
+        raise
+    except Exception as error:  # odd values fail in Hydra wherever they lead it
+        raise InputError(f"The values to sweep over cannot be listed: {error}") from error
+    return cells
 
 
 def cell_settings(name: str, config: DictConfig) -> Settings:
@@ -106,12 +138,18 @@ def _launch(name: str, overrides: Sequence[str], run_dirs: dict[tuple[str, ...],
         single = tuple(HydraConfig.get().overrides.task)
         run_cell(name, config, RunDirectory(Path(run_dirs[single])), single)
 
-    before = sys.argv
+    before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [f"ssl_rs.{name}", "--multirun", *overrides]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints what its launcher raises, and ends the process
     try:
         hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(job)()
+    except OSError:
+        raise
+    except Exception as error:  # run_cell lets none of a run's own errors through
+        raise InputError(f"Hydra's sweeper or launcher could not start the runs: {error}") from error
     finally:
         sys.argv = before
+        os.environ.pop("HYDRA_FULL_ERROR") if full is None else os.environ.update(HYDRA_FULL_ERROR=full)
 
 
 def run_cell(name: str, config: DictConfig, run: RunDirectory, overrides: Sequence[str]) -> None:
@@ -121,17 +159,21 @@ def run_cell(name: str, config: DictConfig, run: RunDirectory, overrides: Sequen
     try:
         print(execute(cell_settings(name, config)), flush=True)
     except Interrupted as stopped:
-        raise KeyboardInterrupt from stopped  # Hydra would go on with the next cell after any other exception
+        raise KeyboardInterrupt(
+            str(stopped)
+        ) from stopped  # Hydra would go on with the next cell after any other exception
     except Exception as error:  # a cell's defect must not take the rest of the sweep with it
-        defect = None if isinstance(error, InputError) else traceback.format_exc()
+        defect = None if isinstance(error, InputError | OSError) else traceback.format_exc()
+        told = explain(error) if isinstance(error, OSError) else str(error) or repr(error)
         record = {
             "command": name,
             "overrides": list(overrides),
-            "error": str(error) or repr(error),
+            "error": told,
             "traceback": defect,
         }
-        write_json(run.failure, record)
-        print(f"failed: {error}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # of a full disk: the last lines of the sweep name the cell all the same
+            write_json(run.failure, record)
+        print(f"failed: {told}", file=sys.stderr, flush=True)
     gc.collect()  # the next cell starts without this one's tensors
 
 

@@ -24,7 +24,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         )
     except Exception as error:  # a damaged pickle or zip raises whatever its bytes lead to
         raise InputError(f"{path} cannot be read as weights: {(str(error) or repr(error)).splitlines()[0]}") from error
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+    named = isinstance(weights, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    )
+    if not named:
         raise InputError(f"{path} holds no table of named tensors.")
     return dict(weights)
 

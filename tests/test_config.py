@@ -15,6 +15,7 @@ from ssl_rs.config import (
     Settings,
     compose_config,
     config_hash,
+    quoted,
     resolve,
     search_in,
 )
@@ -233,3 +234,20 @@ def test_an_option_of_the_users_own_is_not_blamed_for_another_mistake(own_conf):
 def test_a_folder_of_options_that_is_not_there_is_named(capsys):
     assert main("pretrain", ["--config-dir", "nowhere"]) == 2
     assert "--config-dir nowhere: there is no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["/data/Pötsdam zip ünïcode", "/data/日本 語", "it's here", "~tilde", "/x/a=b", "a (copy)", " spaces ", "/a,b'c"],
+)
+def test_paths_with_any_letters_reach_the_settings_as_they_are(value):
+    config = resolve(compose_config("prepare", [quoted(f"dataset.root={value}")]))
+    assert config["dataset"]["root"] == value
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=3", "pretext=[a,b]", "dataset.root='it is'", "trainer.gradient_clip=null", "seed=1,2", "broken=[a", "x"],
+)
+def test_what_hydra_reads_stays_as_it_is(override):
+    assert quoted(override) == override

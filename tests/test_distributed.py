@@ -1,7 +1,9 @@
 """Two ranks with half the batch each do what one process does with the whole."""
 
+import multiprocessing
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from gradients_of_ranks import gradients
 from torch import nn
 
-from ssl_rs.distributed import Processes, SynchronizedBatchNorm, gather, mean_count
+from ssl_rs.distributed import Agreement, Processes, SynchronizedBatchNorm, gather, mean_count
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -47,6 +49,38 @@ def test_torchrun_runs_both_stages(tiny):
     assert done.returncode == 0, done.stderr
     result = next(Path("outputs/finetune").rglob("result.json"))
     assert (result.parent / "samples.npz").is_file()
+
+
+def agree(rank, folder, asking, told):
+    """Be a rank that asks at one of its calls, and say at which call it hears of it."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/ranks", rank=rank, world_size=2)
+    agreement, heard = Agreement(), []
+    for call in range(6):
+        time.sleep(0.05 * rank)  # one is slower
+        heard.append(agreement.any_rank(call == asking and rank == 1))
+    told.put((rank, heard, agreement.settle()))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(("asking", "heard", "rest"), [(2, [3], False), (5, [], True), (9, [], False)])
+def test_all_ranks_hear_of_a_request_at_the_next_call(tmp_path, asking, heard, rest):
+    context = multiprocessing.get_context("fork")
+    told = context.Queue()
+    ranks = [context.Process(target=agree, args=(rank, tmp_path, asking, told)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    answers = sorted(told.get(timeout=60) for _ in ranks)
+    for process in ranks:
+        process.join(60)
+        assert process.exitcode == 0
+    expected = [call in heard for call in range(6)]
+    assert answers == [(0, expected, rest), (1, expected, rest)]
+
+
+def test_one_process_hears_itself_at_once():
+    agreement = Agreement()
+    assert [agreement.any_rank(flag) for flag in (False, True)] == [False, True]
+    assert not agreement.settle()
 
 
 def test_one_process_needs_no_process_group():

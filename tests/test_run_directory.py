@@ -157,6 +157,20 @@ def test_a_lock_ends_with_its_process(run):
     run.lock().close()
 
 
+def test_a_lock_does_not_outlive_its_process_in_a_child(run):
+    """What reads batches is forked, and ends some seconds after a kill of its parent."""
+    code = (
+        "import sys, os, time; from pathlib import Path; from ssl_rs.run_directory import RunDirectory\n"
+        "held = RunDirectory(Path(sys.argv[1])).lock()\n"
+        "child = os.fork()\n"
+        "if not child: os.close(1), time.sleep(60)\n"
+        "print(child, flush=True), os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE, text=True, check=False)
+    run.lock().close()
+    os.kill(int(done.stdout), 9)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[1]", "3", '"text"', "\udcff"])
 def test_a_result_that_is_no_object_is_named(run, content):
     run.path.mkdir()

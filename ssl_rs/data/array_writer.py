@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_rs.data.store import Kind, array_file
-from ssl_rs.files import sha256_of
+from ssl_rs.files import sha256_of, writing
 
 
 class ArrayWriter:
@@ -27,9 +28,10 @@ class ArrayWriter:
         self.shape = shape
         self.dtype = dtype
         self.aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        self._file = open(self.aside, "wb")  # noqa: SIM115 - closed by finish or close
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, header)  # type: ignore[arg-type]
+        with writing(path):
+            self._file = open(self.aside, "wb")  # noqa: SIM115 - closed by finish or close
+            np.lib.format.write_array_header_1_0(self._file, header)  # type: ignore[arg-type]
         self._start = self._file.tell()
 
     def write(self, top: int, rows: NDArray[Any]) -> None:
@@ -37,22 +39,26 @@ class ArrayWriter:
         assert rows.dtype == self.dtype, f"{self.path}: {rows.dtype} instead of {self.dtype}"
         *_, height, width = self.shape
         planes = np.ascontiguousarray(rows).reshape(-1, *rows.shape[-2:])
-        for plane, values in enumerate(planes):
-            self._file.seek(self._start + (plane * height + top) * width * self.dtype.itemsize)
-            self._file.write(values.data)
+        with writing(self.path):
+            for plane, values in enumerate(planes):
+                self._file.seek(self._start + (plane * height + top) * width * self.dtype.itemsize)
+                self._file.write(values.data)
 
     def finish(self) -> str:
         """Put the file in place, flushed to the disk, and return its sha256."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self.aside.replace(self.path)
+        with writing(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self.aside.replace(self.path)
         return sha256_of(self.path)
 
     def close(self) -> None:
         """Remove what has not been finished."""
-        self._file.close()
-        self.aside.unlink(missing_ok=True)
+        with suppress(OSError):  # of a full disk: what is still to be flushed is not wanted any more
+            self._file.close()
+        with suppress(OSError):
+            self.aside.unlink()
 
 
 class SceneFiles:

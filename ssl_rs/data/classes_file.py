@@ -22,7 +22,7 @@ def read_yaml_mapping(path: Path, known: tuple[str, ...]) -> Mapping[str, Any]:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except Exception as error:  # odd YAML raises whatever its bytes lead to: nesting without end, a tag that misfits
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     return _mapping(content, str(path), known)
 

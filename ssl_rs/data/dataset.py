@@ -19,6 +19,12 @@ Transform = tuple[float, float, float, float, float, float]
 IGNORE = 255
 """The mask value of pixels that have no label."""
 
+LARGEST_SIDE = 2**14
+"""Pixels of a crop's side: a batch of such crops has more of them than any GPU holds."""
+
+LARGEST_TILE = 2**30
+"""Pixels of a tile's side: larger than any scene, and small enough for positions to be 64-bit numbers."""
+
 
 @dataclass(frozen=True)
 class SegmentationClass:
@@ -131,8 +137,8 @@ class Dataset(ABC):
         """Check the shared settings."""
         for key, good, expected in (
             ("name", re.fullmatch(r"\w[\w.-]*", self.name), "letters, digits, _, - and ."),
-            ("crop_size", self.crop_size >= 1, "at least 1 pixel"),
-            ("tile_size", self.tile_size >= 1, "at least 1 pixel"),
+            ("crop_size", 1 <= self.crop_size <= LARGEST_SIDE, f"1 to {LARGEST_SIDE} pixels"),
+            ("tile_size", 1 <= self.tile_size <= LARGEST_TILE, f"1 to {LARGEST_TILE} pixels"),
             ("tile_shift", 0 <= self.tile_shift <= 1, "a share in [0, 1]"),
             ("value_scale", self.value_scale is None or self.value_scale > 0, "above 0, or null"),
         ):

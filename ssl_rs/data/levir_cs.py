@@ -65,6 +65,8 @@ class LevirCs(Dataset):
         images, labels = match_files(files, root, IMAGE), match_files(files, root, LABEL)
         if not images:
             raise wrong_layout(root, "image NAME_mss.tiff in train/mss or test/mss", LAYOUT, files)
+        if not labels:
+            raise wrong_layout(root, "label NAME_roiMap.tif in train/label_0_1_2 or test/label_0_1_2", LAYOUT, files)
         listed = sorted({*images, *labels})
         train = [name for split, name in listed if split == "train"]
         splits = with_validation(train, (), self.val_share, self.split_seed)

@@ -20,7 +20,8 @@ def list_scene(
         extra: A file that comes last, where there is one.
     """
     missing = [place for place, file in needed.items() if file is None]
-    problem = f"Scene '{scene_id}': {' and '.join(missing)} not found below dataset.root. Add what is missing."
+    told = f"Scene '{scene_id}': {' and '.join(missing)} not found below dataset.root."
+    problem = f"{told} Add what is missing, or mend dataset.root."
     files = tuple(file for file in (*needed.values(), extra) if file is not None)
     return SceneSource(scene_id, split, files, problem if missing else None)
 

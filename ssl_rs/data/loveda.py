@@ -73,6 +73,8 @@ class LoveDA(Dataset):
         )
         if not images:
             raise wrong_layout(root, f"image in Train or Val, {areas}, images_png", LAYOUT, files)
+        if not labels:
+            raise wrong_layout(root, f"mask in Train or Val, {areas}, masks_png", LAYOUT, files)
         listed = {"_".join(groups).lower(): groups for groups in sorted({*images, *labels})}
         train = [scene for scene, groups in listed.items() if groups[0] == "Train"]
         test = [scene for scene, groups in listed.items() if groups[0] == "Val"]

@@ -1,6 +1,7 @@
 """The manifest of a store: everything that is known about a data set without opening an array."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,8 @@ from ssl_rs.errors import InputError
 
 FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
+HASH_FILE = "manifest.sha256"
+"""Holds the hash of the manifest's content, by which a check finds a changed one."""
 
 
 @dataclass(frozen=True)
@@ -112,22 +115,40 @@ class Manifest:
             raise InputError(
                 f"{path} has format version {manifest.format_version}, this program reads {FORMAT_VERSION}."
             )
-        scenes = manifest.scenes
-        for good, problem in (
-            (
-                len(manifest.bands) == len(manifest.mean) == len(manifest.std) > 0,
-                "bands, mean and std differ in length",
-            ),
-            (manifest.value_scale > 0, "value_scale is not above 0"),
-            (len({scene.id for scene in scenes}) == len(scenes) > 0, "scene ids are not unique, or there are none"),
-            (len({scene.number for scene in scenes}) == len(scenes), "scene numbers are not unique"),
-            (all(scene.number >= 0 and 0 < scene.valid_share <= 1 for scene in scenes), "a scene's numbers are off"),
-            (all(scene.height > 0 and scene.width > 0 for scene in scenes), "a scene has no pixels"),
-            (
-                all(len(scene.class_pixels) == len(manifest.classes) for scene in scenes),
-                "class_pixels does not match classes",
-            ),
-        ):
+        for good, problem in _checks(manifest):
             if not good:
                 raise InputError(f"{path}: {problem}.")
         return manifest
+
+
+def _checks(manifest: Manifest) -> tuple[tuple[object, str], ...]:
+    """Return what must be true of a manifest, each with what is wrong if it is not."""
+    scenes = manifest.scenes
+    return (
+        (
+            len(manifest.bands) == len(manifest.mean) == len(manifest.std) > 0,
+            "bands, mean and std differ in length",
+        ),
+        (re.fullmatch(r"\w[\w.-]*", manifest.dataset), "dataset is no name that a folder can have"),
+        (min(manifest.std, default=0) >= 0, "std is below 0"),
+        (manifest.value_scale > 0, "value_scale is not above 0"),
+        (len({scene.id for scene in scenes}) == len(scenes) > 0, "scene ids are not unique, or there are none"),
+        (len({scene.number for scene in scenes}) == len(scenes), "scene numbers are not unique"),
+        (all(scene.number >= 0 and 0 < scene.valid_share <= 1 for scene in scenes), "a scene's numbers are off"),
+        (all(scene.height > 0 and scene.width > 0 for scene in scenes), "a scene has no pixels"),
+        (
+            all(
+                re.fullmatch(rf"{scene.number:05d}_[a-z]+\.npy", array.name)
+                for scene in scenes
+                for array in scene.arrays
+            ),
+            "a scene has arrays that are not its own",
+        ),
+        (
+            all(len(scene.class_pixels) == len(manifest.classes) for scene in scenes),
+            "class_pixels does not match classes",
+        ),
+        (all(count >= 0 for scene in scenes for count in scene.class_pixels), "class_pixels is below 0"),
+        (len(manifest.classes) <= manifest.ignore_index <= 255, "ignore_index is no value that a mask can have"),
+        (all(0 <= part <= 255 for entry in manifest.classes for part in entry.color), "a color is outside 0 to 255"),
+    )

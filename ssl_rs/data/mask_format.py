@@ -115,7 +115,7 @@ def _color_codes(raster: Raster, name: object) -> NDArray[np.int32]:
     if colors.dtype != np.uint8 or len(colors) != 3:
         raise InputError(
             f"{name}: expected a mask of RGB colors or with a palette, got {len(colors)} bands of {colors.dtype}. "
-            "If its pixels are class numbers, give every class an 'index' in the classes.yaml of dataset=folder."
+            "If its pixels are class numbers and dataset=folder, give every class an 'index' in classes.yaml."
         )
     red, green, blue = colors.astype(np.int32)
     return red << 16 | green << 8 | blue  # type: ignore[no-any-return]
@@ -127,7 +127,7 @@ def _numbers(raster: Raster, name: object) -> NDArray[np.int32]:
     if len(values) != 1 or values.dtype.kind not in "ui":
         raise InputError(
             f"{name}: expected a mask of one band of whole numbers, got {len(values)} bands of {values.dtype}. "
-            "If its pixels are colors, give every class a 'color' and no 'index' in the classes.yaml of dataset=folder."
+            "If its pixels are colors and dataset=folder, give every class a 'color' and no 'index' in classes.yaml."
         )
     return values[0].astype(np.int32)  # type: ignore[no-any-return]
 

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssl_rs.data.dataset import Dataset, Scene, SceneSource, SegmentationClass, Split
+from ssl_rs.data.listing import list_scene, wrong_layout
 from ssl_rs.data.mask_format import MaskFormat
 from ssl_rs.data.paired import read_pair
-from ssl_rs.data.source_files import SourceFile
+from ssl_rs.data.source_files import find_files, match_files
 from ssl_rs.errors import InputError
 
 LAYOUT = "'Tile 1' to 'Tile 8', each with images/image_part_001.jpg to 009.jpg and masks/image_part_001.png to 009.png"
+PLACE = r"/Tile (\d)/{}/image_part_(\d+)\.{}"
 TILES = range(1, 9)
 PARTS = range(1, 10)
 TEST_PARTS = (3, 6, 9)
@@ -59,16 +61,20 @@ class MbrscDubai(Dataset):
     def scenes(self) -> Sequence[SceneSource]:
         """List the 72 parts."""
         root = self.folder(LAYOUT)
+        files = find_files(root)
+        images, masks = (
+            match_files(files, root, PLACE.format("images", "jpg")),
+            match_files(files, root, PLACE.format("masks", "png")),
+        )
+        if not images or not masks:
+            raise wrong_layout(root, "mask" if images else "image", LAYOUT, files)
         scenes = []
         for tile in TILES:
             for part in PARTS:
-                image = root / f"Tile {tile}" / "images" / f"image_part_{part:03d}.jpg"
-                mask = root / f"Tile {tile}" / "masks" / f"image_part_{part:03d}.png"
-                for path in (image, mask):
-                    if not path.is_file():
-                        raise InputError(f"{path} is missing. dataset.root should hold {LAYOUT}.")
-                files = (SourceFile(image), SourceFile(mask))
-                scenes.append(SceneSource(f"tile{tile}_part{part}", self._split(part), files))
+                name = f"Tile {tile}/{{}}/image_part_{part:03d}{{}}"
+                key = str(tile), f"{part:03d}"
+                needed = {name.format("images", ".jpg"): images.get(key), name.format("masks", ".png"): masks.get(key)}
+                scenes.append(list_scene(f"tile{tile}_part{part}", self._split(part), needed))
         return scenes
 
     def read(self, scene: SceneSource) -> Scene:

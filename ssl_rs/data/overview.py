@@ -2,13 +2,12 @@
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 
 from ssl_rs.data.manifest import Manifest, SceneRecord
 from ssl_rs.data.overview_sheet import draw_sheet
 from ssl_rs.data.store import Store
-from ssl_rs.files import write_text
+from ssl_rs.files import write_text, written_aside
 
 SCENES_FILE = "scenes.csv"
 SHEET_FILE = "overview.png"
@@ -17,10 +16,8 @@ SHEET_FILE = "overview.png"
 def write_overview(store: Store) -> None:
     """Write scenes.csv and overview.png into the folder of a store whose arrays are in place."""
     write_text(store.path / SCENES_FILE, scene_list(store.manifest))
-    with open(store.path / SHEET_FILE, "wb") as file:
+    with written_aside(store.path / SHEET_FILE) as file:
         draw_sheet(store).save(file, "PNG")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def scene_list(manifest: Manifest) -> str:

@@ -80,6 +80,8 @@ class Potsdam(Dataset):
             what = f"image of the bands {self.bands} (dataset.bands)"
             raise wrong_layout(root, what, layout, files)
         labels = match_files(files, root, r"/top_potsdam_(\d+_\d+)_label\.tif", prefer="/5_Labels_all/")
+        if not labels:
+            raise wrong_layout(root, "label (those without boundaries alone are not enough)", layout, files)
         eroded = match_files(
             files, root, r"/top_potsdam_(\d+_\d+)_label_noBoundary\.tif", prefer="/5_Labels_all_noBoundary/"
         )

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ssl_rs.data.dataset import Dataset, SceneSource
-from ssl_rs.data.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, SkippedScene
+from ssl_rs.data.manifest import FORMAT_VERSION, HASH_FILE, MANIFEST_FILE, Manifest, SkippedScene
 from ssl_rs.data.moments import mean_and_std
 from ssl_rs.data.overview import SCENES_FILE, SHEET_FILE, write_overview
 from ssl_rs.data.raster import small_cache
@@ -81,14 +81,10 @@ def _held(path: Path, wait: bool) -> Iterator[None]:
     Raises:
         InputError: Another one does, and nobody wants to wait.
     """
-    lock = path.with_name(f".{path.name}.lock")
+    lock = path.with_name(f".{path.name}.lock")  # it stays: who waits for it must hold the file that others find
     lock.parent.mkdir(parents=True, exist_ok=True)
-    held = hold(lock, f"The store {path}", "prepare it into another store_dir", wait)
-    try:
+    with hold(lock, f"The store {path}", "prepare it into another store_dir", wait):
         yield
-    finally:
-        lock.unlink(missing_ok=True)  # who waited finds it gone
-        held.close()
 
 
 def _build_aside(
@@ -125,17 +121,18 @@ def _checked_scenes(dataset: Dataset) -> Sequence[SceneSource]:
         raise InputError(f"{_name(dataset)} has no scenes.")
     if not any(scene.split == "train" for scene in scenes):
         raise InputError(f"{_name(dataset)} has {len(scenes)} scenes, but none in the training split.")
-    seen: set[str] = set()
+    seen: dict[str, SceneSource] = {}
     checked = []
     for scene in scenes:
         problem = scene.problem
         missing = [file for file in scene.files if not file.exists()]
         if scene.id in seen:
-            problem = f"{_name(dataset)} has more than one scene with the id '{scene.id}'. Rename one of them."
+            both = " and ".join(str(each.files[0]) for each in (seen[scene.id], scene) if each.files)
+            problem = f"{_name(dataset)} has more than one scene with the id '{scene.id}': {both}. Remove one of them."
         elif missing and not problem:
             problem = f"{_name(dataset)} needs the file {missing[0]}, which is missing."
         checked.append(dataclasses.replace(scene, problem=problem))
-        seen.add(scene.id)
+        seen.setdefault(scene.id, scene)
     return checked
 
 
@@ -174,8 +171,9 @@ def _build(
     written, odd = _of_one_type(dataset, written)
     manifest = _manifest(dataset, written, [*skipped, *odd])
     write_overview(Store(folder, manifest))
+    write_text(folder / HASH_FILE, f"{manifest.sha256}\n")
     write_text(folder / MANIFEST_FILE, to_json(manifest))
-    kept = {SCENES_FILE, SHEET_FILE, MANIFEST_FILE}
+    kept = {SCENES_FILE, SHEET_FILE, HASH_FILE, MANIFEST_FILE}
     kept |= {array.name for scene in manifest.scenes for array in scene.arrays}
     for path in folder.iterdir():  # last: killed before, the next start finds every record
         if path.name not in kept:

@@ -102,11 +102,13 @@ class TiffFile:
     def __init__(self, file: SourceFile) -> None:
         self.file = file
         try:
-            source = file.path if file.member is None else BytesIO(file.read())
-            with warnings.catch_warnings():
+            # A member of an archive is unpacked by GDAL as it is read: never as a whole, neither in memory nor on disk.
+            source = file.path if file.member is None else f"/vsizip/{{{file.path.resolve()}}}/{file.member}"
+            # Beside the file, GDAL would look for others that change its pixels and stand in no list of sources.
+            with warnings.catch_warnings(), rasterio.Env(GDAL_PAM_ENABLED=False):
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 self._tiff = rasterio.open(source, driver="GTiff")
-        except (OSError, ValueError, RasterioError) as error:
+        except (OSError, ValueError, TypeError, RasterioError) as error:
             raise _unreadable(file, error) from error
         tiff = self._tiff
         self.height, self.width, self.nodata = int(tiff.height), int(tiff.width), tiff.nodata
@@ -123,12 +125,7 @@ class TiffFile:
         self.transform: Transform | None = (a, b, c, d, e, f) if georeferenced else None
         flags = tiff.mask_flag_enums[0]
         self._masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-        size = tiff.count * self.height * self.width * self.dtype.itemsize
-        if size > max(BOMB_BYTES, BOMB_RATIO * file.size):
-            raise InputError(
-                f"{file} has {file.size:,} bytes and claims {tiff.count} x {self.height} x {self.width} pixels, "
-                f"{size / 2**30:.1f} GiB. No honest file is that small: replace it, or take it out."
-            )
+        _refuse_bomb(file, tiff.count, self.height, self.width, self.dtype)
 
     def rows(self, top: int, bottom: int) -> Raster:
         """Read the rows [top, bottom).
@@ -164,7 +161,8 @@ def open_raster(file: SourceFile) -> Raster | TiffFile:
     try:
         content = file.read()
         # Pillow rounds 16-bit color to 8 bits and rescales gray of 2 or 4 bits.
-        return _decode_with_rasterio(content) if _is_unusual_png(content) else _decode_with_pillow(content, file)
+        decode = _decode_with_rasterio if _is_unusual_png(content) else _decode_with_pillow
+        return decode(content, file)
     except Image.DecompressionBombError as error:
         raise InputError(f"{file}: {error} Convert an image that large to GeoTIFF.") from error
     except (OSError, SyntaxError, ValueError, RasterioError) as error:  # SyntaxError: Pillow's for broken PNG chunks
@@ -181,8 +179,23 @@ def read_raster(file: SourceFile) -> Raster:
     return source.rows(0, source.height)
 
 
+def _refuse_bomb(file: SourceFile, bands: int, height: int, width: int, dtype: np.dtype[Any]) -> None:
+    """Refuse a file that claims far more pixels than its bytes can hold.
+
+    Raises:
+        InputError: It does.
+    """
+    size = bands * height * width * dtype.itemsize
+    if size > max(BOMB_BYTES, BOMB_RATIO * file.size):
+        raise InputError(
+            f"{file} has {file.size:,} bytes and claims {bands} x {height} x {width} pixels, "
+            f"{size / 2**30:.1f} GiB. No honest file is that small: replace it, or take it out."
+        )
+
+
 def _unreadable(file: SourceFile, error: Exception) -> InputError:
-    return InputError(f"{file} cannot be read as an image: {error}. Replace the file, or take it out.")
+    said = "it is empty" if file.size == 0 else str(error).rstrip(".")
+    return InputError(f"{file} cannot be read as an image: {said}. Replace the file, or take it out.")
 
 
 def _is_unusual_png(content: bytes) -> bool:
@@ -213,12 +226,13 @@ def _decode_with_pillow(content: bytes, file: SourceFile) -> Raster:
     return Raster(np.ascontiguousarray(bands), colors, valid)
 
 
-def _decode_with_rasterio(content: bytes) -> Raster:
+def _decode_with_rasterio(content: bytes, file: SourceFile) -> Raster:
     with warnings.catch_warnings(), BytesIO(content) as source:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(source, driver="PNG") as file:
-            values = file.read()
-            return Raster(values, None, _valid(values, file.nodata), file.nodata)
+        with rasterio.open(source, driver="PNG") as png:
+            _refuse_bomb(file, png.count, png.height, png.width, np.dtype(png.dtypes[0]))
+            values = png.read()
+            return Raster(values, None, _valid(values, png.nodata), png.nodata)
 
 
 def _valid(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | None:

@@ -5,6 +5,7 @@ import json
 import math
 import types
 import typing
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ def read_record(kind: type[T], path: Path) -> T:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # ValueError covers JSON and UTF-8
+    except (OSError, ValueError, RecursionError) as error:  # ValueError covers JSON and UTF-8
         raise InputError(f"{path} cannot be read as JSON: {error}") from error
     return typing.cast(T, decode(kind, content, str(path)))
 
@@ -61,8 +62,13 @@ def decode(kind: Any, value: Any, where: str) -> Any:
 
 
 def _decode_fields(kind: Any, value: Any, where: str) -> Any:
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     if not isinstance(value, dict) or set(value) != set(hints):
         found = sorted(value) if isinstance(value, dict) else repr(value)[:80]
         raise InputError(f"{where}: expected the keys {sorted(hints)}, got {found}.")
     return kind(**{name: decode(hint, value[name], f"{where}: {name}") for name, hint in hints.items()})
+
+
+@lru_cache  # it would be most of the time that thousands of scenes take
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)

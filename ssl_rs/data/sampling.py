@@ -1,5 +1,6 @@
 """Crops of a store's scenes: which ones a step reads follows from (seed, step), on any number of processes."""
 
+import signal
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -202,15 +203,18 @@ def to_unit(images: Tensor, value_scale: float) -> Tensor:
     return (images.to(torch.float32) / value_scale).clamp_(0, 1)
 
 
-class _Steps(torch_data.Dataset[T], Generic[T]):
-    """The batches of a source, by step."""
+class _Steps(torch_data.Dataset[T | InputError], Generic[T]):
+    """The batches of a source, by step; an error is handed over: raised in a worker, it would come as a traceback."""
 
     def __init__(self, source: BatchSource[T], rows: Rows) -> None:
         self.source = source
         self.rows = rows
 
-    def __getitem__(self, step: int) -> T:
-        return self.source.batch(step, self.rows)
+    def __getitem__(self, step: int) -> T | InputError:
+        try:
+            return self.source.batch(step, self.rows)
+        except InputError as error:
+            return error
 
 
 def batches(source: BatchSource[T], start_step: int, stop_step: int, rows: Rows, num_workers: int) -> Iterator[T]:
@@ -222,16 +226,30 @@ def batches(source: BatchSource[T], start_step: int, stop_step: int, rows: Rows,
         stop_step: The first step that is not wanted any more.
         rows: This process's rows of each global batch.
         num_workers: Processes that read ahead; 0 reads in this one.
+
+    Raises:
+        InputError: A file of the store is damaged or gone.
     """
     steps = range(start_step, stop_step)
     if num_workers == 0:
         yield from (source.batch(step, rows) for step in steps)
         return
-    yield from torch_data.DataLoader(
+    loader = torch_data.DataLoader(
         _Steps(source, rows),
         batch_size=None,
         sampler=steps,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its own: else it would draw from the global one
+        worker_init_fn=_leave_signals_to_the_parent,
     )
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Outlive a request to stop that all processes get: the loop still finishes its step, and then ends us."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

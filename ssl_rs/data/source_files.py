@@ -5,9 +5,11 @@ import os
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
@@ -60,12 +62,15 @@ class SourceFile:
         return self.name, self.size, self.path.stat().st_mtime_ns
 
     def sha256(self) -> str:
-        """Return the hash of the content as hex digits."""
+        """Return the hash of the content as hex digits; a member is unpacked piece by piece.
+
+        Raises:
+            InputError: A member that is damaged.
+        """
         if self.member is None:
             return sha256_of(self.path)
-        if self not in _read_hashes:
-            self.read()
-        return _read_hashes.pop(self)  # of the last reading, once: the archive may change
+        with _unpacking(self) as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
 
     def read(self) -> bytes:
         """Return the content; that of a member is checked against the archive's checksum.
@@ -73,23 +78,31 @@ class SourceFile:
         Raises:
             InputError: A member that is damaged, or too large to be held in memory.
         """
-        return self.path.read_bytes() if self.member is None else _read_member(self)
+        if self.member is None:
+            return self.path.read_bytes()
+        if self.size > LARGEST_MEMBER:
+            raise InputError(
+                f"{self} is {self.size / 2**30:.1f} GiB large. Unzip {self.path.name} and remove the archive."
+            )
+        with _unpacking(self) as content:
+            return bytes(content.read())
 
 
-_read_hashes: dict["SourceFile", str] = {}
-"""The sha256 of each member that was read: so that it is not unpacked once more to be hashed."""
+@contextmanager
+def _unpacking(file: SourceFile) -> Iterator[IO[bytes]]:
+    """Open a member of an archive.
 
-
-def _read_member(file: SourceFile) -> bytes:
+    Raises:
+        InputError: It is damaged; its checksum is compared when its end is reached.
+    """
     assert file.member is not None
-    if file.size > LARGEST_MEMBER:
-        raise InputError(f"{file} is {file.size / 2**30:.1f} GiB large. Unzip {file.path.name} and remove the archive.")
     try:
-        content = _archive(file.path).read(file.member)
+        with _archive(file.path).open(file.member) as content:
+            yield content
+    except InputError:
+        raise
     except Exception as error:  # a damaged archive raises whatever its bytes lead to: zlib, struct, OS errors
         raise InputError(f"{file} cannot be unpacked: {error}. Get the archive again, or unzip it.") from error
-    _read_hashes[file] = hashlib.sha256(content).hexdigest()
-    return content
 
 
 def _archive(path: Path) -> zipfile.ZipFile:

@@ -1,5 +1,8 @@
 """A prepared data set on disk, read through memory maps: memory does not grow with its size."""
 
+import math
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +36,7 @@ class Store:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
-        self._maps: dict[str, NDArray[Any]] = {}
+        self._maps: dict[str, tuple[NDArray[Any], tuple[int, int]]] = {}
 
     @classmethod
     def open(cls, path: Path) -> "Store":
@@ -62,7 +65,11 @@ class Store:
         return tuple(index for index, scene in enumerate(self.manifest.scenes) if scene.split == split)
 
     def image(self, index: int) -> NDArray[Any]:
-        """Return the image of a scene, [C, H, W], as a read-only memory map."""
+        """Return the image of a scene, [C, H, W], as a read-only memory map.
+
+        Raises:
+            InputError: The file was changed or cut short since it was opened; `mask`, `eroded` and `valid` as well.
+        """
         return self._map(index, "image")
 
     def mask(self, index: int) -> NDArray[np.uint8]:
@@ -79,13 +86,22 @@ class Store:
 
     def _map(self, index: int, kind: Kind) -> NDArray[Any]:
         name = array_file(self.manifest.scenes[index].number, kind)
+        path = self.path / name
         if name in self._maps:
             self._maps[name] = self._maps.pop(name)  # the last used is the last to go
         else:
             if len(self._maps) >= OPEN_MAPS:
                 del self._maps[next(iter(self._maps))]
-            self._maps[name] = np.load(self.path / name, mmap_mode="r")
-        return self._maps[name]
+            self._maps[name] = _open_map(path)
+        array, known = self._maps[name]
+        # Behind the end of a file that was cut short, a map gives zeros, or kills the process. Asking takes 2 us.
+        with suppress(FileNotFoundError):  # what is open stays whole when its name is deleted
+            if _size_and_time(path) != known:
+                raise InputError(
+                    f"{path} was changed while it was read. Run prepare with check=true, which tells whether it is "
+                    f"damaged; if so, delete the folder {self.path}. The same command then goes on."
+                )
+        return array
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -93,6 +109,26 @@ class Store:
             "manifest": self.manifest,
             "_maps": {},
         }  # a pickled memory map would carry its content
+
+
+def _open_map(path: Path) -> tuple[NDArray[Any], tuple[int, int]]:
+    """Open a memory map; return it with size and time of change of its file.
+
+    Raises:
+        InputError: The file is damaged or gone.
+    """
+    try:
+        return np.load(path, mmap_mode="r"), _size_and_time(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The store is damaged: {path} cannot be read: {error}. Delete the folder {path.parent}; the same command "
+            "then prepares the data again, and goes on."
+        ) from error
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
 
 
 def _arrays(manifest: Manifest, scene: SceneRecord) -> list[tuple[Kind, tuple[int, ...], str]]:
@@ -116,13 +152,14 @@ def _check_array(path: Path, shape: tuple[int, ...], dtype: str) -> None:
     """
     try:
         with open(path, "rb") as file:
-            np.lib.format.read_magic(file)
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError("it has another version of the .npy format")
             found_shape, fortran_order, found_dtype = np.lib.format.read_array_header_1_0(file)
             header = file.tell()
-    except (OSError, ValueError) as error:
+    except Exception as error:  # numpy reads the header as Python, which raises errors of many kinds for odd bytes
         raise InputError(f"{path} cannot be read: {error}.") from error
     if found_shape != shape or found_dtype != np.dtype(dtype) or fortran_order:
         raise InputError(f"{path} holds {found_dtype} {list(found_shape)}, expected {dtype} {list(shape)}.")
-    size = header + int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    size = header + math.prod(shape) * np.dtype(dtype).itemsize
     if path.stat().st_size != size:
         raise InputError(f"{path} has {path.stat().st_size} bytes, expected {size}.")

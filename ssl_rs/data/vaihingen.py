@@ -69,6 +69,8 @@ class Vaihingen(Dataset):
         if not images:
             raise wrong_layout(root, "image in a folder top", LAYOUT, files)
         labels, eroded = match_files(files, root, LABEL, prefer="ground_truth"), match_files(files, root, ERODED)
+        if not labels:
+            raise wrong_layout(root, "label (those without boundaries alone are not enough)", LAYOUT, files)
         splits = with_validation(TRAIN, TEST, self.val_share, self.split_seed)
         return isprs.list_scenes(splits, images, labels, eroded, PLACES)
 

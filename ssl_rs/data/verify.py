@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_rs.data.dataset import Dataset
-from ssl_rs.data.manifest import Manifest, SceneRecord, SourceRecord
+from ssl_rs.data.manifest import HASH_FILE, MANIFEST_FILE, Manifest, SceneRecord, SourceRecord
 from ssl_rs.data.prepare import Report, locate
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.store import Store
@@ -73,9 +73,12 @@ def _manifest(path: Path) -> Manifest:
         InputError: It is missing or makes no sense.
     """
     try:
-        return Manifest.read(path)
-    except InputError as error:
+        manifest = Manifest.read(path)
+        if (path / HASH_FILE).read_text(errors="replace").strip() != manifest.sha256:
+            raise InputError(f"{path / MANIFEST_FILE} is not what {HASH_FILE} beside it says: it was changed.")
+    except (InputError, OSError) as error:
         raise InputError(f"The store is damaged: {error} Delete the folder {path} and run prepare again.") from error
+    return manifest
 
 
 def _files(record: SceneRecord, files: Mapping[str, Sequence[SourceFile]], path: Path) -> Sequence[SourceFile]:

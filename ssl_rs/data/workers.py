@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -41,6 +42,10 @@ def write_scenes(dataset: Dataset, scenes: Sequence[SceneSource], folder: Path, 
         try:
             for number, scene in enumerate(scenes):
                 yield _result(futures.pop(number)) if number in futures else _attempt(dataset, number, scene, folder)
+        except KeyboardInterrupt:
+            for process in multiprocessing.active_children():
+                process.terminate()  # a large scene takes a minute; what is half-written is aside
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -65,6 +70,7 @@ _state: dict[str, tuple[Dataset, Path]] = {}
 
 
 def _start(dataset: Dataset, folder: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches all processes; only the first one says so
     _state["work"] = (dataset, folder)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     small_cache().__enter__()

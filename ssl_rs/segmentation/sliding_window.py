@@ -10,6 +10,9 @@ from torch import Tensor
 
 from ssl_rs.errors import InputError
 
+LARGEST_SIDE = 2**14
+"""Pixels of a window's side: no device holds what a network makes of a larger one."""
+
 
 @dataclass(frozen=True)
 class WindowSettings:
@@ -30,6 +33,8 @@ class WindowSettings:
             raise InputError(
                 f"evaluation.window: size and batch_size must be at least 1, got {self.size} and {self.batch_size}."
             )
+        if self.size > LARGEST_SIDE:
+            raise InputError(f"evaluation.window.size={self.size} must be at most {LARGEST_SIDE} pixels.")
         if not 0 <= self.overlap < 1:
             raise InputError(f"evaluation.window.overlap={self.overlap} must lie in [0, 1), e.g. 0.5.")
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ssl_rs.build import build
-from ssl_rs.config import Settings, config_hash, read_yaml, to_yaml
+from ssl_rs.config import Settings, config_hash, to_yaml
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes, sum_over_ranks
@@ -31,6 +31,7 @@ from ssl_rs.segmentation.protocols import (
     score_all,
 )
 from ssl_rs.segmentation.sliding_window import WindowSettings, predict_scene
+from ssl_rs.stages.finished_run import finished_finetuning, stored_config
 from ssl_rs.stages.recipe import Identified
 from ssl_rs.stages.samples import choose_samples, write_samples
 from ssl_rs.stages.site import Site, environment, open_store
@@ -205,7 +206,7 @@ def _say_undefined(protocols: Mapping[str, Mapping[str, Any]]) -> None:
 def evaluate(settings: Settings) -> Path:
     """Score a finished fine-tuning again, e.g. with other windows; return the folder of the scores."""
     chosen = settings.value("run", str | None)
-    run = _finished(chosen)
+    run = finished_finetuning(chosen)
     site, stored = _enter(settings, run)
     evaluation, run_dir = _read_evaluation_like(settings, stored, site.dataset), settings.value("run_dir", str | None)
     settings.check_all_read()
@@ -215,7 +216,7 @@ def evaluate(settings: Settings) -> Path:
     how = {"split": evaluation.split, "size": evaluation.window.size, "overlap": evaluation.window.overlap}
     digest = config_hash(how, {"model": str(trained["config_hash"]), "manifest": site.store.manifest.sha256})
     directory = RunDirectory(
-        Path(run_dir) if run_dir else site.output_dir / "evaluate" / trained["dataset"] / f"{run.path.name}-{digest}"
+        Path(run_dir) if run_dir else site.output_dir / "evaluate" / site.dataset.name / f"{run.path.name}-{digest}"
     )
     if Identified(directory, digest).is_finished("evaluate"):
         return directory.path
@@ -228,35 +229,19 @@ def evaluate(settings: Settings) -> Path:
 
 def _read_evaluation_like(settings: Settings, stored: Mapping[str, Any], dataset: Dataset) -> EvaluationSettings:
     """Read the split and the windows; what is null is as the run had it."""
-    before: WindowSettings = build(stored["evaluation"]["window"], "evaluation.window")
+    before: WindowSettings = build(stored["evaluation"].get("window"), "evaluation.window")
     kinds = {"size": int, "overlap": float, "batch_size": int}
     wanted = {key: settings.value(f"evaluation.window.{key}", kind | None) for key, kind in kinds.items()}
     window = replace(before, **{key: value for key, value in wanted.items() if value is not None})
     return EvaluationSettings(settings.value("evaluation.split", Literal["val", "test"]), window, dataset.clutter)
 
 
-def _finished(chosen: str | None) -> RunDirectory:
-    if chosen is None:
-        raise InputError("run is not set. Name the folder of a finished fine-tuning: run=outputs/finetune/...")
-    run = RunDirectory(Path(chosen))
-    result = run.read_result()
-    if result is None or result.get("command") != "finetune":
-        raise InputError(f"run={chosen} holds no finished fine-tuning (result.json of finetune). Finish it first.")
-    lacking = [key for key in ("config_hash", "dataset") if key not in result]
-    if lacking:
-        raise InputError(f"{run.result} lacks {lacking}: it was not written by this version. Fine-tune it again.")
-    for path in (run.model, run.config):
-        if not path.is_file():
-            raise InputError(f"{path} is missing, so run={chosen} cannot be scored. Fine-tune it again.")
-    return run
-
-
 def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, Any]]:
     """Open the run's data where it lay, or where `dataset.root` says, on the device that is wanted now."""
-    stored = read_yaml(run.config)
+    stored = stored_config(run)
     trusted = settings.value("trusted_packages", list)
     root = settings.value("dataset.root", str | None)
-    node = {**stored["dataset"], "root": root or stored["dataset"]["root"]}
+    node = {**stored["dataset"], "root": root or stored["dataset"].get("root")}
     dataset: Dataset = build(node, "dataset", trusted)
     _check_protocol(dataset)
     device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)

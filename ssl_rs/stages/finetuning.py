@@ -17,6 +17,7 @@ from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
 from ssl_rs.data.sampling import TileCrops, batches, to_unit
 from ssl_rs.encoder import Normalization
 from ssl_rs.errors import InputError
+from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Provenance
 from ssl_rs.randomness import Draws, derive_seed
 from ssl_rs.run_directory import save_tensors
@@ -32,7 +33,7 @@ from ssl_rs.stages.evaluation import Evaluator, read_evaluation
 from ssl_rs.stages.recipe import Identified, Recipe, identify, opened, place_network, train_network
 from ssl_rs.stages.site import Site, SiteSettings
 
-VARIED = ("seed", "label_fraction.fraction", "initialization")
+VARIED = ("seed", "label_fraction.fraction", "initialization", "dataset.protocol")
 """What a comparison varies: runs that differ in other settings are not put into one table."""
 
 PRETRAINING_ONLY = ("dataset.transductive",)
@@ -185,6 +186,7 @@ def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, se
             "config_hash": plan.run.hash,
         }
         save_tensors(directory.model, network.model.state_dict(), metadata)
+        scores["model_sha256"] = sha256_of(directory.model)
     return {
         "command": "finetune",
         "dataset": manifest.dataset,

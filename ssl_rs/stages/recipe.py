@@ -85,6 +85,7 @@ class Identified:
                 f"run_dir={self.directory.path} holds a finished {found['command']} with other settings (hash "
                 f"{found['config_hash']}, these have {self.hash}). Choose another run_dir, or leave it out."
             )
+        self.directory.drop_checkpoints()
         return True
 
 
@@ -124,6 +125,7 @@ def opened(run: RunDirectory, settings: Settings, site: Site) -> Iterator[None]:
     try:
         if run.read_result() is not None:
             raise InputError(f"{run.path} was finished by another process just now. Start the command again.")
+        run.drop_half_written()
         run.begin(to_yaml(settings.values), environment(site))
         yield
     finally:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ssl_rs.bands import shown_bands
 from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.store import Store
+from ssl_rs.files import written_aside
 
 SIDE = 160
 """Pixels a side of a sample."""
@@ -78,13 +79,14 @@ def write_samples(store: Store, samples: Sequence[Sample], maps: Mapping[int, ND
         maps: The predicted class map [H, W] of each sample's scene.
         path: An .npz file.
     """
-    np.savez_compressed(
-        path,
-        images=np.stack([rgb_picture(store.image(one.scene)[:, *one.area], store.manifest) for one in samples]),
-        truth=np.stack([np.asarray(store.mask(one.scene))[one.area] for one in samples]),
-        prediction=np.stack([maps[one.scene][one.area] for one in samples]),
-        names=np.array([one.name for one in samples]),
-    )
+    with written_aside(path) as file:
+        np.savez_compressed(
+            file,
+            images=np.stack([rgb_picture(store.image(one.scene)[:, *one.area], store.manifest) for one in samples]),
+            truth=np.stack([np.asarray(store.mask(one.scene))[one.area] for one in samples]),
+            prediction=np.stack([maps[one.scene][one.area] for one in samples]),
+            names=np.array([one.name for one in samples]),
+        )
 
 
 def rgb_picture(image: NDArray[np.generic], manifest: Manifest) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ import torch
 
 import ssl_rs
 from ssl_rs import distributed
-from ssl_rs.config import Settings
+from ssl_rs.config import Settings, hide_secrets
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.prepare import prepare
 from ssl_rs.data.store import Store
@@ -120,7 +120,7 @@ def open_store(dataset: Dataset, store_dir: Path, processes: Processes) -> Store
 
 
 def environment(site: Site) -> dict[str, Any]:
-    """Return what environment.json records; nothing of the process's environment variables goes in."""
+    """Return what environment.json records; no secret goes in, and nothing of the environment variables."""
     return {
         "ssl_rs": ssl_rs.__version__,
         "git_commit": git_commit(),
@@ -131,7 +131,7 @@ def environment(site: Site) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "precision": site.precision,
         "world_size": site.processes.world_size,
-        "command_line": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+        "command_line": [os.path.basename(sys.argv[0]), *map(hide_secrets, sys.argv[1:])],
     }
 
 

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from ssl_rs.training.finite import FirstBadSteps, save_crops
 from ssl_rs.training.progress import open_display
 from ssl_rs.training.schedule import Schedule
 from ssl_rs.training.settings import TrainerSettings, exactness
-from ssl_rs.training.state import Identity, Progress, load_checkpoint, save_checkpoint
+from ssl_rs.training.state import Identity, Progress, check_weights, load_checkpoint, save_checkpoint
 from ssl_rs.training.stopping import stop_requests
 from ssl_rs.training.tracking import Tracker
 
@@ -73,21 +73,14 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
         InputError: A loss or gradient is no longer finite, features collapsed, or the checkpoints are another run's.
     """
     network, settings = job.network, job.settings
-    progress = (
-        load_checkpoint(
-            job.run.checkpoints, network, job.optimizer, job.identity, job.device, settings.accept_other_versions
-        )
-        or Progress()
-    )
-    if job.processes.is_first:
-        job.run.keep_metrics_until(progress.step)
+    progress = _resume(job)
     tracker = open_tracker()
     network.train()
     compiled: nn.Module = torch.compile(network) if settings.compile else network  # type: ignore[assignment]
     module = distributed.average_gradients(compiled, job.device)
     display = open_display(progress.step, settings.max_steps, job.processes.is_first)
     crops, before = job.crops(progress.step), progress.seconds
-    bad_steps = FirstBadSteps()
+    bad_steps, agreement = FirstBadSteps(), distributed.Agreement()
     started = time.monotonic()
     clock = _Clock(settings.batch_size * job.processes.world_size, progress)
     try:
@@ -97,8 +90,7 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
                 display.step()
                 progress.seconds = before + time.monotonic() - started
                 last = progress.step == settings.max_steps
-                logged = last or progress.step % settings.log_every_steps == 0
-                if logged:
+                if last or progress.step % settings.log_every_steps == 0:
                     _check_finite(job, bad_steps)
                     line = _line(job, progress, clock)
                     display.line(progress.step, line)
@@ -106,17 +98,16 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
                         job.run.append_metrics(line)
                         tracker.log(line)
                     _check_collapse(job, progress, line)
-                stopping = _stop_now(requested, job, logged)
+                stopping = agreement.any_rank(bool(requested))
                 if last or stopping or progress.step % settings.checkpoint_every_steps == 0:
                     _check_finite(job, bad_steps)
-                    _share_sums(progress)
-                    if job.processes.is_first:
-                        save_checkpoint(job.run.checkpoints, network, job.optimizer, progress, job.identity, job.device)
+                    _save(job, progress)
                 if stopping and not last:
                     raise Interrupted(
                         f"Stopped after step {progress.step} of {settings.max_steps}. "
                         "The same command goes on from there."
                     )
+            agreement.settle()
     except BaseException:
         tracker.finish(None)
         raise
@@ -226,12 +217,30 @@ def _line(job: Job, progress: Progress, clock: "_Clock") -> dict[str, float]:
     }
 
 
-def _share_sums(progress: Progress) -> None:
-    """Give all ranks the mean of their sums: the one checkpoint holds those of rank 0."""
+def _resume(job: Job) -> Progress:
+    """Load the newest checkpoint, if there is one, and drop the lines of metrics.jsonl behind it."""
+    accept = job.settings.accept_other_versions
+    found = load_checkpoint(job.run.checkpoints, job.network, job.optimizer, job.identity, job.device, accept)
+    progress = found or Progress()
+    progress.sums = {name: ranks[job.processes.rank] for name, ranks in progress.sums.items()}
+    if job.processes.is_first:
+        job.run.keep_metrics_until(progress.step)
+    return progress
+
+
+def _save(job: Job, progress: Progress) -> None:
+    """Write a checkpoint with the sums of every rank: metrics must not depend on when a run was stopped.
+
+    Raises:
+        InputError: A weight is not finite, on every rank.
+    """
     names = sorted(progress.sums)
-    if names:
-        means = distributed.mean_over_ranks(torch.stack([progress.sums[name] for name in names]))
-        progress.sums = dict(zip(names, means.unbind(), strict=True))
+    ranks = distributed.gather(torch.stack([progress.sums[name] for name in names])[None]) if names else None
+    sums = {name: ranks[:, column] for column, name in enumerate(names)} if ranks is not None else {}
+    check_weights(job.network, progress.step, job.run.checkpoints)
+    if job.processes.is_first:
+        folder, whole = job.run.checkpoints, replace(progress, sums=sums)
+        save_checkpoint(folder, job.network, job.optimizer, whole, job.identity, job.device)
 
 
 class _Clock:
@@ -245,10 +254,3 @@ class _Clock:
         rate = (step - self.step) * self.images_a_step / max(now - self.time, 1e-9)
         self.step, self.time = step, now
         return round(rate, 2)
-
-
-def _stop_now(requested: list[int], job: Job, logged: bool) -> bool:
-    """Tell whether to stop; ranks agree on it at log steps only, since asking costs a synchronization."""
-    if job.processes.world_size == 1:
-        return bool(requested)
-    return logged and distributed.any_rank(bool(requested), job.device)

@@ -10,6 +10,9 @@ import torch
 
 from ssl_rs.errors import InputError
 
+LARGEST_BATCH = 2**16
+"""Crops a step and process: drawing more takes minutes, and no device holds them."""
+
 
 @dataclass(frozen=True)
 class TrainerSettings:
@@ -47,6 +50,8 @@ class TrainerSettings:
     accept_other_versions: bool = False
 
     def __post_init__(self) -> None:
+        if self.batch_size > LARGEST_BATCH:
+            raise InputError(f"trainer.batch_size must be at most {LARGEST_BATCH}, got {self.batch_size}.")
         if self.batch_size < 2:
             raise InputError(
                 f"trainer.batch_size must be at least 2: one image has no batch statistics; got {self.batch_size}."

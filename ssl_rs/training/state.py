@@ -1,8 +1,6 @@
 """Checkpoints: all that a run cannot derive from its config, written so that a kill leaves the one before."""
 
 import hashlib
-import os
-import pickle
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,15 +13,13 @@ from torch import Tensor, nn
 
 import ssl_rs
 from ssl_rs.errors import InputError
+from ssl_rs.files import writing, written_aside
 
 KEPT = 2
 """The newest checkpoints, of which the older one is whole if a kill or a disk damages the newer."""
 
 SEAL = b"ssl_rs checkpoint 2, sha256 "
 """How a checkpoint begins; the hash of all that follows and a line break come next."""
-
-DAMAGE = (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, pickle.UnpicklingError)
-"""What reading raises for a file that was cut short or changed, or that is none of ours."""
 
 MUST_AGREE = ("ssl_rs_version", "torch_version")
 """Surroundings of which another value is refused unless the user accepts it."""
@@ -66,7 +62,8 @@ class Progress:
     Args:
         step: Optimizer steps done.
         seconds: Time spent so far, over all starts.
-        sums: Sums of losses and metrics since the last line of metrics.jsonl.
+        sums: Sums of losses and metrics since the last line of metrics.jsonl: this rank's while training, those of
+            all ranks, [world_size], in a checkpoint.
         count: Steps in these sums.
         skipped: Steps whose gradient was not finite and which changed nothing.
         collapsed: Lines of metrics.jsonl in a row that showed collapsed features.
@@ -91,20 +88,13 @@ def save_checkpoint(
     """Write a checkpoint aside, flush it, rename it, and keep the newest two.
 
     Raises:
-        InputError: A weight is not finite: the checkpoints that are there stay the newest.
+        OSError: It cannot be written: the checkpoints that are there stay the newest.
     """
-    model = network.state_dict()
-    for name, value in model.items():
-        if not value.isfinite().all():
-            raise InputError(
-                f"{name} is no longer finite after step {progress.step}: it diverged. The last good checkpoint is in "
-                f"{folder}. Lower optimizer.lr, set trainer.gradient_clip=1.0, or use trainer.precision=fp32."
-            )
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(exist_ok=True)  # not its parents: where the run's folder vanished, nobody would find the rest
     path = folder / f"step-{progress.step:08d}.ckpt"
-    aside = path.with_suffix(".partial")
     content = {
-        "model": model,
+        "model": network.state_dict(),
         "optimizer": optimizer.state_dict(),
         "progress": vars(progress),
         "identity": vars(identity),
@@ -112,15 +102,31 @@ def save_checkpoint(
     }
     packed = BytesIO()
     torch.save(content, packed)
-    with open(aside, "wb") as file:
+    with written_aside(path) as file:
         file.write(SEAL + hashlib.sha256(packed.getbuffer()).hexdigest().encode() + b"\n")
         file.write(packed.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
     for old in _newest_first(folder)[KEPT:]:
         old.unlink()
     return path
+
+
+def check_weights(network: nn.Module, step: int, folder: Path) -> None:
+    """Refuse weights that are not finite: the checkpoints that are there stay the newest.
+
+    Args:
+        network: After the step.
+        step: Steps done.
+        folder: Of the checkpoints.
+
+    Raises:
+        InputError: Names the weight.
+    """
+    for name, value in network.state_dict().items():
+        if not value.isfinite().all():
+            raise InputError(
+                f"{name} is no longer finite after step {step}: it diverged. The last good checkpoint is in "
+                f"{folder}. Lower optimizer.lr, set trainer.gradient_clip=1.0, or use trainer.precision=fp32."
+            )
 
 
 def load_checkpoint(
@@ -151,19 +157,40 @@ def load_checkpoint(
     for path in paths:
         try:
             content = _read(path, device)
-        except DAMAGE as error:
+        except Exception as error:  # what was cut short or changed, or is none of ours, raises what its bytes lead to
             warnings.warn(f"{path} is damaged ({error}); going back to the checkpoint before it.", stacklevel=2)
             continue
-        _compare(path, content["identity"], vars(identity))
-        _compare_surroundings(path, content["surroundings"], vars(Surroundings.here(device)), accept_changes)
-        network.load_state_dict(content["model"])
-        optimizer.load_state_dict(content["optimizer"])
-        return Progress(**content["progress"])
+        try:
+            _compare(path, content["identity"], vars(identity))
+            _compare_surroundings(path, content["surroundings"], vars(Surroundings.here(device)), accept_changes)
+            network.load_state_dict(content["model"])
+            optimizer.load_state_dict(content["optimizer"])
+            return _progress(content["progress"])
+        except InputError:
+            raise
+        except Exception as error:  # its checksum is right, so it was written so: by something else
+            raise InputError(
+                f"{path} was not written by this program: {error!r:.200}. Delete it, or the run's folder."
+            ) from error
     if paths:
         raise InputError(
             f"No checkpoint in {folder} is whole. Delete the folder {folder.parent} to start this run again."
         )
     return None
+
+
+def _progress(stored: Mapping[str, Any]) -> Progress:
+    """Return how far the run was.
+
+    Raises:
+        ValueError: It makes no sense.
+    """
+    progress = Progress(**stored)
+    counts = (progress.step, progress.count, progress.skipped, progress.collapsed)
+    sound = all(type(each) is int and each >= 0 for each in counts)
+    if not sound or not all(isinstance(each, Tensor) for each in progress.sums.values()):
+        raise ValueError(f"progress is {stored!r:.80}")
+    return progress
 
 
 def _newest_first(folder: Path) -> list[Path]:

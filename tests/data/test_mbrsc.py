@@ -90,8 +90,12 @@ def test_an_unknown_color_is_reported_never_a_class(official, make, tmp_path):
 
 def test_a_missing_file_and_a_missing_root_are_named(official, make, tmp_path):
     (tmp_path / "data" / "Tile 7" / "masks" / "image_part_009.png").unlink()
-    with pytest.raises(InputError, match=r"Tile 7/masks/image_part_009\.png is missing"):
-        make().scenes()
+    assert [scene.problem for scene in make().scenes() if scene.problem] == [
+        "Scene 'tile7_part9': Tile 7/masks/image_part_009.png not found below dataset.root. "
+        "Add what is missing, or mend dataset.root."
+    ]
+    with pytest.raises(InputError, match=r"holds no image.*Tile 1.*Found: "):
+        make(tmp_path / "data" / "Tile 7" / "masks").scenes()
     with pytest.raises(InputError, match=r"dataset\.root is not set.*Tile 1"):
         make(None).scenes()
 

@@ -301,4 +301,4 @@ def test_a_kill_while_the_sheet_is_drawn_costs_no_scene(made_up, tmp_path, monke
     assert resumed.reads == []
     with Image.open(store.path / "overview.png") as sheet:
         sheet.load()
-    assert sorted(path.suffix for path in store.path.iterdir()) == [".csv", ".json", *[".npy"] * 6, ".png"]
+    assert sorted(path.suffix for path in store.path.iterdir()) == [".csv", ".json", *[".npy"] * 6, ".png", ".sha256"]

@@ -51,9 +51,9 @@ def test_store_gives_back_the_arrays_and_what_is_known_about_them(made_up, tmp_p
 def test_only_the_manifest_and_the_arrays_stay(made_up, tmp_path):
     store = prepare(made_up([("a", "train", arrays(0))]), tmp_path / "stores")
     assert sorted(path.name for path in store.path.iterdir()) == [
-        "00000_image.npy", "00000_mask.npy", "manifest.json", "overview.png", "scenes.csv",
+        "00000_image.npy", "00000_mask.npy", "manifest.json", "manifest.sha256", "overview.png", "scenes.csv",
     ]  # fmt: skip
-    assert [path.name for path in (tmp_path / "stores").iterdir()] == [store.path.name]
+    assert [path.name for path in (tmp_path / "stores").glob("[!.]*")] == [store.path.name]
 
 
 def test_statistics_are_those_of_valid_training_pixels(made_up, tmp_path):
@@ -164,7 +164,7 @@ def test_builders_of_the_same_store_wait_for_each_other(made_up, tmp_path):
         stores = list(pool.map(build, datasets))
     assert {store.manifest.sha256 for store in stores} == {stores[0].manifest.sha256}
     assert [len(dataset.reads) for dataset in datasets] == [3, 0, 0]
-    assert [path.name for path in (tmp_path / "stores").iterdir()] == [stores[0].path.name]
+    assert [path.name for path in (tmp_path / "stores").glob("[!.]*")] == [stores[0].path.name]
 
 
 def with_mask(mask):

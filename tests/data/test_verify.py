@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ssl_rs.data.dataset import Dataset, SceneArrays, SceneSource, SegmentationClass
+from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.prepare import locate, prepare
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.verify import TOLD, verify
@@ -110,7 +111,9 @@ def test_a_missing_or_cut_array_is_one_of_the_differences(prepared, tmp_path, da
 
 
 def edit(path, change):
+    """Change a manifest and the hash beside it: as by somebody who knows both."""
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    path.with_name("manifest.sha256").write_text(Manifest.read(path.parent).sha256)
 
 
 def test_a_manifest_that_names_other_sources_is_refused(prepared, tmp_path):
@@ -124,6 +127,15 @@ def test_a_manifest_that_names_other_sources_is_refused(prepared, tmp_path):
     said = message(dataset, tmp_path / "stores")
     assert "scene 1" in said
     assert "other.bin" in said
+
+
+def test_one_changed_number_of_the_manifest_is_noticed(prepared, tmp_path):
+    dataset, store = prepared
+    path = store.path / "manifest.json"
+    content = json.loads(path.read_text())
+    content["mean"][0] += 0.001
+    path.write_text(json.dumps(content))
+    assert "manifest.json is not what manifest.sha256 beside it says" in message(dataset, tmp_path / "stores")
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("{")])

@@ -1,0 +1,451 @@
+"""Files of strangers: nothing in them is run, nothing is written where they say, and no bomb is decoded."""
+
+import csv
+import io
+import json
+import os
+import pickle
+import shutil
+import struct
+import subprocess
+import sys
+import tracemalloc
+import warnings
+import zipfile
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from PIL import Image
+
+from ssl_rs.config import hide_secrets
+from ssl_rs.data.manifest import Manifest
+from ssl_rs.data.raster import open_raster, read_raster
+from ssl_rs.data.source_files import SourceFile, describe_files, find_files, match_files
+from ssl_rs.data.store import Store
+from ssl_rs.errors import InputError
+from ssl_rs.run_directory import RunDirectory
+from ssl_rs.training.state import SEAL
+
+pytestmark = pytest.mark.slow
+
+
+class Attack:
+    """Unpickled by a trusting reader, it makes a file."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+@pytest.fixture
+def attack(tmp_path):
+    """An object with code in it, which is known to work; the test fails if the code was run."""
+    mark = tmp_path / "attacked"
+    pickle.loads(pickle.dumps(Attack(mark)))
+    assert mark.exists()
+    mark.unlink()
+    yield Attack(mark)
+    assert not mark.exists()
+
+
+# Code in files of weights and arrays
+
+
+@pytest.mark.filterwarnings("ignore:.*is damaged")
+def test_code_in_a_checkpoint(quick, tmp_path, fails, at_step, attack):
+    """Its checksum is right: whoever writes code into it can compute one."""
+    import hashlib
+
+    run = RunDirectory(tmp_path / "run")
+
+    def stop():
+        raise OSError("stopped by the test")
+
+    at_step(3, stop)
+    fails("pretrain", *quick, f"run_dir={run.path}")
+    (path,) = run.checkpoints.iterdir()
+    packed = path.read_bytes().partition(b"\n")[2]
+    content = torch.load(io.BytesIO(packed), weights_only=True)
+    file = io.BytesIO()
+    torch.save({**content, "optimizer": attack}, file)
+    path.write_bytes(SEAL + hashlib.sha256(file.getvalue()).hexdigest().encode() + b"\n" + file.getvalue())
+    assert f"No checkpoint in {run.checkpoints} is whole" in fails("pretrain", *quick, f"run_dir={run.path}")
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda weights, path: path.write_bytes(pickle.dumps(weights))])
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_code_in_a_file_of_weights(quick, tmp_path, fails, attack, write, name):
+    path = tmp_path / name
+    write({"features.0.0.weight": attack}, path)
+    given = [item for item in quick if not item.startswith("pretext")]
+    said = fails("finetune", *given, "initialization=imagenet", f"initialization.weights={path}")
+    assert f"{path} cannot be read as weights" in said
+
+
+@pytest.mark.parametrize("member", ["images", "names"])
+def test_code_in_samples_of_a_run(tuned, tmp_path, command, attack, member):
+    run = RunDirectory(tmp_path / "runs" / "run")
+    shutil.copytree(tuned.path, run.path)
+    with np.load(run.path / "samples.npz") as archive:
+        arrays = dict(archive)
+    np.savez(run.path / "samples.npz", **{**arrays, member: np.array([attack], dtype=object)}, allow_pickle=True)
+    assert command("report", f"runs={run.path.parent}", f"run_dir={tmp_path / 'page'}")[0] == 0
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert f"<td>{run.path / 'samples.npz'}</td>" in page
+    assert "allow_pickle=False" in page
+
+
+def test_code_in_a_scene_of_ukis_clouds(tmp_path, fails, attack, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "ukis"
+    root.mkdir()
+    mask = np.ones((8, 8, 1), np.uint8)
+    for name in ("sentinel2", "landsat5", "landsat7"):
+        np.savez(root / f"{name}.npz", img=np.array([attack], dtype=object), msk=mask)
+    said = fails("prepare", "dataset=ukis_clouds", f"dataset.root={root}")
+    assert "cannot be read as an .npz file with img" in said
+
+
+# Targets
+
+
+def test_a_target_on_the_command_line(quick, tmp_path, fails):
+    for target in ("os.system", "subprocess.run", "ssl_rs.files.write_text", "torch.hub.load", "kornia.contrib.KMeans"):
+        given = (f"optimizer._target_={target}", f"+optimizer.command='touch {tmp_path / 'mark'}'")
+        assert f"optimizer._target_={target} is not admitted" in fails("pretrain", *quick, *given)
+    assert not (tmp_path / "mark").exists()
+
+
+def test_a_target_in_a_folder_of_configs(quick, tmp_path, fails):
+    (tmp_path / "own" / "optimizer").mkdir(parents=True)
+    (tmp_path / "own" / "optimizer" / "mine.yaml").write_text(
+        f"# Mine.\n_target_: os.system\ncommand: touch {tmp_path / 'mark'}\n"
+    )
+    given = (*(item for item in quick if not item.startswith("optimizer")), "--config-dir", str(tmp_path / "own"))
+    assert "optimizer._target_=os.system is not admitted" in fails("pretrain", *given, "optimizer=mine")
+    (tmp_path / "own" / "experiment").mkdir()
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\n# Mine.\ntrusted_packages: [os, posix]\n"
+        f"optimizer:\n  _target_: os.system\n  command: touch {tmp_path / 'mark'}\n"
+    )
+    assert "trusted_packages is set by a file" in fails("pretrain", *given, "experiment=mine")
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("key", ["dataset", "trainer", "decoder", "evaluation.window"])
+def test_a_target_in_the_config_of_a_run(tuned, tmp_path, fails, key):
+    run = RunDirectory(tmp_path / "copy")
+    shutil.copytree(tuned.path, run.path)
+    text = run.config.read_text()
+    node = text[text.index(f"\n{key.split('.')[0]}:") :]
+    target = node.partition("_target_: ")[2].split()[0]
+    changed = node.replace(target, "os.system", 1)
+    run.config.write_text(text.replace(node, changed).replace("trusted_packages: []", "trusted_packages: [os, posix]"))
+    said = fails("evaluate", f"run={run.path}", f"output_dir={tuned.path.parent}", f"run_dir={tmp_path / 'scores'}")
+    assert f"{key}._target_=os.system is not admitted" in said
+
+
+def test_the_config_of_a_pretraining_is_not_even_read(whole, tmp_path, quick, command):
+    run = RunDirectory(tmp_path / "copy")
+    shutil.copytree(whole.path, run.path)
+    run.config.write_text(f"optimizer: {{_target_: os.system, command: 'touch {tmp_path / 'mark'}'}}\n")
+    given = [item for item in quick if not item.startswith("pretext")]
+    short = ("trainer.max_steps=1", "evaluation.window.size=64", "evaluation.window.overlap=0")
+    assert command("finetune", *given, *short, "initialization=pretrained", f"initialization.run={run.path}")[0] == 0
+    assert not (tmp_path / "mark").exists()
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.npy", "/etc/passwd", "00001_image.npy", "a/00000_image.npy", "manifest.json"]
+)
+def test_an_array_of_a_manifest_with_a_name_that_leads_elsewhere(tuned, tmp_path, name, quick, fails):
+    (path,) = (tuned.path.parent / "stores").glob("folder-*")
+    store = tmp_path / "stores" / path.name
+    shutil.copytree(path, store)
+    content = json.loads((store / "manifest.json").read_text())
+    content["scenes"][0]["arrays"][0]["name"] = name
+    (store / "manifest.json").write_text(json.dumps(content))
+    for read in (Manifest.read, Store.open):
+        with pytest.raises(InputError, match="a scene has arrays that are not its own"):
+            read(store)
+    said = fails("prepare", *quick[:2], f"store_dir={store.parent}", "check=true")
+    assert "a scene has arrays that are not its own" in said
+
+
+@pytest.mark.parametrize("name", ["../x.png", "/x.png", "a/../../x.png", "C:\\x.png", "..\\x.png", "//x.png", "\n.png"])
+def test_a_member_of_an_archive_with_a_name_that_leads_elsewhere(tmp_path, name):
+    """Archives are never unpacked to disk: names are only looked at."""
+    root = tmp_path / "in" / "root"
+    root.mkdir(parents=True)
+    with zipfile.ZipFile(root / "images.zip", "w") as archive:
+        archive.writestr("a.png", b"1")
+        archive.writestr(name, b"2")
+    before = sorted(tmp_path.rglob("*"))
+    files = find_files(root)
+    assert b"1" in [file.read() for file in files]
+    assert {file.read() for file in files} <= {b"1", b"2"}
+    assert match_files(files, root, r"/images/(a)\.png")
+    assert "images (zip): " in describe_files(root, files)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# Bombs
+
+
+def png(width, height, bits, color, rows=b"\0" * 1000):
+    def chunk(name, data):
+        return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+
+    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
+    ended = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + ended
+
+
+def jpeg(width, height):
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(file, "JPEG")
+    content = file.getvalue()
+    place = content.index(b"\xff\xc0") + 5
+    return content[:place] + struct.pack(">HH", height, width) + content[place + 4 :]
+
+
+def tiff(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(
+            path, "w", driver="GTiff", count=3, height=60000, width=60000, dtype="uint8", sparse_ok=True, tiled=True
+        ):
+            pass
+    return path.read_bytes()
+
+
+BOMBS = {
+    "rgb.png": lambda path: png(60000, 60000, 8, 2),
+    "gray16.png": lambda path: png(60000, 60000, 16, 0),
+    "rgba16.png": lambda path: png(40000, 40000, 16, 6),
+    "gray4.png": lambda path: png(60000, 60000, 4, 0),
+    "palette.png": lambda path: png(60000, 60000, 8, 3),
+    "a.jpg": lambda path: jpeg(60000, 60000),
+    "a.tif": tiff,
+}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("name", BOMBS)
+def test_an_image_bomb_is_refused_before_it_is_decoded(tmp_path, name, zipped):
+    path = tmp_path / name
+    path.write_bytes(BOMBS[name](path))
+    file = SourceFile(path)
+    if zipped:
+        with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(path, name)
+        file = SourceFile(tmp_path / "a.zip", name)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=name) as caught:
+            read_raster(file)
+        assert tracemalloc.get_traced_memory()[1] < 30e6
+    finally:
+        tracemalloc.stop()
+    assert any(word in str(caught.value) for word in ("exceeds limit", "claims"))
+
+
+def with_claim(path, size):
+    """Let an archive say that its only member has so many bytes when unpacked."""
+    content = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        start = content.index(mark) + place
+        content[start : start + 4] = struct.pack("<I", size)
+    path.write_bytes(content)
+
+
+def test_a_member_that_claims_gigabytes_is_not_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(10**7))
+    with_claim(tmp_path / "a.zip", 4_000_000_000)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"a\.zip/a\.png is 3\.7 GiB large"):
+        open_raster(SourceFile(tmp_path / "a.zip", "a.png"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e6
+
+
+def test_a_member_that_is_larger_than_it_claims_is_damaged(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.tif", bytes(10**7))
+    with_claim(tmp_path / "a.zip", 1000)
+    with pytest.raises(InputError, match="cannot be unpacked: Bad CRC-32"):
+        SourceFile(tmp_path / "a.zip", "a.tif").read()
+
+
+def test_a_bomb_in_the_samples_of_a_run_is_left_out(tuned, tmp_path, command):
+    run = RunDirectory(tmp_path / "runs" / "run")
+    shutil.copytree(tuned.path, run.path)
+    with (
+        zipfile.ZipFile(run.path / "samples.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("images.npy", "w") as file,
+    ):
+        header = {"descr": "|u1", "fortran_order": False, "shape": (3, 6000, 5000, 3)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for _ in range(270):
+            file.write(bytes(10**6))
+    assert (run.path / "samples.npz").stat().st_size < 10**6
+    assert command("report", f"runs={run.path.parent}", f"run_dir={tmp_path / 'page'}")[0] == 0
+    assert "it claims more than 256 MiB" in (tmp_path / "page" / "index.html").read_text()
+
+
+# Secrets
+
+SECRETS = {
+    "WANDB_API_KEY": "secret-of-wandb-0123456789abcdef0123456789abcdef",
+    "AWS_SECRET_ACCESS_KEY": "secret-of-aws-0123456789",
+    "HF_TOKEN": "secret-of-hf-0123456789",
+    "DATABASE_PASSWORD": "secret-of-database",
+}
+
+
+def test_no_secret_of_the_environment_is_written(quick, tmp_path):
+    """The real command with the logger of Weights & Biases, offline, in a checkout whose remote has a password."""
+    here = tmp_path / "work"
+    here.mkdir()
+    for given in (
+        ["init", "-q"],
+        ["remote", "add", "origin", "https://user:secret-of-git@example.org/x.git"],
+        ["-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-q", "--allow-empty", "-m", "x"],
+    ):
+        subprocess.run(["git", *given], cwd=here, check=True)
+    run = RunDirectory(here / "run")
+    given = [item for item in quick if item != "logger=none" and not item.startswith("trainer.max_steps")]
+    more = (
+        "trainer.max_steps=1",
+        f"run_dir={run.path}",
+        "logger=wandb",
+        "+hydra.job.env_set.MY_API_KEY=secret-on-line",
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "ssl_rs.pretrain", *given, *more], cwd=here, capture_output=True, text=True, check=False,
+        env={**os.environ, **SECRETS, "WANDB_MODE": "offline", "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "secret-" not in ended.stdout + ended.stderr
+    written = [path for path in here.rglob("*") if path.is_file() and ".git/" not in f"{path}"]
+    assert {"config.yaml", "environment.json", "metrics.jsonl", "result.json"} <= {path.name for path in written}
+    assert any(path.suffix == ".wandb" for path in written)
+    found = {path.suffix for path in written if b"secret-" in path.read_bytes()}
+    assert found == {".wandb"}  # W&B notes the command line as it was typed, as any list of processes does
+    (mirror,) = (path.read_bytes() for path in written if path.suffix == ".wandb")
+    assert mirror.count(b"secret-") == mirror.count(b"secret-on-line")
+    assert (
+        "+hydra.job.env_set.MY_API_KEY=***" in json.loads((run.path / "environment.json").read_text())["command_line"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "written"),
+    [
+        ("trainer.max_steps=5", "trainer.max_steps=5"),
+        ("logger.entity=me", "logger.entity=me"),
+        ("+hydra.job.env_set.MY_API_KEY=abc=def", "+hydra.job.env_set.MY_API_KEY=***"),
+        ("+hydra.job.env_set.db_Password=", "+hydra.job.env_set.db_Password=***"),
+        ("dataset.root=https://me:word@example.org/a@b", "dataset.root=https://***@example.org/a@b"),
+        ("dataset.root=s3://token@bucket/x", "dataset.root=s3://***@bucket/x"),
+        ("dataset.root=https://example.org/a@b", "dataset.root=https://example.org/a@b"),
+    ],
+)
+def test_secrets_on_the_command_line_are_not_recorded(typed, written):
+    assert hide_secrets(typed) == written
+
+
+def test_a_secret_is_not_interpolated_into_a_config(quick, fails, command, monkeypatch):
+    monkeypatch.setenv("MY_API_KEY", "secret-0123456789")
+    monkeypatch.setenv("MY_PROJECT", "mine")
+    said = fails("pretrain", *quick[:-1], "logger=wandb", "logger.entity=${oc.env:MY_API_KEY}")
+    assert "MY_API_KEY is secret" in said
+    assert "secret-0123456789" not in said
+    code, out, _ = command("pretrain", "--cfg", "logger=wandb", "logger.entity=${oc.env:MY_PROJECT}")
+    assert code == 0
+    assert "entity: mine" in out
+
+
+# The report
+
+
+class Page(HTMLParser):
+    """Notes every tag with its attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+INJECTION = """</title></svg></td><script>alert(1)</script><img src=x onerror=alert(1)>--><!--"'onload='x&lt;<b>"""
+
+
+def write_runs(tuned, folder, text):
+    """Write runs in which every text that may be a stranger's holds a text."""
+    for number, fraction in enumerate((0.1, 1.0)):
+        run = folder / text.replace("/", "") / f"{number}"
+        shutil.copytree(tuned.path, run)
+        result = json.loads(json.dumps(tuned.read_result()).replace('"a"', json.dumps(text)))
+        result |= {"label_fraction": fraction, "provenance": {text: {text: [text]}}}
+        result |= {
+            key: f"{key} {text}" for key in ("dataset", "backbone", "decoder", "label", "label_unit", "label_order")
+        }
+        (run / "result.json").write_text(json.dumps(result))
+        (run / "environment.json").write_text(json.dumps({text: text}))
+        with np.load(run / "samples.npz") as archive:
+            arrays = {**archive, "names": np.array([text] * len(archive["names"]))}
+        np.savez(run / "samples.npz", **arrays)
+    failure = {"command": text, "overrides": [text], "error": text, "traceback": text}
+    for name, content in (("failure.json", failure), ("result.json", {"command": text})):
+        (folder / name).mkdir()
+        (folder / name / name).write_text(json.dumps(content))
+    return folder
+
+
+def test_no_name_becomes_a_tag_of_the_report(tuned, tmp_path, command):
+    texts = {}
+    for name, text in (("hostile", INJECTION), ("harmless", "some words, " * 9)):
+        runs = write_runs(tuned, tmp_path / f"runs of {name}", text)
+        assert command("report", f"runs={runs}", f"run_dir={tmp_path / name}")[0] == 0
+        texts[name] = (tmp_path / name / "index.html").read_text()
+    hostile, harmless = (Page(text) for text in texts.values())
+    kinds = [{(tag, *sorted(given)) for tag, given in page.tags} for page in (hostile, harmless)]
+    assert kinds[0] == kinds[1]
+    assert {given["src"].partition(",")[0] for tag, given in hostile.tags if tag == "img"} == {"data:image/png;base64"}
+    assert hostile.text.count("<script>alert(1)</script>") >= 10
+    curves = [svg.partition("</svg>")[0] for svg in texts["hostile"].split("<svg")[1:] if "<text" in svg]
+    assert curves
+    assert all("&lt;/title&gt;" in curve for curve in curves)  # the rows' names, as text
+
+
+def test_cells_of_the_csv_files_are_data_as_they_are(tuned, tmp_path, command):
+    """Nothing is put before a formula: programs read the file, and must find the names that they know."""
+    runs = write_runs(tuned, tmp_path / "runs", "=1+1")
+    for path in runs.glob("*/[01]/result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"label": "=1+1"}))
+    assert command("report", f"runs={runs}", f"run_dir={tmp_path / 'page'}")[0] == 0
+    with open(tmp_path / "page" / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["label"] for row in rows} == {"=1+1"}
+    assert {"iou/=1+1", "iou/b", "iou/c"} <= rows[0].keys()

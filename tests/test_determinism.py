@@ -1,0 +1,28 @@
+"""Fresh processes with the same settings make the same weights and metrics, bit for bit."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent.parent / "scripts"))
+from killed_runs import SETTINGS, Trial, check_done, differences, write_dataset
+
+pytestmark = pytest.mark.slow
+
+EXACT = (*SETTINGS, "trainer=deterministic", "trainer.max_steps=6")
+
+
+def test_deterministic_runs_are_equal_with_any_number_of_readers(tmp_path):
+    write_dataset(tmp_path / "data")
+    others = {"one": (), "again": (), "readers": ("trainer.num_workers=2",), "other": ("seed=1",)}
+    trials = {
+        name: Trial("pretrain", 1, tmp_path / "data", tmp_path / name, (*EXACT, *settings))
+        for name, settings in others.items()
+    }
+    started = {name: trial.start() for name, trial in trials.items()}
+    for name, process in started.items():
+        check_done(trials[name], process.wait(300))
+    assert differences(trials["one"], trials["again"]) == []
+    assert differences(trials["one"], trials["readers"]) == []
+    assert {"encoder.safetensors", "metrics.jsonl", "result.json"} <= set(differences(trials["one"], trials["other"]))

@@ -1,0 +1,92 @@
+"""Runs that are killed or asked to stop at any moment and started again end as those that were left alone, bit for bit.
+
+`scripts/kill_test.py` does the same at many random moments.
+"""
+
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent.parent / "scripts"))
+from killed_runs import SETTINGS, Moment, Trial, differences, family, has_ended, kill_at, write_dataset
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are watched through /proc"),
+]
+
+SHORT = (*SETTINGS, "trainer.max_steps=9")
+
+
+@pytest.fixture
+def trials(tmp_path):
+    """Return a run that was left alone, and one to be killed, of a stage and a number of processes."""
+    write_dataset(tmp_path / "data")
+
+    def make(stage, processes):
+        whole = Trial(stage, processes, tmp_path / "data", tmp_path / "whole", SHORT)
+        whole.finish()
+        return whole, replace(whole, folder=tmp_path / "broken", settings=(*SHORT, "trainer.num_workers=1"))
+
+    return make
+
+
+def stop_at_line(trial, number, everybody):
+    """Start the run, send a signal as soon as there is a line more, and return the exit code."""
+    lines, process = len(trial.run.read_metrics()), trial.start()
+    deadline = time.monotonic() + 200
+    while len(trial.run.read_metrics()) <= lines:
+        assert process.poll() is None, trial.log.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    members = list(family(process.pid))
+    for pid in members if everybody else members[:1]:
+        os.kill(pid, number)
+    code = process.wait(60)
+    assert all(has_ended(pid) for pid in members)
+    return code
+
+
+def newest_checkpoint(trial):
+    return max(int(path.stem.removeprefix("step-")) for path in trial.run.checkpoints.glob("step-*.ckpt"))
+
+
+def test_one_process(trials):
+    whole, broken = trials("pretrain", 1)
+    assert kill_at(broken, Moment("store", 0)) == "preparing"
+    assert kill_at(broken, Moment("checkpoint", 0)) == "writing a checkpoint"
+    # As SLURM does: every process gets the signal, also the one that reads batches.
+    assert stop_at_line(broken, signal.SIGTERM, everybody=True) == 130
+    said = broken.log.read_text()
+    assert "Traceback" not in said
+    assert f"Stopped after step {newest_checkpoint(broken)} of 9. The same command goes on from there." in said
+    assert kill_at(broken, Moment("result", 0)) is not None
+    broken.finish()
+    assert differences(whole, broken) == []
+
+
+def test_fine_tuning(trials):
+    whole, broken = trials("finetune", 1)
+    assert kill_at(broken, Moment("checkpoint", 0.02)) is not None
+    assert stop_at_line(broken, signal.SIGUSR1, everybody=True) == 130
+    assert "Traceback" not in broken.log.read_text()
+    assert kill_at(broken, Moment("weights", 0)) is not None
+    broken.finish()
+    assert differences(whole, broken) == []
+
+
+@pytest.mark.distributed
+def test_two_processes(trials):
+    whole, broken = trials("pretrain", 2)
+    assert kill_at(broken, Moment("checkpoint", 0, "a rank")) is not None
+    # torchrun hands the signal on, and kills after 30 seconds.
+    assert stop_at_line(broken, signal.SIGTERM, everybody=False) == 1
+    assert f"Stopped after step {newest_checkpoint(broken)} of 9" in broken.log.read_text()
+    assert kill_at(broken, Moment("checkpoint", 0, "torchrun")) is not None  # its ranks end, too
+    broken.finish()
+    assert differences(whole, broken) == []

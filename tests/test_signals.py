@@ -1,0 +1,114 @@
+"""Requests to stop outside of the training loop: a clean end, nothing half-written, and the same command goes on."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssl_rs.data.sampling import batches
+from ssl_rs.randomness import Rows
+from ssl_rs.run_directory import RunDirectory
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(("number", "num_workers"), [(signal.SIGUSR1, 0), (signal.SIGTERM, 2), (signal.SIGINT, 2)])
+def test_preparing_ends_at_once_and_goes_on(tmp_path, number, num_workers):
+    """Every process gets the signal, as by Ctrl-C or from SLURM."""
+    images = tmp_path / "data" / "images"
+    images.mkdir(parents=True)
+    for place in range(40):
+        noise = np.random.default_rng(place).integers(1, 256, (400, 400, 3), np.uint8)
+        Image.fromarray(noise).save(images / f"scene{place}.png", compress_level=1)
+    settings = (f"dataset.root={images.parent}", f"output_dir={tmp_path / 'out'}", f"num_workers={num_workers}")
+    command = (sys.executable, "-m", "ssl_rs.prepare", "dataset=folder", *settings)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "out").glob("stores/.*.partial/0*.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(process.pid, number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "Interrupted. The same command goes on from what is on disk." in err
+    assert "Traceback" not in err
+    assert not list((tmp_path / "out" / "stores").glob("[!.]*"))
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(json.loads((Path(done.stdout.strip()) / "manifest.json").read_text())["scenes"]) == 40
+
+
+def test_a_stop_during_the_evaluation_loses_no_training(command, tiny, tmp_path, monkeypatch):
+    from ssl_rs.stages.evaluation import Evaluator
+    from ssl_rs.training import loop
+
+    run = RunDirectory(tmp_path / "run")
+    handler = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patched:
+        patched.setattr(Evaluator, "predict", lambda *arguments: os.kill(os.getpid(), signal.SIGTERM))
+        code, _, err = command("finetune", *tiny, f"run_dir={run.path}")
+    assert code == 130
+    assert "Interrupted. The same command goes on" in err
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert not run.result.exists()
+    monkeypatch.setattr(loop, "seed_step", lambda *arguments: pytest.fail("it took a step again"))
+    code, _, err = command("finetune", *tiny, f"run_dir={run.path}")
+    assert code == 0, err
+    assert run.read_result()["steps"] == 4
+
+
+def test_a_stopped_sweep_ends_behind_the_checkpoint_of_its_run(command, tiny, monkeypatch):
+    from ssl_rs.training import loop
+
+    sweep = ("-m", *tiny, "pretext=[contrastive]", "views=[clean,transformed]", "seed=0,1")
+    seed_step, steps = loop.seed_step, []
+
+    def asking(seed, step, rank):
+        steps.append((seed, step))
+        if len(steps) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        seed_step(seed, step, rank)
+
+    monkeypatch.setattr(loop, "seed_step", asking)
+    code, out, err = command("pretrain", *sweep)
+    assert code == 130
+    assert "Stopped after step 2 of 4. The same command goes on from there." in err
+    assert "Traceback" not in err
+    assert "2 runs, 0 finished before" in out
+    (run,) = Path("outputs/pretrain").rglob("config.yaml")  # the second one has not begun
+    assert [path.name for path in (run.parent / "checkpoints").iterdir()] == ["step-00000002.ckpt"]
+    code, out, err = command("pretrain", *sweep)
+    assert code == 0, err
+    assert "2 of 2 runs are finished" in out
+    assert steps == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)]
+
+
+class Source:
+    def batch(self, step, rows):
+        time.sleep(0.02)
+        return torch.tensor([step])
+
+
+def test_processes_that_read_batches_outlive_a_request_to_stop():
+    """SLURM and torchrun send it to them too; without them the loop could not finish its step."""
+    before = set(multiprocessing.active_children())
+    found = batches(Source(), 0, 50, Rows(0, 1, 1), num_workers=1)
+    assert next(found).item() == 0
+    (reader,) = set(multiprocessing.active_children()) - before
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        os.kill(reader.pid, number)
+    assert [batch.item() for batch in found] == list(range(1, 50))
+    reader.join(10)
+    assert not reader.is_alive()
