@@ -17,10 +17,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from omegaconf.resolvers.oc import env
 
 from ssl_rs.build import build
 from ssl_rs.errors import InputError, nearest
+from ssl_rs.hidden import environment_variable
 from ssl_rs.plain_types import describe, fits
 
 WITHOUT_EFFECT = (
@@ -47,30 +47,7 @@ NO_TEXT = r"(?i:[-+.\de]+|null|true|false)"
 """What the command line takes for a number, nothing, or a truth value, and so never for the name of an option."""
 
 
-SECRET = re.compile(r"(?i)key|token|secret|passw|credential")
-"""What names of keys and passwords hold."""
-
-
-def _environment_variable(name: str, *default: Any) -> Any:
-    """Resolve `${oc.env:NAME}`, but not to a secret: values are written to config.yaml and shown by loggers.
-
-    Raises:
-        ValueError: The name says that it is one.
-    """
-    if SECRET.search(name):
-        raise ValueError(f"{name} is secret. Leave it in the environment; whoever needs it reads it there")
-    return env(name, *default)
-
-
-OmegaConf.register_new_resolver("oc.env", _environment_variable, replace=True)
-
-
-def hide_secrets(override: str) -> str:
-    """Return an argument of the command line without the value of a secret and without passwords in addresses."""
-    name, equals, _ = override.partition("=")
-    if equals and SECRET.search(name):
-        return f"{name}=***"
-    return re.sub(r"://[^/@\s]+@", "://***@", override)
+OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
 
 
 def conf_dir() -> Path:

@@ -60,7 +60,7 @@ def test_random_leaves_the_weights_and_takes_the_statistics_of_the_data(tmp_path
     assert provenance.statistics == OWN
     assert (provenance.kind, provenance.label, provenance.source, provenance.sha256) == ("random", "random", None, None)
     assert provenance.loaded_tensors == 0
-    assert Random(label="mine").locate(target(tmp_path)).label == "mine (transductive)"
+    assert Random(label="mine").locate(target(tmp_path)).label == "mine"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_locating_loads_nothing_and_agrees_with_applying(tmp_path):
     located = initialization.locate(target(tmp_path))
     applied = initialization.apply(Backbone("resnet18").build(3), target(tmp_path))
     assert dataclasses.replace(applied, loaded_tensors=0) == located
-    assert located.label == "mine (transductive)"
+    assert located.label == "mine"
     assert "mine: 120 tensors from resnet18.pth (sha256 " in applied.describe()
     assert json.loads(json.dumps(applied.as_json()))["statistics"]["mean"] == [0.485, 0.456, 0.406]
 
@@ -268,7 +268,7 @@ def test_a_pretraining_comes_back_bit_for_bit_with_its_statistics(tmp_path):
 def test_the_label_says_where_the_pretraining_started(tmp_path):
     run, _ = pretraining(tmp_path / "run", start="imagenet")
     assert Pretrained(run=str(run.path)).locate(target(tmp_path)).label == "inpainting + contrastive from imagenet"
-    assert Pretrained(run=str(run.path), label="mine").locate(target(tmp_path)).label == "mine (transductive)"
+    assert Pretrained(run=str(run.path), label="mine").locate(target(tmp_path)).label == "mine"
 
 
 def test_a_pretraining_that_saw_test_scenes_says_so(tmp_path):

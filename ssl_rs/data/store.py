@@ -94,7 +94,7 @@ class Store:
                 del self._maps[next(iter(self._maps))]
             self._maps[name] = _open_map(path)
         array, known = self._maps[name]
-        # Behind the end of a file that was cut short, a map gives zeros, or kills the process. Asking takes 2 us.
+        # Behind the end of a file that was cut short, a map gives zeros or kills the process. Asking takes 7 us.
         with suppress(FileNotFoundError):  # what is open stays whole when its name is deleted
             if _size_and_time(path) != known:
                 raise InputError(

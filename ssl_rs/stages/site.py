@@ -12,12 +12,13 @@ import torch
 
 import ssl_rs
 from ssl_rs import distributed
-from ssl_rs.config import Settings, hide_secrets
+from ssl_rs.config import Settings
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.prepare import prepare
 from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone, Statistics
+from ssl_rs.hidden import hide_secrets
 from ssl_rs.initialization import Target
 from ssl_rs.randomness import Rows
 from ssl_rs.stages.scenes import prepare_store

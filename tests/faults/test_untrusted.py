@@ -1,19 +1,14 @@
 """Files of strangers: nothing in them is run, nothing is written where they say, and no bomb is decoded."""
 
-import csv
 import io
 import json
-import os
 import pickle
 import shutil
 import struct
-import subprocess
-import sys
 import tracemalloc
 import warnings
 import zipfile
 import zlib
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +17,6 @@ import rasterio
 import torch
 from PIL import Image
 
-from ssl_rs.config import hide_secrets
 from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.raster import open_raster, read_raster
 from ssl_rs.data.source_files import SourceFile, describe_files, find_files, match_files
@@ -303,149 +297,3 @@ def test_a_bomb_in_the_samples_of_a_run_is_left_out(tuned, tmp_path, command):
     assert (run.path / "samples.npz").stat().st_size < 10**6
     assert command("report", f"runs={run.path.parent}", f"run_dir={tmp_path / 'page'}")[0] == 0
     assert "it claims more than 256 MiB" in (tmp_path / "page" / "index.html").read_text()
-
-
-# Secrets
-
-SECRETS = {
-    "WANDB_API_KEY": "secret-of-wandb-0123456789abcdef0123456789abcdef",
-    "AWS_SECRET_ACCESS_KEY": "secret-of-aws-0123456789",
-    "HF_TOKEN": "secret-of-hf-0123456789",
-    "DATABASE_PASSWORD": "secret-of-database",
-}
-
-
-def test_no_secret_of_the_environment_is_written(quick, tmp_path):
-    """The real command with the logger of Weights & Biases, offline, in a checkout whose remote has a password."""
-    here = tmp_path / "work"
-    here.mkdir()
-    for given in (
-        ["init", "-q"],
-        ["remote", "add", "origin", "https://user:secret-of-git@example.org/x.git"],
-        ["-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-q", "--allow-empty", "-m", "x"],
-    ):
-        subprocess.run(["git", *given], cwd=here, check=True)
-    run = RunDirectory(here / "run")
-    given = [item for item in quick if item != "logger=none" and not item.startswith("trainer.max_steps")]
-    more = (
-        "trainer.max_steps=1",
-        f"run_dir={run.path}",
-        "logger=wandb",
-        "+hydra.job.env_set.MY_API_KEY=secret-on-line",
-    )
-    ended = subprocess.run(
-        [sys.executable, "-m", "ssl_rs.pretrain", *given, *more], cwd=here, capture_output=True, text=True, check=False,
-        env={**os.environ, **SECRETS, "WANDB_MODE": "offline", "PYTHONPATH": str(Path(__file__).parents[2])},
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    assert "secret-" not in ended.stdout + ended.stderr
-    written = [path for path in here.rglob("*") if path.is_file() and ".git/" not in f"{path}"]
-    assert {"config.yaml", "environment.json", "metrics.jsonl", "result.json"} <= {path.name for path in written}
-    assert any(path.suffix == ".wandb" for path in written)
-    found = {path.suffix for path in written if b"secret-" in path.read_bytes()}
-    assert found == {".wandb"}  # W&B notes the command line as it was typed, as any list of processes does
-    (mirror,) = (path.read_bytes() for path in written if path.suffix == ".wandb")
-    assert mirror.count(b"secret-") == mirror.count(b"secret-on-line")
-    assert (
-        "+hydra.job.env_set.MY_API_KEY=***" in json.loads((run.path / "environment.json").read_text())["command_line"]
-    )
-
-
-@pytest.mark.parametrize(
-    ("typed", "written"),
-    [
-        ("trainer.max_steps=5", "trainer.max_steps=5"),
-        ("logger.entity=me", "logger.entity=me"),
-        ("+hydra.job.env_set.MY_API_KEY=abc=def", "+hydra.job.env_set.MY_API_KEY=***"),
-        ("+hydra.job.env_set.db_Password=", "+hydra.job.env_set.db_Password=***"),
-        ("dataset.root=https://me:word@example.org/a@b", "dataset.root=https://***@example.org/a@b"),
-        ("dataset.root=s3://token@bucket/x", "dataset.root=s3://***@bucket/x"),
-        ("dataset.root=https://example.org/a@b", "dataset.root=https://example.org/a@b"),
-    ],
-)
-def test_secrets_on_the_command_line_are_not_recorded(typed, written):
-    assert hide_secrets(typed) == written
-
-
-def test_a_secret_is_not_interpolated_into_a_config(quick, fails, command, monkeypatch):
-    monkeypatch.setenv("MY_API_KEY", "secret-0123456789")
-    monkeypatch.setenv("MY_PROJECT", "mine")
-    said = fails("pretrain", *quick[:-1], "logger=wandb", "logger.entity=${oc.env:MY_API_KEY}")
-    assert "MY_API_KEY is secret" in said
-    assert "secret-0123456789" not in said
-    code, out, _ = command("pretrain", "--cfg", "logger=wandb", "logger.entity=${oc.env:MY_PROJECT}")
-    assert code == 0
-    assert "entity: mine" in out
-
-
-# The report
-
-
-class Page(HTMLParser):
-    """Notes every tag with its attributes."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.text += data
-
-
-INJECTION = """</title></svg></td><script>alert(1)</script><img src=x onerror=alert(1)>--><!--"'onload='x&lt;<b>"""
-
-
-def write_runs(tuned, folder, text):
-    """Write runs in which every text that may be a stranger's holds a text."""
-    for number, fraction in enumerate((0.1, 1.0)):
-        run = folder / text.replace("/", "") / f"{number}"
-        shutil.copytree(tuned.path, run)
-        result = json.loads(json.dumps(tuned.read_result()).replace('"a"', json.dumps(text)))
-        result |= {"label_fraction": fraction, "provenance": {text: {text: [text]}}}
-        result |= {
-            key: f"{key} {text}" for key in ("dataset", "backbone", "decoder", "label", "label_unit", "label_order")
-        }
-        (run / "result.json").write_text(json.dumps(result))
-        (run / "environment.json").write_text(json.dumps({text: text}))
-        with np.load(run / "samples.npz") as archive:
-            arrays = {**archive, "names": np.array([text] * len(archive["names"]))}
-        np.savez(run / "samples.npz", **arrays)
-    failure = {"command": text, "overrides": [text], "error": text, "traceback": text}
-    for name, content in (("failure.json", failure), ("result.json", {"command": text})):
-        (folder / name).mkdir()
-        (folder / name / name).write_text(json.dumps(content))
-    return folder
-
-
-def test_no_name_becomes_a_tag_of_the_report(tuned, tmp_path, command):
-    texts = {}
-    for name, text in (("hostile", INJECTION), ("harmless", "some words, " * 9)):
-        runs = write_runs(tuned, tmp_path / f"runs of {name}", text)
-        assert command("report", f"runs={runs}", f"run_dir={tmp_path / name}")[0] == 0
-        texts[name] = (tmp_path / name / "index.html").read_text()
-    hostile, harmless = (Page(text) for text in texts.values())
-    kinds = [{(tag, *sorted(given)) for tag, given in page.tags} for page in (hostile, harmless)]
-    assert kinds[0] == kinds[1]
-    assert {given["src"].partition(",")[0] for tag, given in hostile.tags if tag == "img"} == {"data:image/png;base64"}
-    assert hostile.text.count("<script>alert(1)</script>") >= 10
-    curves = [svg.partition("</svg>")[0] for svg in texts["hostile"].split("<svg")[1:] if "<text" in svg]
-    assert curves
-    assert all("&lt;/title&gt;" in curve for curve in curves)  # the rows' names, as text
-
-
-def test_cells_of_the_csv_files_are_data_as_they_are(tuned, tmp_path, command):
-    """Nothing is put before a formula: programs read the file, and must find the names that they know."""
-    runs = write_runs(tuned, tmp_path / "runs", "=1+1")
-    for path in runs.glob("*/[01]/result.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"label": "=1+1"}))
-    assert command("report", f"runs={runs}", f"run_dir={tmp_path / 'page'}")[0] == 0
-    with open(tmp_path / "page" / "results.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {row["label"] for row in rows} == {"=1+1"}
-    assert {"iou/=1+1", "iou/b", "iou/c"} <= rows[0].keys()

@@ -1,0 +1,30 @@
+"""Secrets are known by their names; none is read into a config or written down."""
+
+import os
+import re
+from typing import Any
+
+SECRET = re.compile(r"(?i)key|token|secret|passw|credential")
+"""What names of secrets hold."""
+
+
+def environment_variable(name: str, *default: Any) -> str | None:
+    """Resolve `${oc.env:NAME}` or `${oc.env:NAME,default}`: values are written to config.yaml and shown by loggers.
+
+    Raises:
+        ValueError: The name is that of a secret.
+        KeyError: There is no such variable, and no default.
+    """
+    if SECRET.search(name):
+        raise ValueError(f"{name} is secret. Leave it in the environment; whoever needs it reads it there")
+    if default and name not in os.environ:
+        return None if default[0] is None else str(default[0])
+    return os.environ[name]
+
+
+def hide_secrets(argument: str) -> str:
+    """Return an argument of the command line without the value of a secret and without passwords in addresses."""
+    name, equals, _ = argument.partition("=")
+    if equals and SECRET.search(name):
+        return f"{name}=***"
+    return re.sub(r"://[^/@\s]+@", "://***@", argument)

@@ -1,0 +1,85 @@
+"""No key, token or password reaches what a run writes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssl_rs.hidden import hide_secrets
+from ssl_rs.run_directory import RunDirectory
+
+pytestmark = pytest.mark.slow
+
+
+SECRETS = {
+    "WANDB_API_KEY": "secret-of-wandb-0123456789abcdef0123456789abcdef",
+    "AWS_SECRET_ACCESS_KEY": "secret-of-aws-0123456789",
+    "HF_TOKEN": "secret-of-hf-0123456789",
+    "DATABASE_PASSWORD": "secret-of-database",
+}
+
+
+def test_no_secret_of_the_environment_is_written(quick, tmp_path):
+    """The real command with the logger of Weights & Biases, offline, in a checkout whose remote has a password."""
+    here = tmp_path / "work"
+    here.mkdir()
+    for given in (
+        ["init", "-q"],
+        ["remote", "add", "origin", "https://user:secret-of-git@example.org/x.git"],
+        ["-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-q", "--allow-empty", "-m", "x"],
+    ):
+        subprocess.run(["git", *given], cwd=here, check=True)
+    run = RunDirectory(here / "run")
+    given = [item for item in quick if item != "logger=none" and not item.startswith("trainer.max_steps")]
+    more = (
+        "trainer.max_steps=1",
+        f"run_dir={run.path}",
+        "logger=wandb",
+        "+hydra.job.env_set.MY_API_KEY=secret-on-line",
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "ssl_rs.pretrain", *given, *more], cwd=here, capture_output=True, text=True, check=False,
+        env={**os.environ, **SECRETS, "WANDB_MODE": "offline", "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "secret-" not in ended.stdout + ended.stderr
+    written = [path for path in here.rglob("*") if path.is_file() and ".git/" not in f"{path}"]
+    assert {"config.yaml", "environment.json", "metrics.jsonl", "result.json"} <= {path.name for path in written}
+    assert any(path.suffix == ".wandb" for path in written)
+    found = {path.suffix for path in written if b"secret-" in path.read_bytes()}
+    assert found == {".wandb"}  # W&B notes the command line as it was typed, as any list of processes does
+    (mirror,) = (path.read_bytes() for path in written if path.suffix == ".wandb")
+    assert mirror.count(b"secret-") == mirror.count(b"secret-on-line")
+    assert (
+        "+hydra.job.env_set.MY_API_KEY=***" in json.loads((run.path / "environment.json").read_text())["command_line"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "written"),
+    [
+        ("trainer.max_steps=5", "trainer.max_steps=5"),
+        ("logger.entity=me", "logger.entity=me"),
+        ("+hydra.job.env_set.MY_API_KEY=abc=def", "+hydra.job.env_set.MY_API_KEY=***"),
+        ("+hydra.job.env_set.db_Password=", "+hydra.job.env_set.db_Password=***"),
+        ("dataset.root=https://me:word@example.org/a@b", "dataset.root=https://***@example.org/a@b"),
+        ("dataset.root=s3://token@bucket/x", "dataset.root=s3://***@bucket/x"),
+        ("dataset.root=https://example.org/a@b", "dataset.root=https://example.org/a@b"),
+    ],
+)
+def test_secrets_on_the_command_line_are_not_recorded(typed, written):
+    assert hide_secrets(typed) == written
+
+
+def test_a_secret_is_not_interpolated_into_a_config(quick, fails, command, monkeypatch):
+    monkeypatch.setenv("MY_API_KEY", "secret-0123456789")
+    monkeypatch.setenv("MY_PROJECT", "mine")
+    said = fails("pretrain", *quick[:-1], "logger=wandb", "logger.entity=${oc.env:MY_API_KEY}")
+    assert "MY_API_KEY is secret" in said
+    assert "secret-0123456789" not in said
+    code, out, _ = command("pretrain", "--cfg", "logger=wandb", "logger.entity=${oc.env:MY_PROJECT}")
+    assert code == 0
+    assert "entity: mine" in out
