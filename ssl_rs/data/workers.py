@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def write_scenes(dataset: Dataset, scenes: Sequence[SceneSource], folder: Path, 
     # Forked processes would share the locks of this one's threads; spawned ones start afresh.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(num_workers, len(missing)), context, _start, (dataset, folder)) as pool:
-        futures = {number: pool.submit(_work, number, scenes[number]) for number in missing}
+        with _deaf_children():
+            futures = {number: pool.submit(_work, number, scenes[number]) for number in missing}
         try:
             for number, scene in enumerate(scenes):
                 yield _result(futures.pop(number)) if number in futures else _attempt(dataset, number, scene, folder)
@@ -48,6 +50,19 @@ def write_scenes(dataset: Dataset, scenes: Sequence[SceneSource], folder: Path, 
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Within it, processes start without an ear for Ctrl-C: while they import, it would make them print a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _result(future: "Future[Outcome]") -> Outcome:
