@@ -17,7 +17,7 @@ from ssl_rs.build import explained
 from ssl_rs.config import Settings
 from ssl_rs.data.dataset import Split
 from ssl_rs.data.sampling import Crops, SceneCrops, batches, to_unit
-from ssl_rs.encoder import Normalization
+from ssl_rs.encoder import Normalization, check_image_size
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Provenance
@@ -103,7 +103,9 @@ def pretrain(settings: Settings) -> Path:
     if plan.run.is_finished("pretrain"):
         return directory.path
     torch.manual_seed(derive_seed(site.seed, "weights"))
-    encoder = plan.recipe.backbone.build(len(site.store.manifest.bands))
+    bands = len(site.store.manifest.bands)
+    encoder = plan.recipe.backbone.build(bands)
+    check_image_size(encoder, bands, site.dataset.crop_size, "dataset.crop_size")
     provenance = plan.recipe.initialization.apply(encoder, plan.recipe.target(site))
     network = build_network(plan, encoder, provenance)
     optimizer = place_network(network, site, plan.recipe)
