@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -260,6 +261,18 @@ def synchronize_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
         else:
             setattr(module, name, synchronize_batch_norm(child, device))
     return module
+
+
+def gradients_stay(module: nn.Module, here: bool) -> AbstractContextManager[None]:
+    """Return a context in which backward adds to the gradients of this rank only: a later one averages them all.
+
+    Args:
+        module: What `average_gradients` gave.
+        here: False: gradients are averaged as ever.
+    """
+    if here and isinstance(module, nn.parallel.DistributedDataParallel):
+        return module.no_sync()  # type: ignore[no-any-return, no-untyped-call]
+    return nullcontext()
 
 
 def average_gradients(module: nn.Module, device: torch.device) -> nn.Module:

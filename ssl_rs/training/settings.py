@@ -26,9 +26,12 @@ class TrainerSettings:
         num_workers: Processes that read crops ahead; 0 reads them in the loop.
         checkpoint_every_steps: Steps between checkpoints.
         log_every_steps: Steps between lines of metrics.jsonl.
-        compile: Run the network through torch.compile.
+        compile: Run the network through torch.compile; where that fails, a warning says why and it runs as it is.
         deterministic: Refuse operations whose result may differ from run to run.
         gradient_clip: Largest norm of all gradients together; null: no limit.
+        gradient_accumulation: Equal parts in which the crops of a step go through the network, to spare memory. Each
+            part is a batch of its own for BatchNorm, for the candidates of contrastive losses and for weighted means;
+            the gradient is the mean of the parts'.
         max_skipped_steps: Steps that may be left out because their gradient was not finite; above 0 each step waits
             for the device.
         on_collapse: What to do when the features of a pretraining have collapsed.
@@ -45,6 +48,7 @@ class TrainerSettings:
     compile: bool = False
     deterministic: bool = False
     gradient_clip: float | None = None
+    gradient_accumulation: int = 1
     max_skipped_steps: int = 0
     on_collapse: Literal["warn", "stop"] = "warn"
     accept_other_versions: bool = False
@@ -56,9 +60,15 @@ class TrainerSettings:
             raise InputError(
                 f"trainer.batch_size must be at least 2: one image has no batch statistics; got {self.batch_size}."
             )
-        for key in ("max_steps", "checkpoint_every_steps", "log_every_steps"):
+        for key in ("max_steps", "checkpoint_every_steps", "log_every_steps", "gradient_accumulation"):
             if getattr(self, key) < 1:
                 raise InputError(f"trainer.{key} must be at least 1, got {getattr(self, key)}.")
+        size, parts = self.batch_size, self.gradient_accumulation
+        if size % parts or size // parts < 2:
+            raise InputError(
+                f"trainer.gradient_accumulation={parts} must divide trainer.batch_size={size} into parts of at least 2 "
+                f"images, e.g. trainer.batch_size={2 * parts}."
+            )
         for key in ("num_workers", "max_skipped_steps"):
             if getattr(self, key) < 0:
                 raise InputError(f"trainer.{key} must be at least 0, got {getattr(self, key)}.")
