@@ -87,7 +87,7 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     try:
         with exactness(settings.deterministic), stop_requests() as requested:
             while progress.step < settings.max_steps:
-                _step(module, next(crops), job, progress, bad_steps)
+                take_step(module, next(crops), job, progress, bad_steps)
                 display.step()
                 progress.seconds = before + time.monotonic() - started
                 last = progress.step == settings.max_steps
@@ -134,7 +134,7 @@ def _first_part(job: Job, step: int) -> Any:
     return next(in_parts(job.make_batch(next(job.crops(step)), step), job.settings.gradient_accumulation))
 
 
-def _step(module: nn.Module, crops: Any, job: Job, progress: Progress, bad_steps: FirstBadSteps) -> None:
+def take_step(module: nn.Module, crops: Any, job: Job, progress: Progress, bad_steps: FirstBadSteps) -> None:
     """One optimizer step; its losses and metrics are added to the sums of the next log line."""
     settings = job.settings
     seed_step(job.seed, progress.step, job.processes.rank)  # after the loader, which may draw from the global generator

@@ -114,18 +114,30 @@ def crop_matrix(side: Tensor, position: Tensor) -> Tensor:
 
 
 def sampling_grid(matrix: Tensor, height: int, width: int) -> Tensor:
-    """Return where each pixel comes from, [B, H, W, 2], normalized; F.affine_grid's values at a fifth of its time."""
+    """Return where each pixel comes from, [B, H, W, 2], normalized: F.affine_grid's values in a fraction of its time.
+
+    In memory it is a plane of x and a plane of y, which are quicker to fill.
+    """
     x = (torch.arange(width, device=matrix.device) * 2 + 1) / width - 1
     y = (torch.arange(height, device=matrix.device) * 2 + 1) / height - 1
-    along_x = matrix[:, None, :, 0] * x[:, None]  # [B, W, 2]
-    along_y = matrix[:, None, :, 1] * y[:, None] + matrix[:, None, :, 2]  # [B, H, 2]
-    return along_x[:, None] + along_y[:, :, None]
+    linear, offset = matrix[..., :2, None, None], matrix[..., 2, None, None]
+    along_x = linear[:, :, 0] * x  # [B, 2, 1, W]
+    along_y = linear[:, :, 1] * y.unsqueeze(1) + offset  # [B, 2, H, 1]
+    return (along_x + along_y).permute(0, 2, 3, 1)
 
 
-def warp(image: Tensor, matrix: Tensor) -> Tensor:
-    """Resample images [B, C, H, W] bilinearly by matrices [B, 2, 3]; what lies outside mirrors the inside."""
+def warp(image: Tensor, matrix: Tensor, *, inside: bool = False) -> Tensor:
+    """Resample images [B, C, H, W] bilinearly by matrices [B, 2, 3]; what lies outside mirrors the inside.
+
+    Args:
+        image: What is resampled.
+        matrix: From the result's coordinates to the image's.
+        inside: Says that nothing outside is asked for; then mirroring and holding the edge are the same, and the
+            latter is quicker.
+    """
     grid = sampling_grid(matrix, *image.shape[-2:])
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    padding = "border" if inside else "reflection"
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode=padding, align_corners=False)
 
 
 def warp_valid(valid: Tensor, matrix: Tensor) -> Tensor:
@@ -244,8 +256,8 @@ def band_means(image: Tensor, valid: Tensor | None) -> Tensor:
 def recolor(image: Tensor, matrix: Tensor) -> Tensor:
     """Apply color matrices [B, C, C + 1] to images [B, C, ...] in [0, 1]; the result is clamped to [0, 1]."""
     bands = image.shape[1]
-    flat = torch.baddbmm(matrix[..., bands:], matrix[..., :bands], image.flatten(2))
-    return flat.clamp_(0, 1).view(image.shape)
+    flat = torch.bmm(matrix[..., :bands], image.flatten(2))  # baddbmm would first write the offset to every pixel
+    return flat.add_(matrix[..., bands:]).clamp_(0, 1).view(image.shape)
 
 
 @dataclass(frozen=True)
