@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 
 from ssl_rs.benchmarks.base import Findings, Workplace, alternate, check_repeats, milliseconds
 from ssl_rs.randomness import Draws, Rows
-from ssl_rs.views.base import ViewMaker, crop_view
+from ssl_rs.views.base import crop_view
 from ssl_rs.views.fused import ColorJitter
 from ssl_rs.views.transformed import TransformedMaker
 
@@ -49,7 +49,7 @@ class AugmentationBenchmark:
 
 def fused(images: Tensor) -> Callable[[], Tensor]:
     """Return what makes the view of images [B, 3, S, S] by one warp and one color matrix."""
-    maker: ViewMaker = TransformedMaker("crop", SIDE, COLOR)
+    maker = TransformedMaker("crop", SIDE, COLOR)
     crop, rows = crop_view(images, (0, 1, 2)), Rows(0, len(images), len(images))
     step = 0
 

@@ -18,7 +18,7 @@ from ssl_rs.benchmarks.base import (
     peak_memory,
 )
 from ssl_rs.pretext.network import PretextNetwork
-from ssl_rs.stages.pretraining import Plan, crop_on_device, crops_from, initial_network, views_of
+from ssl_rs.stages.pretraining import Plan, crop_on_device, initial_network, scene_crops, views_of
 from ssl_rs.stages.recipe import place_network
 from ssl_rs.training.finite import FirstBadSteps
 from ssl_rs.training.loop import Job, take_step, wrap
@@ -29,8 +29,8 @@ PHASES = ("data wait", "transfer", "views", "encoder", "heads", "backward", "opt
 
 CHANGES = {
     "data wait": "Reading crops is the bottleneck: raise trainer.num_workers, or keep the store on the device with "
-    "dataset.resident=true",
-    "transfer": "Copying to the device is the bottleneck: keep the store there with dataset.resident=true",
+    "trainer.resident=always",
+    "transfer": "Copying to the device is the bottleneck: keep the store there with trainer.resident=always",
     "views": "Augmentation is the bottleneck: use the fused views (views=[clean,transformed,corrupted])",
     "heads": "The heads cost more than the encoder: narrow pretext.inpainting.task.decoder.widths, or use fewer tasks",
     "optimizer": "The optimizer is the bottleneck: optimizer.fused=true, or a larger trainer.batch_size",
@@ -82,10 +82,11 @@ class _Step:
         self.optimizer = place_network(self.network, site, plan.recipe)
         for group in self.optimizer.param_groups:
             group["initial_lr"] = 0.0  # the same work, and no number leaves its range
-        endless = replace(plan, site=replace(site, trainer=self.trainer))
+        endless = replace(site, trainer=self.trainer)
+        source = endless.bring(scene_crops(plan, site.seed))
         identity = Identity(plan.run.hash, site.processes.world_size, site.precision)
         self.job = Job(
-            self.network, partial(crops_from, endless), partial(views_of, plan, rows=site.rows), plan.weights,
+            self.network, partial(endless.batches, source), partial(views_of, plan, rows=site.rows), plan.weights,
             self.optimizer, plan.recipe.schedule, self.trainer, site.device, plan.run.directory, identity,
             site.processes, site.seed,
         )  # fmt: skip

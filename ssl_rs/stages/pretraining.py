@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from ssl_rs.bands import color_bands
 from ssl_rs.build import explained
 from ssl_rs.config import Settings
 from ssl_rs.data.dataset import Split
-from ssl_rs.data.sampling import Crops, SceneCrops, batches, to_unit
+from ssl_rs.data.sampling import Crops, SceneCrops, to_unit
 from ssl_rs.encoder import Normalization, check_image_size
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
@@ -114,7 +114,7 @@ def pretrain(settings: Settings) -> Path:
             plan.recipe,
             plan.run,
             plan.weights,
-            partial(crops_from, plan),
+            partial(site.batches, site.bring(scene_crops(plan, site.seed))),
             partial(views_of, plan, rows=site.rows),
             settings.values,
             network.probe_collapse,
@@ -149,16 +149,9 @@ def build_network(plan: Plan, encoder: nn.Module, provenance: Provenance) -> Pre
 
 
 def scene_crops(plan: Plan, seed: int) -> SceneCrops:
-    """Return where the run's crops come from."""
-    return SceneCrops(plan.site.store, plan.splits, plan.site.dataset.crop_size, seed)
-
-
-def crops_from(plan: Plan, start: int) -> Iterator[Crops]:
-    """Return this process's stored crops of every step from one on."""
+    """Return where crops come from."""
     site = plan.site
-    return iter(
-        batches(scene_crops(plan, site.seed), start, site.trainer.max_steps, site.rows, site.trainer.num_workers)
-    )
+    return SceneCrops(site.store, plan.splits, site.dataset.crop_size, seed)
 
 
 def views_of(plan: Plan, stored: Crops, step: int, rows: Rows) -> dict[str, View]:

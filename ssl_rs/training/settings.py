@@ -24,6 +24,8 @@ class TrainerSettings:
         device: "auto" takes a GPU where there is one; else any name of torch, e.g. "cpu", "cuda", "mps".
         precision: "auto" takes bf16 where the device computes in it, else fp32.
         num_workers: Processes that read crops ahead; 0 reads them in the loop.
+        resident: Whether the scenes lie on the device, where crops are cut at once: "auto" where a GPU has four times
+            their size free; the crops are the same.
         checkpoint_every_steps: Steps between checkpoints.
         log_every_steps: Steps between lines of metrics.jsonl.
         compile: Run the network through torch.compile; where that fails, a warning says why and it runs as it is.
@@ -43,6 +45,7 @@ class TrainerSettings:
     device: str = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     num_workers: int = 0
+    resident: Literal["auto", "always", "never"] = "auto"
     checkpoint_every_steps: int = 100
     log_every_steps: int = 10
     compile: bool = False
@@ -90,6 +93,12 @@ class TrainerSettings:
                 f"trainer.device={self.device} cannot be used here: {str(error).splitlines()[0]}"
             ) from error
         return torch.device("cuda", local_rank) if device.type == "cuda" and device.index is None else device
+
+    def holds_scenes(self, device: torch.device, size: int) -> bool:
+        """Tell whether scenes of so many bytes are to lie on the device."""
+        if self.resident != "auto":
+            return self.resident == "always"
+        return device.type == "cuda" and 4 * size <= torch.cuda.mem_get_info(device)[0]
 
     def resolve_precision(self, device: torch.device) -> Literal["bf16", "fp32"]:
         """Return the precision of the forward pass."""

@@ -7,6 +7,7 @@ made to those of the image it is made from. Color: a matrix [B, C, C + 1] maps t
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import kornia.color
 import torch
@@ -33,6 +34,20 @@ _TRANSFORM_MATRICES = torch.tensor(
 # kornia's images are [3, H, W]: as one of a column a color, the identity gives the matrix of the conversion.
 _RGB_TO_YUV = kornia.color.rgb_to_yuv(torch.eye(3, dtype=torch.float64).unsqueeze(-1)).squeeze(-1)
 _YUV_TO_RGB = torch.linalg.inv(_RGB_TO_YUV)
+
+
+@lru_cache
+def constant(name: str, device: torch.device) -> Tensor:
+    """Return a constant of this module on a device; it is copied there once, since every copy waits for the device."""
+    constants = {"transforms": _TRANSFORM_MATRICES, "to_yuv": _RGB_TO_YUV.float(), "to_rgb": _YUV_TO_RGB.float()}
+    on_device: Tensor = constants[name].to(device)
+    return on_device
+
+
+@lru_cache
+def indices(values: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return whole numbers as int64 on a device; they are copied there once."""
+    return torch.tensor(values, device=device)
 
 
 def check_probability(key: str, value: float) -> None:
@@ -71,7 +86,7 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
 
 def transform_matrix(transform: Tensor) -> Tensor:
     """Return the matrices [B, 2, 3] of transforms given by class, int64 [B], an index into TRANSFORMS."""
-    return _TRANSFORM_MATRICES.to(transform.device)[transform]
+    return constant("transforms", transform.device)[transform]
 
 
 def draw_dihedral(draws: Draws, horizontal_flip: float, vertical_flip: float, rotation: float) -> Tensor:
@@ -223,9 +238,9 @@ def color_matrix(
     linear = torch.eye(bands, device=mean.device).repeat(len(mean), 1, 1)  # [B, C, C]
     gray = mean.mean(dim=1)  # [B]
     if rgb is not None:
-        index = torch.tensor(list(rgb), device=mean.device)
+        index = indices(tuple(rgb), mean.device)
         linear[:, index[:, None], index] = _chrominance_matrix(saturation, hue)
-        gray = mean[:, index] @ _RGB_TO_YUV[0].to(mean)
+        gray = mean[:, index] @ constant("to_yuv", mean.device)[0]
     offset = (brightness * (1 - contrast) * gray).view(-1, 1, 1).expand(-1, bands, 1)
     return torch.cat([gain * linear, offset], dim=2)
 
@@ -237,7 +252,7 @@ def _chrominance_matrix(saturation: Tensor, hue: Tensor) -> Tensor:
     one, zero = torch.ones_like(cosine), torch.zeros_like(cosine)
     # Red, green, blue lie at 103, 241 and 347 degrees of the (U, V) plane.
     turn = torch.stack([one, zero, zero, zero, cosine, -sine, zero, sine, cosine], dim=1).view(-1, 3, 3)
-    turned: Tensor = _YUV_TO_RGB.to(turn) @ turn @ _RGB_TO_YUV.to(turn)
+    turned: Tensor = constant("to_rgb", turn.device) @ turn @ constant("to_yuv", turn.device)
     return turned
 
 
