@@ -40,6 +40,9 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
         name: The command, e.g. "pretrain".
         arguments: What stands behind it on the command line; None: that of this process.
     """
+    # Before torch is imported: tensors of some MB then lie in huge pages where Linux offers them, and each step spares
+    # the page faults of thousands of small ones.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         with _signals_end_the_command():
             try:

@@ -54,6 +54,9 @@ class MappedScenes:
 
     def cut(self, kind: Kind, places: Sequence[Place], size: int) -> Tensor:
         """Return crops; as `Cutter.cut`."""
+        for place in places:
+            if kind != "valid" or self.store.valid(place.scene) is not None:
+                self.store.announce(place.scene, kind, place.top, place.top + size)
         if kind == "image":
             return stack_images([cut(self.store.image(place.scene), *place[1:], size) for place in places])
         if kind == "mask":

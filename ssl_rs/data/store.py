@@ -1,10 +1,11 @@
 """A prepared data set on disk, read through memory maps: memory does not grow with its size."""
 
 import math
+import mmap
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +84,26 @@ class Store:
     def valid(self, index: int) -> NDArray[np.bool_] | None:
         """Return where the image of a scene holds data, [H, W]; None where all of it does."""
         return self._map(index, "valid") if self.manifest.scenes[index].valid_share < 1 else None
+
+    def announce(self, index: int, kind: Kind, top: int, bottom: int) -> None:
+        """Tell the system that rows of an array will be read: it then fetches them at once, not page by page.
+
+        Args:
+            index: Of the scene.
+            kind: Which array.
+            top: The first row; rows outside of the scene are left out.
+            bottom: The row behind the last.
+        """
+        array = cast("np.memmap[Any, Any]", self._map(index, kind))
+        file = cast(mmap.mmap, array.base)
+        height, row_bytes = array.shape[-2], array.strides[-2]
+        first, last = (min(max(row, 0), height) for row in (top, bottom))
+        if first == last or not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        for band in range(array.size // (height * array.shape[-1])):
+            start = array.offset + (band * height + first) * row_bytes
+            aligned = start - start % mmap.PAGESIZE
+            file.madvise(mmap.MADV_WILLNEED, aligned, start - aligned + (last - first) * row_bytes)
 
     def _map(self, index: int, kind: Kind) -> NDArray[Any]:
         name = array_file(self.manifest.scenes[index].number, kind)

@@ -1,0 +1,115 @@
+"""The benchmark command: what it writes down is whole and fits together. No time is judged here."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssl_rs.benchmarks.augmentation import COLOR, SIDE, fused
+from ssl_rs.benchmarks.base import Phases, alternate
+from ssl_rs.benchmarks.step import PHASES, bottleneck
+from ssl_rs.command import main
+from ssl_rs.randomness import Draws, Rows
+from ssl_rs.views.base import crop_view
+from ssl_rs.views.transformed import TransformedMaker
+
+CPU = torch.device("cpu")
+QUICK = ("benchmark.repeats=1", "benchmark.calls=1", "trainer.device=cpu", "trainer.batch_size=2")
+
+
+@pytest.fixture
+def measured(tiny, tmp_path, capsys):
+    """Run the command and return benchmark.json and what was printed."""
+
+    def run(*arguments):
+        assert main("benchmark", [*tiny.data, *QUICK, f"output_dir={tmp_path}", *arguments]) == 0
+        said = capsys.readouterr().out
+        path = said.strip().splitlines()[-1]
+        assert path.startswith(str(tmp_path / "benchmark"))
+        with open(path) as file:
+            return json.load(file), said
+
+    return run
+
+
+def test_the_parts_of_a_step_and_its_bounds(measured):
+    found, said = measured("pretext=[inpainting,contrastive]")
+    assert set(found["milliseconds"]) == set(PHASES)
+    assert all(value >= 0 for value in found["milliseconds"].values())
+    assert found["views"] == ["corrupted", "clean", "transformed"]
+    assert found["images_per_second"] == pytest.approx(3 * found["triplets_per_second"], rel=0.01)
+    step, network, encoder = (
+        found["triplets_per_second"], found["bare_network"]["triplets_per_second"],
+        found["bare_encoder"]["triplets_per_second"],
+    )  # fmt: skip
+    assert found["step_over_network"] == pytest.approx(step / network, rel=0.01)
+    assert found["step_over_encoder"] == pytest.approx(step / encoder, rel=0.01)
+    total = sum(found["milliseconds"].values())
+    assert found["augmentation_share"] == pytest.approx(found["milliseconds"]["views"] / total, abs=0.01)
+    assert found["data_wait_share"] == pytest.approx(found["milliseconds"]["data wait"] / total, abs=0.01)
+    assert set(found["parameters"]) == {"encoder", "inpainting", "contrastive"}
+    assert found["peak_memory_mb"] > 100
+    assert found["environment"]["torch"] == str(torch.__version__)
+    assert found["sentence"] in said
+
+
+def test_augmentation(measured):
+    found, _ = measured("benchmark=augmentation")
+    assert set(found["milliseconds"]) == {"fused", "kornia", "torchvision"}
+    assert found["times_faster_than"]["kornia"] == pytest.approx(
+        found["milliseconds"]["kornia"] / found["milliseconds"]["fused"], rel=0.05
+    )
+
+
+def test_the_fused_way_is_the_view_that_pretraining_makes():
+    images = torch.rand(3, 3, 16, 16)
+    draws = Draws(0, 1, "transformed", Rows(0, 3, 3))
+    expected = TransformedMaker("crop", SIDE, COLOR)(crop_view(images, (0, 1, 2)), draws).image
+    assert torch.equal(fused(images)(), expected)
+
+
+def test_readers_and_growing_stores(measured):
+    found, _ = measured("benchmark=data", "benchmark.scenes=[3,200]")
+    assert set(found["milliseconds"]) == {"memory maps", "1 worker", "2 workers", "resident on cpu"}
+    assert set(found["by_scenes"]) == {"3", "200"}
+
+
+def test_the_sliding_window(measured):
+    found, _ = measured("benchmark=window", "benchmark.side=80", "evaluation.window.size=32")
+    assert found["windows"] == 16
+    times = found["milliseconds"]
+    assert found["window_over_network"] == pytest.approx(times["bare_network"] / times["sliding_window"], rel=0.01)
+
+
+@pytest.mark.parametrize("key", ["repeats", "calls"])
+def test_measurements_without_a_median_are_refused(tiny, tmp_path, capsys, key):
+    assert main("benchmark", [*tiny.data, f"benchmark.{key}=0", f"output_dir={tmp_path}"]) == 2
+    assert f"benchmark.{key} must be at least 1, got 0." in capsys.readouterr().err
+
+
+def test_subjects_take_turns_and_are_warm():
+    calls = []
+    taken = alternate({name: lambda name=name: calls.append(name) for name in "ab"}, 2, 3, CPU)
+    assert "".join(calls) == "aabb" + "aaabbb" + "bbbaaa"
+    assert all(seconds >= 0 for seconds in taken.values())
+
+
+def test_phases_take_the_median():
+    phases = Phases(CPU)
+    phases.seconds["part"] = [1.0, 9.0, 2.0]
+    with phases.measure("other"):
+        pass
+    assert phases.medians()["part"] == 2.0
+    assert 0 <= phases.medians()["other"] < 1
+
+
+@given(st.dictionaries(st.sampled_from(PHASES), st.floats(0.001, 10), min_size=len(PHASES)))
+def test_the_bottleneck_is_the_largest_part_that_could_be_smaller(parts):
+    found = bottleneck(parts)
+    around = {name: parts[name] for name in ("data wait", "transfer", "views", "optimizer")}
+    if max(around.values()) > 0.05 * sum(parts.values()):
+        assert around[found] == max(around.values())
+    else:
+        assert found == ("heads" if parts["heads"] > parts["encoder"] else "encoder")
