@@ -24,7 +24,7 @@ def measured(tiny, tmp_path, capsys):
     """Run the command and return benchmark.json and what was printed."""
 
     def run(*arguments):
-        assert main("benchmark", [*tiny.data, *QUICK, f"output_dir={tmp_path}", *arguments]) == 0
+        assert main("benchmark", [*tiny, *QUICK, f"output_dir={tmp_path}", *arguments]) == 0
         said = capsys.readouterr().out
         path = said.strip().splitlines()[-1]
         assert path.startswith(str(tmp_path / "benchmark"))
@@ -85,7 +85,7 @@ def test_the_sliding_window(measured):
 
 @pytest.mark.parametrize("key", ["repeats", "calls"])
 def test_measurements_without_a_median_are_refused(tiny, tmp_path, capsys, key):
-    assert main("benchmark", [*tiny.data, f"benchmark.{key}=0", f"output_dir={tmp_path}"]) == 2
+    assert main("benchmark", [*tiny, f"benchmark.{key}=0", f"output_dir={tmp_path}"]) == 2
     assert f"benchmark.{key} must be at least 1, got 0." in capsys.readouterr().err
 
 

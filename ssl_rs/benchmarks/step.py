@@ -60,7 +60,7 @@ class StepBenchmark:
 
     def __call__(self, workplace: Workplace) -> Findings:
         """Measure the pretraining of the config."""
-        step = _Step(workplace.plan)
+        step = Step(workplace.plan)
         subjects: Mapping[str, Callable[[], object]] = {
             "step": step.whole,
             "bare_network": step.bare_network,
@@ -71,7 +71,7 @@ class StepBenchmark:
         return _findings(step, seconds)
 
 
-class _Step:
+class Step:
     """One pretraining in all the ways it is measured; it goes on for ever with a learning rate of 0."""
 
     def __init__(self, plan: Plan) -> None:
@@ -150,7 +150,7 @@ def _as_encoded(network: PretextNetwork, views: Mapping[str, View]) -> Tensor:
     return network.normalization(torch.cat([views[name].image for name in network.views]))  # type: ignore[no-any-return]
 
 
-def _findings(step: _Step, seconds: Mapping[str, float]) -> Findings:
+def _findings(step: Step, seconds: Mapping[str, float]) -> Findings:
     parts = step.phases.medians()
     total = sum(parts.values())
     triplets, views = step.trainer.batch_size, len(step.network.views)
