@@ -127,19 +127,21 @@ class Evaluator:
         tiles = choose_samples(self.store, self._scenes(), SAMPLES) if processes.is_first else []
         maps: dict[int, np.ndarray] = {}
         num_classes = len(self._class_names())
-        confusions = {labels: torch.zeros(num_classes, num_classes, dtype=torch.int64) for labels in self._kinds()}
-        for index in self._scenes()[processes.rank :: processes.world_size]:
+        scenes = self._scenes()
+        shape = (len(scenes), num_classes, num_classes)
+        confusions = {labels: torch.zeros(shape, dtype=torch.int64) for labels in self._kinds()}  # each [S, K, K]
+        for place in range(processes.rank, len(scenes), processes.world_size):
+            index = scenes[place]
             prediction = self.predict(network, self.store.image(index))
             for labels, counts in self._count(index, prediction).items():
-                confusions[labels] += counts
+                confusions[labels][place] = counts
             if any(tile.scene == index for tile in tiles):
                 maps[index] = prediction
         if processes.is_first:
             others = {tile.scene for tile in tiles} - maps.keys()  # these were another rank's scenes
             maps |= {index: self.predict(network, self.store.image(index)) for index in others}
             write_samples(self.store, tiles, maps, samples)
-        pooled = {labels: sum_over_ranks(counts, self.device) for labels, counts in confusions.items()}
-        result = self._result(pooled)
+        result = self._result({labels: sum_over_ranks(each, self.device) for labels, each in confusions.items()})
         if processes.is_first:
             _say_undefined(result["protocols"])
         return result
@@ -157,9 +159,11 @@ class Evaluator:
             for labels in self._kinds()
         }
 
-    def _result(self, confusions: Mapping[Labels, Tensor]) -> dict[str, Any]:
-        """Return what result.json says of pooled counts."""
+    def _result(self, scenes: Mapping[Labels, Tensor]) -> dict[str, Any]:
+        """Return what result.json says of the counts of all scenes, int64 [S, K, K] by the labels."""
         names, main = self._class_names(), find_protocol(self.protocol, self.protocols)
+        ids = [self.store.manifest.scenes[index].id for index in self._scenes()]
+        confusions = {labels: counts.sum(dim=0) for labels, counts in scenes.items()}
         return {
             **score(confusions[main.labels], names, main),
             "split": self.settings.split,
@@ -167,6 +171,9 @@ class Evaluator:
             "protocols": score_all(confusions, names, self.protocols),
             "confusion": confusions[main.labels].tolist(),
             "confusions": {labels: counts.tolist() for labels, counts in confusions.items()},
+            "scene_confusions": {
+                labels: dict(zip(ids, counts.tolist(), strict=True)) for labels, counts in scenes.items()
+            },
             "classes": [{"name": item.name, "color": list(item.color)} for item in self.store.manifest.classes],
         }
 
