@@ -11,11 +11,22 @@ from markupsafe import Markup
 from ssl_rs.errors import InputError
 from ssl_rs.files import write_text
 from ssl_rs.reporting.cells import FailedRun, MissingCell, missing_cells, read_failures, read_plans
+from ssl_rs.reporting.csv_files import differences_csv, labels_saved_csv, results_csv, summary_csv
 from ssl_rs.reporting.figures import Line, label_curve, lines_of
-from ssl_rs.reporting.results import LeftOut, Run, read_runs, results_csv
+from ssl_rs.reporting.results import LeftOut, Run, read_runs
 from ssl_rs.reporting.samples import SampleGrid, sample_grid
 from ssl_rs.reporting.statistics import Summary, summarize
+from ssl_rs.reporting.study import Study, study_of
 from ssl_rs.reporting.tables import Comparison, Table, compare
+from ssl_rs.reporting.text_tables import tables_text
+from ssl_rs.reporting.wording import (
+    duration_text,
+    interval_text,
+    points_text,
+    saved_sentence,
+    share_text,
+    signed_points_text,
+)
 
 MOST_VALUES = 3  # a setting of the environment that differs between more runs than this is only counted
 METRICS = {"mIoU": "miou", "overall accuracy": "overall_accuracy", "mean F1": "mean_f1", "kappa": "kappa"}
@@ -27,6 +38,8 @@ class ScoredTable:
 
     Args:
         table: The runs.
+        study: What they say together.
+        references: Rows of random and ImageNet initialization, which the others are measured by.
         meaning: What its protocol means, a sentence.
         labeled: How many units are labeled at each fraction, in words.
         curve: SVG; None where there is only one label fraction, or no score.
@@ -35,6 +48,8 @@ class ScoredTable:
     """
 
     table: Table
+    study: Study
+    references: Sequence[str]
     meaning: str
     labeled: Mapping[float, str]
     curve: Markup | None
@@ -70,12 +85,14 @@ class Section:
 
 
 def write_report(runs_dir: Path, sweeps_dir: Path, out_dir: Path) -> Path:
-    """Write OUT/index.html and OUT/results.csv from whatever finished runs there are.
+    """Write the page, and its numbers as CSV, Markdown and LaTeX, from whatever finished runs there are.
+
+    The runs' result.json files are enough: pictures, environment and plans are shown where they are there.
 
     Args:
         runs_dir: Folder below which the runs lie.
         sweeps_dir: Folder with the plans of sweeps; it need not exist.
-        out_dir: Where the two files go.
+        out_dir: Where the files go.
 
     Returns:
         The page.
@@ -103,7 +120,13 @@ def write_report(runs_dir: Path, sweeps_dir: Path, out_dir: Path) -> Path:
         left_out=[*left_out, *duplicates, *broken_plans, *broken_failures, *broken_samples],
         num_runs=len(runs),
     )
+    studies = [(scored.table, scored.study) for section in sections for scored in section.tables]
     write_text(out_dir / "results.csv", results_csv(runs))
+    write_text(out_dir / "summary.csv", summary_csv(studies))
+    write_text(out_dir / "differences.csv", differences_csv(studies))
+    write_text(out_dir / "labels_saved.csv", labels_saved_csv(studies))
+    write_text(out_dir / "table.md", tables_text(studies, "markdown"))
+    write_text(out_dir / "table.tex", tables_text(studies, "latex"))
     write_text(out_dir / "index.html", page)
     return out_dir / "index.html"
 
@@ -119,7 +142,14 @@ def _render(
     environment = Environment(
         loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"share": share_text, "points": points_text, "duration": duration_text}
+    environment.filters |= {
+        "share": share_text,
+        "points": points_text,
+        "signed": signed_points_text,
+        "duration": duration_text,
+        "interval": lambda interval: interval_text(interval, points_text),
+        "signed_interval": lambda interval: interval_text(interval, signed_points_text),
+    }
     return environment.get_template("page.html.j2").render(
         sections=sections,
         missing=missing,
@@ -127,6 +157,7 @@ def _render(
         left_out=left_out,
         num_runs=num_runs,
         metrics=list(METRICS),
+        saved_sentence=saved_sentence,
     )
 
 
@@ -162,6 +193,8 @@ def _scored(table: Table, lines: Mapping[str, Line]) -> ScoredTable:
         curve = Markup(label_curve(table, lines))  # matplotlib escapes what it writes
     return ScoredTable(
         table=table,
+        study=study_of(table),
+        references=[*{run.label: None for run in table.runs if run.initialization in ("random", "imagenet")}],
         meaning=table.protocol.sentence(names),
         labeled={fraction: _labeled(table, fraction) for fraction in table.fractions},
         curve=curve,
@@ -230,21 +263,3 @@ def _distinct(environments: Sequence[Mapping[str, str]]) -> dict[str, str]:
         values = list(dict.fromkeys(environment[key] for environment in environments if key in environment))
         merged[key] = "; ".join(values) if len(values) <= MOST_VALUES else f"{len(values)} different values"
     return merged
-
-
-def share_text(fraction: float) -> str:
-    """Return a fraction in (0, 1] as percent, e.g. '0.37 %'."""
-    return f"{100 * fraction:.4g}\N{NO-BREAK SPACE}%"
-
-
-def points_text(value: float) -> str:
-    """Return a score in [0, 1] in percent points with one decimal, e.g. '57.5'."""
-    return f"{100 * value:.1f}"
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration in the largest fitting unit, e.g. '3.2 min'."""
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.1f}\N{NO-BREAK SPACE}{unit}"
-    return f"{seconds:.0f}\N{NO-BREAK SPACE}s"

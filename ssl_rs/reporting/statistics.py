@@ -1,11 +1,11 @@
-"""What a handful of runs, and a handful of test scenes, can say; numbers in, numbers out. docs/statistics.md has it all.
+"""What a handful of runs, and a handful of test scenes, can say: numbers in, numbers out. See docs/statistics.md.
 
 One value has no interval: none is made up.
 """
 
 import math
 import statistics
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-Pair = TypeVar("Pair", bound=Hashable)
+Key = TypeVar("Key", bound=Hashable)
 
-CONFIDENCE = 0.95
+TAILS = 0.025, 0.975
+"""Of every interval: 95 % lie between."""
 RESAMPLES = 2000
 """Draws of a bootstrap."""
 
@@ -49,7 +50,7 @@ class Summary:
         """
         if self.std is None:
             return None
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, self.n - 1)) * self.std / math.sqrt(self.n)
+        half = float(stats.t.ppf(TAILS[1], self.n - 1)) * self.std / math.sqrt(self.n)
         return Interval(self.mean - half, self.mean + half)
 
 
@@ -58,7 +59,15 @@ def summarize(values: Sequence[float]) -> Summary:
     return Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
-def paired_difference(first: Mapping[Pair, float], second: Mapping[Pair, float]) -> Summary | None:
+def means_by_key(values: Iterable[tuple[Key, float]]) -> dict[Key, float]:
+    """Return the mean of the values of each key, in the order in which keys come."""
+    grouped: dict[Key, list[float]] = {}
+    for key, value in values:
+        grouped.setdefault(key, []).append(value)
+    return {key: statistics.fmean(each) for key, each in grouped.items()}
+
+
+def paired_difference(first: Mapping[Key, float], second: Mapping[Key, float]) -> Summary | None:
     """Summarize first minus second over the keys that both have; None where they share none.
 
     What both share, e.g. an easy subset, cancels; the interval of the differences is that of the paired t test.
@@ -81,7 +90,7 @@ def percentile_interval(values: NDArray[np.float64]) -> Interval:
     Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
     """
     known = values[~np.isnan(values)]
-    ends = np.quantile(known, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="inverted_cdf")
+    ends = np.quantile(known, TAILS, method="inverted_cdf")
     return Interval(float(ends[0]), float(ends[1]))
 
 
@@ -104,7 +113,8 @@ def mean_iou(
     there = union > 0
     iou = np.divide(right, union, out=np.zeros_like(right), where=there)
     number = there.sum(axis=-1)
-    return np.divide(iou.sum(axis=-1), number, out=np.full(number.shape, np.nan), where=number > 0)
+    mean: NDArray[np.float64] = np.divide(iou.sum(axis=-1), number, out=np.full(number.shape, np.nan), where=number > 0)
+    return mean
 
 
 def resampled_miou(

@@ -25,7 +25,8 @@ from ssl_rs.data.manifest import Manifest, SceneRecord, SkippedScene, SourceReco
 from ssl_rs.data.records import to_json
 from ssl_rs.data.store import Store
 from ssl_rs.errors import InputError
-from ssl_rs.reporting.results import read_runs, results_csv
+from ssl_rs.reporting.csv_files import results_csv
+from ssl_rs.reporting.results import read_runs
 from ssl_rs.run_directory import read_metadata
 from ssl_rs.training.state import SEAL, Identity, Progress, load_checkpoint, save_checkpoint
 from ssl_rs.weights import load_strictly, read_weights
