@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from typing import Protocol as Structure
 
 import numpy as np
 import torch
@@ -74,6 +75,18 @@ def _check_protocol(dataset: Dataset) -> None:
     find_protocol(dataset.protocol, protocols_of(dataset.clutter, dataset.erodes))
 
 
+class Segments(Structure):
+    """What can be scored: a `SegmentationNetwork`, or the network of a probe."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Map images [B, C, S, S] in [0, 1] to scores [B, K, S, S], of which a softmax makes probabilities."""
+        ...
+
+    def eval(self) -> Any:
+        """Leave training mode."""
+        ...
+
+
 @dataclass(frozen=True)
 class Evaluator:
     """Scores networks on the scenes of one split.
@@ -114,7 +127,7 @@ class Evaluator:
         """All that one evaluation is scored by."""
         return protocols_of(self.settings.clutter, self.store.manifest.eroded)
 
-    def score(self, network: SegmentationNetwork, processes: Processes, samples: Path) -> dict[str, Any]:
+    def score(self, network: Segments, processes: Processes, samples: Path) -> dict[str, Any]:
         """Predict every scene once, ranks sharing the scenes, and score the pooled counts.
 
         A score without any pixel to be measured on is None, and said: a finished training never loses its result.
@@ -178,7 +191,7 @@ class Evaluator:
         }
 
     @torch.no_grad()
-    def predict(self, network: SegmentationNetwork, image: np.ndarray) -> np.ndarray:
+    def predict(self, network: Segments, image: np.ndarray) -> np.ndarray:
         """Return the class map uint8 [H, W] of a scene [C, H, W]."""
         network.eval()
 
@@ -212,6 +225,11 @@ def _say_undefined(protocols: Mapping[str, Mapping[str, Any]]) -> None:
 
 def evaluate(settings: Settings) -> Path:
     """Score a finished fine-tuning again, e.g. with other windows; return the folder of the scores."""
+    for key in ("encoder", "encoder_weights", "label"):
+        if settings.value(key, str | None) is not None:
+            raise InputError(f"{key}={settings.values[key]} means something with encoder=... only. Leave it out.")
+    if "probe" in settings.values:
+        raise InputError("probe=... probes a frozen encoder. Name it: encoder=outputs/pretrain/...")
     chosen = settings.value("run", str | None)
     run = finished_finetuning(chosen)
     site, stored = _enter(settings, run)
