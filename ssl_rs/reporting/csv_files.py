@@ -3,8 +3,10 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from ssl_rs.reporting.cells import FailedRun, MissingCell, PlannedCell, StaleRun
 from ssl_rs.reporting.results import Run, Score
 from ssl_rs.reporting.statistics import Interval, Summary
 from ssl_rs.reporting.study import Study
@@ -81,8 +83,42 @@ def labels_saved_csv(studies: Studies) -> str:
     )
 
 
-def _text(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+def cells_csv(
+    done: Sequence[Run], planned: Sequence[PlannedCell], missing: Sequence[MissingCell],
+    failures: Sequence[FailedRun], stale: Sequence[StaleRun],
+) -> str:  # fmt: skip
+    """Return one line a cell: its state (done, missing, failed or stale), its place, and the command that fills it."""
+    plans = {cell.run_dir: cell for cell in planned}
+    rows: list[dict[str, Any]] = [_cell_row("done", run, _command(plans, run.directory)) for run in done]
+    rows += [_cell_row("stale", each.run, each.command) | {"reason": each.reason} for each in stale]
+    rows += [
+        {
+            "state": "missing", "label": each.label, "label_fraction": each.label_fraction, "seed": each.seed,
+            "reason": each.state, "command": each.command,
+        }
+        for each in missing
+    ]  # fmt: skip
+    for failure in failures:
+        cell = plans.get(failure.directory.resolve())
+        place = {"label": cell.label, "label_fraction": cell.label_fraction, "seed": cell.seed} if cell else {}
+        told = {"reason": failure.error, "command": failure.command, "run": str(failure.directory)}
+        rows.append({"state": "failed", **place, **told})
+    return _text(rows, ("state", "label", "label_fraction", "seed", "reason", "command", "run"))
+
+
+def _cell_row(state: str, run: Run, command: str | None) -> dict[str, Any]:
+    place = {"label": run.label, "label_fraction": run.label_fraction, "seed": run.seed}
+    return {"state": state, **place, "command": command, "run": str(run.directory)}
+
+
+def _command(plans: Mapping[Path, PlannedCell], directory: Path) -> str | None:
+    cell = plans.get(directory.resolve())
+    return cell.command if cell else None
+
+
+def _text(rows: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> str:
+    """Write rows; the columns are those that come first, and all others that some row has."""
+    columns = list(dict.fromkeys([*first, *(column for row in rows for column in row)]))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()

@@ -1,6 +1,6 @@
 """The report: one page that needs nothing else, and the same numbers as CSV."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,16 @@ from markupsafe import Markup
 
 from ssl_rs.errors import InputError
 from ssl_rs.files import write_text
-from ssl_rs.reporting.cells import FailedRun, MissingCell, missing_cells, read_failures, read_plans
-from ssl_rs.reporting.csv_files import differences_csv, labels_saved_csv, results_csv, summary_csv
+from ssl_rs.reporting.cells import (
+    FailedRun,
+    MissingCell,
+    StaleRun,
+    missing_cells,
+    read_failures,
+    read_plans,
+    stale_runs,
+)
+from ssl_rs.reporting.csv_files import cells_csv, differences_csv, labels_saved_csv, results_csv, summary_csv
 from ssl_rs.reporting.figures import Line, label_curve, lines_of
 from ssl_rs.reporting.results import LeftOut, Run, read_runs
 from ssl_rs.reporting.samples import SampleGrid, sample_grid
@@ -20,6 +28,7 @@ from ssl_rs.reporting.study import Study, study_of
 from ssl_rs.reporting.tables import Comparison, Table, compare
 from ssl_rs.reporting.text_tables import tables_text
 from ssl_rs.reporting.wording import (
+    cells_text,
     duration_text,
     interval_text,
     points_text,
@@ -84,7 +93,9 @@ class Section:
     environment: Sequence[tuple[str, str]]
 
 
-def write_report(runs_dir: Path, sweeps_dir: Path, out_dir: Path) -> Path:
+def write_report(
+    runs_dir: Path, sweeps_dir: Path, out_dir: Path, say: Callable[[str], None] = lambda said: None
+) -> Path:
     """Write the page, and its numbers as CSV, Markdown and LaTeX, from whatever finished runs there are.
 
     The runs' result.json files are enough: pictures, environment and plans are shown where they are there.
@@ -93,6 +104,7 @@ def write_report(runs_dir: Path, sweeps_dir: Path, out_dir: Path) -> Path:
         runs_dir: Folder below which the runs lie.
         sweeps_dir: Folder with the plans of sweeps; it need not exist.
         out_dir: Where the files go.
+        say: Is told how many cells are done, and the command of each that is not.
 
     Returns:
         The page.
@@ -107,24 +119,32 @@ def write_report(runs_dir: Path, sweeps_dir: Path, out_dir: Path) -> Path:
             f"runs={runs_dir} holds no finished run (RUN/result.json of finetune or evaluate).{told}\n"
             "Run `python -m ssl_rs.finetune` first, or name the folder of your runs by runs=FOLDER."
         )
-    tables, duplicates = compare(runs)
     planned, broken_plans = read_plans(sweeps_dir, runs_dir)
+    stale = stale_runs(runs, planned)
+    old = {each.run.directory for each in stale}
+    current_runs = [run for run in runs if run.directory not in old]
+    tables, duplicates = compare(current_runs)
     found, broken_failures = read_failures(runs_dir)
     current = {cell.run_dir for cell in planned}  # what failed under a plan that has changed since is no news
     failures = [failure for failure in found if not current or failure.directory.resolve() in current]
     sections, broken_samples = _sections(tables)
+    missing = missing_cells(tables, planned, failures)
+    for line in cells_text(len(current_runs), missing, failures, stale):
+        say(line)
     page = _render(
         sections=sections,
-        missing=missing_cells(tables, planned, failures),
+        missing=missing,
         failures=failures,
+        stale=stale,
         left_out=[*left_out, *duplicates, *broken_plans, *broken_failures, *broken_samples],
-        num_runs=len(runs),
+        num_runs=len(current_runs),
     )
     studies = [(scored.table, scored.study) for section in sections for scored in section.tables]
-    write_text(out_dir / "results.csv", results_csv(runs))
+    write_text(out_dir / "results.csv", results_csv(current_runs))
     write_text(out_dir / "summary.csv", summary_csv(studies))
     write_text(out_dir / "differences.csv", differences_csv(studies))
     write_text(out_dir / "labels_saved.csv", labels_saved_csv(studies))
+    write_text(out_dir / "cells.csv", cells_csv(current_runs, planned, missing, failures, stale))
     write_text(out_dir / "table.md", tables_text(studies, "markdown"))
     write_text(out_dir / "table.tex", tables_text(studies, "latex"))
     write_text(out_dir / "index.html", page)
@@ -135,6 +155,7 @@ def _render(
     sections: Sequence[Section],
     missing: Sequence[MissingCell],
     failures: Sequence[FailedRun],
+    stale: Sequence[StaleRun],
     left_out: Sequence[LeftOut],
     num_runs: int,
 ) -> str:
@@ -154,6 +175,7 @@ def _render(
         sections=sections,
         missing=missing,
         failures=failures,
+        stale=stale,
         left_out=left_out,
         num_runs=num_runs,
         metrics=list(METRICS),

@@ -1,8 +1,9 @@
 """How numbers are written and said, alike on the page, in Markdown and in LaTeX."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
+from ssl_rs.reporting.cells import FailedRun, MissingCell, StaleRun
 from ssl_rs.reporting.statistics import Interval, LabelsSaved, Summary
 
 
@@ -58,6 +59,21 @@ def saved_sentence(label: str, found: LabelsSaved) -> str:
         said = f"{label} reaches {target} with {_share(found.fraction)} of the labels: {_times(found.fraction)} fewer"
     again = f", but is below it again at {_share(found.falls_below)}" if found.falls_below else ""
     return f"{said}{again} ({_saved_interval(found)})."
+
+
+def cells_text(
+    done: int, missing: Sequence[MissingCell], failures: Sequence[FailedRun], stale: Sequence[StaleRun]
+) -> Iterator[str]:
+    """Say in lines how many cells are in which state, and for each that is not done the command that fills it."""
+    yield f"Cells: {done} done, {len(failures)} failed, {len(missing)} missing, {len(stale)} stale"
+    for failure in failures:
+        first = (failure.error.strip().splitlines() or ["without a word"])[0]
+        yield f"  failed   {failure.directory}: {first}\n           {failure.command}"
+    for cell in missing:
+        place = f"{cell.label}, {share_text(cell.label_fraction)}, seed {cell.seed}"
+        yield f"  missing  {place}: {cell.state}\n           {cell.command or 'in no plan of a sweep'}"
+    for each in stale:
+        yield f"  stale    {each.run.directory}: {each.reason}\n           {each.command or 'in no plan of a sweep'}"
 
 
 def _share(fraction: float) -> str:

@@ -106,7 +106,12 @@ def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
         "decoder": plan.decoder_name,
         "label": label,
         "label_fraction": plan.subset.fraction,
+        "label_unit": plan.subset.unit,
+        "label_order": plan.subset.order,
         "seed": plan.site.seed,
+        "steps": plan.site.trainer.max_steps,
+        "split": plan.evaluator.settings.split,
+        "manifest_sha256": plan.site.store.manifest.sha256,
     }
     return plan.run.directory.path, row
 

@@ -7,10 +7,10 @@ from ssl_rs.reporting.page import write_report
 
 
 def report(settings: Settings) -> Path:
-    """Write index.html and results.csv over all finished runs and return the page's path."""
+    """Write the page and its tables over all finished runs, say which cells lack, and return the page's path."""
     runs, output_dir = settings.value("runs", str), Path(settings.value("output_dir", str))
     run_dir = settings.value("run_dir", str | None)
     for key, kind in (("seed", int), ("store_dir", str), ("trusted_packages", list)):
         settings.value(key, kind)
     settings.check_all_read()
-    return write_report(Path(runs), output_dir / "sweeps", Path(run_dir) if run_dir else output_dir / "report")
+    return write_report(Path(runs), output_dir / "sweeps", Path(run_dir) if run_dir else output_dir / "report", print)
