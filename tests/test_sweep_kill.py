@@ -16,6 +16,7 @@ from killed_runs import family, has_ended, write_dataset
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1800),  # four sweeps' worth of starts: 2.5 minutes of a core
     pytest.mark.skipif(sys.platform != "linux", reason="processes are watched through /proc"),
 ]
 

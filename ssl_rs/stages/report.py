@@ -1,5 +1,7 @@
 """Write the report."""
 
+import sys
+from functools import partial
 from pathlib import Path
 
 from ssl_rs.config import Settings
@@ -13,4 +15,5 @@ def report(settings: Settings) -> Path:
     for key, kind in (("seed", int), ("store_dir", str), ("trusted_packages", list)):
         settings.value(key, kind)
     settings.check_all_read()
-    return write_report(Path(runs), output_dir / "sweeps", Path(run_dir) if run_dir else output_dir / "report", print)
+    out_dir = Path(run_dir) if run_dir else output_dir / "report"
+    return write_report(Path(runs), output_dir / "sweeps", out_dir, partial(print, file=sys.stderr))
