@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -76,11 +77,13 @@ def paired_difference(first: Mapping[Key, float], second: Mapping[Key, float]) -
     return summarize([first[key] - second[key] for key in shared]) if shared else None
 
 
+@cache
 def resampled_counts(number: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.int64]:
     """Return how often each of a number of things is drawn in each resample, int64 [R, number]; rows sum to number."""
     drawn = np.random.default_rng(seed).integers(0, number, (resamples, number))
     counts = np.zeros((resamples, number), np.int64)
     np.add.at(counts, (np.arange(resamples)[:, None], drawn), 1)
+    counts.flags.writeable = False  # every run of a table gets the same
     return counts
 
 
