@@ -43,8 +43,10 @@ class PretextNetwork(nn.Module):
 
     def forward(self, views: Mapping[str, View]) -> dict[str, TaskOutput]:
         """Return each task's output on one batch of views."""
-        features = self._encode(views)
-        self.pooled = features[self.views[0]][-1].detach().float().mean(dim=(-2, -1))
+        return self.judge(views, self.encode(views))
+
+    def judge(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> dict[str, TaskOutput]:
+        """Return each task's output on the views and their features."""
         return {name: task(views, features) for name, task in self.tasks.items()}
 
     def probe_collapse(self) -> dict[str, Tensor]:
@@ -52,13 +54,15 @@ class PretextNetwork(nn.Module):
         assert self.pooled is not None, "no batch has been seen yet"
         return collapse_measures(self.pooled)
 
-    def _encode(self, views: Mapping[str, View]) -> dict[str, Pyramid]:
+    def encode(self, views: Mapping[str, View]) -> dict[str, Pyramid]:
+        """Return the pyramid of each view that a task reads."""
         images = [views[name].image for name in self.views]
         if self.encoder_pass == "per_view":
             pyramids = [self.encoder(self.normalization(image)) for image in images]
         else:
             levels = self.encoder(self.normalization(torch.cat(images)))  # each [V * B, C_i, H_i, W_i]
             pyramids = list(zip(*(level.split(len(images[0])) for level in levels), strict=True))
+        self.pooled = pyramids[0][-1].detach().float().mean(dim=(-2, -1))
         return dict(zip(self.views, pyramids, strict=True))
 
 
