@@ -188,7 +188,11 @@ def _object(value: Any) -> dict[str, Any]:
 def _confusion(rows: Any, num_classes: int) -> NDArray[np.int64]:
     """Return counts as an array [K, K]."""
     square = isinstance(rows, list) and [len(row) for row in rows if isinstance(row, list)] == [num_classes] * len(rows)
-    if not square or len(rows) != num_classes or not all(type(n) is int and 0 <= n < MOST_PIXELS for row in rows for n in row):
+    if (
+        not square
+        or len(rows) != num_classes
+        or not all(type(n) is int and 0 <= n < MOST_PIXELS for row in rows for n in row)
+    ):
         raise ValueError(f"scene_confusions has {rows!r:.80}: expected {num_classes} rows of as many counts")
     return np.array(rows, np.int64)
 
