@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-from typing import Protocol as Structure
 
 import numpy as np
 import torch
@@ -21,7 +20,13 @@ from ssl_rs.encoder import Normalization, Statistics, check_image_size
 from ssl_rs.errors import InputError
 from ssl_rs.run_directory import RunDirectory, read_metadata
 from ssl_rs.segmentation.metrics import confusion_matrix
-from ssl_rs.segmentation.network import SegmentationNetwork, build_segmentation_model, check_side, input_divisor
+from ssl_rs.segmentation.network import (
+    SegmentationNetwork,
+    Segments,
+    build_segmentation_model,
+    check_side,
+    input_divisor,
+)
 from ssl_rs.segmentation.protocols import (
     Labels,
     Protocol,
@@ -73,18 +78,6 @@ def read_evaluation(settings: Settings) -> EvaluationSettings:
 def _check_protocol(dataset: Dataset) -> None:
     """Refuse a protocol that the data set is not scored by, before the data is prepared."""
     find_protocol(dataset.protocol, protocols_of(dataset.clutter, dataset.erodes))
-
-
-class Segments(Structure):
-    """What can be scored: a `SegmentationNetwork`, or the network of a probe."""
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Map images [B, C, S, S] in [0, 1] to scores [B, K, S, S], of which a softmax makes probabilities."""
-        ...
-
-    def eval(self) -> Any:
-        """Leave training mode."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -184,9 +177,7 @@ class Evaluator:
             "protocols": score_all(confusions, names, self.protocols),
             "confusion": confusions[main.labels].tolist(),
             "confusions": {labels: counts.tolist() for labels, counts in confusions.items()},
-            "scene_confusions": {
-                labels: dict(zip(ids, counts.tolist(), strict=True)) for labels, counts in scenes.items()
-            },
+            "scene_confusions": {kind: dict(zip(ids, each.tolist(), strict=True)) for kind, each in scenes.items()},
             "classes": [{"name": item.name, "color": list(item.color)} for item in self.store.manifest.classes],
         }
 
@@ -226,8 +217,8 @@ def _say_undefined(protocols: Mapping[str, Mapping[str, Any]]) -> None:
 def evaluate(settings: Settings) -> Path:
     """Score a finished fine-tuning again, e.g. with other windows; return the folder of the scores."""
     for key in ("encoder", "encoder_weights", "label"):
-        if settings.value(key, str | None) is not None:
-            raise InputError(f"{key}={settings.values[key]} means something with encoder=... only. Leave it out.")
+        if (value := settings.value(key, str | None)) is not None:
+            raise InputError(f"{key}={value} means something with encoder=... only. Leave it out.")
     if "probe" in settings.values:
         raise InputError("probe=... probes a frozen encoder. Name it: encoder=outputs/pretrain/...")
     chosen = settings.value("run", str | None)
