@@ -196,6 +196,10 @@ def test_a_crossing_at_a_measured_fraction_is_that_fraction():
     assert crossing([0.1], [0.5], 0.3) == 0.1
 
 
+def test_rounding_moves_no_crossing_out_of_the_measured_range():
+    assert crossing([0.08, 0.09], [0.0, 1.0], 1e-66) == 0.08
+
+
 def test_what_is_never_reached_is_at_infinity():
     assert crossing([0.01, 0.1, 1.0], [0.2, 0.25, 0.29], 0.3) == math.inf
     assert crossing([0.1], [0.2], 0.3) == math.inf
