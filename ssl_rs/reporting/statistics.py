@@ -157,7 +157,8 @@ def crossing(fractions: Sequence[float], values: Sequence[float], target: float)
         if values[place] >= target:
             share = (target - values[place - 1]) / (values[place] - values[place - 1])
             low, high = math.log(fractions[place - 1]), math.log(fractions[place])
-            return min(max(math.exp(low + share * (high - low)), fractions[place - 1]), fractions[place])  # of rounding
+            found = math.exp(low + share * (high - low))
+            return min(max(found, fractions[place - 1]), fractions[place])  # rounding must not lead out
     return math.inf
 
 

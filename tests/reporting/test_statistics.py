@@ -63,6 +63,7 @@ def test_the_interval_of_three_values_is_that_of_the_tables():
 
 
 @given(SCORES.filter(lambda values: max(values) - min(values) > 1e-6))
+@settings(deadline=None)
 def test_the_interval_is_that_of_scipys_t_test(values):
     found = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
     assert summarize(values).interval == pytest.approx((found.low, found.high), abs=1e-9)
@@ -81,6 +82,7 @@ def test_the_interval_holds_the_true_mean_as_often_as_it_says():
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=8))
+@settings(deadline=None)
 def test_a_paired_difference_is_that_of_scipys_paired_t_test(pairs):
     first, second = ({place: pair[side] for place, pair in enumerate(pairs)} for side in (0, 1))
     found = paired_difference(first, second)
@@ -209,6 +211,7 @@ def test_what_is_never_reached_is_at_infinity():
     st.lists(st.tuples(st.integers(1, 100), st.floats(0, 1)), min_size=2, max_size=7, unique_by=lambda point: point[0]),
     st.floats(0, 1),
 )
+@settings(deadline=None)
 def test_a_crossing_is_where_interpolation_gives_the_target(points, target):
     points = sorted((percent / 100, value) for percent, value in points)
     fractions, values = zip(*points, strict=True)
