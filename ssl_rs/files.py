@@ -3,10 +3,14 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+NUMBERS = re.compile(r"\[\n[-+.,\d\seE]*\]")
+"""A list of numbers as json indents it."""
 
 
 @contextmanager
@@ -52,8 +56,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON aside and rename it."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    """Write JSON aside and rename it; a list of numbers, e.g. a row of a confusion matrix, stays on one line."""
+    text = json.dumps(content, indent=1)  # line breaks inside of texts are escaped: those that stand there are ours
+    write_text(
+        path, NUMBERS.sub(lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
+    )
 
 
 def sha256_of(path: Path) -> str:

@@ -39,7 +39,7 @@ from ssl_rs.errors import InputError
 from ssl_rs.pretext.network import PretextNetwork, build_task
 from ssl_rs.randomness import Draws, Rows
 from ssl_rs.segmentation.protocols import find_protocol, protocols_of
-from ssl_rs.stages import finetuning, preparation, pretraining
+from ssl_rs.stages import finetuning, preparation, pretraining, probing
 from ssl_rs.stages.site import SiteSettings
 from ssl_rs.views.base import crop_view, make_views, views_to_make
 
@@ -65,7 +65,12 @@ def read_every_key(command: str, values: dict[str, Any], monkeypatch: pytest.Mon
 
     monkeypatch.setattr(SiteSettings, "enter", stop)
     monkeypatch.setattr(preparation, "prepare_store", stop)
-    reads = {"pretrain": pretraining.read_plan, "finetune": finetuning.read_plan, "prepare": preparation.prepare}
+    reads = {
+        "pretrain": pretraining.read_plan,
+        "finetune": finetuning.read_plan,
+        "prepare": preparation.prepare,
+        "evaluate": probing.read_plan,
+    }
     with pytest.raises(CheckedError):
         reads[command](Settings(command, values))
 
@@ -129,7 +134,8 @@ def test_every_option_composes_builds_and_leaves_no_key_unread(group, name, monk
     if group == "launcher" and name in PLUGINS and PLUGINS[name] not in INSTALLED:
         pytest.skip(f"launcher={name}: {PLUGINS[name]} is not installed")
     override = {"views": with_views, "pretext": "pretext=[{}]".format}.get(group, f"{group}={{}}".format)(name)
-    values = composed(ONE_COMMAND[group], override)
+    probed = ("encoder=random", "backbone=resnet18", "dataset=blue_marble") if group == "probe" else ()
+    values = composed(ONE_COMMAND[group], override, *probed)
     read_every_key(ONE_COMMAND[group], values, monkeypatch)
     if "_target_" in values.get(group, {}):
         assert build(values[group], group) is not None

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from ssl_rs.data.records import read_record, to_json
 from ssl_rs.data.store import Store
+from ssl_rs.data.stratified import class_pixels, stratified_order
 from ssl_rs.errors import InputError
 from ssl_rs.files import write_text
 
 Unit = Literal["tile", "scene"]
+Order = Literal["random", "stratified"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class LabelFraction:
     Args:
         fraction: Share of the units, in (0, 1].
         unit: What is labeled as a whole: tiles of `dataset.tile_size`, or scenes.
+        order: "random", or "stratified": every prefix has class shares near those of all labels. It reads labels that
+            nobody would have yet, so results name it.
 
     Raises:
         InputError: The fraction is out of its range.
@@ -34,6 +38,7 @@ class LabelFraction:
 
     fraction: float
     unit: Unit
+    order: Order = "random"
 
     def __post_init__(self) -> None:
         """Check the fraction."""
@@ -64,6 +69,7 @@ class LabelSubset:
         seed: Of the order.
         units: The labeled ones, in that order.
         total_units: How many there would be at fraction 1.
+        order: How they were ordered.
     """
 
     dataset: str
@@ -73,6 +79,7 @@ class LabelSubset:
     seed: int
     units: tuple[LabeledUnit, ...]
     total_units: int
+    order: Order = "random"
 
     @cached_property
     def sha256(self) -> str:
@@ -121,12 +128,15 @@ def choose_labels(store: Store, tile_size: int, label_fraction: LabelFraction, s
             "every pixel of its training masks is ignored. Check the masks and what they ignore."
         )
     found.sort(key=lambda unit: _rank(seed, manifest.dataset, unit))
+    if label_fraction.order == "stratified":
+        corners = [(unit.scene, unit.row, unit.column) for unit in found]
+        found = [found[place] for place in stratified_order(class_pixels(store, corners, size))]
     share = Decimal(str(label_fraction.fraction)) * len(found)  # decimal: 0.29 of 50 is 14.5, not 14.499999999999998
     count = max(1, int(share.to_integral_value(ROUND_HALF_UP)))
     units = tuple(found[:count])
-    return LabelSubset(
-        manifest.dataset, label_fraction.unit, tile_size, float(label_fraction.fraction), seed, units, len(found)
-    )
+    unit, order = label_fraction.unit, label_fraction.order
+    fraction = float(label_fraction.fraction)
+    return LabelSubset(manifest.dataset, unit, tile_size, fraction, seed, units, len(found), order)
 
 
 def _rank(seed: int, dataset: str, unit: LabeledUnit) -> str:

@@ -1,4 +1,8 @@
-"""What a table lacks: cells that were planned or that its rows and columns ask for, and runs that failed."""
+"""Which cells are done, and what a table lacks: cells that are missing, runs that failed, and runs that are stale.
+
+The identity of a planned cell is its run's folder, which holds the hash of its config: whichever launcher, order or
+restart filled it.
+"""
 
 import itertools
 import math
@@ -8,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_rs.reporting.results import LeftOut, read_object
-from ssl_rs.reporting.tables import Comparison, Table
+from ssl_rs.reporting.results import LeftOut, Run, read_object
+from ssl_rs.reporting.tables import Comparison, Table, comparison_of
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class PlannedCell:
         label: Row.
         label_fraction: Column, in (0, 1].
         seed: Seed.
-        belongs_to: Those of dataset, backbone and decoder that the plan names.
+        belongs_to: Those fields of `Comparison` that the plan names, as text.
     """
 
     command: str
@@ -35,7 +39,12 @@ class PlannedCell:
     def fills(self, comparison: Comparison, label: str, fraction: float, seed: int) -> bool:
         """Tell whether it is a cell of a comparison."""
         same_place = (self.label, self.seed) == (label, seed) and math.isclose(self.label_fraction, fraction)
-        return same_place and all(getattr(comparison, key) == value for key, value in self.belongs_to.items())
+        return same_place and all(str(getattr(comparison, key)) == value for key, value in self.belongs_to.items())
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether its run has a result."""
+        return (self.run_dir / "result.json").is_file()
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,21 @@ class MissingCell:
     label_fraction: float
     seed: int
     state: str
+    command: str | None
+
+
+@dataclass(frozen=True)
+class StaleRun:
+    """A finished run that no longer is what its cell asks for; it stays out of the tables.
+
+    Args:
+        run: The run.
+        reason: Why.
+        command: The command line that fills its cell; None where no plan has it.
+    """
+
+    run: Run
+    reason: str
     command: str | None
 
 
@@ -104,6 +128,44 @@ def read_failures(runs_dir: Path) -> tuple[list[FailedRun], list[LeftOut]]:
     return failures, left_out
 
 
+def stale_runs(runs: Sequence[Run], planned: Sequence[PlannedCell]) -> list[StaleRun]:
+    """Return the runs whose cell is planned with other settings, or whose pretraining has other weights now.
+
+    A plan of an older version does not tell all that makes two runs comparable: by it nothing is called stale.
+    """
+    current = {cell.run_dir for cell in planned}
+    complete = [cell for cell in planned if set(cell.belongs_to) == set(Comparison._fields)]
+    places: dict[tuple[str, int], list[PlannedCell]] = {}
+    for cell in complete:
+        places.setdefault((cell.label, cell.seed), []).append(cell)
+    stale = []
+    for run in runs:
+        if run.command != "finetune":
+            continue
+        here = places.get((run.label, run.seed), [])
+        own = next(
+            (cell for cell in here if cell.fills(comparison_of(run), run.label, run.label_fraction, run.seed)), None
+        )
+        if own is not None and run.directory.resolve() not in current:
+            stale.append(
+                StaleRun(run, "the plan of its sweep has other settings, or other weights, by now", own.command)
+            )
+        elif _weights_replaced(run):
+            reason = f"{run.provenance['source']} has other weights now than those it started from"
+            stale.append(StaleRun(run, reason, own.command if own else None))
+    return stale
+
+
+def _weights_replaced(run: Run) -> bool:
+    """Tell whether the pretraining that a run started from is there, with another encoder."""
+    source = run.provenance.get("source")
+    result = Path(source) / "result.json" if run.initialization == "pretrained" and isinstance(source, str) else None
+    try:
+        return result is not None and read_object(result).get("encoder_sha256") != run.provenance.get("sha256")
+    except (ValueError, OSError):  # it is gone, e.g. where results are all that was kept
+        return False
+
+
 def command_line(command: str, overrides: Any) -> str:
     """Return the command of a run, quoted for a shell.
 
@@ -124,7 +186,7 @@ def missing_cells(
     run is told as failed, not as missing.
     """
     failed = {failure.directory.resolve() for failure in failures}
-    open_cells = [cell for cell in planned if not (cell.run_dir / "result.json").is_file()]
+    open_cells = [cell for cell in planned if not cell.is_done]
     missing = [
         MissingCell(_where(cell), cell.label, cell.label_fraction, cell.seed, _state(cell.run_dir), cell.command)
         for cell in open_cells
@@ -155,7 +217,7 @@ def _planned_cell(command: str, entry: Mapping[str, Any]) -> PlannedCell:
         label=str(entry["label"]),
         label_fraction=fraction,
         seed=int(entry["seed"]),
-        belongs_to={key: str(entry[key]) for key in ("dataset", "backbone", "decoder") if key in entry},
+        belongs_to={key: str(entry[key]) for key in Comparison._fields if key in entry},
     )
 
 
@@ -164,7 +226,8 @@ def _state(run_dir: Path) -> str:
 
 
 def _where(cell: PlannedCell) -> str:
-    return " · ".join(cell.belongs_to.values())
+    named = ("dataset", "backbone", "decoder")
+    return " · ".join(cell.belongs_to[key] for key in named if key in cell.belongs_to)
 
 
 def _title(comparison: Comparison) -> str:

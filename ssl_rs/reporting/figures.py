@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,9 @@ def lines_of(tables: Sequence[Table]) -> dict[str, Line]:
 
 
 def label_curve(table: Table, lines: Mapping[str, Line]) -> str:
-    """Draw mIoU in % over the share of labels in %, a line a row, error bars where there are several runs.
+    """Draw mIoU in % over the share of labels in %, a line a row, a band of the 95 % interval where seeds are several.
+
+    The axis follows the means: wide intervals of few seeds are cut off at its ends.
 
     Args:
         table: Of which some row has a score.
@@ -72,7 +75,12 @@ def label_curve(table: Table, lines: Mapping[str, Line]) -> str:
             for shift, label in enumerate(table.labels)
             if any(table.miou(label, fraction) for fraction in table.fractions)
         ]
-        _style_axes(axes, table.fractions)
+        means = [
+            100 * found.mean
+            for each in itertools.product(table.labels, table.fractions)
+            if (found := table.miou(*each))
+        ]
+        _style_axes(axes, table.fractions, means)
         title = axes.set_title(f"protocol {table.protocol.name}", loc="left", fontsize=9.5, color=NEUTRAL)
         title.set_parse_math(False)
         _name_lines(axes, ends)
@@ -111,32 +119,31 @@ def png_data_uri(pixels: np.ndarray, largest_side: int, smooth: bool) -> str:
 def _draw_line(axes: Axes, table: Table, label: str, line: Line, shift: int) -> tuple[str, Line, float, float]:
     """Draw one row; return its name, look, and the point where it ends, x in % of labels and y in % mIoU."""
     found = [(fraction, summary) for fraction in table.fractions if (summary := table.miou(label, fraction))]
-    apart = 1.012 ** (shift - (len(table.labels) - 1) / 2)  # so that error bars do not hide each other
+    apart = 1.012 ** (shift - (len(table.labels) - 1) / 2)  # so that intervals do not hide each other
     x = [100 * fraction * apart for fraction, _ in found]
     y = [100 * summary.mean for _, summary in found]
     axes.plot(x, y, color=line.color, linestyle=line.style, marker="o", markersize=5.5, linewidth=1.8)
-    several = [(position, summary) for position, (_, summary) in zip(x, found, strict=True) if summary.std is not None]
-    if several:
-        axes.errorbar(
-            [position for position, _ in several],
-            [100 * summary.mean for _, summary in several],
-            yerr=[100 * (summary.std or 0.0) for _, summary in several],
-            fmt="none",
-            ecolor=line.color,
-            elinewidth=1.2,
-            capsize=3,
-        )
+    known = [(at, *each) for at, (_, summary) in zip(x, found, strict=True) if (each := summary.interval)]
+    if len(known) == len(found) > 1:
+        axes.fill_between(
+            x, [100 * low for _, low, _ in known], [100 * high for *_, high in known],
+            color=line.color, alpha=0.13, linewidth=0,
+        )  # fmt: skip
+    if known:
+        positions, lows, highs = zip(*known, strict=True)
+        ends = [[100 * end for end in side] for side in (lows, highs)]
+        axes.vlines(positions, *ends, color=line.color, linewidth=1.2)
     return label, line, x[-1], y[-1]
 
 
-def _style_axes(axes: Axes, fractions: Sequence[float]) -> None:
+def _style_axes(axes: Axes, fractions: Sequence[float], means: Sequence[float]) -> None:
     axes.set_xscale("log")
     percents = [100 * fraction for fraction in fractions]
     axes.set_xlim(percents[0] / 1.25, percents[-1] * 1.12)
     axes.set_xticks(percents, [f"{percent:.3g}" for percent in percents])
     axes.xaxis.set_minor_locator(NullLocator())
-    low, high = axes.get_ylim()
-    middle, half = (low + high) / 2, max((high - low) / 2 * 1.05, 1.0)  # at least 2 points high: no drama about noise
+    low, high = min(means), max(means)
+    middle, half = (low + high) / 2, max((high - low) / 2 * 1.4, 1.0)  # at least 2 points high: no drama about noise
     axes.set_ylim(middle - half, middle + half)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter("{x:g}")

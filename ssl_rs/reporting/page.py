@@ -1,6 +1,6 @@
 """The report: one page that needs nothing else, and the same numbers as CSV."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,32 @@ from markupsafe import Markup
 
 from ssl_rs.errors import InputError
 from ssl_rs.files import write_text
-from ssl_rs.reporting.cells import FailedRun, MissingCell, missing_cells, read_failures, read_plans
+from ssl_rs.reporting.cells import (
+    FailedRun,
+    MissingCell,
+    StaleRun,
+    missing_cells,
+    read_failures,
+    read_plans,
+    stale_runs,
+)
+from ssl_rs.reporting.csv_files import cells_csv, differences_csv, labels_saved_csv, results_csv, summary_csv
 from ssl_rs.reporting.figures import Line, label_curve, lines_of
-from ssl_rs.reporting.results import LeftOut, Run, read_runs, results_csv
+from ssl_rs.reporting.results import LeftOut, Run, read_runs
 from ssl_rs.reporting.samples import SampleGrid, sample_grid
 from ssl_rs.reporting.statistics import Summary, summarize
+from ssl_rs.reporting.study import Study, study_of
 from ssl_rs.reporting.tables import Comparison, Table, compare
+from ssl_rs.reporting.text_tables import tables_text
+from ssl_rs.reporting.wording import (
+    cells_text,
+    duration_text,
+    interval_text,
+    points_text,
+    saved_sentence,
+    share_text,
+    signed_points_text,
+)
 
 MOST_VALUES = 3  # a setting of the environment that differs between more runs than this is only counted
 METRICS = {"mIoU": "miou", "overall accuracy": "overall_accuracy", "mean F1": "mean_f1", "kappa": "kappa"}
@@ -27,6 +47,8 @@ class ScoredTable:
 
     Args:
         table: The runs.
+        study: What they say together.
+        references: Rows of random and ImageNet initialization, which the others are measured by.
         meaning: What its protocol means, a sentence.
         labeled: How many units are labeled at each fraction, in words.
         curve: SVG; None where there is only one label fraction, or no score.
@@ -35,6 +57,8 @@ class ScoredTable:
     """
 
     table: Table
+    study: Study
+    references: Sequence[str]
     meaning: str
     labeled: Mapping[float, str]
     curve: Markup | None
@@ -69,13 +93,18 @@ class Section:
     environment: Sequence[tuple[str, str]]
 
 
-def write_report(runs_dir: Path, sweeps_dir: Path, out_dir: Path) -> Path:
-    """Write OUT/index.html and OUT/results.csv from whatever finished runs there are.
+def write_report(
+    runs_dir: Path, sweeps_dir: Path, out_dir: Path, say: Callable[[str], None] = lambda said: None
+) -> Path:
+    """Write the page, and its numbers as CSV, Markdown and LaTeX, from whatever finished runs there are.
+
+    The runs' result.json files are enough: pictures, environment and plans are shown where they are there.
 
     Args:
         runs_dir: Folder below which the runs lie.
         sweeps_dir: Folder with the plans of sweeps; it need not exist.
-        out_dir: Where the two files go.
+        out_dir: Where the files go.
+        say: Is told how many cells are done, and the command of each that is not.
 
     Returns:
         The page.
@@ -90,28 +119,48 @@ def write_report(runs_dir: Path, sweeps_dir: Path, out_dir: Path) -> Path:
             f"runs={runs_dir} holds no finished run (RUN/result.json of finetune or evaluate).{told}\n"
             "Run `python -m ssl_rs.finetune` first, or name the folder of your runs by runs=FOLDER."
         )
-    tables, duplicates = compare(runs)
     planned, broken_plans = read_plans(sweeps_dir, runs_dir)
+    stale = stale_runs(runs, planned)
+    old = {each.run.directory for each in stale}
+    current_runs = [run for run in runs if run.directory not in old]
+    tables, duplicates = compare(current_runs)
     found, broken_failures = read_failures(runs_dir)
     current = {cell.run_dir for cell in planned}  # what failed under a plan that has changed since is no news
     failures = [failure for failure in found if not current or failure.directory.resolve() in current]
     sections, broken_samples = _sections(tables)
+    missing = missing_cells(tables, planned, failures)
+    for line in cells_text(len(current_runs), missing, failures, stale):
+        say(line)
     page = _render(
         sections=sections,
-        missing=missing_cells(tables, planned, failures),
+        missing=missing,
         failures=failures,
+        stale=stale,
         left_out=[*left_out, *duplicates, *broken_plans, *broken_failures, *broken_samples],
-        num_runs=len(runs),
+        num_runs=len(current_runs),
     )
-    write_text(out_dir / "results.csv", results_csv(runs))
+    write_text(out_dir / "cells.csv", cells_csv(current_runs, planned, missing, failures, stale))
+    _write_tables(out_dir, current_runs, sections)
     write_text(out_dir / "index.html", page)
     return out_dir / "index.html"
+
+
+def _write_tables(out_dir: Path, runs: Sequence[Run], sections: Sequence[Section]) -> None:
+    """Write the numbers of the page."""
+    studies = [(scored.table, scored.study) for section in sections for scored in section.tables]
+    write_text(out_dir / "results.csv", results_csv(runs))
+    write_text(out_dir / "summary.csv", summary_csv(studies))
+    write_text(out_dir / "differences.csv", differences_csv(studies))
+    write_text(out_dir / "labels_saved.csv", labels_saved_csv(studies))
+    write_text(out_dir / "table.md", tables_text(studies, "markdown"))
+    write_text(out_dir / "table.tex", tables_text(studies, "latex"))
 
 
 def _render(
     sections: Sequence[Section],
     missing: Sequence[MissingCell],
     failures: Sequence[FailedRun],
+    stale: Sequence[StaleRun],
     left_out: Sequence[LeftOut],
     num_runs: int,
 ) -> str:
@@ -119,14 +168,23 @@ def _render(
     environment = Environment(
         loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"share": share_text, "points": points_text, "duration": duration_text}
+    environment.filters |= {
+        "share": share_text,
+        "points": points_text,
+        "signed": signed_points_text,
+        "duration": duration_text,
+        "interval": lambda interval: interval_text(interval, points_text),
+        "signed_interval": lambda interval: interval_text(interval, signed_points_text),
+    }
     return environment.get_template("page.html.j2").render(
         sections=sections,
         missing=missing,
         failures=failures,
+        stale=stale,
         left_out=left_out,
         num_runs=num_runs,
         metrics=list(METRICS),
+        saved_sentence=saved_sentence,
     )
 
 
@@ -162,6 +220,8 @@ def _scored(table: Table, lines: Mapping[str, Line]) -> ScoredTable:
         curve = Markup(label_curve(table, lines))  # matplotlib escapes what it writes
     return ScoredTable(
         table=table,
+        study=study_of(table),
+        references=[*{run.label: None for run in table.runs if run.initialization in ("random", "imagenet")}],
         meaning=table.protocol.sentence(names),
         labeled={fraction: _labeled(table, fraction) for fraction in table.fractions},
         curve=curve,
@@ -230,21 +290,3 @@ def _distinct(environments: Sequence[Mapping[str, str]]) -> dict[str, str]:
         values = list(dict.fromkeys(environment[key] for environment in environments if key in environment))
         merged[key] = "; ".join(values) if len(values) <= MOST_VALUES else f"{len(values)} different values"
     return merged
-
-
-def share_text(fraction: float) -> str:
-    """Return a fraction in (0, 1] as percent, e.g. '0.37 %'."""
-    return f"{100 * fraction:.4g}\N{NO-BREAK SPACE}%"
-
-
-def points_text(value: float) -> str:
-    """Return a score in [0, 1] in percent points with one decimal, e.g. '57.5'."""
-    return f"{100 * value:.1f}"
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration in the largest fitting unit, e.g. '3.2 min'."""
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.1f}\N{NO-BREAK SPACE}{unit}"
-    return f"{seconds:.0f}\N{NO-BREAK SPACE}s"

@@ -1,19 +1,23 @@
 """Finished runs, read from what they left behind; files that are broken or not ours are named, never fatal."""
 
-import csv
-import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ssl_rs.reporting.protocols import Protocol, read_protocol
 
 T = TypeVar("T")
 
 SCORED_COMMANDS = ("finetune", "evaluate")
+
+MOST_PIXELS = 2**44
+"""Of a scene, so that sums over scenes stay within 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Run:
         scores: By name of the protocol.
         protocol: Name of the data set's own among them.
         environment: Its environment.json, empty where there is none.
+        scene_confusions: By the labels counted against ("full", "eroded") and the scene: int64 [K, K], row truth,
+            column prediction, K as `classes`; empty where they were not written.
     """
 
     directory: Path
@@ -79,6 +85,7 @@ class Run:
     protocol: str
     classes: Sequence[LabeledClass]
     environment: Mapping[str, Any]
+    scene_confusions: Mapping[str, Mapping[str, NDArray[np.int64]]] = field(default_factory=dict, compare=False)
 
     @property
     def weights_sha256(self) -> str:
@@ -132,56 +139,6 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def results_csv(runs: Iterable[Run]) -> str:
-    """Return one line a run and protocol; what is undefined is empty, as is `iou/<class>` where a run has no such."""
-    rows = [_csv_row(run, score) for run in runs for score in run.scores.values()]
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _csv_row(run: Run, score: Score) -> dict[str, Any]:
-    plain = (
-        "dataset",
-        "backbone",
-        "decoder",
-        "initialization",
-        "label",
-        "label_fraction",
-        "labeled_units",
-        "label_unit",
-    )
-    rest = (
-        "split",
-        "label_order",
-        "seed",
-        "steps",
-        "wall_seconds",
-        "weights_sha256",
-        "subset_sha256",
-        "manifest_sha256",
-        "settings_hash",
-        "command",
-    )
-    return {
-        **{name: getattr(run, name) for name in plain},
-        "protocol": score.protocol.name,
-        "labels": score.protocol.labels,
-        "excluded": ", ".join(score.protocol.excluded),
-        "excluded_pixels": score.protocol.excluded_pixels,
-        "miou": score.miou,
-        "overall_accuracy": score.overall_accuracy,
-        "mean_f1": score.mean_f1,
-        "kappa": score.kappa,
-        **{name: getattr(run, name) for name in rest},
-        "run": str(run.directory),
-        **{f"iou/{name}": value for name, value in score.class_iou.items()},
-    }
-
-
 def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
     def text(key: str) -> str:
         return _take(result, key, str)
@@ -213,9 +170,31 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
         split=str(result.get("split", "test")),
         scores=scores,
         protocol=own if (own := str(result.get("protocol"))) in scores else next(iter(scores)),
-        classes=[_labeled_class(entry) for entry in _take(result, "classes", list)],
+        classes=(classes := [_labeled_class(entry) for entry in _take(result, "classes", list)]),
         environment=read_object(environment) if environment.is_file() else {},
+        scene_confusions={
+            labels: {scene: _confusion(counts, len(classes)) for scene, counts in _object(scenes).items()}
+            for labels, scenes in _object(result.get("scene_confusions", {})).items()
+        },
     )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"scene_confusions has {value!r:.80}: expected an object")
+    return value
+
+
+def _confusion(rows: Any, num_classes: int) -> NDArray[np.int64]:
+    """Return counts as an array [K, K]."""
+    square = isinstance(rows, list) and [len(row) for row in rows if isinstance(row, list)] == [num_classes] * len(rows)
+    if (
+        not square
+        or len(rows) != num_classes
+        or not all(type(n) is int and 0 <= n < MOST_PIXELS for row in rows for n in row)
+    ):
+        raise ValueError(f"scene_confusions has {rows!r:.80}: expected {num_classes} rows of as many counts")
+    return np.array(rows, np.int64)
 
 
 def _scores(result: Mapping[str, Any]) -> dict[str, Score]:

@@ -1,8 +1,32 @@
-"""What a handful of runs says about a cell of the table."""
+"""What a handful of runs, and a handful of test scenes, can say: numbers in, numbers out. See docs/statistics.md.
 
+One value has no interval: none is made up.
+"""
+
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Key = TypeVar("Key", bound=Hashable)
+
+TAILS = 0.025, 0.975
+"""Of every interval: 95 % lie between."""
+RESAMPLES = 2000
+"""Draws of a bootstrap."""
+
+
+class Interval(NamedTuple):
+    """Two ends of an interval."""
+
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -19,7 +43,187 @@ class Summary:
     std: float | None
     n: int
 
+    @property
+    def interval(self) -> Interval | None:
+        """Return the 95 % interval of the mean, mean -+ t(n - 1) std / sqrt(n); None for a single value.
+
+        Source: Student, "The probable error of a mean", Biometrika 6, 1908: values are taken for normal.
+        """
+        if self.std is None:
+            return None
+        half = float(stats.t.ppf(TAILS[1], self.n - 1)) * self.std / math.sqrt(self.n)
+        return Interval(self.mean - half, self.mean + half)
+
 
 def summarize(values: Sequence[float]) -> Summary:
     """Summarize at least one value."""
     return Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+def means_by_key(values: Iterable[tuple[Key, float]]) -> dict[Key, float]:
+    """Return the mean of the values of each key, in the order in which keys come."""
+    grouped: dict[Key, list[float]] = {}
+    for key, value in values:
+        grouped.setdefault(key, []).append(value)
+    return {key: statistics.fmean(each) for key, each in grouped.items()}
+
+
+def paired_difference(first: Mapping[Key, float], second: Mapping[Key, float]) -> Summary | None:
+    """Summarize first minus second over the keys that both have; None where they share none.
+
+    What both share, e.g. an easy subset, cancels; the interval of the differences is that of the paired t test.
+    """
+    shared = [key for key in first if key in second]
+    return summarize([first[key] - second[key] for key in shared]) if shared else None
+
+
+@cache
+def resampled_counts(number: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.int64]:
+    """Return how often each of a number of things is drawn in each resample, int64 [R, number]; rows sum to number."""
+    drawn = np.random.default_rng(seed).integers(0, number, (resamples, number))
+    counts = np.zeros((resamples, number), np.int64)
+    np.add.at(counts, (np.arange(resamples)[:, None], drawn), 1)
+    counts.flags.writeable = False  # every run of a table gets the same
+    return counts
+
+
+def percentile_interval(values: NDArray[np.float64]) -> Interval:
+    """Return the 95 % percentile interval of resampled values [R]; infinite values are allowed, NaN are left out.
+
+    Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
+    """
+    known = values[~np.isnan(values)]
+    ends = np.quantile(known, TAILS, method="inverted_cdf")
+    return Interval(float(ends[0]), float(ends[1]))
+
+
+def mean_iou(
+    confusions: NDArray[np.int64], counted: NDArray[np.bool_], scored: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return the mean IoU of confusion matrices, row truth and column prediction.
+
+    Args:
+        confusions: int64 [..., K, K].
+        counted: [K], whether pixels of this truth count at all.
+        scored: [K], whether the class is in the mean; one absent from truth and prediction is left out.
+
+    Returns:
+        [...] in [0, 1], NaN where no class is left.
+    """
+    counts = (confusions * counted[:, None]).astype(np.float64)
+    right = np.diagonal(counts, axis1=-2, axis2=-1)[..., scored]
+    union = (counts.sum(axis=-1) + counts.sum(axis=-2))[..., scored] - right
+    there = union > 0
+    iou = np.divide(right, union, out=np.zeros_like(right), where=there)
+    number = there.sum(axis=-1)
+    mean: NDArray[np.float64] = np.divide(iou.sum(axis=-1), number, out=np.full(number.shape, np.nan), where=number > 0)
+    return mean
+
+
+def resampled_miou(
+    scenes: NDArray[np.int64], counted: NDArray[np.bool_], scored: NDArray[np.bool_], seed: int = 0
+) -> NDArray[np.float64]:
+    """Return the pooled mean IoU of resampled test scenes, [R]: a resample sums the matrices of the scenes it drew.
+
+    The same seed draws the same scenes, so that two runs can be compared draw by draw.
+
+    Args:
+        scenes: int64 [S, K, K], a confusion matrix a scene.
+        counted: As in `mean_iou`.
+        scored: As in `mean_iou`.
+        seed: Of the draws.
+    """
+    drawn = resampled_counts(len(scenes), seed=seed)  # [R, S]
+    pooled = np.tensordot(drawn, scenes, axes=1)  # [R, K, K]
+    return mean_iou(pooled, counted, scored)
+
+
+def crossing(fractions: Sequence[float], values: Sequence[float], target: float) -> float:
+    """Return the fraction at which a curve first reaches a target.
+
+    Between two measured fractions the curve is a straight line over the logarithm of the fraction, as it is drawn.
+
+    Args:
+        fractions: Ascending, in (0, 1]; at least one.
+        values: Of the curve.
+        target: What it has to reach.
+
+    Returns:
+        The first of the fractions where the curve begins at the target or above, infinity where it never gets there.
+    """
+    if values[0] >= target:
+        return fractions[0]
+    for place in range(1, len(fractions)):
+        if values[place] >= target:
+            share = (target - values[place - 1]) / (values[place] - values[place - 1])
+            low, high = math.log(fractions[place - 1]), math.log(fractions[place])
+            found = math.exp(low + share * (high - low))
+            return min(max(found, fractions[place - 1]), fractions[place])  # rounding must not lead out
+    return math.inf
+
+
+@dataclass(frozen=True)
+class LabelsSaved:
+    """Where the mean curve of an initialization reaches a reference, e.g. random initialization with all labels.
+
+    Args:
+        fraction: The fraction, in (0, 1]; infinite where it is not reached, see `crossing`.
+        interval: Its 95 % interval by a bootstrap over seeds, an end infinite where not reached; None for one seed.
+        seeds: Seeds that the bootstrap draws from: those of the curve for which the reference is known.
+        smallest: The smallest fraction measured.
+        largest: The largest.
+        target: The reference's mean.
+        falls_below: The first larger measured fraction at which the curve is below the target again, if there is one.
+    """
+
+    fraction: float
+    interval: Interval | None
+    seeds: int
+    smallest: float
+    largest: float
+    target: float
+    falls_below: float | None
+
+    @property
+    def is_reached(self) -> bool:
+        """Tell whether the curve gets there."""
+        return math.isfinite(self.fraction)
+
+    @property
+    def at_smallest(self) -> bool:
+        """Tell whether the curve begins there, so that fewer labels may do as well."""
+        return self.fraction == self.smallest
+
+
+def labels_saved(curves: Mapping[int, Mapping[float, float]], reference: Mapping[int, float]) -> LabelsSaved:
+    """Find where a mean curve reaches the mean of a reference.
+
+    The bootstrap draws whole seeds: their points at all fractions share subsets and first weights, and so does their
+    reference. Three seeds have but ten different resamples, and percentile intervals of so few are too narrow.
+
+    Args:
+        curves: By seed, its value at each fraction; at least one.
+        reference: By seed; at least one.
+    """
+    fractions, values = _mean_curve(list(curves.values()))
+    target = statistics.fmean(reference.values())
+    fraction = crossing(fractions, values, target)
+    seeds = sorted(curves.keys() & reference.keys())
+    interval = None
+    if len(seeds) > 1:
+        different, times = np.unique(resampled_counts(len(seeds)), axis=0, return_counts=True)
+        found = []
+        for counts in different:
+            drawn = [seed for seed, count in zip(seeds, counts, strict=True) for _ in range(count)]
+            aim = statistics.fmean(reference[seed] for seed in drawn)
+            found.append(crossing(*_mean_curve([curves[seed] for seed in drawn]), aim))
+        interval = percentile_interval(np.repeat(found, times))
+    points = zip(fractions, values, strict=True)
+    below = next((place for place, value in points if place > fraction and value < target), None)
+    return LabelsSaved(fraction, interval, len(seeds), fractions[0], fractions[-1], target, below)
+
+
+def _mean_curve(curves: Sequence[Mapping[float, float]]) -> tuple[list[float], list[float]]:
+    """Return the fractions that some curve has, ascending, and the mean there of those that have it."""
+    fractions = sorted({fraction for curve in curves for fraction in curve})
+    return fractions, [statistics.fmean(curve[each] for curve in curves if each in curve) for each in fractions]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ssl_rs.reporting.protocols import Protocol
 from ssl_rs.reporting.results import LeftOut, Run, Score
-from ssl_rs.reporting.statistics import Summary, summarize
+from ssl_rs.reporting.statistics import Summary, means_by_key, summarize
 
 KINDS = ("random", "imagenet", "pretrained")
 """The order of rows; rows of one kind follow by their label."""
@@ -58,13 +58,17 @@ class Table:
         return [run for run in self.runs if run.label == label and run.label_fraction == fraction]
 
     def summary(self, label: str, fraction: float, value: Callable[[Score], float | None]) -> Summary | None:
-        """Summarize one value over the runs of a cell; None where no run has it."""
-        values = [value(run.scores[self.protocol.name]) for run in self.cell(label, fraction)]
-        known = [each for each in values if each is not None]
-        return summarize(known) if known else None
+        """Summarize one value over the seeds of a cell; None where no run has it.
+
+        Runs of one seed from several pretrainings are averaged first: they share subset, crops and the weights of the
+        decoder, so they are no further seeds.
+        """
+        values = [(run.seed, value(run.scores[self.protocol.name])) for run in self.cell(label, fraction)]
+        known = means_by_key((seed, each) for seed, each in values if each is not None)
+        return summarize(list(known.values())) if known else None
 
     def miou(self, label: str, fraction: float) -> Summary | None:
-        """Summarize mIoU over the runs of a cell."""
+        """Summarize mIoU over the seeds of a cell."""
         return self.summary(label, fraction, lambda score: score.miou)
 
     def best(self, fraction: float) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import segmentation_models_pytorch as smp
 import torch
@@ -67,6 +68,18 @@ class SegmentationNetwork(nn.Module):
         total = F.cross_entropy(rows, batch.masks.flatten(), ignore_index=self.ignore_index, reduction="sum")
         right = ((logits.detach().argmax(dim=1) == batch.masks) & valid).sum()
         return {"segmentation": TaskOutput(total / count, {"pixel_accuracy": right / count})}
+
+
+class Segments(Protocol):
+    """What can be scored: a `SegmentationNetwork`, or the network of a probe."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Map images [B, C, S, S] in [0, 1] to scores [B, K, S, S], of which a softmax makes probabilities."""
+        ...
+
+    def eval(self) -> Any:
+        """Leave training mode."""
+        ...
 
 
 def build_segmentation_model(

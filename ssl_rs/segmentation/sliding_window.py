@@ -100,7 +100,7 @@ def blended_strips(
     for top, following in zip(tops, [*tops[1:], height], strict=True):
         for first in range(0, len(lefts), settings.batch_size):
             batch = lefts[first : first + settings.batch_size]
-            images = _read_windows(scene, top, batch, size).to(device).div_(value_scale).clamp_(0, 1)  # [b, C, S, S]
+            images = read_windows(scene, top, batch, size).to(device).div_(value_scale).clamp_(0, 1)  # [b, C, S, S]
             probabilities = predict(images).float().softmax(dim=1)  # [b, K, S, S]
             if total is None:
                 total = torch.zeros(probabilities.shape[1], *weights.shape, device=device)
@@ -132,7 +132,7 @@ def _hann(size: int) -> Tensor:
     return torch.outer(side, side).float()
 
 
-def _read_windows(scene: np.ndarray, top: int, lefts: Sequence[int], size: int) -> Tensor:
+def read_windows(scene: np.ndarray, top: int, lefts: Sequence[int], size: int) -> Tensor:
     """Read windows as float32 [b, C, S, S]; what lies beyond a scene smaller than the window is its mirror image."""
     windows = [np.asarray(scene[:, top : top + size, left : left + size], dtype=np.float32) for left in lefts]
     missing = [(0, size - side) for side in windows[0].shape[1:]]

@@ -20,7 +20,13 @@ from ssl_rs.encoder import Normalization, Statistics, check_image_size
 from ssl_rs.errors import InputError
 from ssl_rs.run_directory import RunDirectory, read_metadata
 from ssl_rs.segmentation.metrics import confusion_matrix
-from ssl_rs.segmentation.network import SegmentationNetwork, build_segmentation_model, check_side, input_divisor
+from ssl_rs.segmentation.network import (
+    SegmentationNetwork,
+    Segments,
+    build_segmentation_model,
+    check_side,
+    input_divisor,
+)
 from ssl_rs.segmentation.protocols import (
     Labels,
     Protocol,
@@ -114,7 +120,7 @@ class Evaluator:
         """All that one evaluation is scored by."""
         return protocols_of(self.settings.clutter, self.store.manifest.eroded)
 
-    def score(self, network: SegmentationNetwork, processes: Processes, samples: Path) -> dict[str, Any]:
+    def score(self, network: Segments, processes: Processes, samples: Path) -> dict[str, Any]:
         """Predict every scene once, ranks sharing the scenes, and score the pooled counts.
 
         A score without any pixel to be measured on is None, and said: a finished training never loses its result.
@@ -127,19 +133,21 @@ class Evaluator:
         tiles = choose_samples(self.store, self._scenes(), SAMPLES) if processes.is_first else []
         maps: dict[int, np.ndarray] = {}
         num_classes = len(self._class_names())
-        confusions = {labels: torch.zeros(num_classes, num_classes, dtype=torch.int64) for labels in self._kinds()}
-        for index in self._scenes()[processes.rank :: processes.world_size]:
+        scenes = self._scenes()
+        shape = (len(scenes), num_classes, num_classes)
+        confusions = {labels: torch.zeros(shape, dtype=torch.int64) for labels in self._kinds()}  # each [S, K, K]
+        for place in range(processes.rank, len(scenes), processes.world_size):
+            index = scenes[place]
             prediction = self.predict(network, self.store.image(index))
             for labels, counts in self._count(index, prediction).items():
-                confusions[labels] += counts
+                confusions[labels][place] = counts
             if any(tile.scene == index for tile in tiles):
                 maps[index] = prediction
         if processes.is_first:
             others = {tile.scene for tile in tiles} - maps.keys()  # these were another rank's scenes
             maps |= {index: self.predict(network, self.store.image(index)) for index in others}
             write_samples(self.store, tiles, maps, samples)
-        pooled = {labels: sum_over_ranks(counts, self.device) for labels, counts in confusions.items()}
-        result = self._result(pooled)
+        result = self._result({labels: sum_over_ranks(each, self.device) for labels, each in confusions.items()})
         if processes.is_first:
             _say_undefined(result["protocols"])
         return result
@@ -157,9 +165,11 @@ class Evaluator:
             for labels in self._kinds()
         }
 
-    def _result(self, confusions: Mapping[Labels, Tensor]) -> dict[str, Any]:
-        """Return what result.json says of pooled counts."""
+    def _result(self, scenes: Mapping[Labels, Tensor]) -> dict[str, Any]:
+        """Return what result.json says of the counts of all scenes, int64 [S, K, K] by the labels."""
         names, main = self._class_names(), find_protocol(self.protocol, self.protocols)
+        ids = [self.store.manifest.scenes[index].id for index in self._scenes()]
+        confusions = {labels: counts.sum(dim=0) for labels, counts in scenes.items()}
         return {
             **score(confusions[main.labels], names, main),
             "split": self.settings.split,
@@ -167,11 +177,12 @@ class Evaluator:
             "protocols": score_all(confusions, names, self.protocols),
             "confusion": confusions[main.labels].tolist(),
             "confusions": {labels: counts.tolist() for labels, counts in confusions.items()},
+            "scene_confusions": {kind: dict(zip(ids, each.tolist(), strict=True)) for kind, each in scenes.items()},
             "classes": [{"name": item.name, "color": list(item.color)} for item in self.store.manifest.classes],
         }
 
     @torch.no_grad()
-    def predict(self, network: SegmentationNetwork, image: np.ndarray) -> np.ndarray:
+    def predict(self, network: Segments, image: np.ndarray) -> np.ndarray:
         """Return the class map uint8 [H, W] of a scene [C, H, W]."""
         network.eval()
 
@@ -205,6 +216,11 @@ def _say_undefined(protocols: Mapping[str, Mapping[str, Any]]) -> None:
 
 def evaluate(settings: Settings) -> Path:
     """Score a finished fine-tuning again, e.g. with other windows; return the folder of the scores."""
+    for key in ("encoder", "encoder_weights", "label"):
+        if (value := settings.value(key, str | None)) is not None:
+            raise InputError(f"{key}={value} means something with encoder=... only. Leave it out.")
+    if "probe" in settings.values:
+        raise InputError("probe=... probes a frozen encoder. Name it: encoder=outputs/pretrain/...")
     chosen = settings.value("run", str | None)
     run = finished_finetuning(chosen)
     site, stored = _enter(settings, run)

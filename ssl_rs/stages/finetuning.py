@@ -105,7 +105,12 @@ def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
         "decoder": plan.decoder_name,
         "label": label,
         "label_fraction": plan.subset.fraction,
+        "label_unit": plan.subset.unit,
+        "label_order": plan.subset.order,
         "seed": plan.site.seed,
+        "steps": plan.site.trainer.max_steps,
+        "split": plan.evaluator.settings.split,
+        "manifest_sha256": plan.site.store.manifest.sha256,
     }
     return plan.run.directory.path, row
 
@@ -133,9 +138,9 @@ def finetune(settings: Settings) -> Path:
             plan.subset.write(directory.path / "label_subset.json")
             print(provenance.describe(), flush=True)
             subset = plan.subset
-            print(
-                f"Labels: {len(subset.units)} of {subset.total_units} {subset.unit}s of the training split", flush=True
-            )
+            order = ", in stratified order, which reads labels nobody would have" if subset.order != "random" else ""
+            told = f"{len(subset.units)} of {subset.total_units} {subset.unit}s of the training split{order}"
+            print(f"Labels: {told}", flush=True)
         progress, tracker = train_network(
             network,
             optimizer,
@@ -198,6 +203,7 @@ def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, se
         "label_fraction": plan.subset.fraction,
         "labeled_units": len(plan.subset.units),
         "label_unit": plan.subset.unit,
+        "label_order": plan.subset.order,
         "subset_sha256": plan.subset.sha256,
         "seed": site.seed,
         "steps": site.trainer.max_steps,

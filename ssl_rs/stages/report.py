@@ -1,5 +1,7 @@
 """Write the report."""
 
+import sys
+from functools import partial
 from pathlib import Path
 
 from ssl_rs.config import Settings
@@ -7,10 +9,11 @@ from ssl_rs.reporting.page import write_report
 
 
 def report(settings: Settings) -> Path:
-    """Write index.html and results.csv over all finished runs and return the page's path."""
+    """Write the page and its tables over all finished runs, say which cells lack, and return the page's path."""
     runs, output_dir = settings.value("runs", str), Path(settings.value("output_dir", str))
     run_dir = settings.value("run_dir", str | None)
     for key, kind in (("seed", int), ("store_dir", str), ("trusted_packages", list)):
         settings.value(key, kind)
     settings.check_all_read()
-    return write_report(Path(runs), output_dir / "sweeps", Path(run_dir) if run_dir else output_dir / "report")
+    out_dir = Path(run_dir) if run_dir else output_dir / "report"
+    return write_report(Path(runs), output_dir / "sweeps", out_dir, partial(print, file=sys.stderr))

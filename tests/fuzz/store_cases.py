@@ -25,7 +25,8 @@ from ssl_rs.data.manifest import Manifest, SceneRecord, SkippedScene, SourceReco
 from ssl_rs.data.records import to_json
 from ssl_rs.data.store import Store
 from ssl_rs.errors import InputError
-from ssl_rs.reporting.results import read_runs, results_csv
+from ssl_rs.reporting.csv_files import results_csv
+from ssl_rs.reporting.results import read_runs
 from ssl_rs.run_directory import read_metadata
 from ssl_rs.training.state import SEAL, Identity, Progress, load_checkpoint, save_checkpoint
 from ssl_rs.weights import load_strictly, read_weights
@@ -190,6 +191,7 @@ def result(fraction: float = 0.1) -> dict[str, Any]:
         "wall_seconds": 90.0, "protocols": {"all_classes": SCORE, "other": {**SCORE, "labels": "eroded", "excluded": ["b"], "excluded_pixels": "error"}},
         "manifest_sha256": HASH, "classes": [{"name": "a", "color": [0, 0, 255]}, {"name": "b", "color": [0, 128, 0]}],
         "settings_hash": "ab", "split": "test", "protocol": "all_classes", "config_hash": "ab", **SCORE,
+        "scene_confusions": {"full": {"x": [[5, 1], [2, 9]], "y": [[7, 0], [3, 4]]}, "eroded": {"x": [[4, 1], [1, 8]]}},
     }  # fmt: skip
 
 
@@ -209,7 +211,8 @@ def reports(draw: st.DrawFn) -> Changed:
     plan = {
         "command": "finetune",
         "cells": [{"overrides": ["seed=0"], "run_dir": "runs/one", "dataset": "folder", "backbone": "resnet18", "decoder": "unet",
-                   "label": "random", "label_fraction": 0.5, "seed": 1}],
+                   "label": "random", "label_fraction": 0.5, "seed": 1, "steps": 20, "label_unit": "tile",
+                   "label_order": "random", "manifest_sha256": HASH, "split": "test"}],
     }  # fmt: skip
     failure = {"command": "finetune", "overrides": ["seed=1"], "error": "no", "traceback": None}
     drawn = {

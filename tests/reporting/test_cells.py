@@ -1,8 +1,10 @@
+import csv
 import json
 
 import pytest
 
-from ssl_rs.reporting.cells import command_line, missing_cells, read_failures, read_plans
+from ssl_rs.reporting.cells import command_line, missing_cells, read_failures, read_plans, stale_runs
+from ssl_rs.reporting.page import write_report
 from ssl_rs.reporting.results import read_runs
 from ssl_rs.reporting.tables import compare
 
@@ -154,3 +156,91 @@ def test_no_plans_is_no_error(tmp_path):
 
 def test_commands_can_be_pasted_into_a_shell():
     assert command_line("finetune", ["a=[x,y]", "b=1"]) == "python -m ssl_rs.finetune 'a=[x,y]' b=1"
+
+
+# Stale runs, and all states together
+
+PLACE = {
+    "dataset": "tiny", "backbone": "resnet18", "decoder": "unet", "steps": 20, "label_unit": "tile",
+    "label_order": "random", "manifest_sha256": "ef" * 32, "split": "test",
+}  # fmt: skip
+
+
+@pytest.fixture
+def stale(tmp_path):
+    def find():
+        planned, _ = read_plans(tmp_path / "sweeps", tmp_path / "runs")
+        runs, left_out = read_runs(tmp_path / "runs")
+        assert left_out == []
+        return [(each.run.directory.name, each.reason, each.command) for each in stale_runs(runs, planned)]
+
+    return find
+
+
+def test_a_run_in_the_place_of_a_planned_one_with_other_settings_is_stale(write_run, plan, stale):
+    write_run("old")
+    write_run("elsewhere", seed=3)
+    write_run("longer", steps=40)
+    write_run("again", command="evaluate")
+    plan(("random", 0.1, 0, "new"), **PLACE)
+    ((name, reason, command),) = stale()
+    assert name == "old"
+    assert "other settings" in reason
+    assert command == "python -m ssl_rs.finetune initialization=random seed=0"
+
+
+def test_what_some_plan_names_is_not_stale(write_run, plan, stale):
+    write_run("old")
+    write_run("new", miou=0.6)
+    plan(("random", 0.1, 0, "new"), **PLACE)
+    plan(("random", 0.1, 0, "old"), name="another sweep", **PLACE)
+    assert stale() == []
+
+
+def test_a_plan_that_does_not_tell_enough_calls_nothing_stale(write_run, plan, stale):
+    write_run("old")
+    plan(("random", 0.1, 0, "new"), dataset="tiny")
+    assert stale() == []
+
+
+@pytest.mark.parametrize(("now", "is_stale"), [("ab" * 32, False), ("00" * 32, True), (None, False)])
+def test_a_run_whose_pretraining_has_other_weights_now_is_stale(tmp_path, write_run, stale, now, is_stale):
+    provenance = {"kind": "pretrained", "source": str(tmp_path / "pretraining"), "sha256": "ab" * 32}
+    write_run("a", label="tasks", provenance=provenance)
+    write_run("b")
+    if now is not None:
+        (tmp_path / "pretraining").mkdir()
+        (tmp_path / "pretraining" / "result.json").write_text(json.dumps({"encoder_sha256": now}))
+    assert [each[0] for each in stale()] == (["a"] if is_stale else [])
+
+
+def test_every_state_is_told_with_its_command_and_stale_runs_leave_the_table(tmp_path, write_run, plan):
+    write_run("done", miou=0.5)
+    write_run("aged", miou=0.987, seed=1)
+    write_run("single", miou=0.4, label="imagenet")
+    plan(("random", 0.1, 0, "done"), ("random", 0.1, 1, "new"), ("random", 0.1, 2, "broken"), **PLACE)
+    (tmp_path / "runs/broken").mkdir()
+    failure = {"command": "finetune", "overrides": ["seed=2"], "error": "no memory\nat all"}
+    (tmp_path / "runs/broken/failure.json").write_text(json.dumps(failure))
+    said = []
+    page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append).read_text()
+    assert said[0] == "Cells: 2 done, 1 failed, 1 missing, 1 stale"
+    assert len(said) == 4
+    assert "broken: no memory\n" in said[1]
+    assert said[1].endswith("python -m ssl_rs.finetune seed=2")
+    assert said[2].startswith("  missing  random, 10")
+    assert said[2].endswith("python -m ssl_rs.finetune initialization=random seed=1")
+    assert said[3].endswith("python -m ssl_rs.finetune initialization=random seed=1")
+    cells = list(csv.DictReader((tmp_path / "report/cells.csv").open()))
+    assert [(cell["state"], cell["label"], cell["seed"]) for cell in cells] == [
+        ("done", "random", "0"),
+        ("done", "imagenet", "0"),
+        ("stale", "random", "1"),
+        ("missing", "random", "1"),
+        ("failed", "random", "2"),
+    ]
+    assert cells[0]["command"] == "python -m ssl_rs.finetune initialization=random seed=0"
+    assert cells[1]["command"] == ""
+    assert "98.7" not in page
+    assert "1 stale run" in page
+    assert "aged" not in (tmp_path / "report/results.csv").read_text()

@@ -16,6 +16,7 @@ PROTOCOLS = (
     "clutter_as_error_eroded",
     "clutter_ignored_eroded",
 )
+FILES = ("cells.csv", "results.csv", "summary.csv", "differences.csv", "labels_saved.csv", "table.md", "table.tex")
 VOID = {"meta", "img", "br", "path", "use", "line", "circle", "rect", "clippath", "wbr"}
 
 
@@ -59,6 +60,11 @@ def report(tmp_path):
     return write
 
 
+def protocol_parts(text):
+    """Cut the page into what comes before the further protocols, and one part for each of them."""
+    return text[: text.index("<h3>Where the weights")].split('<details class="protocol">')
+
+
 def cells_of(text):
     return [" ".join(cell.split()) for cell in Page(text).cells]
 
@@ -70,7 +76,7 @@ def test_the_table_shows_mean_deviation_number_and_best(write_run, report):
     write_run("d", label="imagenet", miou=0.3)
     text = report()
     cells = cells_of(text)
-    assert "50.0 ± 14.1n = 2" in cells
+    assert "50.0 ± 14.1[-77.1, 177.1]n = 2" in cells  # t of 1 degree of freedom: 12.7 times 14.1 / sqrt(2)
     assert "30.0n = 1" in cells
     assert "45.0n = 1" in cells
     (best,) = re.findall(r'<td class="best"[^>]*>(.*?)</td>', text, re.DOTALL)
@@ -84,10 +90,9 @@ def test_each_of_six_protocols_has_a_section_and_a_column_of_its_own(write_run, 
     for place, (label, fraction) in enumerate([("random", 0.1), ("random", 1.0), ("imagenet", 0.1), ("imagenet", 1.0)]):
         write_run(str(place), label=label, fraction=fraction, protocols=six_protocols(0.3 + 0.1 * place))
     text = report()
-    before, *others = re.split(r'<details class="protocol">', text)
+    before, *others = protocol_parts(text)
     own, overview = before.split("<h3>Every protocol")
     for number, (name, part) in enumerate(zip(PROTOCOLS, [own, *others], strict=True)):
-        part = part.partition("</details>")[0]
         expected = {f"{100 * (0.3 + 0.1 * place) + number:.1f}" for place in range(4)}
         assert set(re.findall(r'class="mean">([\d.]+)<', part)) == expected
         assert f"protocol {name}<" in part
@@ -120,9 +125,9 @@ def test_undefined_scores_are_dashes_and_the_page_has_them_all(write_run, report
     for fraction in (0.1, 1.0):
         write_run(f"{fraction}", fraction=fraction, protocols=protocols)
     text = report()
-    _, *others = text.split('<details class="protocol">')
+    _, *others = protocol_parts(text)
     assert [other.count("<figure") for other in others] == [1, 1, 0, 0, 0]
-    cells = [" ".join(cell.split()) for cell in Page("<div>" + others[2].partition("</details>")[0] + "</div>").cells]
+    cells = [" ".join(cell.split()) for cell in Page("<details>" + others[2]).cells]
     assert "–" in cells
     assert not any(re.search(r"\d\.\d", cell) for cell in cells)
     assert "None" not in text
@@ -144,7 +149,7 @@ def test_the_page_needs_nothing_from_elsewhere(write_run, write_samples, report)
     page = Page(report())
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     assert "img" in page.tags
-    assert all(link.startswith(("data:image/png;base64,", "#")) or link == "results.csv" for link in page.links)
+    assert all(link.startswith(("data:image/png;base64,", "#")) or link in FILES for link in page.links)
 
 
 def test_a_curve_is_drawn_from_two_label_fractions_on(write_run, report):
@@ -251,7 +256,7 @@ def test_provenance_and_environment_are_told(write_run, report):
 def test_the_same_runs_give_the_same_page_and_nothing_is_left_aside(write_run, report, tmp_path):
     write_run("a")
     assert report() == report()
-    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["index.html", "results.csv"]
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(["index.html", *FILES])
 
 
 def test_no_finished_run_names_the_key_and_what_was_left_out(tmp_path, write_run):

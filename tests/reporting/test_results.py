@@ -5,8 +5,9 @@ import re
 
 import pytest
 
+from ssl_rs.reporting.csv_files import results_csv
 from ssl_rs.reporting.protocols import Protocol
-from ssl_rs.reporting.results import read_runs, results_csv
+from ssl_rs.reporting.results import read_runs
 
 SCORES = {"miou": 0.5, "overall_accuracy": 0.5, "mean_f1": 0.5, "kappa": 0.5}
 

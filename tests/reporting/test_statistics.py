@@ -1,21 +1,46 @@
+"""Intervals, bootstraps and curves against scipy, closed forms, slow versions and curves made by hand."""
+
+import itertools
+import math
 import statistics
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
 
-from ssl_rs.reporting.statistics import Summary, summarize
+from ssl_rs.reporting.statistics import (
+    Interval,
+    Summary,
+    crossing,
+    labels_saved,
+    mean_iou,
+    means_by_key,
+    paired_difference,
+    percentile_interval,
+    resampled_counts,
+    resampled_miou,
+    summarize,
+)
+from ssl_rs.segmentation.protocols import Protocol, score
+
+SCORES = st.lists(st.floats(0, 1), min_size=2, max_size=9)
 
 
 def test_hand_computed_summary():
     assert summarize([1.0, 2.0, 6.0]) == Summary(3.0, pytest.approx(7**0.5), 3)  # (4 + 1 + 9) / 2 = 7
 
 
-def test_a_single_value_has_no_deviation():
+def test_a_single_value_has_no_deviation_and_no_interval():
     assert summarize([0.4]) == Summary(0.4, None, 1)
+    assert summarize([0.4]).interval is None
 
 
-def test_equal_values_have_deviation_zero():
+def test_equal_values_have_deviation_zero_and_an_interval_without_width():
     assert summarize([0.1] * 5) == Summary(pytest.approx(0.1), pytest.approx(0.0), 5)
+    assert summarize([0.5] * 5).interval == (0.5, 0.5)
 
 
 def test_summary_equals_numpy():
@@ -27,3 +52,232 @@ def test_summary_equals_numpy():
 def test_nothing_to_summarize_is_an_error():
     with pytest.raises(statistics.StatisticsError):
         summarize([])
+
+
+# t intervals
+
+
+def test_the_interval_of_three_values_is_that_of_the_tables():
+    # Two degrees of freedom: 4.303, in every printed table of Student's t.
+    assert summarize([1.0, 2.0, 3.0]).interval == pytest.approx((2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), abs=1e-3)
+
+
+@given(SCORES.filter(lambda values: max(values) - min(values) > 1e-6))
+@settings(deadline=None)
+def test_the_interval_is_that_of_scipys_t_test(values):
+    found = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert summarize(values).interval == pytest.approx((found.low, found.high), abs=1e-9)
+
+
+def test_the_interval_holds_the_true_mean_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    held = [
+        found.low <= 0.5 <= found.high
+        for found in (summarize(generator.normal(0.5, 0.1, 4).tolist()).interval for _ in range(2000))
+    ]
+    assert 0.93 < np.mean(held) < 0.97
+
+
+# Paired differences
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=8))
+@settings(deadline=None)
+def test_a_paired_difference_is_that_of_scipys_paired_t_test(pairs):
+    first, second = ({place: pair[side] for place, pair in enumerate(pairs)} for side in (0, 1))
+    found = paired_difference(first, second)
+    if found.std < 1e-9:
+        return
+    expected = stats.ttest_rel(*zip(*pairs, strict=True)).confidence_interval(0.95)
+    assert found.interval == pytest.approx((expected.low, expected.high), abs=1e-8)
+    assert found.n == len(pairs)
+
+
+def test_only_what_both_sides_have_is_compared():
+    found = paired_difference({"a": 0.5, "b": 0.7, "c": 0.9}, {"b": 0.6, "a": 0.5, "d": 0.1})
+    assert found == Summary(pytest.approx(0.05), pytest.approx(0.005**0.5), 2)
+    assert paired_difference({"a": 0.5}, {"b": 0.5}) is None
+
+
+def test_what_both_sides_share_cancels():
+    """Subsets differ by 20 points, initializations by 1: side by side nothing shows, in pairs all of it."""
+    random = {0: 0.3, 1: 0.5, 2: 0.4}
+    better = {seed: value + 0.01 + 0.0001 * seed for seed, value in random.items()}
+    found = paired_difference(better, random)
+    assert found.interval.low > 0.009
+    assert summarize(list(better.values())).interval.low < 0.4 < summarize(list(random.values())).interval.high
+
+
+def test_means_by_key_keep_the_order_of_the_keys():
+    assert list(means_by_key([("b", 1.0), ("a", 2.0), ("b", 4.0)]).items()) == [("b", 2.5), ("a", 2.0)]
+
+
+# Scenes
+
+
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from([Protocol("p"), Protocol("p", ("c",), "error"), Protocol("p", ("c", "a"), "ignored")]),
+)
+@settings(max_examples=40, deadline=None)
+def test_mean_iou_is_that_of_the_evaluation(seed, protocol):
+    generator = np.random.default_rng(seed)
+    confusion = generator.integers(0, 50, (4, 4)) * generator.integers(0, 2, (4, 4))
+    confusion[3] = confusion[:, 3] = 0  # an absent class
+    excluded = np.array([name in protocol.excluded for name in "abcd"])
+    counted = ~excluded if protocol.excluded_pixels == "ignored" else np.ones(4, bool)
+    expected = score(torch.from_numpy(confusion), "abcd", protocol)["miou"]
+    (found,) = mean_iou(confusion[None], counted, ~excluded)
+    assert (None if math.isnan(found) else found) == (expected if expected is None else pytest.approx(expected))
+
+
+def test_resamples_draw_as_many_as_there_are_each_equally_often():
+    counts = resampled_counts(5, 4000)
+    assert (counts.sum(axis=1) == 5).all()
+    assert counts.mean(axis=0) == pytest.approx(np.ones(5), abs=0.05)
+    assert counts.var(axis=0) == pytest.approx(np.full(5, 0.8), abs=0.05)  # binomial: 5 * 1/5 * 4/5
+    assert (counts == resampled_counts(5, 4000)).all()
+    assert (counts != resampled_counts(5, 4000, seed=1)).any()
+
+
+def test_resampled_scenes_are_pooled_before_they_are_scored():
+    """Against a loop over the scenes that were drawn; a mean of the scenes' own IoU would be another number."""
+    generator = np.random.default_rng(3)
+    scenes = generator.integers(0, 100, (6, 3, 3)) * generator.integers(1, 40, (6, 1, 1))
+    every = np.ones(3, bool)
+    found = resampled_miou(scenes, every, every, seed=5)
+    for values, counts in list(zip(found, resampled_counts(6, seed=5), strict=True))[:50]:
+        total = [[0] * 3 for _ in range(3)]
+        for scene, times in enumerate(counts):
+            for row, column in itertools.product(range(3), range(3)):
+                total[row][column] += int(times) * int(scenes[scene, row, column])
+        iou = [total[k][k] / (sum(total[k]) + sum(total[row][k] for row in range(3)) - total[k][k]) for k in range(3)]
+        assert values == pytest.approx(sum(iou) / 3)
+
+
+def test_equal_scenes_leave_nothing_to_vary():
+    scenes = np.tile(np.array([[8, 2], [1, 9]]), (7, 1, 1))
+    every = np.ones(2, bool)
+    drawn = resampled_miou(scenes, every, every)
+    assert percentile_interval(drawn) == pytest.approx((drawn[0], drawn[0]))
+
+
+def test_percentiles_leave_two_and_a_half_percent_on_each_side():
+    values = np.arange(1, 1001, dtype=np.float64)
+    assert percentile_interval(np.random.default_rng(0).permutation(values)) == (25, 975)
+    assert percentile_interval(np.append(values, np.nan)) == (25, 975)
+    assert percentile_interval(np.array([0.1, np.inf, np.inf])) == (0.1, np.inf)
+
+
+def test_the_bootstrap_of_many_scenes_is_as_wide_as_scipys():
+    generator = np.random.default_rng(1)
+    right = generator.integers(20, 90, 40)
+    scenes = np.stack([np.array([[each, 100 - each], [100 - each, each]]) for each in right])
+    every = np.ones(2, bool)
+    found = percentile_interval(resampled_miou(scenes, every, every))
+    iou = lambda drawn: np.sum(drawn) / (200 * len(drawn) - np.sum(drawn))  # noqa: E731
+    expected = stats.bootstrap(
+        (right,), iou, vectorized=False, n_resamples=2000, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
+    assert found == pytest.approx((expected.low, expected.high), abs=0.006)
+
+
+# Where a curve reaches a target
+
+
+def test_a_crossing_lies_on_the_line_over_the_logarithm():
+    assert crossing([0.01, 0.1, 1.0], [0.2, 0.4, 0.5], 0.3) == pytest.approx(0.1**1.5)  # halfway: 3.16 %
+    assert crossing([0.1, 0.5], [0.0, 1.0], 0.25) == pytest.approx(0.1 * 5**0.25)
+
+
+def test_a_crossing_at_a_measured_fraction_is_that_fraction():
+    assert crossing([0.01, 0.1, 1.0], [0.2, 0.3, 0.5], 0.3) == pytest.approx(0.1)
+    assert crossing([0.01, 0.1, 1.0], [0.3, 0.3, 0.5], 0.3) == 0.01
+    assert crossing([0.01, 0.1, 1.0], [0.9, 0.1, 0.5], 0.3) == 0.01
+    assert crossing([0.01, 0.1, 1.0], [0.2, 0.25, 0.3], 0.3) == 1.0
+    assert crossing([0.1], [0.5], 0.3) == 0.1
+
+
+def test_rounding_moves_no_crossing_out_of_the_measured_range():
+    assert crossing([0.08, 0.09], [0.0, 1.0], 1e-66) == 0.08
+
+
+def test_what_is_never_reached_is_at_infinity():
+    assert crossing([0.01, 0.1, 1.0], [0.2, 0.25, 0.29], 0.3) == math.inf
+    assert crossing([0.1], [0.2], 0.3) == math.inf
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 100), st.floats(0, 1)), min_size=2, max_size=7, unique_by=lambda point: point[0]),
+    st.floats(0, 1),
+)
+@settings(deadline=None)
+def test_a_crossing_is_where_interpolation_gives_the_target(points, target):
+    points = sorted((percent / 100, value) for percent, value in points)
+    fractions, values = zip(*points, strict=True)
+    found = crossing(fractions, values, target)
+    if math.isinf(found):
+        assert max(values) < target
+        return
+    assert fractions[0] <= found <= fractions[-1]
+    value = np.interp(math.log(found), np.log(fractions), values)
+    assert value == pytest.approx(target, abs=1e-6) or (found == fractions[0] and values[0] >= target)
+    assert all(value < target for fraction, value in points if fraction < found * (1 - 1e-9))
+
+
+# Labels saved
+
+
+def curves(*rows, fractions=(0.01, 0.1, 1.0)):
+    return {seed: dict(zip(fractions, row, strict=True)) for seed, row in enumerate(rows)}
+
+
+def test_labels_saved_of_a_hand_made_curve():
+    found = labels_saved(curves((0.2, 0.4, 0.5), (0.2, 0.4, 0.5)), {0: 0.28, 1: 0.32})
+    assert found.fraction == pytest.approx(0.1**1.5)
+    assert (found.target, found.seeds, found.smallest, found.largest) == (pytest.approx(0.3), 2, 0.01, 1.0)
+    assert found.is_reached
+    assert not found.at_smallest
+    assert found.falls_below is None
+    # Of two seeds, a quarter of the resamples holds the first alone, target 0.28, and a quarter the second, 0.32.
+    assert found.interval == pytest.approx((10 ** (-2 + 0.4), 10 ** (-2 + 0.6)))
+
+
+def test_one_seed_has_no_interval():
+    found = labels_saved(curves((0.2, 0.4, 0.5)), {0: 0.3})
+    assert (found.interval, found.seeds) == (None, 1)
+    assert labels_saved(curves((0.2, 0.4, 0.5)), {7: 0.3}).seeds == 0
+
+
+def test_not_reached_and_reached_at_the_smallest_are_answers():
+    never = labels_saved(curves((0.1, 0.2, 0.25), (0.1, 0.2, 0.27)), {0: 0.3, 1: 0.3})
+    assert not never.is_reached
+    assert never.interval == (math.inf, math.inf)
+    at_once = labels_saved(curves((0.4, 0.5, 0.6), (0.35, 0.5, 0.6)), {0: 0.3, 1: 0.3})
+    assert (at_once.fraction, at_once.at_smallest, at_once.interval) == (0.01, True, Interval(0.01, 0.01))
+
+
+def test_a_seed_that_never_gets_there_opens_the_interval():
+    found = labels_saved(curves((0.2, 0.4, 0.5), (0.1, 0.2, 0.25)), {0: 0.3, 1: 0.3})
+    assert found.is_reached  # the mean curve, at 1.0, has 0.375
+    assert found.interval == (pytest.approx(0.1**1.5), math.inf)
+
+
+def test_a_curve_that_falls_below_again_says_so():
+    found = labels_saved(curves((0.2, 0.4, 0.25)), {0: 0.3})
+    assert (found.fraction, found.falls_below) == (pytest.approx(0.1**1.5), 1.0)
+
+
+def test_seeds_are_drawn_with_their_reference():
+    """Each seed reaches its own reference at the same place, so that nothing but the seeds' offset differs."""
+    offsets = (0.0, 0.1, 0.3)
+    rows = [(0.2 + offset, 0.4 + offset, 0.5 + offset) for offset in offsets]
+    found = labels_saved(curves(*rows), {seed: 0.3 + offset for seed, offset in enumerate(offsets)})
+    assert found.interval == pytest.approx((0.1**1.5, 0.1**1.5))
+
+
+def test_seeds_without_some_fraction_do_not_stop_the_bootstrap():
+    some = {0: {0.01: 0.2, 1.0: 0.5}, 1: {0.01: 0.2, 0.1: 0.4, 1.0: 0.5}}
+    found = labels_saved(some, {0: 0.3, 1: 0.3})
+    assert found.fraction == pytest.approx(0.1**1.5)
+    assert found.interval == pytest.approx((0.1**1.5, 10 ** (-2 + 2 / 3)))

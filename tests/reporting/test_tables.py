@@ -102,11 +102,12 @@ def test_a_second_run_in_the_same_place_is_left_out_and_named(write_run, tables_
     assert "initialization.label" in left_out.reason
 
 
-def test_the_same_seed_from_another_pretraining_is_another_run(write_run, tables_of):
+def test_the_same_seed_from_another_pretraining_is_another_run_but_no_further_seed(write_run, tables_of):
     write_run("a", label="tasks", miou=0.2, provenance={"sha256": "1"})
     write_run("b", label="tasks", miou=0.4, provenance={"sha256": "2"})
     (table,), left_out = tables_of()
-    assert table.miou("tasks", 0.1).n == 2
+    assert table.miou("tasks", 0.1) == Summary(pytest.approx(0.3), None, 1)
+    assert len(table.cell("tasks", 0.1)) == 2
     assert left_out == []
 
 

@@ -1,0 +1,178 @@
+"""The report as CSV: every run, and what the runs of each table say together. What is undefined is empty."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_rs.reporting.cells import FailedRun, MissingCell, PlannedCell, StaleRun
+from ssl_rs.reporting.results import Run, Score
+from ssl_rs.reporting.statistics import Interval, Summary
+from ssl_rs.reporting.study import Study
+from ssl_rs.reporting.tables import Table
+
+Studies = Sequence[tuple[Table, Study]]
+
+
+def results_csv(runs: Iterable[Run]) -> str:
+    """Return one line a run and protocol; what is undefined is empty, as is `iou/<class>` where a run has no such."""
+    return _text([_run_row(run, score) for run in runs for score in run.scores.values()])
+
+
+def summary_csv(studies: Studies) -> str:
+    """Return one line a cell and protocol: its mIoU over seeds, over pretrainings and over test scenes."""
+    return _text(
+        [
+            {
+                **_place(table),
+                "label": cell.label,
+                "label_fraction": cell.fraction,
+                **_summary("miou", cell.seeds, "seeds"),
+                "runs": cell.runs,
+                "pretrainings": cell.pretrainings.n if cell.pretrainings else None,
+                "miou_pretrainings_std": cell.pretrainings.std if cell.pretrainings else None,
+                **_ends("miou_scenes", cell.scenes),
+                "scenes": cell.num_scenes or None,
+            }
+            for table, study in studies
+            for cell in study.cells
+        ]
+    )
+
+
+def differences_csv(studies: Studies) -> str:
+    """Return one line a pair of initializations, label fraction and protocol: `label` minus `reference`."""
+    return _text(
+        [
+            {
+                **_place(table),
+                "label": each.label,
+                "reference": each.reference,
+                "label_fraction": each.fraction,
+                **_summary("difference", each.seeds, "pairs"),
+                **_ends("difference_scenes", each.scenes),
+            }
+            for table, study in studies
+            for each in study.differences
+        ]
+    )
+
+
+def labels_saved_csv(studies: Studies) -> str:
+    """Return one line an initialization and protocol: where it reaches random initialization with all labels.
+
+    `inf` says that it does not.
+    """
+    return _text(
+        [
+            {
+                **_place(table),
+                "label": label,
+                "fraction": found.fraction,
+                **_ends("fraction", found.interval),
+                "seeds": found.seeds,
+                "smallest_measured": found.smallest,
+                "largest_measured": found.largest,
+                "target_miou": found.target,
+                "falls_below_again_at": found.falls_below,
+            }
+            for table, study in studies
+            for label, found in study.saved.items()
+        ]
+    )
+
+
+def cells_csv(
+    done: Sequence[Run], planned: Sequence[PlannedCell], missing: Sequence[MissingCell],
+    failures: Sequence[FailedRun], stale: Sequence[StaleRun],
+) -> str:  # fmt: skip
+    """Return one line a cell: its state (done, missing, failed or stale), its place, and the command that fills it."""
+    plans = {cell.run_dir: cell for cell in planned}
+    rows: list[dict[str, Any]] = [_cell_row("done", run, _command(plans, run.directory)) for run in done]
+    rows += [_cell_row("stale", each.run, each.command) | {"reason": each.reason} for each in stale]
+    rows += [
+        {
+            "state": "missing", "label": each.label, "label_fraction": each.label_fraction, "seed": each.seed,
+            "reason": each.state, "command": each.command,
+        }
+        for each in missing
+    ]  # fmt: skip
+    for failure in failures:
+        cell = plans.get(failure.directory.resolve())
+        place = {"label": cell.label, "label_fraction": cell.label_fraction, "seed": cell.seed} if cell else {}
+        told = {"reason": failure.error, "command": failure.command, "run": str(failure.directory)}
+        rows.append({"state": "failed", **place, **told})
+    return _text(rows, ("state", "label", "label_fraction", "seed", "reason", "command", "run"))
+
+
+def _cell_row(state: str, run: Run, command: str | None) -> dict[str, Any]:
+    place = {"label": run.label, "label_fraction": run.label_fraction, "seed": run.seed}
+    return {"state": state, **place, "command": command, "run": str(run.directory)}
+
+
+def _command(plans: Mapping[Path, PlannedCell], directory: Path) -> str | None:
+    cell = plans.get(directory.resolve())
+    return cell.command if cell else None
+
+
+def _text(rows: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> str:
+    """Write rows; the columns are those that come first, and all others that some row has."""
+    columns = list(dict.fromkeys([*first, *(column for row in rows for column in row)]))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _place(table: Table) -> dict[str, Any]:
+    return {**table.comparison._asdict(), "protocol": table.protocol.name, "labels": table.protocol.labels}
+
+
+def _summary(name: str, summary: Summary, counted: str) -> dict[str, Any]:
+    ends = _ends(name, summary.interval)
+    return {f"{name}_mean": summary.mean, f"{name}_std": summary.std, counted: summary.n, **ends}
+
+
+def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:
+    return {f"{name}_low": interval.low if interval else None, f"{name}_high": interval.high if interval else None}
+
+
+def _run_row(run: Run, score: Score) -> dict[str, Any]:
+    plain = (
+        "dataset",
+        "backbone",
+        "decoder",
+        "initialization",
+        "label",
+        "label_fraction",
+        "labeled_units",
+        "label_unit",
+    )
+    rest = (
+        "split",
+        "label_order",
+        "seed",
+        "steps",
+        "wall_seconds",
+        "weights_sha256",
+        "subset_sha256",
+        "manifest_sha256",
+        "settings_hash",
+        "command",
+    )
+    return {
+        **{name: getattr(run, name) for name in plain},
+        "protocol": score.protocol.name,
+        "labels": score.protocol.labels,
+        "excluded": ", ".join(score.protocol.excluded),
+        "excluded_pixels": score.protocol.excluded_pixels,
+        "miou": score.miou,
+        "overall_accuracy": score.overall_accuracy,
+        "mean_f1": score.mean_f1,
+        "kappa": score.kappa,
+        **{name: getattr(run, name) for name in rest},
+        "run": str(run.directory),
+        **{f"iou/{name}": value for name, value in score.class_iou.items()},
+    }

@@ -1,0 +1,205 @@
+"""What the runs of one table say about labels: spread, paired differences, and how many labels are saved."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_rs.reporting.results import Run
+from ssl_rs.reporting.statistics import (
+    Interval,
+    LabelsSaved,
+    Summary,
+    labels_saved,
+    means_by_key,
+    paired_difference,
+    percentile_interval,
+    resampled_miou,
+    summarize,
+)
+from ssl_rs.reporting.tables import Table
+
+
+@dataclass(frozen=True)
+class CellStatistics:
+    """The mIoU of one cell.
+
+    Args:
+        label: Row.
+        fraction: Column, in (0, 1].
+        seeds: Over fine-tuning seeds; runs of one seed from several pretrainings are averaged first.
+        runs: How many there are.
+        pretrainings: Over the means of the weights that its runs started from; None where all started from the same.
+        scenes: 95 % bootstrap interval over the test scenes; None where it is unknown, or there is but one.
+        num_scenes: How many were resampled; 0 where unknown.
+    """
+
+    label: str
+    fraction: float
+    seeds: Summary
+    runs: int
+    pretrainings: Summary | None
+    scenes: Interval | None
+    num_scenes: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mIoU of one initialization minus that of another, over equal seeds and subsets.
+
+    Args:
+        label: The one.
+        reference: The other.
+        fraction: In (0, 1].
+        seeds: The differences, one a seed and subset that both have.
+        scenes: 95 % interval by a bootstrap over test scenes, the same scenes for both; None as in `CellStatistics`.
+    """
+
+    label: str
+    reference: str
+    fraction: float
+    seeds: Summary
+    scenes: Interval | None
+
+    @property
+    def is_clear(self) -> bool:
+        """Tell whether the interval over seeds excludes 0."""
+        interval = self.seeds.interval
+        return interval is not None and (interval.low > 0 or interval.high < 0)
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that one table says.
+
+    Args:
+        cells: One a row and label fraction with a score.
+        differences: Of every two rows at every fraction where they share a seed and subset.
+        saved: By row: where it reaches random initialization with all labels; without such runs empty. Random
+            initialization itself is in it, too: it should get there with all labels only.
+        random: The row of random initialization, if there is just one.
+    """
+
+    cells: Sequence[CellStatistics]
+    differences: Sequence[Difference]
+    saved: Mapping[str, LabelsSaved]
+    random: str | None
+
+    @property
+    def labels_limit(self) -> bool:
+        """Tell whether random initialization needs more labels than the smallest share to do what it does with all.
+
+        If it does not, labels were not what limited it, and labels saved measure how fast an optimizer starts.
+        """
+        own = self.saved.get(self.random or "")
+        return own is None or own.fraction > own.smallest or own.smallest == own.largest
+
+
+def study_of(table: Table) -> Study:
+    """Do all statistics of a table."""
+    scenes = _ResampledScenes(table)
+    rows = [(label, fraction) for label in table.labels for fraction in table.fractions]
+    cells = [_cell(table, *row, scenes) for row in rows if table.miou(*row)]
+    pairs = itertools.combinations(table.labels, 2)
+    # Rows stand in the order random, imagenet, pretrained: the later one is measured by the earlier.
+    differences = [_difference(table, other, one, each, scenes) for one, other in pairs for each in table.fractions]
+    random = list(table.random_labels)
+    saved = _saved(table, random[0]) if len(random) == 1 else {}
+    return Study(cells, [each for each in differences if each], saved, random[0] if len(random) == 1 else None)
+
+
+def _miou(table: Table, run: Run) -> float | None:
+    return run.scores[table.protocol.name].miou
+
+
+def _scored(table: Table, label: str, fraction: float) -> list[tuple[Run, float]]:
+    """Return the runs of a cell that have a score, and that score."""
+    found = [(run, _miou(table, run)) for run in table.cell(label, fraction)]
+    return [(run, value) for run, value in found if value is not None]
+
+
+def _cell(table: Table, label: str, fraction: float, scenes: "_ResampledScenes") -> CellStatistics:
+    scored = _scored(table, label, fraction)
+    seeds = means_by_key((run.seed, value) for run, value in scored)
+    weights = means_by_key((run.weights_sha256, value) for run, value in scored)
+    drawn = scenes.mean([run for run, _ in scored])
+    return CellStatistics(
+        label, fraction, summarize(list(seeds.values())), len(scored),
+        summarize(list(weights.values())) if len(weights) > 1 else None,
+        None if drawn is None else percentile_interval(drawn),
+        0 if drawn is None else scenes.number(scored[0][0]),
+    )  # fmt: skip
+
+
+def _difference(
+    table: Table, label: str, reference: str, fraction: float, scenes: "_ResampledScenes"
+) -> Difference | None:
+    sides = [_scored(table, each, fraction) for each in (label, reference)]
+    first, second = (means_by_key((_pair(run), value) for run, value in side) for side in sides)
+    found = paired_difference(first, second)
+    if found is None:
+        return None
+    shared = first.keys() & second.keys()
+    drawn = [scenes.mean([run for run, _ in side if _pair(run) in shared]) for side in sides]
+    known = drawn[0] is not None and drawn[1] is not None and scenes.agree([run for side in sides for run, _ in side])
+    interval = percentile_interval(drawn[0] - drawn[1]) if known else None  # type: ignore[operator]
+    return Difference(label, reference, fraction, found, interval)
+
+
+def _pair(run: Run) -> tuple[int, str]:
+    """Return what two runs must share to be compared with each other."""
+    return run.seed, run.subset_sha256
+
+
+def _saved(table: Table, random: str) -> dict[str, LabelsSaved]:
+    curves: dict[str, dict[int, dict[float, float]]] = {}
+    for label, fraction in itertools.product(table.labels, table.fractions):
+        means = means_by_key((run.seed, value) for run, value in _scored(table, label, fraction))
+        for seed, value in means.items():
+            curves.setdefault(label, {}).setdefault(seed, {})[fraction] = value
+    reference = {seed: curve[1.0] for seed, curve in curves.get(random, {}).items() if 1.0 in curve}
+    return {label: labels_saved(curve, reference) for label, curve in curves.items()} if reference else {}
+
+
+class _ResampledScenes:
+    """The mIoU of each run over resampled test scenes; every run sees the same draws.
+
+    Args:
+        table: Whose runs are scored, by its protocol.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.protocol = table.protocol
+        self._known: dict[int, NDArray[np.float64]] = {}
+
+    def mean(self, runs: Sequence[Run]) -> NDArray[np.float64] | None:
+        """Return the mean over seeds of runs, [R]; None where the runs do not know the same two scenes or more."""
+        if not runs or not self.agree(runs) or self.number(runs[0]) < 2:
+            return None
+        by_seed: dict[int, list[NDArray[np.float64]]] = {}
+        for run in runs:
+            by_seed.setdefault(run.seed, []).append(self._of(run))
+        means: NDArray[np.float64] = np.mean([np.mean(values, axis=0) for values in by_seed.values()], axis=0)
+        return None if np.isnan(means).all() else means
+
+    def agree(self, runs: Sequence[Run]) -> bool:
+        """Tell whether the runs know the counts of the same scenes."""
+        return len({tuple(sorted(self._scenes(run))) for run in runs}) == 1
+
+    def number(self, run: Run) -> int:
+        """Return how many scenes a run knows the counts of."""
+        return len(self._scenes(run))
+
+    def _scenes(self, run: Run) -> Mapping[str, NDArray[np.int64]]:
+        return run.scene_confusions.get(self.protocol.labels, {})
+
+    def _of(self, run: Run) -> NDArray[np.float64]:
+        if id(run) not in self._known:
+            excluded = np.array([each.name in self.protocol.excluded for each in run.classes])
+            counted = ~excluded if self.protocol.excluded_pixels == "ignored" else np.ones_like(excluded)
+            scenes = self._scenes(run)
+            counts = np.stack([scenes[name] for name in sorted(scenes)])  # [S, K, K]
+            self._known[id(run)] = resampled_miou(counts, counted, ~excluded)
+        return self._known[id(run)]

@@ -1,0 +1,109 @@
+r"""The tables of a report for a paper: Markdown, and LaTeX with booktabs. Points are percent of mIoU."""
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from ssl_rs.reporting.study import Study
+from ssl_rs.reporting.tables import Comparison, Table
+from ssl_rs.reporting.wording import interval_text, saved_sentence, share_text, signed_points_text, summary_text
+
+Kind = Literal["markdown", "latex"]
+
+SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "[": "{[}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
+"""What means something to LaTeX; a bracket does behind the end of a row."""
+
+SYMBOLS = {"±": r"$\pm$", "–": "--", "−": r"$-$", "≤": r"$\le$", "\N{NO-BREAK SPACE}": "~"}
+"""What we write and LaTeX's default fonts lack."""
+
+
+def escape_latex(text: str) -> str:
+    """Return text that LaTeX prints as it stands."""
+    return "".join(SPECIAL.get(letter, SYMBOLS.get(letter, letter)) for letter in " ".join(text.split()))
+
+
+def escape_markdown(text: str) -> str:
+    """Return text that Markdown prints as it stands, also inside of a table."""
+    return re.sub(r"([\\`*_{}\[\]<>|#~$])", r"\\\1", " ".join(text.split()))
+
+
+def tables_text(studies: Sequence[tuple[Table, Study]], kind: Kind) -> str:
+    """Return every table, its paired differences and labels saved."""
+    parts = [_markdown(*each) if kind == "markdown" else _latex(*each) for each in studies]
+    head = "" if kind == "markdown" else "% Needs \\usepackage{booktabs}.\n"
+    return head + "\n".join(parts)
+
+
+def _title(table: Table) -> str:
+    comparison: Comparison = table.comparison
+    named = (comparison.dataset, comparison.backbone, comparison.decoder)
+    order = "" if comparison.label_order == "random" else f", {comparison.label_order} order"
+    how = f"{comparison.steps:,} steps, {comparison.split} scenes, labels by {comparison.label_unit}{order}"
+    return f"{', '.join(named)}; {how}; protocol {table.protocol.name}"
+
+
+def _scores(table: Table) -> list[list[str]]:
+    head = ["initialization", *(share_text(fraction) for fraction in table.fractions)]
+    rows = [[label, *(_cell(table, label, fraction) for fraction in table.fractions)] for label in table.labels]
+    return [head, *rows]
+
+
+def _cell(table: Table, label: str, fraction: float) -> str:
+    found = table.miou(label, fraction)
+    return "–" if found is None else summary_text(found)
+
+
+def _differences(study: Study) -> list[list[str]]:
+    rows = [
+        [each.label, each.reference, share_text(each.fraction), signed_points_text(each.seeds.mean),
+         interval_text(each.seeds.interval, signed_points_text), str(each.seeds.n),
+         interval_text(each.scenes, signed_points_text)]
+        for each in study.differences
+    ]  # fmt: skip
+    return [["initialization", "minus", "labels", "difference", "95 % over seeds", "n", "95 % over scenes"], *rows]
+
+
+def _markdown(table: Table, study: Study) -> str:
+    parts = [f"### {escape_markdown(_title(table))}", "", "mIoU in %: mean ± standard deviation [95 % interval].", ""]
+    parts += [_markdown_table(_scores(table)), ""]
+    if study.differences:
+        parts += ["Paired differences in points:", "", _markdown_table(_differences(study)), ""]
+    said = [saved_sentence(label, found) for label, found in study.saved.items() if label != study.random]
+    return "\n".join([*parts, *(f"- {escape_markdown(each)}" for each in said), ""])
+
+
+def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(map(escape_markdown, row))} |" for row in rows]
+    return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])
+
+
+def _latex(table: Table, study: Study) -> str:
+    said = [saved_sentence(label, found) for label, found in study.saved.items() if label != study.random]
+    caption = f"{_title(table)}. mIoU in %: mean ± standard deviation [95 % interval over n seeds]. {' '.join(said)}"
+    parts = [_latex_table(_scores(table), caption)]
+    if study.differences:
+        parts.append(_latex_table(_differences(study), f"{_title(table)}. Paired differences of mIoU in points."))
+    return "\n".join(parts)
+
+
+def _latex_table(rows: Sequence[Sequence[str]], caption: str) -> str:
+    lines = [f"{' & '.join(map(escape_latex, row))} \\\\" for row in rows]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            f"\\caption{{{escape_latex(caption)}}}",
+            f"\\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *lines[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )

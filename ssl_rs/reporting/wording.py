@@ -1,0 +1,94 @@
+"""How numbers are written and said, alike on the page, in Markdown and in LaTeX."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+from ssl_rs.reporting.cells import FailedRun, MissingCell, StaleRun
+from ssl_rs.reporting.statistics import Interval, LabelsSaved, Summary
+
+
+def share_text(fraction: float) -> str:
+    """Return a fraction in (0, 1] as percent, e.g. '0.37 %'."""
+    return f"{100 * fraction:.4g}\N{NO-BREAK SPACE}%"
+
+
+def points_text(value: float) -> str:
+    """Return a score in [0, 1] in percent points with one decimal, e.g. '57.5'."""
+    return f"{100 * value:.1f}"
+
+
+def signed_points_text(value: float) -> str:
+    """Return a difference of scores in percent points, e.g. '+5.2' or '−0.3'."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration in the largest fitting unit, e.g. '3.2 min'."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f}\N{NO-BREAK SPACE}{unit}"
+    return f"{seconds:.0f}\N{NO-BREAK SPACE}s"
+
+
+def interval_text(interval: Interval | None, say: Callable[[float], str]) -> str:
+    """Return the two ends, e.g. '[55.5, 59.5]', or a dash."""
+    return "–" if interval is None else f"[{say(interval.low)}, {say(interval.high)}]"
+
+
+def summary_text(summary: Summary) -> str:
+    """Return mean, deviation, interval and number, e.g. '57.5 ± 0.8 [55.5, 59.5], n = 3'."""
+    if summary.std is None:
+        return f"{points_text(summary.mean)}, n = 1"
+    ends = interval_text(summary.interval, points_text)
+    return f"{points_text(summary.mean)} ± {points_text(summary.std)} {ends}, n = {summary.n}"
+
+
+def saved_sentence(label: str, found: LabelsSaved) -> str:
+    """Say in one sentence how many labels an initialization needs to do as well as random initialization with all."""
+    target = f"random initialization with all labels ({points_text(found.target)})"
+    if not found.is_reached:
+        said = f"{label} does not reach {target} with up to {_share(found.largest)} of the labels"
+    elif found.fraction > 0.995:
+        said = f"{label} reaches {target} with all labels only"
+    elif found.at_smallest:
+        said = (
+            f"{label} reaches {target} at the smallest share measured, {_share(found.fraction)} of the labels: "
+            f"{_times(found.fraction)} fewer, or better"
+        )
+    else:
+        said = f"{label} reaches {target} with {_share(found.fraction)} of the labels: {_times(found.fraction)} fewer"
+    again = f", but is below it again at {_share(found.falls_below)}" if found.falls_below else ""
+    return f"{said}{again} ({_saved_interval(found)})."
+
+
+def cells_text(
+    done: int, missing: Sequence[MissingCell], failures: Sequence[FailedRun], stale: Sequence[StaleRun]
+) -> Iterator[str]:
+    """Say in lines how many cells are in which state, and for each that is not done the command that fills it."""
+    yield f"Cells: {done} done, {len(failures)} failed, {len(missing)} missing, {len(stale)} stale"
+    for failure in failures:
+        first = (failure.error.strip().splitlines() or ["without a word"])[0]
+        yield f"  failed   {failure.directory}: {first}\n           {failure.command}"
+    for cell in missing:
+        place = f"{cell.label}, {share_text(cell.label_fraction)}, seed {cell.seed}"
+        yield f"  missing  {place}: {cell.state}\n           {cell.command or 'in no plan of a sweep'}"
+    for each in stale:
+        yield f"  stale    {each.run.directory}: {each.reason}\n           {each.command or 'in no plan of a sweep'}"
+
+
+def _share(fraction: float) -> str:
+    return f"{100 * fraction:.2g}\N{NO-BREAK SPACE}%" if fraction < 0.995 else "100\N{NO-BREAK SPACE}%"
+
+
+def _times(fraction: float) -> str:
+    times = 1 / fraction
+    return f"{times:.0f} times" if times >= 10 else f"{times:.2g} times"
+
+
+def _saved_interval(found: LabelsSaved) -> str:
+    if found.interval is None:
+        return "n = 1: no interval" if found.seeds else "no seed has both: no interval"
+    ends = [_share(end) if math.isfinite(end) else "not reached" for end in found.interval]
+    at_most = "at most " if found.interval.low == found.smallest else ""  # below it nothing was measured
+    said = ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+    return f"95 % interval {at_most}{said}, n = {found.seeds} seeds"

@@ -1,0 +1,140 @@
+"""What `encoder=...` of evaluate names: a finished pretraining, a file of weights, random or ImageNet weights."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ssl_rs.config import read_yaml
+from ssl_rs.encoder import Backbone, Statistics
+from ssl_rs.errors import InputError
+from ssl_rs.files import sha256_of
+from ssl_rs.initialization import ImageNet, Initialization, Pretrained, Provenance, Random, Target
+from ssl_rs.run_directory import RunDirectory, read_metadata
+from ssl_rs.weights import load_strictly, read_weights
+
+KEYS = ("backbone", "bands", "mean", "std", "value_scale")
+"""What the metadata of an encoder's file must tell."""
+
+
+@dataclass(frozen=True)
+class EncoderFile:
+    """The weights of an encoder.safetensors without the run that wrote it.
+
+    Args:
+        path: The file.
+        label: Row of the report; None: the name of the file.
+    """
+
+    path: Path
+    label: str | None = None
+
+    def locate(self, target: Target) -> Provenance:
+        """Read what the file says of itself and check that it fits.
+
+        Raises:
+            InputError: It tells nothing, or is of another backbone, of other bands or of another value scale.
+        """
+        metadata = _metadata(self.path)
+        own = {"backbone": metadata["backbone"], "bands": tuple(json.loads(metadata["bands"])),
+               "value_scale": json.loads(metadata["value_scale"])}  # fmt: skip
+        for key, value in own.items():
+            if value != getattr(target, key):
+                raise InputError(
+                    f"encoder={self.path} has the {key} {value}, the data and backbone chosen have "
+                    f"{getattr(target, key)}. Choose others."
+                )
+        mean, std = (tuple(json.loads(metadata[key])) for key in ("mean", "std"))
+        statistics = Statistics(mean, std, metadata.get("statistics_source", str(self.path)))
+        label = self.label or self.path.stem
+        return Provenance("pretrained", label, str(self.path), sha256_of(self.path), statistics)
+
+    def apply(self, encoder: nn.Module, target: Target) -> Provenance:
+        """Load the file strictly."""
+        found = self.locate(target)
+        weights = read_weights(self.path)
+        load_strictly(encoder, weights, f"encoder={self.path}", target.backbone)
+        return replace(found, loaded_tensors=len(weights))
+
+
+def initialization_of(chosen: str, weights: str | None, label: str | None) -> Initialization:
+    """Return what gives the encoder its weights.
+
+    Args:
+        chosen: "random", "imagenet", the folder of a pretraining, or a .safetensors file; one that lies in the folder
+            of its pretraining stands for that.
+        weights: For "imagenet": a file.
+        label: Row of the report.
+
+    Raises:
+        InputError: Weights are named that nothing reads.
+    """
+    if weights is not None and chosen != "imagenet":
+        raise InputError(f"encoder_weights={weights} has no meaning with encoder={chosen}. Leave it out.")
+    if chosen == "random":
+        return Random(label=label)
+    if chosen == "imagenet":
+        return ImageNet(weights=weights, label=label)
+    run = _run_of(chosen)
+    return EncoderFile(Path(chosen), label) if run is None else Pretrained(run=str(run.path), label=label)
+
+
+def stored_run(chosen: str) -> Mapping[str, Any]:
+    """Return the config of the pretraining that is probed, as plain data; empty where none is.
+
+    Raises:
+        InputError: There is nothing of that name, or its config is damaged.
+    """
+    if chosen in ("random", "imagenet"):
+        return {}
+    run = _run_of(chosen)
+    if run is None:
+        return {}
+    result = run.read_result()
+    if result is None or result.get("command") != "pretrain":
+        raise InputError(f"encoder={chosen} holds no finished pretraining (result.json of pretrain). Finish it first.")
+    stored = read_yaml(run.config)
+    lacking = [key for key in ("dataset", "backbone") if not isinstance(stored.get(key), dict)]
+    if lacking:
+        raise InputError(f"{run.config} lacks {lacking}: it is damaged. Pretrain again.")
+    return stored
+
+
+def stored_backbone(chosen: str, stored: Mapping[str, Any]) -> Backbone:
+    """Return the backbone that the pretraining or the file names.
+
+    Raises:
+        InputError: Neither names one.
+    """
+    if stored:
+        return Backbone(str(stored["backbone"].get("name")))
+    if chosen in ("random", "imagenet"):
+        raise InputError(
+            f"encoder={chosen} says nothing of its architecture. Choose backbone=..., e.g. backbone=resnet18."
+        )
+    return Backbone(_metadata(Path(chosen))["backbone"])
+
+
+def _run_of(chosen: str) -> RunDirectory | None:
+    """Return the pretraining's folder; None for a file that lies elsewhere."""
+    path = Path(chosen)
+    if path.is_dir():
+        return RunDirectory(path)
+    if not path.is_file():
+        raise InputError(
+            f"encoder={chosen}: there is no such folder or file. Name a finished pretraining, an encoder.safetensors, "
+            "random or imagenet."
+        )
+    beside = RunDirectory(path.parent)
+    return beside if path == beside.encoder and beside.result.is_file() else None
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    metadata = read_metadata(path)
+    lacking = [key for key in KEYS if key not in metadata]
+    if lacking:
+        raise InputError(f"encoder={path} does not tell its {lacking}: it was not written by ssl_rs.pretrain.")
+    return metadata

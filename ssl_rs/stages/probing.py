@@ -1,0 +1,212 @@
+"""Probe a frozen encoder: labeled pixels -> features -> a simple classifier -> the scores of whole scenes."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ssl_rs.build import build
+from ssl_rs.config import Settings, config_hash, to_yaml
+from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
+from ssl_rs.data.labeled_pixels import by_window, draw_pixels
+from ssl_rs.data.store import Store
+from ssl_rs.distributed import Processes
+from ssl_rs.encoder import Backbone, Normalization
+from ssl_rs.errors import InputError
+from ssl_rs.initialization import Initialization
+from ssl_rs.randomness import derive_seed
+from ssl_rs.run_directory import RunDirectory
+from ssl_rs.segmentation.dense_features import DenseFeatures, ProbeNetwork, Standardization
+from ssl_rs.segmentation.network import check_side
+from ssl_rs.segmentation.probes import Probe
+from ssl_rs.segmentation.sliding_window import WindowSettings, read_windows
+from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator
+from ssl_rs.stages.probed_encoder import initialization_of, stored_backbone, stored_run
+from ssl_rs.stages.recipe import Identified
+from ssl_rs.stages.site import Site, SiteSettings, environment
+from ssl_rs.training.settings import TrainerSettings
+
+DIVISOR = 32
+"""Windows are a multiple of the deepest level's stride, so that every level lies on one grid."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked probe, before the first heavy work.
+
+    Args:
+        site: Where it runs.
+        initialization: Gives the encoder its weights.
+        backbone: Which encoder.
+        probe: What is fitted.
+        subset: The labels it is fitted to.
+        evaluator: How it is scored.
+        settings_hash: Of all settings but those by which the report's table varies.
+        run: Its folder and hash.
+    """
+
+    site: Site
+    initialization: Initialization
+    backbone: Backbone
+    probe: Probe
+    subset: LabelSubset
+    evaluator: Evaluator
+    settings_hash: str
+    run: Identified
+
+
+def read_plan(settings: Settings) -> Plan:
+    """Read and check every key, choose the labels, and derive where the scores live."""
+    chosen = settings.value("encoder", str)
+    if "probe" not in settings.values:
+        raise InputError(f"encoder={chosen} is probed: choose probe=linear or probe=knn.")
+    stored = stored_run(chosen)
+    surroundings = _surroundings(settings, stored)
+    backbone = settings.build("backbone") if "backbone" in settings.values else stored_backbone(chosen, stored)
+    probe: Probe = settings.build("probe")
+    fraction = settings.build("label_fraction") if "label_fraction" in settings.values else LabelFraction(1.0, "tile")
+    weights, label = (settings.value(key, str | None) for key in ("encoder_weights", "label"))
+    run, run_dir = settings.value("run", str | None), settings.value("run_dir", str | None)
+    if run is not None:
+        raise InputError(f"run={run} is scored as it is, encoder={chosen} is probed. Give one of the two.")
+    evaluation = EvaluationSettings(
+        settings.value("evaluation.split", Literal["val", "test"]),
+        _window(settings, surroundings.dataset.crop_size),
+        surroundings.dataset.clutter,
+    )
+    settings.check_all_read()
+    check_side(evaluation.window.size, DIVISOR, "evaluation.window.size")
+    initialization = initialization_of(chosen, weights, label)
+    if Processes.from_environment().world_size > 1:
+        raise InputError("evaluate is one process. Start it without torchrun.")
+    return _place(surroundings.enter(), initialization, backbone, probe, fraction, evaluation, run_dir)
+
+
+def _place(
+    site: Site, initialization: Initialization, backbone: Backbone, probe: Probe, fraction: LabelFraction,
+    evaluation: EvaluationSettings, run_dir: str | None,
+) -> Plan:  # fmt: skip
+    """Choose the labels, and derive where the scores live from all that can change them."""
+    evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
+    subset = choose_labels(site.store, site.dataset.tile_size, fraction, site.seed)
+    found = initialization.locate(site.target(backbone))
+    how = {
+        "probe": {"kind": probe.name, **asdict(probe)},  # type: ignore[call-overload]
+        "window": {"size": evaluation.window.size, "overlap": evaluation.window.overlap},
+        "split": evaluation.split,
+        "backbone": backbone.name,
+    }
+    inputs = {"manifest": site.store.manifest.sha256}
+    own = {"encoder": found.sha256, "label": found.label, "subset": subset.sha256, "protocol": site.dataset.protocol}
+    digest = config_hash({**how, "seed": site.seed}, {**inputs, **own})
+    folder = Path(site.dataset.name, f"{backbone.name}-{probe.name}", found.kind, f"{fraction.fraction * 100:g}pct")
+    path = Path(run_dir) if run_dir else site.output_dir / "evaluate" / folder / f"seed{site.seed}-{digest}"
+    run = Identified(RunDirectory(path), digest)
+    return Plan(site, initialization, backbone, probe, subset, evaluator, config_hash(how, inputs), run)
+
+
+def _surroundings(settings: Settings, stored: Mapping[str, Any]) -> SiteSettings:
+    """Read where it runs; the data is that of the pretraining where no other is chosen."""
+    trusted = settings.value("trusted_packages", list)
+    if "_target_" in settings.values["dataset"]:
+        dataset = settings.build("dataset")
+    elif not stored:
+        raise InputError(
+            "Only a finished pretraining names its data. Choose one: dataset=..., e.g. dataset=blue_marble."
+        )
+    else:
+        root = settings.value("dataset.root", str | None)
+        dataset = build({**stored["dataset"], "root": root or stored["dataset"].get("root")}, "dataset", trusted)
+    device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
+    node = {"_target_": "ssl_rs.training.settings.TrainerSettings", "max_steps": 1, "batch_size": 2}
+    trainer: TrainerSettings = build({**node, "device": device, "precision": precision}, "trainer", trusted)
+    seed, folders = settings.value("seed", int), [settings.value(key, str) for key in ("output_dir", "store_dir")]
+    return SiteSettings(trainer, dataset, seed, Path(folders[0]), Path(folders[1]))
+
+
+def _window(settings: Settings, crop_size: int) -> WindowSettings:
+    size = settings.value("evaluation.window.size", int | None)
+    overlap = settings.value("evaluation.window.overlap", float | None)
+    batch_size = settings.value("evaluation.window.batch_size", int | None)
+    return WindowSettings(crop_size if size is None else size, 0.5 if overlap is None else overlap, batch_size or 16)
+
+
+def probe_encoder(settings: Settings) -> Path:
+    """Fit a probe to frozen features and score it on whole scenes; return the folder of the scores."""
+    plan = read_plan(settings)
+    site, directory = plan.site, plan.run.directory
+    if plan.run.is_finished("evaluate"):
+        return directory.path
+    started = time.monotonic()
+    torch.manual_seed(derive_seed(site.seed, "weights"))  # as in fine-tuning: random weights are the same
+    encoder = plan.backbone.build(len(site.store.manifest.bands))
+    provenance = plan.initialization.apply(encoder, site.target(plan.backbone))
+    print(provenance.describe(), flush=True)
+    features = DenseFeatures(encoder, Normalization(provenance.statistics), plan.probe.stride).to(site.device)  # type: ignore[arg-type]
+    directory.begin(to_yaml(settings.values), environment(site))
+    plan.subset.write(directory.path / "label_subset.json")
+    network, fitted = fit_probe(plan, features)
+    seconds = time.monotonic() - started
+    scores = plan.evaluator.score(network, site.processes, directory.path / "samples.npz")
+    directory.finish(
+        {
+            "command": "evaluate",
+            "dataset": site.store.manifest.dataset,
+            "backbone": plan.backbone.name,
+            "decoder": plan.probe.name,
+            "initialization": provenance.kind,
+            "label": provenance.label,
+            "provenance": provenance.as_json(),
+            "probe": {**asdict(plan.probe), **fitted},  # type: ignore[call-overload]
+            "label_fraction": plan.subset.fraction,
+            "labeled_units": len(plan.subset.units),
+            "label_unit": plan.subset.unit,
+            "label_order": plan.subset.order,
+            "subset_sha256": plan.subset.sha256,
+            "seed": site.seed,
+            "steps": 0,
+            "wall_seconds": round(seconds, 1),
+            **scores,
+            "manifest_sha256": site.store.manifest.sha256,
+            "settings_hash": plan.settings_hash,
+            "config_hash": plan.run.hash,
+        }
+    )
+    return directory.path
+
+
+def fit_probe(plan: Plan, features: DenseFeatures) -> tuple[ProbeNetwork, dict[str, Any]]:
+    """Fit the probe; return the network that it makes, and what the result says of the fit."""
+    rows, labels = labeled_features(plan, features)
+    standardization = Standardization(rows, features.channels)
+    rows = standardization(rows)
+    num_classes = len(plan.site.store.manifest.classes)
+    classifier: nn.Module = plan.probe.fit(rows, labels, num_classes)
+    with torch.no_grad():
+        right = (classifier(rows).argmax(dim=1) == labels).float().mean()
+    network = ProbeNetwork(features, standardization, classifier).to(plan.site.device)
+    return network, {"pixels": len(labels), "dimensions": rows.shape[1], "accuracy_on_these": float(right)}
+
+
+@torch.no_grad()
+def labeled_features(plan: Plan, features: DenseFeatures) -> tuple[Tensor, Tensor]:
+    """Return the features float32 [N, D] of the cells in which drawn labeled pixels lie, and their labels int64 [N]."""
+    site, window = plan.site, plan.evaluator.settings.window
+    store: Store = site.store
+    drawn = draw_pixels(store, plan.subset, plan.probe.samples, plan.probe.sampling, site.seed)
+    found, labels = [], []
+    for scene, top, left, pixels in by_window(drawn, store, window.size):
+        stored = read_windows(store.image(scene), top, [left], window.size).to(site.device)  # [1, C, S, S]
+        images = stored.div_(store.manifest.value_scale).clamp_(0, 1)
+        with torch.autocast(site.device.type, torch.bfloat16, enabled=site.precision == "bf16"):
+            cells = features(images)[0]  # [D, h, w]
+        rows, columns = (
+            torch.from_numpy(each // plan.probe.stride).to(site.device) for each in (pixels.rows, pixels.columns)
+        )
+        found.append(cells[:, rows, columns].T)
+        labels.append(torch.from_numpy(pixels.labels).to(site.device, torch.int64))
+    return torch.cat(found), torch.cat(labels)

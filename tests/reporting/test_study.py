@@ -1,0 +1,239 @@
+"""What the runs of a table say together, and how it reads as CSV, Markdown and LaTeX."""
+
+import csv
+import io
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from ssl_rs.reporting.csv_files import differences_csv, labels_saved_csv, summary_csv
+from ssl_rs.reporting.page import write_report
+from ssl_rs.reporting.results import read_runs
+from ssl_rs.reporting.statistics import percentile_interval, resampled_miou
+from ssl_rs.reporting.study import study_of
+from ssl_rs.reporting.tables import compare
+from ssl_rs.reporting.text_tables import escape_latex, escape_markdown, tables_text
+
+FRACTIONS = (0.01, 0.1, 1.0)
+CURVES = {"random": (0.1, 0.2, 0.3), "imagenet": (0.3, 0.4, 0.5), "tasks": (0.2, 0.4, 0.5)}
+
+
+@pytest.fixture
+def tables_of(tmp_path):
+    def read():
+        tables, left_out = compare(read_runs(tmp_path / "runs")[0])
+        assert left_out == []
+        return tables
+
+    return read
+
+
+@pytest.fixture
+def write_study(write_run):
+    """Write a run a label, fraction and seed: seeds differ by a point, and tasks gain half a point with each."""
+
+    def write(seeds=(0, 1, 2)):
+        for label, values in CURVES.items():
+            for fraction, value in zip(FRACTIONS, values, strict=True):
+                for seed in seeds:
+                    miou = value + 0.01 * seed + (0.005 * seed if label == "tasks" else 0)
+                    name = f"{label}/{fraction}/{seed}"
+                    write_run(name, label=label, fraction=fraction, seed=seed, miou=miou, subset_sha256=f"{seed}")
+
+    return write
+
+
+def test_cells_differences_and_labels_saved_of_a_hand_made_study(write_study, tables_of):
+    write_study()
+    (table,) = tables_of()
+    study = study_of(table)
+    cells = {(cell.label, cell.fraction): cell for cell in study.cells}
+    assert len(cells) == 9
+    assert cells["random", 0.1].seeds.mean == pytest.approx(0.21)
+    assert cells["random", 0.1].seeds.std == pytest.approx(0.01)
+    assert (cells["random", 0.1].runs, cells["random", 0.1].pretrainings, cells["random", 0.1].scenes) == (
+        3,
+        None,
+        None,
+    )
+    differences = {(each.label, each.reference, each.fraction): each for each in study.differences}
+    assert set(differences) == {
+        (*pair, fraction)
+        for pair in (("imagenet", "random"), ("tasks", "random"), ("tasks", "imagenet"))
+        for fraction in FRACTIONS
+    }
+    found = differences["tasks", "random", 0.1].seeds
+    assert (found.mean, found.std, found.n) == (pytest.approx(0.205), pytest.approx(0.005), 3)
+    assert differences["tasks", "random", 0.1].is_clear
+    assert not differences["tasks", "imagenet", 0.1].is_clear
+    assert study.saved["tasks"].fraction == pytest.approx(10 ** (-2 + 0.095 / 0.2))  # 0.31 of 0.205 ... 0.415 ...
+    assert study.saved["imagenet"].at_smallest
+    assert study.saved["random"].fraction == pytest.approx(1.0)
+    assert study.random == "random"
+    assert study.labels_limit
+
+
+def test_random_that_needs_no_labels_is_told(write_run, tables_of):
+    for fraction in (0.1, 1.0):
+        write_run(f"r{fraction}", fraction=fraction, miou=0.5)
+        write_run(f"t{fraction}", label="tasks", fraction=fraction, miou=0.55)
+    (table,) = tables_of()
+    assert not study_of(table).labels_limit
+
+
+def test_runs_on_other_subsets_are_no_pairs(write_run, tables_of):
+    write_run("a", subset_sha256="1")
+    write_run("b", label="tasks", subset_sha256="2")
+    (table,) = tables_of()
+    assert study_of(table).differences == []
+
+
+def test_crossed_pretrainings_are_averaged_within_a_seed(write_run, tables_of):
+    values = {(0, "p"): 0.50, (0, "q"): 0.54, (1, "p"): 0.52, (1, "q"): 0.60}
+    for (seed, weights), value in values.items():
+        write_run(f"{seed}{weights}", label="tasks", seed=seed, miou=value, provenance={"sha256": weights})
+        write_run(f"r{seed}{weights}", seed=seed, miou=0.4, provenance={}) if weights == "p" else None
+    (table,) = tables_of()
+    study = study_of(table)
+    (cell,) = (cell for cell in study.cells if cell.label == "tasks")
+    assert (cell.seeds.mean, cell.seeds.n, cell.runs) == (pytest.approx(0.54), 2, 4)
+    assert cell.seeds.std == pytest.approx(0.04 / 2**0.5)  # of 0.52 and 0.56
+    assert (cell.pretrainings.n, cell.pretrainings.std) == (2, pytest.approx(0.06 / 2**0.5))  # of 0.51 and 0.57
+    (difference,) = study.differences
+    assert (difference.seeds.mean, difference.seeds.n) == (pytest.approx(0.14), 2)
+
+
+def scenes_of(seed, number=5):
+    generator = np.random.default_rng(seed)
+    return {f"scene{place}": generator.integers(1, 60, (2, 2)).tolist() for place in range(number)}
+
+
+def test_scenes_are_drawn_alike_for_both_sides_of_a_difference(write_run, tables_of):
+    scenes = {(label, seed): scenes_of(hash_of(label, seed)) for label in ("random", "tasks") for seed in (0, 1)}
+    for (label, seed), found in scenes.items():
+        turned = dict(reversed(found.items()))  # the order of the scenes means nothing
+        write_run(f"{label}{seed}", label=label, seed=seed, scene_confusions={"full": turned})
+    (table,) = tables_of()
+    study = study_of(table)
+    every = np.ones(2, bool)
+
+    def drawn(label):
+        each = [resampled_miou(np.array(list(scenes[label, seed].values())), every, every) for seed in (0, 1)]
+        return (each[0] + each[1]) / 2
+
+    cell = study.cells[0]
+    assert (cell.label, cell.num_scenes) == ("random", 5)
+    assert cell.scenes == pytest.approx(percentile_interval(drawn("random")))
+    assert study.differences[0].scenes == pytest.approx(percentile_interval(drawn("tasks") - drawn("random")))
+
+
+def hash_of(label, seed):
+    return len(label) * 10 + seed
+
+
+@pytest.mark.parametrize(
+    "other", [{}, {"scene_confusions": {"full": scenes_of(1, 4)}}, {"scene_confusions": {"eroded": scenes_of(1)}}]
+)
+def test_runs_that_do_not_know_the_same_scenes_have_no_interval_over_them(write_run, tables_of, other):
+    write_run("a", scene_confusions={"full": scenes_of(0)})
+    write_run("b", label="tasks", **other)
+    write_run("c", seed=1, **other)
+    (table,) = tables_of()
+    study = study_of(table)
+    assert study.cells[0].scenes is None
+    assert study.differences[0].scenes is None
+
+
+def test_one_test_scene_has_no_interval(write_run, tables_of):
+    write_run("a", scene_confusions={"full": scenes_of(0, 1)})
+    (table,) = tables_of()
+    assert study_of(table).cells[0].scenes is None
+
+
+@pytest.mark.parametrize("counts", [[[1, 2]], [[1, 2], [3]], [[1, 2], [3, -1]], [[1, 2], [3, True]], "x", [[1, 2], 3]])
+def test_broken_counts_are_named(tmp_path, write_run, counts):
+    write_run("a", scene_confusions={"full": {"s": counts}})
+    runs, (left_out,) = read_runs(tmp_path / "runs")
+    assert runs == []
+    assert "scene_confusions has" in left_out.reason
+
+
+def rows_of(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_csv_files_have_the_numbers_and_leave_empty_what_is_unknown(write_study, tables_of):
+    write_study(seeds=(0,))
+    (table,) = tables_of()
+    studies = [(table, study_of(table))]
+    row = rows_of(summary_csv(studies))[0]
+    assert (row["label"], row["label_fraction"], row["miou_mean"], row["seeds"]) == ("random", "0.01", "0.1", "1")
+    assert row["miou_std"] == row["miou_low"] == row["miou_scenes_low"] == row["scenes"] == row["pretrainings"] == ""
+    row = rows_of(differences_csv(studies))[0]
+    assert (row["label"], row["reference"], row["pairs"], row["difference_low"]) == ("imagenet", "random", "1", "")
+    row = {row["label"]: row for row in rows_of(labels_saved_csv(studies))}["tasks"]
+    assert float(row["fraction"]) == pytest.approx(0.1**1.5)
+    assert row["fraction_low"] == row["falls_below_again_at"] == ""
+    assert float(row["target_miou"]) == 0.3
+
+
+def test_markdown_and_latex_say_the_same(write_study, tables_of):
+    write_study()
+    (table,) = tables_of()
+    studies = [(table, study_of(table))]
+    markdown, latex = (tables_text(studies, kind) for kind in ("markdown", "latex"))
+    assert "| random | 11.0 ± 1.0 \\[8.5, 13.5\\], n = 3 |" in markdown
+    assert r"random & 11.0 $\pm$ 1.0 {[}8.5, 13.5], n = 3 &" in latex
+    assert "tasks reaches random initialization with all labels (31.0) with 3 % of the labels" in markdown
+    assert r"with 3 \% of the labels" in latex
+    assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == 2
+    widths = {len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines() if line.startswith("| r")}
+    assert widths == {5}
+    assert "−" not in latex
+
+
+def test_names_are_escaped():
+    assert escape_latex(r"a_b & 5 % {x} \y [z] ~ ^ # $") == (
+        r"a\_b \& 5 \% \{x\} \textbackslash{}y {[}z] \textasciitilde{} \textasciicircum{} \# \$"
+    )
+    assert escape_markdown("a|b *c* [d](e)\n<f>") == r"a\|b \*c\* \[d\](e) \<f\>"
+
+
+def test_the_table_is_rebuilt_from_bare_results(tmp_path, write_study, write_samples):
+    """As they lie in git: result.json in folders, no weights, pictures, configs or plans."""
+    write_study()
+    for path in (tmp_path / "runs").rglob("result.json"):
+        write_samples(path.parent)
+        (path.parent / "environment.json").write_text("{}")
+        bare = tmp_path / "docs/results" / path.relative_to(tmp_path / "runs")
+        bare.parent.mkdir(parents=True)
+        shutil.copy(path, bare)
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "one")
+    page = write_report(tmp_path / "docs/results", tmp_path / "sweeps", tmp_path / "other").read_text()
+    for name in ("summary.csv", "differences.csv", "labels_saved.csv", "table.md", "table.tex"):
+        assert (tmp_path / "one" / name).read_text() == (tmp_path / "other" / name).read_text()
+    assert "<img" not in page
+    assert "What is not in the tables" not in page
+
+
+def test_the_page_shows_intervals_differences_and_labels_saved(tmp_path, write_study):
+    write_study()
+    page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report").read_text()
+    text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    assert "tasks reaches random initialization with all labels (31.0) with 3 % of the labels: 33 times fewer" in text
+    assert "imagenet reaches random initialization with all labels (31.0) at the smallest share measured, 1 %" in text
+    assert "random reaches" not in text
+    assert "+20.5 [+19.3, +21.7]" in text
+    assert "[18.5, 23.5]" in text
+    assert "Every other pair" not in text  # all are against random or imagenet
+
+
+def test_the_page_warns_where_labels_did_not_limit_random_initialization(tmp_path, write_run):
+    for label in ("random", "tasks"):
+        for fraction in (0.1, 1.0):
+            write_run(f"{label}{fraction}", label=label, fraction=fraction, miou=0.5)
+    page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report").read_text()
+    assert "labels did not limit it" in page
+    assert "n = 1: no interval" in page

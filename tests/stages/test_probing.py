@@ -1,0 +1,169 @@
+"""`evaluate encoder=... probe=...`: frozen encoders, scored as fine-tuned networks are."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+sys.path.append(str(Path(__file__).parents[2] / "scripts"))
+from killed_runs import COLORS, write_dataset
+
+from ssl_rs.config import Settings, compose_config, resolve
+from ssl_rs.distributed import Processes
+from ssl_rs.encoder import Normalization, Statistics
+from ssl_rs.reporting.results import read_runs
+from ssl_rs.run_directory import RunDirectory
+from ssl_rs.segmentation.dense_features import DenseFeatures
+from ssl_rs.stages.probing import fit_probe, read_plan
+
+SMALL = ("probe.samples=300", "evaluation.window.size=32", "trainer.device=cpu", "trainer.precision=fp32")
+
+
+@pytest.fixture
+def blocks(tmp_path, monkeypatch):
+    """Overrides for a data set whose classes are colors, in blocks of 16 px, with noise."""
+    monkeypatch.chdir(tmp_path)
+    write_dataset(tmp_path / "data", size=64)
+    return ("dataset=folder", f"dataset.root={tmp_path / 'data'}", "dataset.crop_size=32", "dataset.tile_size=32")
+
+
+@pytest.fixture
+def pretrained(blocks, command):
+    code, out, err = command(
+        "pretrain", *blocks, "trainer.max_steps=2", "trainer.batch_size=4", "logger=none", "pretext=[contrastive]"
+    )
+    assert code == 0, err
+    return RunDirectory(Path(out.strip().splitlines()[-1]))
+
+
+def result_of(command, *overrides):
+    code, out, err = command("evaluate", *overrides)
+    assert code == 0, err
+    return json.loads((Path(out.strip().splitlines()[-1]) / "result.json").read_text())
+
+
+class Colors(nn.Module):
+    """An encoder whose only level from stride 4 on is the averaged image itself, which tells the classes."""
+
+    out_channels = (3, 0, 3)
+
+    def forward(self, images):
+        return [images, images[:, :0], nn.functional.avg_pool2d(images, 4)]
+
+
+def write_stripes(root):
+    """Classes side by side in stripes of 16 px: no corners, which interpolated probabilities would round."""
+    for path in sorted(root.glob("*/*/*.png")):
+        stripes = np.tile(np.array([0, 1, 2, 1], np.uint8).repeat(16), (64, 1))
+        Image.fromarray(np.array(COLORS, np.uint8)[stripes] if "images" in str(path) else stripes).save(path)
+
+
+@pytest.mark.parametrize("probe", ["linear", "knn"])
+def test_features_that_tell_the_classes_score_one(blocks, tmp_path, probe):
+    write_stripes(tmp_path / "data")
+    chosen = ("encoder=random", "backbone=resnet18", f"probe={probe}", *blocks, *SMALL)
+    plan = read_plan(Settings("evaluate", resolve(compose_config("evaluate", chosen))))
+    normalization = Normalization(Statistics((0.5,) * 3, (0.5,) * 3, "a test"))
+    features = DenseFeatures(Colors(), normalization, plan.probe.stride)
+    network, fitted = fit_probe(plan, features)
+    assert fitted == {"pixels": 300, "dimensions": 3, "accuracy_on_these": 1.0}
+    assert plan.evaluator.score(network, Processes(), tmp_path / "samples.npz")["miou"] == 1.0
+
+
+@pytest.mark.parametrize("probe", ["linear", "knn"])
+def test_a_pretraining_is_probed_with_its_own_data_and_the_report_shows_it(command, pretrained, probe):
+    chosen = (f"encoder={pretrained.path}", f"probe={probe}", "label_fraction=50pct", *SMALL)
+    result = result_of(command, *chosen)
+    assert (result["command"], result["dataset"], result["backbone"]) == ("evaluate", "folder", "resnet18")
+    assert (result["decoder"], result["label"], result["steps"]) == (f"{probe}_probe", "contrastive", 0)
+    assert (result["label_fraction"], result["labeled_units"], result["label_order"]) == (0.5, 8, "random")
+    assert result["provenance"]["sha256"] == pretrained.read_result()["encoder_sha256"]
+    assert result["probe"]["dimensions"] == 64 + 128 + 256 + 512
+    assert result["probe"]["pixels"] == 300
+    assert sum(map(sum, result["confusion"])) == 64 * 64  # every pixel of the one test scene, once
+    assert result["protocols"]["all_classes"]["miou"] == result["miou"] > 0.4
+    (run,), left_out = read_runs(Path("outputs/evaluate"))
+    assert left_out == []
+    assert run.decoder == f"{probe}_probe"
+    assert result_of(command, *chosen) == result  # finished: told again
+    shutil.rmtree("outputs/evaluate")
+    again = result_of(command, *chosen)
+    assert {**again, "wall_seconds": 0} == {**result, "wall_seconds": 0}
+    code, out, err = command("report", "runs=outputs/evaluate")
+    assert code == 0, err
+    assert "frozen encoder" in Path(out.strip()).read_text()
+
+
+def test_initializations_share_labels_and_are_compared_in_one_table(command, blocks, pretrained):
+    random = result_of(command, "encoder=random", "backbone=resnet18", "probe=linear", *blocks, *SMALL)
+    own = result_of(command, f"encoder={pretrained.path}", "probe=linear", *SMALL)
+    assert random["subset_sha256"] == own["subset_sha256"]
+    assert random["settings_hash"] == own["settings_hash"]
+    assert (random["label"], random["initialization"], random["provenance"]["sha256"]) == ("random", "random", None)
+    assert random["miou"] != own["miou"]
+
+
+def test_a_file_of_weights_is_probed_where_its_run_is_gone(command, blocks, pretrained, tmp_path):
+    beside = result_of(command, f"encoder={pretrained.encoder}", "probe=linear", *SMALL)
+    alone = tmp_path / "mine.safetensors"
+    shutil.copy(pretrained.encoder, alone)
+    found = result_of(command, f"encoder={alone}", "probe=linear", *blocks, *SMALL)
+    assert (beside["label"], found["label"]) == ("contrastive", "mine")
+    assert found["confusion"] == beside["confusion"]
+    assert found["provenance"]["loaded_tensors"] == 120
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("encoder=nowhere", "probe=linear"), "encoder=nowhere: there is no such folder or file"),
+        (("encoder=random", "probe=linear"), "names its data"),
+        (("encoder=random",), "choose probe=linear or probe=knn"),
+        (("encoder=random", "probe=linear", "dataset=blue_marble"), "backbone=resnet18"),
+        (("encoder=random", "probe=linear", "encoder_weights=x.pth"), "names its data"),
+        (("probe=linear",), "probe=... probes a frozen encoder"),
+        (("label=x",), "label=x means something with encoder=... only"),
+        (("run=x", "dataset=blue_marble"), "run=x"),
+    ],
+)
+def test_mistakes_are_named(command, tmp_path, monkeypatch, overrides, said):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command("evaluate", *overrides)
+    assert code == 2
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_more_mistakes_with_data_at_hand_are_named(command, blocks, pretrained):
+    def fails(*overrides):
+        code, _, err = command("evaluate", "probe=linear", *SMALL, *overrides)
+        assert code == 2
+        return err
+
+    random = ("encoder=random", "backbone=resnet18", *blocks)
+    assert "encoder_weights=x has no meaning with encoder=random" in fails(*random, "encoder_weights=x")
+    assert "evaluation.window.size=40" in fails(*random, "evaluation.window.size=40")
+    assert "Give one of the two" in fails(*random, "run=x")
+    assert "is an encoder resnet18, this run has backbone.name=resnet34" in fails(
+        f"encoder={pretrained.path}", "backbone=resnet34"
+    )
+    other = Path("bare.safetensors")
+    shutil.copy(pretrained.encoder, other)
+    assert "has the backbone resnet18" in fails(f"encoder={other}", "backbone=resnet34", *blocks)
+    pretrained.result.write_text("{}")
+    assert "holds no finished pretraining" in fails(f"encoder={pretrained.path}")
+
+
+def test_probing_draws_nothing_from_the_global_generator(command, blocks):
+    torch.manual_seed(1)
+    chosen = ("encoder=random", "backbone=resnet18", "probe=knn", *blocks, *SMALL)
+    first = result_of(command, *chosen)
+    shutil.rmtree("outputs/evaluate")
+    torch.manual_seed(2)
+    assert result_of(command, *chosen)["confusion"] == first["confusion"]
