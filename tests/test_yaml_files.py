@@ -183,7 +183,7 @@ def two_steps(values: dict[str, Any], crops: torch.Tensor | None = None, bands: 
     statistics = Statistics((0.5,) * len(bands), (0.25,) * len(bands), "a test")
     network = PretextNetwork(encoder, Normalization(statistics), heads, values["encoder_pass"])
     optimizer = build(values["optimizer"], "optimizer")(network.parameters())
-    names = views_to_make(makers, network.views)
+    names = views_to_make(makers, (*network.views, *network.momentum_views))
     crops = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)) if crops is None else crops
     losses = []
     for step in range(2):

@@ -80,7 +80,7 @@ def read_plan(settings: Settings) -> Plan:
         raise InputError(f"pretext.{bad[0]}.weight must be finite and at least 0, got {weights[bad[0]]}.")
     classes = {name: task.func for name, task in tasks.items()}
     check_views(classes, makers)
-    needed = views_to_make(makers, [view for task in classes.values() for view in task.views])
+    needed = views_to_make(makers, [view for task in classes.values() for view in (*task.views, *task.momentum_views)])
     settings.drop("views", [name for name in makers if name not in needed])
     encoder_pass = settings.value("encoder_pass", EncoderPass)
     settings.check_all_read()
@@ -121,6 +121,7 @@ def pretrain(settings: Settings) -> Path:
             partial(views_of, plan, rows=site.rows),
             settings.values,
             network.probe_collapse,
+            network.after_step,
         )
         result = _result(plan, provenance, network, progress.seconds) if site.processes.is_first else None
         if result is not None:

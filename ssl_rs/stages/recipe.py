@@ -141,7 +141,7 @@ def place_network(network: nn.Module, site: Site, recipe: Recipe) -> torch.optim
     network.to(site.device).to(memory_format=torch.channels_last)
     distributed.synchronize_batch_norm(network, site.device)
     with explained("optimizer"):
-        optimizer = recipe.optimizer(network.parameters())
+        optimizer = recipe.optimizer([parameter for parameter in network.parameters() if parameter.requires_grad])
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
@@ -151,6 +151,7 @@ def train_network(
     network: nn.Module, optimizer: torch.optim.Optimizer, site: Site, recipe: Recipe, run: Identified,
     weights: Mapping[str, float], crops: Callable[[int], Iterator[Any]], make_batch: Callable[[Any, int], Any],
     config: Mapping[str, Any], probe: Callable[[], Mapping[str, Tensor]] | None = None,
+    after_step: Callable[[int, int], None] | None = None,
 ) -> tuple[Progress, Tracker]:  # fmt: skip
     """Train the network from where it stopped.
 
@@ -165,11 +166,12 @@ def train_network(
         make_batch: The network's input from the crops of a step.
         config: What the mirror of the logs shows as config.
         probe: Numbers that tell whether features collapsed.
+        after_step: Moves what no optimizer moves, after each of its steps.
     """
     identity = Identity(run.hash, site.processes.world_size, site.precision)
     job = Job(
         network, crops, make_batch, weights, optimizer, recipe.schedule, site.trainer, site.device, run.directory,
-        identity, site.processes, site.seed, probe,
+        identity, site.processes, site.seed, probe, after_step,
     )  # fmt: skip
 
     def open_tracker() -> Tracker:
