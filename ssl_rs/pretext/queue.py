@@ -46,7 +46,7 @@ class KeyQueue(nn.Module):
         with torch.autocast(queries.device.type, enabled=False):  # as in contrastive.pair_logits
             queries, positives = F.normalize(queries.float(), dim=1), F.normalize(positives.float(), dim=1)
             positive = (queries * positives).sum(dim=1, keepdim=True)
-            negative = queries @ self.keys.clone().T  # the backward pass reads it after `push` has written
+            negative = queries @ self.keys.to(queries, copy=True).T  # backward reads it after `push` has written
         return torch.cat([positive, negative], dim=1) / temperature
 
     @torch.no_grad()

@@ -28,9 +28,7 @@ class SimClr(PretextTask):
 
     views = ("simclr_first", "simclr_second")
 
-    def __init__(
-        self, channels: Sequence[int], widths: Sequence[int] = (2048, 128), temperature: float = 0.1
-    ) -> None:
+    def __init__(self, channels: Sequence[int], widths: Sequence[int] = (2048, 128), temperature: float = 0.1) -> None:
         super().__init__()
         if temperature <= 0:
             raise InputError(f"pretext.simclr.task.temperature must be above 0, got {temperature}.")
