@@ -119,15 +119,15 @@ def _split(params: Any, overrides: Sequence[str]) -> list[list[str]]:
 def cell_settings(name: str, config: DictConfig) -> Settings:
     """Return the settings of a cell.
 
-    `initialization.run` and `.weights` are given to the whole sweep and mean something for one of its initializations
-    only; outside of sweeps such a key is refused.
+    `initialization.run`, `.weights` and `.parts` are given to the whole sweep and mean something for one of its
+    initializations only; outside of sweeps such a key is refused.
     """
     values = resolve(config)
     node = values["initialization"]
     kind = getattr(initialization, node["_target_"].rpartition(".")[2], None)
-    for key in ("run", "weights"):
+    for key, unset in initialization.UNSET.items():
         if kind is not None and key not in kind.uses:
-            node[key] = None
+            node[key] = unset
     return Settings(name, values)
 
 

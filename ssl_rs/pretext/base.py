@@ -34,7 +34,7 @@ class PretextTask(nn.Module, ABC):
                 gradient, under `momentum_of(name)`.
         """
 
-    def after_step(self, step: int, max_steps: int) -> None:  # noqa: B027 - most tasks have nothing to move
+    def after_step(self, step: int, max_steps: int) -> None:
         """Move what no optimizer moves, such as a momentum head; called after each optimizer step.
 
         Args:

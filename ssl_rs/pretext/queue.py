@@ -59,4 +59,4 @@ class KeyQueue(nn.Module):
         keys, size = gather(F.normalize(keys.float(), dim=1)), len(self.keys)
         taken = (self.newest + torch.arange(len(keys), device=keys.device)) % size
         self.newest.add_(len(keys)).remainder_(size)
-        self.keys[taken[-size:]] = keys[-size:]
+        self.keys[taken[-size:]] = keys[-size:].to(self.keys)

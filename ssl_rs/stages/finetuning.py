@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ def read_plan(settings: Settings) -> Plan:
         settings.values["initialization"]["_target_"].rpartition(".")[2].lower(),
         decoder.func.__name__.lower(),
     )
+    recipe = replace(recipe, decoder=decoder_name)
     folder = Path(
         "finetune", manifest.dataset, f"{recipe.backbone.name}-{decoder_name}", kind, f"{fraction.fraction * 100:g}pct"
     )
@@ -124,7 +125,8 @@ def finetune(settings: Settings) -> Path:
     )
     check_side(site.dataset.crop_size, input_divisor(model), "dataset.crop_size")
     check_side(plan.evaluator.settings.window.size, input_divisor(model), "evaluation.window.size")
-    provenance = plan.recipe.initialization.apply(model.encoder, plan.recipe.target(site))  # type: ignore[arg-type]
+    encoder, decoder = model.get_submodule("encoder"), model.get_submodule("decoder")
+    provenance = plan.recipe.initialization.apply(encoder, plan.recipe.target(site), decoder)
     network = SegmentationNetwork(model, Normalization(provenance.statistics), manifest.ignore_index)
     optimizer = place_network(network, site, plan.recipe)
     with opened(directory, settings, site):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class Recipe:
         schedule: Factor of the learning rate by step.
         logger: Opens the mirror of the logs.
         run_dir: The folder that the user chose, None: the one that follows from the config.
+        decoder: Name of the decoder that is initialized too, None where there is none.
     """
 
     backbone: Backbone
@@ -43,6 +44,7 @@ class Recipe:
     schedule: Schedule
     logger: Logger
     run_dir: str | None
+    decoder: str | None = None
 
     @classmethod
     def read(cls, settings: Settings) -> "Recipe":
@@ -53,7 +55,7 @@ class Recipe:
 
     def target(self, site: Site) -> Target:
         """What the initialization must fit."""
-        return site.target(self.backbone)
+        return replace(site.target(self.backbone), decoder=self.decoder)
 
     def locate(self, site: Site) -> Provenance | None:
         """Return what the encoder starts from, None where it cannot be had: applying it then says why."""
@@ -107,6 +109,7 @@ def identify(
     content = {
         "manifest": site.store.manifest.sha256,
         "encoder": found.sha256 if found else "unavailable",
+        **({"decoder": found.decoder_sha256} if found and found.decoder_sha256 else {}),
         "global_batch": str(site.rows.total),
         **inputs,
     }

@@ -33,8 +33,8 @@ AUTHORS_SIDE = 224
 class AugmentedMaker:
     """Enlarge a random part to the whole, flip it, and change its colors, sharpness and bright values.
 
-    Source: Szegedy et al., Going Deeper with Convolutions, CVPR 2015, for the part; Chen et al. (SimCLR), ICML 2020, for
-    the chain; Grill et al. (BYOL), NeurIPS 2020, appendix B, for solarization and for two views of unequal settings.
+    Source: Szegedy et al., Going Deeper with Convolutions, CVPR 2015, for the part; Chen et al. (SimCLR), ICML 2020,
+    for the chain; Grill et al. (BYOL), NeurIPS 2020, appendix B, for solarization and two views of unequal settings.
     Differs from the authors' chains in the fused color of `fused.color_matrix`, which needs no order of its parts, in
     bilinear resampling, and in a blur whose weights at the border are those of the pixels inside. Bands that are no
     color are cropped, blurred, brightened and solarized like the others.
