@@ -149,16 +149,30 @@ def test_an_experiment_runs_with_every_command_that_has_its_keys(command, name, 
     read_every_key(command, values, monkeypatch)
 
 
-@pytest.mark.parametrize("name", options("sweep"))
-def test_a_sweep_varies_what_its_command_has(name, monkeypatch):
-    assert asks_for_sweep("finetune", [f"sweep={name}"])
-    params = compose_config("finetune", [f"sweep={name}"]).hydra.sweeper.params
+def sweeping(name: str) -> list[str]:
+    """Return the commands that a sweep is for: those with a part of their own, else fine-tuning."""
+    return [part.parent.name for part in sorted((conf_dir() / "sweep").glob(f"*/{name}.yaml"))] or ["finetune"]
+
+
+SWEEPS = [(command, name) for name in options("sweep") if name != "none" for command in sweeping(name)]
+
+
+@pytest.mark.parametrize(("command", "name"), SWEEPS)
+def test_a_sweep_varies_what_its_command_has(command, name, monkeypatch):
+    assert asks_for_sweep(command, [f"sweep={name}"])
+    params = compose_config(command, [f"sweep={name}"]).hydra.sweeper.params
     assert len(params) > 0
     for parsed in OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()]):
         values = [str(value) for value in parsed.sweep_string_iterator()] if parsed.is_sweep_override() else []
         for value in values or [parsed.get_value_string()]:
-            settings = composed("finetune", f"sweep={name}", f"{parsed.get_key_element()}={value}")
-            read_every_key("finetune", settings, monkeypatch)
+            settings = composed(command, f"sweep={name}", f"{parsed.get_key_element()}={value}")
+            read_every_key(command, settings, monkeypatch)
+
+
+def test_a_part_of_a_sweep_belongs_to_a_sweep_and_a_command():
+    parts = list((conf_dir() / "sweep").glob("*/*.yaml"))
+    assert {part.stem for part in parts} <= set(options("sweep"))
+    assert {part.parent.name for part in parts} == {"pretrain", "finetune"}
 
 
 def test_no_sweep_is_asked_for_by_default():

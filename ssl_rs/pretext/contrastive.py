@@ -56,7 +56,8 @@ class Contrastive(PretextTask):
     def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:
         """Return NT-Xent, the share of rows whose other view is nearest, and the spread of the projections."""
         pooled = torch.cat([pool(views[name], features[name][-1]) for name in self.views])  # [2B, C]
-        return contrast(*self.project(pooled).float().chunk(2), self.temperature)
+        first, second = self.project(pooled).float().chunk(2)  # [B, D] each
+        return contrast(first, second, self.temperature)
 
 
 def contrast(first: Tensor, second: Tensor, temperature: float) -> TaskOutput:

@@ -100,7 +100,8 @@ def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
     """Return where the run would live and its place in the report's table."""
     plan = read_plan(settings)
     found = plan.recipe.locate(plan.site)
-    label = found.label if found else settings.values["initialization"]["label"] or plan.run.directory.path.parts[-3]
+    node = settings.values["initialization"]
+    label = found.label if found else node["label"] or node["run"] or plan.run.directory.path.parts[-3]
     row = {
         "dataset": plan.site.store.manifest.dataset,
         "backbone": plan.recipe.backbone.name,

@@ -108,7 +108,7 @@ def identify(
     found = recipe.locate(site)
     content = {
         "manifest": site.store.manifest.sha256,
-        "encoder": found.sha256 if found else "unavailable",
+        "encoder": found.sha256 if found else unavailable(settings),
         **({"decoder": found.decoder_sha256} if found and found.decoder_sha256 else {}),
         "global_batch": str(site.rows.total),
         **inputs,
@@ -116,6 +116,12 @@ def identify(
     digest = config_hash(settings.values, content, without)
     own = site.output_dir / folder / f"seed{site.seed}-{digest}"
     return Identified(RunDirectory(Path(recipe.run_dir) if recipe.run_dir else own), digest)
+
+
+def unavailable(settings: Settings) -> str:
+    """Return what stands for an encoder that is not there yet: planned cells that wait for different ones differ."""
+    named = settings.values["initialization"]["run"]
+    return f"unavailable: {named}" if named else "unavailable"
 
 
 @contextmanager
