@@ -104,3 +104,28 @@ def test_the_encoder_of_a_momentum_method_is_the_bare_online_one(command, tiny):
 
     assert encoders[0].keys() == Backbone("resnet18").build(3).state_dict().keys()
     assert not equal(trained(encoders[0]), trained(encoders[1]))  # the rule matters
+
+
+def test_views_that_no_task_reads_do_not_count(command, tiny):
+    from ssl_rs.config import Settings, compose_config, resolve
+    from ssl_rs.stages.pretraining import place
+
+    named = ("views=[clean,transformed,corrupted]", "views=[byol,corrupted,transformed,clean]")
+    places = {
+        place(Settings("pretrain", resolve(compose_config("pretrain", [*tiny, *given]))))[0]
+        for given in ((), named[:1], named[1:])
+    }
+    assert len(places) == 1
+
+
+def test_a_view_that_is_not_made_is_refused_with_the_option_that_makes_it(command, tiny):
+    code, _, err = command("pretrain", *tiny, "pretext=[byol]", "views=[clean]")
+    assert code == 2
+    assert "reads the view 'byol_first', but the views made are ['clean']" in err
+    assert "Choose views=[clean,byol], or" in err
+
+
+def test_methods_whose_momentum_differs_are_refused_together(command, tiny):
+    code, _, err = command("pretrain", *tiny, "pretext=[moco_v2,byol]")
+    assert code == 2
+    assert "'moco_v2' from 0.999 to 0.999, 'byol' from 0.996 to 1" in err
