@@ -157,4 +157,5 @@ def _chain(result: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     earlier: Mapping[str, Any] | None = result
     while earlier is not None:
         yield earlier
-        earlier = earlier["provenance"]["pretraining"]
+        provenance: Mapping[str, Any] = earlier.get("provenance") or {}  # an older version did not carry it on
+        earlier = provenance.get("pretraining")
