@@ -4,9 +4,9 @@
 #SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=64
 #SBATCH --time=24:00:00
-#SBATCH --signal=TERM@120
+#SBATCH --signal=TERM@120   # goes to what srun starts: the run saves a checkpoint; submitted again, it goes on
 # usage: sbatch scripts/sweep_slurm.sh dataset=folder dataset.root=/data/mine backbone=resnet50
 set -euo pipefail
-torchrun --standalone --nproc_per_node="${SLURM_GPUS_ON_NODE:-8}" -m ssl_rs.pretrain "$@"
+srun --ntasks=1 torchrun --standalone --nproc_per_node="${SLURM_GPUS_ON_NODE:-8}" -m ssl_rs.pretrain "$@"
 python -m ssl_rs.finetune sweep=label_fraction launcher=slurm "$@"
 python -m ssl_rs.report

@@ -29,6 +29,9 @@ from ssl_rs.errors import InputError, Interrupted, explain
 
 DONE, DEFECT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
+GRACE = 30.0
+"""Seconds for a last step and a checkpoint after torchrun was killed: as many as torchrun itself gives."""
+
 
 def main(name: str, arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
@@ -96,6 +99,8 @@ def _end_with_launcher(launcher: int) -> None:
     while os.getppid() == launcher:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)  # where it waits inside of torch, e.g. for the launcher itself, it hears no signal
+    os._exit(INTERRUPTED)
 
 
 def _no_memory(error: Exception) -> str:

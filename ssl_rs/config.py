@@ -36,6 +36,7 @@ WITHOUT_EFFECT = (
     "evaluation.window.batch_size",
     "trainer.device",
     "trainer.num_workers",
+    "trainer.resident",
     "trainer.accept_other_versions",
     "trainer.on_collapse",
     "trainer.checkpoint_every_steps",

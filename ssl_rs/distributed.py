@@ -1,7 +1,10 @@
 """One run on many processes: who am I, and the few collective operations that keep N ranks equal to one process."""
 
 import os
+import socket
+import time
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +14,9 @@ from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 
 from ssl_rs.errors import InputError
+
+LAUNCHER_ANSWERS = 20.0
+"""Seconds in which torchrun must answer when a process joins the others: it was there before them."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,35 @@ class Processes:
 
 
 def start(processes: Processes, device: torch.device) -> None:
-    """Join the process group where there is more than one process: nccl on GPUs, gloo elsewhere."""
+    """Join the process group where there is more than one process: nccl on GPUs, gloo elsewhere.
+
+    Raises:
+        InputError: torchrun, which brings the processes together, is not there any more.
+    """
     if processes.world_size > 1 and not dist.is_initialized():
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            _find_launcher(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def _find_launcher(host: str, port: int) -> None:
+    """Wait until the launcher answers: torch would wait for half an hour for one that was killed.
+
+    Raises:
+        InputError: It does not.
+    """
+    deadline = time.monotonic() + LAUNCHER_ANSWERS
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=LAUNCHER_ANSWERS).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"torchrun does not answer at {host}:{port} ({error.strerror or error}): it has ended, or the "
+                    "network keeps its processes apart. Start torchrun again; the run goes on."
+                ) from error
+        time.sleep(0.5)
 
 
 def stop() -> None:
@@ -260,6 +292,18 @@ def synchronize_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
         else:
             setattr(module, name, synchronize_batch_norm(child, device))
     return module
+
+
+def gradients_stay(module: nn.Module, here: bool) -> AbstractContextManager[None]:
+    """Return a context in which backward adds to the gradients of this rank only: a later one averages them all.
+
+    Args:
+        module: What `average_gradients` gave.
+        here: False: gradients are averaged as ever.
+    """
+    if here and isinstance(module, nn.parallel.DistributedDataParallel):
+        return module.no_sync()  # type: ignore[no-any-return, no-untyped-call]
+    return nullcontext()
 
 
 def average_gradients(module: nn.Module, device: torch.device) -> nn.Module:

@@ -48,13 +48,36 @@ class Backbone:
             )
         try:
             encoder: nn.Module = encoders.get_encoder(self.name, in_channels=in_channels, depth=5, weights=None)
-        except (
-            RuntimeError,
-            ValueError,
-            KeyError,
-        ) as error:  # what timm and smp raise for a name or a channel count they lack
+        except Exception as error:  # timm and smp raise whatever a name or a channel count that they lack leads them to
             raise InputError(f"backbone.name={self.name} with {in_channels} bands cannot be built: {error}") from error
         return encoder
+
+
+@torch.no_grad()
+def check_image_size(encoder: nn.Module, bands: int, pixels: int, key: str) -> None:
+    """Try whether an encoder takes square images of a side: those with windows or position embeddings may not.
+
+    Args:
+        encoder: On the CPU; its mode and its weights stay as they are.
+        bands: Channels of the image.
+        pixels: Side of the image.
+        key: The setting that chose the side.
+
+    Raises:
+        InputError: It does not; the message has the encoder's own words.
+    """
+    training = encoder.training
+    encoder.eval()
+    try:
+        encoder(torch.zeros(1, bands, pixels, pixels))
+    except Exception as error:  # each architecture says no in its own way
+        said = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{key}={pixels}: the backbone takes no images of {pixels} x {pixels} pixels ({said or repr(error)}). "
+            f"Choose a size that it takes, often a multiple of 32 or 224, or another backbone."
+        ) from error
+    finally:
+        encoder.train(training)
 
 
 @dataclass(frozen=True)

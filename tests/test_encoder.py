@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ssl_rs.encoder import Backbone, Normalization, Statistics
+from ssl_rs.encoder import Backbone, Normalization, Statistics, check_image_size
 from ssl_rs.errors import InputError
 
 
@@ -39,6 +39,23 @@ def test_weights_follow_from_the_global_seed_alone():
 def test_an_unknown_backbone_is_refused(name, said):
     with pytest.raises(InputError, match=f"backbone.name={name}.*{said}"):
         Backbone(name).build(3)
+
+
+def test_a_size_that_a_backbone_does_not_take_is_refused_and_leaves_no_trace():
+    encoder = Backbone("tu-swin_tiny_patch4_window7_224").build(3)
+    with pytest.raises(InputError, match=r"dataset\.crop_size=65: the backbone takes no images of 65 x 65 pixels \(.+"):
+        check_image_size(encoder, 3, 65, "dataset.crop_size")
+    assert encoder.training
+    check_image_size(encoder, 3, 224, "dataset.crop_size")
+
+
+def test_the_check_of_a_size_changes_no_weight_and_draws_nothing():
+    encoder = Backbone("mobilenet_v2").build(3)
+    before, random = {name: value.clone() for name, value in encoder.state_dict().items()}, torch.get_rng_state()
+    check_image_size(encoder, 3, 64, "dataset.crop_size")
+    assert encoder.training
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
 
 def test_normalization_gives_zero_mean_and_unit_variance():

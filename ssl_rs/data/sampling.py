@@ -4,7 +4,7 @@ import signal
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import data as torch_data
 
+from ssl_rs.data.cutting import Cutter, Kind, MappedScenes, Place
 from ssl_rs.data.dataset import Split
 from ssl_rs.data.label_subset import LabeledUnit, LabelSubset
 from ssl_rs.data.store import Store
-from ssl_rs.data.windows import cut, stack_images
+from ssl_rs.data.windows import cut
 from ssl_rs.errors import InputError
 from ssl_rs.randomness import Draws, Rows, derive_seed
 
@@ -30,7 +31,17 @@ CANDIDATES = 8
 
 
 class BatchSource(Protocol[T_co]):
-    """Gives the rows of any step's batch."""
+    """Gives the rows of any step's batch: crops of some scenes.
+
+    Args:
+        cutter: Cuts them; from memory maps, unless somebody puts another one there.
+        scenes: The indices of the scenes.
+        kinds: Which of their arrays are cut.
+    """
+
+    cutter: Cutter
+    scenes: Sequence[int]
+    kinds: Sequence[Kind]
 
     def batch(self, step: int, rows: Rows) -> T_co:
         """Return the samples of these rows."""
@@ -66,12 +77,14 @@ class SceneCrops:
         self.store = store
         self.crop_size = crop_size
         self.seed = seed
+        self.cutter: Cutter = MappedScenes(store)
         records = store.manifest.scenes
-        self.scenes = [index for index, record in enumerate(records) if record.split in splits]
+        self.scenes: Sequence[int] = [index for index, record in enumerate(records) if record.split in splits]
         if not self.scenes:
             raise InputError(f"Data set '{store.manifest.dataset}' has no scenes in its {'/'.join(splits)} split.")
         self.pixels_until = list(accumulate(records[index].height * records[index].width for index in self.scenes))
         self.has_nodata = any(records[index].valid_share < 1 for index in self.scenes)
+        self.kinds: Sequence[Kind] = ("image", "valid") if self.has_nodata else ("image",)
 
     def batch(self, step: int, rows: Rows) -> Crops:
         """Return the crops of these rows.
@@ -79,24 +92,25 @@ class SceneCrops:
         A scene is drawn with a probability proportional to its number of pixels, then a uniform position in it. In a
         scene with nodata the first of several positions without nodata is taken, else the one that has the least.
         """
+        places = self.places(step, rows)
+        images = self.cutter.cut("image", places, self.crop_size)
+        valid = self.cutter.cut("valid", places, self.crop_size).unsqueeze(1) if self.has_nodata else None
+        return Crops(images, valid)
+
+    def places(self, step: int, rows: Rows) -> list[Place]:
+        """Return where the crops of these rows lie."""
         draws = Draws(self.seed, step, "crops", rows)
         first = draws.integers(0, LARGE, 3)  # [B, 3]: pixel, row, column
         others = draws.integers(0, LARGE, 2 * (CANDIDATES - 1))
-        images, valid = zip(*(self._crop(*row) for row in torch.cat([first, others], dim=1).tolist()), strict=True)
-        return Crops(
-            stack_images(list(images)), torch.from_numpy(np.stack(valid)).unsqueeze(1) if self.has_nodata else None
-        )
+        return [self._place(*row) for row in torch.cat([first, others], dim=1).tolist()]
 
-    def _crop(self, pixel: int, *positions: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Return image [C, S, S] and validity [S, S] at the best of the positions row, column, row, column, ..."""
+    def _place(self, pixel: int, *positions: int) -> Place:
+        """Return the best of the positions row, column, row, column, ... in the scene of a pixel."""
         index = self.scenes[bisect_right(self.pixels_until, pixel % self.pixels_until[-1])]
-        image, valid, size = self.store.image(index), self.store.valid(index), self.crop_size
-        rows, columns = (max(extent - size, 0) + 1 for extent in image.shape[1:])
+        record, valid = self.store.manifest.scenes[index], self.store.valid(index)
+        rows, columns = (max(extent - self.crop_size, 0) + 1 for extent in (record.height, record.width))
         corners = [(row % rows, column % columns) for row, column in zip(positions[::2], positions[1::2], strict=True)]
-        if valid is None:
-            return cut(image, *corners[0], size), np.broadcast_to(True, (size, size))
-        corner = _clearest(valid, corners, size)
-        return cut(image, *corner, size), cut(valid, *corner, size)
+        return Place(index, *(corners[0] if valid is None else _clearest(valid, corners, self.crop_size)))
 
 
 def _clearest(valid: NDArray[np.bool_], corners: Sequence[tuple[int, int]], size: int) -> tuple[int, int]:
@@ -128,8 +142,11 @@ class TileCrops:
         self.crop_size = crop_size
         self.tile_shift = tile_shift
         self.seed = seed
+        self.cutter: Cutter = MappedScenes(store)
         self.index_of = {scene.id: index for index, scene in enumerate(store.manifest.scenes)}
         self.labeled = self._labeled_tiles()
+        self.scenes: Sequence[int] = tuple(self.labeled)
+        self.kinds: Sequence[Kind] = ("image", "mask")
 
     def batch(self, step: int, rows: Rows) -> tuple[Tensor, Tensor]:
         """Return images [B, C, S, S] (uint8, float32, or int32 for uint16) and masks int64 [B, S, S], S the crop size.
@@ -140,9 +157,11 @@ class TileCrops:
         first = step * rows.total
         units = self._units(first + rows.start, first + rows.stop)
         places = Draws(self.seed, step, "tiles", rows).uniform(0, 1, 2)
-        crops = [self._crop(unit, *place) for unit, place in zip(units, places.tolist(), strict=True)]
-        images, masks = zip(*crops, strict=True)
-        return stack_images(list(images)), torch.from_numpy(np.stack(masks).astype(np.int64))
+        corners = [self._place(unit, *place) for unit, place in zip(units, places.tolist(), strict=True)]
+        images, masks = (self.cutter.cut(kind, corners, self.crop_size) for kind in self.kinds)
+        labeled = torch.from_numpy(np.stack([self._labeled(*place) for place in corners]))
+        labeled = labeled.to(masks.device, non_blocking=True)
+        return images, masks.long().masked_fill_(~labeled, self.store.manifest.ignore_index)
 
     def _units(self, start: int, stop: int) -> list[LabeledUnit]:
         """Return the units at [start, stop) of the endless sequence."""
@@ -156,15 +175,10 @@ class TileCrops:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "pass", number))
         return torch.randperm(len(self.subset.units), generator=generator).tolist()  # type: ignore[no-any-return]
 
-    def _crop(self, unit: LabeledUnit, vertical: float, horizontal: float) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """Return image [C, S, S] and mask [S, S] of a unit, placed by two numbers in [0, 1)."""
-        index = self.index_of[unit.scene]
+    def _place(self, unit: LabeledUnit, vertical: float, horizontal: float) -> Place:
+        """Return where the crop of a unit lies, placed by two numbers in [0, 1)."""
         top = self._start(unit.row, unit.height, vertical)
-        left = self._start(unit.column, unit.width, horizontal)
-        image = cut(self.store.image(index), top, left, self.crop_size)
-        mask = cut(self.store.mask(index), top, left, self.crop_size)
-        labeled = self._labeled(index, top, left)
-        return image, np.where(labeled, mask, np.uint8(self.store.manifest.ignore_index))
+        return Place(self.index_of[unit.scene], top, self._start(unit.column, unit.width, horizontal))
 
     def _start(self, start: int, size: int, number: float) -> int:
         """Return where a crop starts along one axis: about the middle of a tile, anywhere in a scene."""

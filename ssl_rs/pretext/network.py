@@ -52,12 +52,10 @@ class PretextNetwork(nn.Module):
 
     def forward(self, views: Mapping[str, View]) -> dict[str, TaskOutput]:
         """Return each task's output on one batch of views."""
-        features = self._encode(self.encoder, {name: views[name].image for name in self.views})
-        if self.momentum_encoder is not None:
-            images = {momentum_of(name): views[name].image for name in self.momentum_views}
-            with torch.no_grad():
-                features |= self._encode(self.momentum_encoder, images)
-        self.pooled = features[self.views[0]][-1].detach().float().mean(dim=(-2, -1))
+        return self.judge(views, self.encode(views))
+
+    def judge(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> dict[str, TaskOutput]:
+        """Return each task's output on the views and their features."""
         return {name: task(views, features) for name, task in self.tasks.items()}
 
     def probe_collapse(self) -> dict[str, Tensor]:
@@ -76,6 +74,16 @@ class PretextNetwork(nn.Module):
             follow(self.momentum_encoder, self.encoder, self.momentum(step, max_steps))
         for task in self.tasks.values():
             cast(PretextTask, task).after_step(step, max_steps)
+
+    def encode(self, views: Mapping[str, View]) -> dict[str, Pyramid]:
+        """Return the pyramid of each view that a task reads, of the momentum encoder under `momentum_of(name)`."""
+        features = self._encode(self.encoder, {name: views[name].image for name in self.views})
+        self.pooled = features[self.views[0]][-1].detach().float().mean(dim=(-2, -1))
+        if self.momentum_encoder is not None:
+            images = {momentum_of(name): views[name].image for name in self.momentum_views}
+            with torch.no_grad():
+                features |= self._encode(self.momentum_encoder, images)
+        return features
 
     def _encode(self, encoder: nn.Module, images: Mapping[str, Tensor]) -> dict[str, Pyramid]:
         batch = len(next(iter(images.values())))

@@ -16,7 +16,7 @@ from ssl_rs.config import Settings, config_hash, to_yaml
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes, sum_over_ranks
-from ssl_rs.encoder import Normalization, Statistics
+from ssl_rs.encoder import Normalization, Statistics, check_image_size
 from ssl_rs.errors import InputError
 from ssl_rs.run_directory import RunDirectory, read_metadata
 from ssl_rs.segmentation.metrics import confusion_matrix
@@ -213,6 +213,8 @@ def evaluate(settings: Settings) -> Path:
     trained, weights = run.read_result() or {}, read_weights(run.model)
     network = _load_network(run, stored, site, weights)
     check_side(evaluation.window.size, input_divisor(network.model), "evaluation.window.size")
+    bands = len(site.store.manifest.bands)
+    check_image_size(network.model.encoder, bands, evaluation.window.size, "evaluation.window.size")  # type: ignore[arg-type]
     how = {"split": evaluation.split, "size": evaluation.window.size, "overlap": evaluation.window.overlap}
     digest = config_hash(how, {"model": str(trained["config_hash"]), "manifest": site.store.manifest.sha256})
     directory = RunDirectory(

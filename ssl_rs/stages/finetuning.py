@@ -1,7 +1,6 @@
 """Fine-tune: labeled tiles -> augmentation -> encoder and decoder; then score whole test scenes."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,8 +13,8 @@ from ssl_rs import distributed
 from ssl_rs.bands import color_bands
 from ssl_rs.config import Settings, config_hash
 from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
-from ssl_rs.data.sampling import TileCrops, batches, to_unit
-from ssl_rs.encoder import Normalization
+from ssl_rs.data.sampling import TileCrops, to_unit
+from ssl_rs.encoder import Normalization, check_image_size
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Provenance
@@ -124,9 +123,11 @@ def finetune(settings: Settings) -> Path:
     model = build_segmentation_model(
         plan.decoder, plan.recipe.backbone.name, len(manifest.bands), len(manifest.classes)
     )
-    check_side(site.dataset.crop_size, input_divisor(model), "dataset.crop_size")
-    check_side(plan.evaluator.settings.window.size, input_divisor(model), "evaluation.window.size")
     encoder, decoder = model.get_submodule("encoder"), model.get_submodule("decoder")
+    sides = {"dataset.crop_size": site.dataset.crop_size, "evaluation.window.size": plan.evaluator.settings.window.size}
+    for key, side in sides.items():
+        check_side(side, input_divisor(model), key)
+        check_image_size(encoder, len(manifest.bands), side, key)
     provenance = plan.recipe.initialization.apply(encoder, plan.recipe.target(site), decoder)
     network = SegmentationNetwork(model, Normalization(provenance.statistics), manifest.ignore_index)
     optimizer = place_network(network, site, plan.recipe)
@@ -145,7 +146,7 @@ def finetune(settings: Settings) -> Path:
             plan.recipe,
             plan.run,
             {"segmentation": 1.0},
-            partial(_crops, plan),
+            partial(site.batches, site.bring(_crops(plan))),
             partial(_batch, plan),
             settings.values,
         )
@@ -157,10 +158,9 @@ def finetune(settings: Settings) -> Path:
     return directory.path
 
 
-def _crops(plan: Plan, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _crops(plan: Plan) -> TileCrops:
     site = plan.site
-    source = TileCrops(site.store, plan.subset, site.dataset.crop_size, site.dataset.tile_shift, site.seed)
-    return iter(batches(source, start, site.trainer.max_steps, site.rows, site.trainer.num_workers))
+    return TileCrops(site.store, plan.subset, site.dataset.crop_size, site.dataset.tile_shift, site.seed)
 
 
 def _batch(plan: Plan, stored: tuple[Tensor, Tensor], step: int) -> SegmentationBatch:

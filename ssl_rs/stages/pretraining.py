@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,8 @@ from ssl_rs.bands import color_bands
 from ssl_rs.build import explained
 from ssl_rs.config import Settings
 from ssl_rs.data.dataset import Split
-from ssl_rs.data.sampling import Crops, SceneCrops, batches, to_unit
-from ssl_rs.encoder import Normalization
+from ssl_rs.data.sampling import Crops, SceneCrops, to_unit
+from ssl_rs.encoder import Normalization, check_image_size
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Provenance
@@ -105,10 +105,7 @@ def pretrain(settings: Settings) -> Path:
     site, directory = plan.site, plan.run.directory
     if plan.run.is_finished("pretrain"):
         return directory.path
-    torch.manual_seed(derive_seed(site.seed, "weights"))
-    encoder = plan.recipe.backbone.build(len(site.store.manifest.bands))
-    provenance = plan.recipe.initialization.apply(encoder, plan.recipe.target(site))
-    network = build_network(plan, encoder, provenance)
+    network, provenance = initial_network(plan)
     optimizer = place_network(network, site, plan.recipe)
     with opened(directory, settings, site):
         if site.processes.is_first:
@@ -120,7 +117,7 @@ def pretrain(settings: Settings) -> Path:
             plan.recipe,
             plan.run,
             plan.weights,
-            partial(_crops, plan),
+            partial(site.batches, site.bring(scene_crops(plan, site.seed))),
             partial(views_of, plan, rows=site.rows),
             settings.values,
             network.probe_collapse,
@@ -134,6 +131,17 @@ def pretrain(settings: Settings) -> Path:
     return directory.path
 
 
+def initial_network(plan: Plan) -> tuple[PretextNetwork, Provenance]:
+    """Return the network as it is before the first step, and what its encoder starts from."""
+    site = plan.site
+    torch.manual_seed(derive_seed(site.seed, "weights"))
+    bands = len(site.store.manifest.bands)
+    encoder = plan.recipe.backbone.build(bands)
+    check_image_size(encoder, bands, site.dataset.crop_size, "dataset.crop_size")
+    provenance = plan.recipe.initialization.apply(encoder, plan.recipe.target(site))
+    return build_network(plan, encoder, provenance), provenance
+
+
 def build_network(plan: Plan, encoder: nn.Module, provenance: Provenance) -> PretextNetwork:
     """Put encoder and tasks together; their weights follow from the seed alone."""
     channels, bands = tuple(encoder.out_channels), len(plan.site.store.manifest.bands)  # type: ignore[arg-type]
@@ -145,24 +153,23 @@ def build_network(plan: Plan, encoder: nn.Module, provenance: Provenance) -> Pre
 
 
 def scene_crops(plan: Plan, seed: int) -> SceneCrops:
-    """Return where the run's crops come from."""
-    return SceneCrops(plan.site.store, plan.splits, plan.site.dataset.crop_size, seed)
-
-
-def _crops(plan: Plan, start: int) -> Iterator[Crops]:
+    """Return where crops come from."""
     site = plan.site
-    return iter(
-        batches(scene_crops(plan, site.seed), start, site.trainer.max_steps, site.rows, site.trainer.num_workers)
-    )
+    return SceneCrops(site.store, plan.splits, site.dataset.crop_size, seed)
 
 
 def views_of(plan: Plan, stored: Crops, step: int, rows: Rows) -> dict[str, View]:
     """Make the run's views of stored crops, on its device."""
+    crop = crop_on_device(plan, stored)
+    return make_views(crop, plan.makers, plan.makers, seed=plan.site.seed, step=step, rows=rows)
+
+
+def crop_on_device(plan: Plan, stored: Crops) -> View:
+    """Bring stored crops to the run's device, as values in [0, 1]."""
     device, manifest = plan.site.device, plan.site.store.manifest
     images = to_unit(stored.images.to(device, non_blocking=True), manifest.value_scale)
     valid = None if stored.valid is None else stored.valid.to(device, non_blocking=True)
-    crop = crop_view(images, color_bands(manifest.bands), valid)
-    return make_views(crop, plan.makers, plan.makers, seed=plan.site.seed, step=step, rows=rows)
+    return crop_view(images, color_bands(manifest.bands), valid)
 
 
 def _result(plan: Plan, provenance: Provenance, network: PretextNetwork, seconds: float) -> dict[str, Any]:

@@ -4,17 +4,20 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
 import ssl_rs
 from ssl_rs import distributed
 from ssl_rs.config import Settings
+from ssl_rs.data.cutting import ResidentScenes, resident_bytes
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.prepare import prepare
+from ssl_rs.data.sampling import BatchSource, batches
 from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone, Statistics
@@ -23,6 +26,9 @@ from ssl_rs.initialization import Target
 from ssl_rs.randomness import Rows
 from ssl_rs.stages.scenes import prepare_store
 from ssl_rs.training.settings import TrainerSettings
+
+T = TypeVar("T")
+S = TypeVar("S", bound=BatchSource[Any])
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,17 @@ class Site:
         """Mean and standard deviation of the data's bands over its training scenes."""
         manifest = self.store.manifest
         return Statistics(manifest.mean, manifest.std, f"the training scenes of {manifest.dataset}")
+
+    def bring(self, source: S) -> S:
+        """Return a source of batches with its scenes on the device, where they fit there."""
+        if self.trainer.holds_scenes(self.device, resident_bytes(self.store, source.scenes, source.kinds)):
+            source.cutter = ResidentScenes(self.store, source.scenes, source.kinds, self.device)
+        return source
+
+    def batches(self, source: BatchSource[T], start: int) -> Iterator[T]:
+        """Yield this process's share of the batch of each step from one on; nobody reads ahead on the device."""
+        workers = 0 if isinstance(source.cutter, ResidentScenes) else self.trainer.num_workers
+        return batches(source, start, self.trainer.max_steps, self.rows, workers)
 
     def target(self, backbone: Backbone) -> Target:
         """What an initialization must fit."""

@@ -15,6 +15,8 @@ from ssl_rs.errors import InputError, Interrupted
 from ssl_rs.randomness import seed_step
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.task_output import TaskOutput
+from ssl_rs.training.accumulation import in_parts
+from ssl_rs.training.compiling import compiled_or_eager
 from ssl_rs.training.finite import FirstBadSteps, save_crops
 from ssl_rs.training.progress import open_display
 from ssl_rs.training.schedule import Schedule
@@ -79,8 +81,7 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     progress = _resume(job)
     tracker = open_tracker()
     network.train()
-    compiled: nn.Module = torch.compile(network) if settings.compile else network  # type: ignore[assignment]
-    module = distributed.average_gradients(compiled, job.device)
+    module = wrap(job, progress.step)
     display = open_display(progress.step, settings.max_steps, job.processes.is_first)
     crops, before = job.crops(progress.step), progress.seconds
     bad_steps, agreement = FirstBadSteps(), distributed.Agreement()
@@ -89,7 +90,7 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     try:
         with exactness(settings.deterministic), stop_requests() as requested:
             while progress.step < settings.max_steps:
-                _step(module, next(crops), job, progress, bad_steps)
+                take_step(module, next(crops), job, progress, bad_steps)
                 display.step()
                 progress.seconds = before + time.monotonic() - started
                 last = progress.step == settings.max_steps
@@ -119,7 +120,24 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     return progress, tracker
 
 
-def _step(module: nn.Module, crops: Any, job: Job, progress: Progress, bad_steps: FirstBadSteps) -> None:
+def wrap(job: Job, step: int) -> nn.Module:
+    """Return the module whose forward and backward a step runs: compiled if asked for, gradients averaged over ranks.
+
+    Args:
+        job: Its network is in training mode.
+        step: The first step that will be taken.
+    """
+    module = job.network
+    if job.settings.compile:
+        module = compiled_or_eager(module, lambda: _first_part(job, step), job.device, job.identity.precision)
+    return distributed.average_gradients(module, job.device)
+
+
+def _first_part(job: Job, step: int) -> Any:
+    return next(in_parts(job.make_batch(next(job.crops(step)), step), job.settings.gradient_accumulation))
+
+
+def take_step(module: nn.Module, crops: Any, job: Job, progress: Progress, bad_steps: FirstBadSteps) -> None:
     """One optimizer step; its losses and metrics are added to the sums of the next log line."""
     settings = job.settings
     seed_step(job.seed, progress.step, job.processes.rank)  # after the loader, which may draw from the global generator
@@ -127,13 +145,10 @@ def _step(module: nn.Module, crops: Any, job: Job, progress: Progress, bad_steps
         group["lr"] = group["initial_lr"] * job.schedule(progress.step, settings.max_steps)
     batch = job.make_batch(crops, progress.step)
     buffers = [buffer.clone() for buffer in module.buffers()] if settings.max_skipped_steps else []
-    with torch.autocast(job.device.type, torch.bfloat16, enabled=job.identity.precision == "bf16"):
-        outputs: Mapping[str, TaskOutput] = module(batch)
-    total = torch.stack([job.weights[name] * output.loss for name, output in outputs.items()]).sum()
-    total.backward()  # type: ignore[no-untyped-call]
+    values = _accumulate_gradients(module, batch, job)
     parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    losses = {f"loss/{task}": output.loss.detach() for task, output in outputs.items()}
+    losses = {name: value for name, value in values.items() if name.startswith("loss/")}
     progress.step += 1
     if progress.skipped < settings.max_skipped_steps and not norm.isfinite():
         for buffer, value in zip(module.buffers(), buffers, strict=True):  # the running moments have seen the batch
@@ -149,12 +164,27 @@ def _step(module: nn.Module, crops: Any, job: Job, progress: Progress, bad_steps
     if job.after_step is not None:
         job.after_step(progress.step - 1, settings.max_steps)
     progress.count += 1
-    for name, value in _named_values(total, norm, outputs).items():
+    for name, value in {**values, "gradient_norm": norm.float()}.items():
         progress.sums[name] = progress.sums.get(name, torch.zeros_like(value)) + value
 
 
-def _named_values(total: Tensor, norm: Tensor, outputs: Mapping[str, TaskOutput]) -> dict[str, Tensor]:
-    values = {"loss": total.detach().float(), "gradient_norm": norm.float()}
+def _accumulate_gradients(module: nn.Module, batch: Any, job: Job) -> dict[str, Tensor]:
+    """Leave the gradient of a batch in the parameters, and return its losses and metrics: the means over its parts."""
+    count = job.settings.gradient_accumulation
+    sums: dict[str, Tensor] = {}
+    for number, part in enumerate(in_parts(batch, count), start=1):
+        with distributed.gradients_stay(module, here=number < count):
+            with torch.autocast(job.device.type, torch.bfloat16, enabled=job.identity.precision == "bf16"):
+                outputs: Mapping[str, TaskOutput] = module(part)
+            total = torch.stack([job.weights[name] * output.loss for name, output in outputs.items()]).sum()
+            (total / count).backward()  # type: ignore[no-untyped-call]
+        for name, value in _named_values(total, outputs).items():
+            sums[name] = sums[name] + value if name in sums else value
+    return {name: value / count for name, value in sums.items()}
+
+
+def _named_values(total: Tensor, outputs: Mapping[str, TaskOutput]) -> dict[str, Tensor]:
+    values = {"loss": total.detach().float()}
     for task, output in outputs.items():
         values[f"loss/{task}"] = output.loss.detach().float()
         values |= {f"{task}/{name}": metric.detach().float() for name, metric in output.metrics.items()}

@@ -24,11 +24,16 @@ class TrainerSettings:
         device: "auto" takes a GPU where there is one; else any name of torch, e.g. "cpu", "cuda", "mps".
         precision: "auto" takes bf16 where the device computes in it, else fp32.
         num_workers: Processes that read crops ahead; 0 reads them in the loop.
+        resident: Whether the scenes lie on the device, where crops are cut at once: "auto" where a GPU has four times
+            their size free; the crops are the same.
         checkpoint_every_steps: Steps between checkpoints.
         log_every_steps: Steps between lines of metrics.jsonl.
-        compile: Run the network through torch.compile.
+        compile: Run the network through torch.compile; where that fails, a warning says why and it runs as it is.
         deterministic: Refuse operations whose result may differ from run to run.
         gradient_clip: Largest norm of all gradients together; null: no limit.
+        gradient_accumulation: Equal parts in which the crops of a step go through the network, to spare memory. Each
+            part is a batch of its own for BatchNorm, for the candidates of contrastive losses and for weighted means;
+            the gradient is the mean of the parts'.
         max_skipped_steps: Steps that may be left out because their gradient was not finite; above 0 each step waits
             for the device.
         on_collapse: What to do when the features of a pretraining have collapsed.
@@ -40,11 +45,13 @@ class TrainerSettings:
     device: str = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     num_workers: int = 0
+    resident: Literal["auto", "always", "never"] = "auto"
     checkpoint_every_steps: int = 100
     log_every_steps: int = 10
     compile: bool = False
     deterministic: bool = False
     gradient_clip: float | None = None
+    gradient_accumulation: int = 1
     max_skipped_steps: int = 0
     on_collapse: Literal["warn", "stop"] = "warn"
     accept_other_versions: bool = False
@@ -56,9 +63,15 @@ class TrainerSettings:
             raise InputError(
                 f"trainer.batch_size must be at least 2: one image has no batch statistics; got {self.batch_size}."
             )
-        for key in ("max_steps", "checkpoint_every_steps", "log_every_steps"):
+        for key in ("max_steps", "checkpoint_every_steps", "log_every_steps", "gradient_accumulation"):
             if getattr(self, key) < 1:
                 raise InputError(f"trainer.{key} must be at least 1, got {getattr(self, key)}.")
+        size, parts = self.batch_size, self.gradient_accumulation
+        if size % parts or size // parts < 2:
+            raise InputError(
+                f"trainer.gradient_accumulation={parts} must divide trainer.batch_size={size} into parts of at least 2 "
+                f"images, e.g. trainer.batch_size={2 * parts}."
+            )
         for key in ("num_workers", "max_skipped_steps"):
             if getattr(self, key) < 0:
                 raise InputError(f"trainer.{key} must be at least 0, got {getattr(self, key)}.")
@@ -80,6 +93,12 @@ class TrainerSettings:
                 f"trainer.device={self.device} cannot be used here: {str(error).splitlines()[0]}"
             ) from error
         return torch.device("cuda", local_rank) if device.type == "cuda" and device.index is None else device
+
+    def holds_scenes(self, device: torch.device, size: int) -> bool:
+        """Tell whether scenes of so many bytes are to lie on the device."""
+        if self.resident != "auto":
+            return self.resident == "always"
+        return device.type == "cuda" and 4 * size <= torch.cuda.mem_get_info(device)[0]
 
     def resolve_precision(self, device: torch.device) -> Literal["bf16", "fp32"]:
         """Return the precision of the forward pass."""

@@ -72,7 +72,7 @@ class AugmentedMaker:
         unmoved = TRANSFORMS.index("rot0")
         flip = torch.where(draws.chance(self.horizontal_flip), TRANSFORMS.index("hflip"), unmoved)
         matrix = compose(part, transform_matrix(flip))
-        image = warp(source.image, matrix)
+        image = warp(source.image, matrix, inside=True)
         valid = None if source.valid is None else warp_valid(source.valid, matrix)
         image = recolor(image, self.color(band_means(image, valid), draws, source.rgb))
         sigma = draws.uniform(*self.blur_sigma) * image.shape[-1] / AUTHORS_SIDE

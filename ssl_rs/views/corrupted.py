@@ -8,9 +8,9 @@ from torch import Tensor
 from ssl_rs.errors import InputError
 from ssl_rs.randomness import Draws
 from ssl_rs.views.base import CorruptedView, View
-from ssl_rs.views.fused import TRANSFORMS, ColorJitter, check_range, dihedral_source, recolor, transform_matrix
+from ssl_rs.views.fused import TRANSFORMS, ColorJitter, check_range, dihedral_source, indices, recolor, transform_matrix
 
-_TURNED = [index for index, name in enumerate(TRANSFORMS) if name != "rot0"]
+_TURNED = tuple(index for index, name in enumerate(TRANSFORMS) if name != "rot0")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class CorruptedMaker:
         columns, in_columns = _window(blocks.left, blocks.side, window, width)
         inside = (in_rows[:, :, None] & in_columns[:, None, :]).flatten(1).unsqueeze(1)  # [B, 1, window^2]
 
-        turned = torch.tensor(_TURNED, device=clean.device)[draws.integers(0, len(_TURNED))]
+        turned = indices(_TURNED, clean.device)[draws.integers(0, len(_TURNED))]
         local_rows, local_columns = rows - blocks.top[:, None], columns - blocks.left[:, None]
         row, column = dihedral_source(transform_matrix(turned), local_rows, local_columns, blocks.side)
         shown = (row + blocks.top.view(-1, 1, 1)) * width + column + blocks.left.view(-1, 1, 1)

@@ -7,6 +7,7 @@ made to those of the image it is made from. Color: a matrix [B, C, C + 1] maps t
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import kornia.color
 import torch
@@ -33,6 +34,20 @@ _TRANSFORM_MATRICES = torch.tensor(
 # kornia's images are [3, H, W]: as one of a column a color, the identity gives the matrix of the conversion.
 _RGB_TO_YUV = kornia.color.rgb_to_yuv(torch.eye(3, dtype=torch.float64).unsqueeze(-1)).squeeze(-1)
 _YUV_TO_RGB = torch.linalg.inv(_RGB_TO_YUV)
+
+
+@lru_cache
+def constant(name: str, device: torch.device) -> Tensor:
+    """Return a constant of this module on a device; it is copied there once, since every copy waits for the device."""
+    constants = {"transforms": _TRANSFORM_MATRICES, "to_yuv": _RGB_TO_YUV.float(), "to_rgb": _YUV_TO_RGB.float()}
+    on_device: Tensor = constants[name].to(device)
+    return on_device
+
+
+@lru_cache
+def indices(values: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return whole numbers as int64 on a device; they are copied there once."""
+    return torch.tensor(values, device=device)
 
 
 def check_probability(key: str, value: float) -> None:
@@ -71,7 +86,7 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
 
 def transform_matrix(transform: Tensor) -> Tensor:
     """Return the matrices [B, 2, 3] of transforms given by class, int64 [B], an index into TRANSFORMS."""
-    return _TRANSFORM_MATRICES.to(transform.device)[transform]
+    return constant("transforms", transform.device)[transform]
 
 
 def draw_dihedral(draws: Draws, horizontal_flip: float, vertical_flip: float, rotation: float) -> Tensor:
@@ -115,18 +130,30 @@ def crop_matrix(side: Tensor, position: Tensor) -> Tensor:
 
 
 def sampling_grid(matrix: Tensor, height: int, width: int) -> Tensor:
-    """Return where each pixel comes from, [B, H, W, 2], normalized; F.affine_grid's values at a fifth of its time."""
+    """Return where each pixel comes from, [B, H, W, 2], normalized: F.affine_grid's values in a fraction of its time.
+
+    In memory it is a plane of x and a plane of y, which are quicker to fill.
+    """
     x = (torch.arange(width, device=matrix.device) * 2 + 1) / width - 1
     y = (torch.arange(height, device=matrix.device) * 2 + 1) / height - 1
-    along_x = matrix[:, None, :, 0] * x[:, None]  # [B, W, 2]
-    along_y = matrix[:, None, :, 1] * y[:, None] + matrix[:, None, :, 2]  # [B, H, 2]
-    return along_x[:, None] + along_y[:, :, None]
+    linear, offset = matrix[..., :2, None, None], matrix[..., 2, None, None]
+    along_x = linear[:, :, 0] * x  # [B, 2, 1, W]
+    along_y = linear[:, :, 1] * y.unsqueeze(1) + offset  # [B, 2, H, 1]
+    return (along_x + along_y).permute(0, 2, 3, 1)
 
 
-def warp(image: Tensor, matrix: Tensor) -> Tensor:
-    """Resample images [B, C, H, W] bilinearly by matrices [B, 2, 3]; what lies outside mirrors the inside."""
+def warp(image: Tensor, matrix: Tensor, *, inside: bool = False) -> Tensor:
+    """Resample images [B, C, H, W] bilinearly by matrices [B, 2, 3]; what lies outside mirrors the inside.
+
+    Args:
+        image: What is resampled.
+        matrix: From the result's coordinates to the image's.
+        inside: Says that nothing outside is asked for; then mirroring and holding the edge are the same, and the
+            latter is quicker.
+    """
     grid = sampling_grid(matrix, *image.shape[-2:])
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    padding = "border" if inside else "reflection"
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode=padding, align_corners=False)
 
 
 def warp_valid(valid: Tensor, matrix: Tensor) -> Tensor:
@@ -212,9 +239,9 @@ def color_matrix(
     linear = torch.eye(bands, device=mean.device).repeat(len(mean), 1, 1)  # [B, C, C]
     gray = mean.mean(dim=1)  # [B]
     if rgb is not None:
-        index = torch.tensor(list(rgb), device=mean.device)
+        index = indices(tuple(rgb), mean.device)
         linear[:, index[:, None], index] = _chrominance_matrix(saturation, hue)
-        gray = mean[:, index] @ _RGB_TO_YUV[0].to(mean)
+        gray = mean[:, index] @ constant("to_yuv", mean.device)[0]
     offset = (brightness * (1 - contrast) * gray).view(-1, 1, 1).expand(-1, bands, 1)
     return torch.cat([gain * linear, offset], dim=2)
 
@@ -226,7 +253,7 @@ def _chrominance_matrix(saturation: Tensor, hue: Tensor) -> Tensor:
     one, zero = torch.ones_like(cosine), torch.zeros_like(cosine)
     # Red, green, blue lie at 103, 241 and 347 degrees of the (U, V) plane.
     turn = torch.stack([one, zero, zero, zero, cosine, -sine, zero, sine, cosine], dim=1).view(-1, 3, 3)
-    turned: Tensor = _YUV_TO_RGB.to(turn) @ turn @ _RGB_TO_YUV.to(turn)
+    turned: Tensor = constant("to_rgb", turn.device) @ turn @ constant("to_yuv", turn.device)
     return turned
 
 
@@ -245,8 +272,8 @@ def band_means(image: Tensor, valid: Tensor | None) -> Tensor:
 def recolor(image: Tensor, matrix: Tensor) -> Tensor:
     """Apply color matrices [B, C, C + 1] to images [B, C, ...] in [0, 1]; the result is clamped to [0, 1]."""
     bands = image.shape[1]
-    flat = torch.baddbmm(matrix[..., bands:], matrix[..., :bands], image.flatten(2))
-    return flat.clamp_(0, 1).view(image.shape)
+    flat = torch.bmm(matrix[..., :bands], image.flatten(2))  # baddbmm would first write the offset to every pixel
+    return flat.add_(matrix[..., bands:]).clamp_(0, 1).view(image.shape)
 
 
 @dataclass(frozen=True)

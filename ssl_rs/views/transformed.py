@@ -45,7 +45,7 @@ class TransformedMaker:
         part = crop_matrix(draws.uniform(*self.side), draws.uniform(-1, 1, 2))
         matrix = compose(transform_matrix(transform), part)
         whole = tuple(self.side) == (1.0, 1.0)  # then nothing is resampled, and pixels move exactly
-        image = move(source.image, matrix) if whole else warp(source.image, matrix)
+        image = move(source.image, matrix) if whole else warp(source.image, matrix, inside=True)
         valid = source.valid
         if valid is not None:
             valid = move(valid, matrix) if whole else warp_valid(valid, matrix)

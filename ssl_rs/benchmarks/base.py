@@ -1,0 +1,140 @@
+"""What every benchmark is given, what it returns, and how time is taken."""
+
+import resource
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from ssl_rs.errors import InputError
+from ssl_rs.segmentation.sliding_window import WindowSettings
+from ssl_rs.stages.pretraining import Plan
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What is measured.
+
+    Args:
+        plan: The pretraining that the config describes.
+        decoder: The segmentation model that the config describes, still to be built.
+        window: How it cuts scenes.
+    """
+
+    plan: Plan
+    decoder: "partial[nn.Module]"
+    window: WindowSettings
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a benchmark found.
+
+    Args:
+        figures: Everything, for benchmark.json: numbers and texts in mappings and lists.
+        table: Columns of each line, the header first.
+        sentence: What it means, and what to change.
+    """
+
+    figures: Mapping[str, Any]
+    table: Sequence[Sequence[str]]
+    sentence: str
+
+
+class Benchmark(Protocol):
+    """Measures one thing; a new one is a Python file here and a YAML file in conf/benchmark/."""
+
+    def __call__(self, workplace: Workplace) -> Findings:
+        """Measure."""
+        ...
+
+
+def check_repeats(repeats: int, calls: int) -> None:
+    """Refuse measurements of which no median can be taken.
+
+    Raises:
+        InputError: Names the key.
+    """
+    for key, value in (("repeats", repeats), ("calls", calls)):
+        if value < 1:
+            raise InputError(f"benchmark.{key} must be at least 1, got {value}.")
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all it was asked."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def alternate(
+    subjects: Mapping[str, Callable[[], object]], repeats: int, calls: int, device: torch.device
+) -> dict[str, float]:
+    """Return the median seconds of one call of each subject.
+
+    The subjects take turns, forward and backward, so that a machine that slows down slows all of them. Each is called
+    twice before, so that nothing is measured that happens once.
+
+    Args:
+        subjects: What is measured, by name.
+        repeats: Turns.
+        calls: Calls in a row at each turn; what is taken is their mean.
+        device: Where they compute.
+    """
+    taken: dict[str, list[float]] = defaultdict(list)
+    for subject in subjects.values():
+        subject()
+        subject()
+    for turn in range(repeats):
+        names = list(subjects)
+        for name in names if turn % 2 == 0 else reversed(names):
+            synchronize(device)
+            begun = time.perf_counter()
+            for _ in range(calls):
+                subjects[name]()
+            synchronize(device)
+            taken[name].append((time.perf_counter() - begun) / calls)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+class Phases:
+    """Seconds of the parts of a step; every part waits for the device, so their sum is above an unwatched step.
+
+    Args:
+        device: Where the step computes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Take the time of what happens within."""
+        synchronize(self.device)
+        begun = time.perf_counter()
+        yield
+        synchronize(self.device)
+        self.seconds[name].append(time.perf_counter() - begun)
+
+    def medians(self) -> dict[str, float]:
+        """Return the median seconds of each part."""
+        return {name: statistics.median(seconds) for name, seconds in self.seconds.items()}
+
+
+def peak_memory(device: torch.device) -> float:
+    """Return the most memory held so far, MB: of the GPU by tensors, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a time for a table."""
+    return f"{seconds * 1000:.1f}"

@@ -1,0 +1,206 @@
+"""Where the time of one pretraining step goes."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_rs.benchmarks.base import (
+    Findings,
+    Phases,
+    Workplace,
+    alternate,
+    check_repeats,
+    milliseconds,
+    peak_memory,
+)
+from ssl_rs.pretext.network import PretextNetwork
+from ssl_rs.stages.pretraining import Plan, crop_on_device, initial_network, scene_crops, views_of
+from ssl_rs.stages.recipe import place_network
+from ssl_rs.training.finite import FirstBadSteps
+from ssl_rs.training.loop import Job, take_step, wrap
+from ssl_rs.training.state import Identity, Progress
+from ssl_rs.views.base import View, make_views
+
+PHASES = ("data wait", "transfer", "views", "encoder", "heads", "backward", "optimizer")
+
+CHANGES = {
+    "data wait": "Reading crops is the bottleneck: raise trainer.num_workers, or keep the store on the device with "
+    "trainer.resident=always",
+    "transfer": "Copying to the device is the bottleneck: keep the store there with trainer.resident=always",
+    "views": "Augmentation is the bottleneck: use the fused views (views=[clean,transformed,corrupted])",
+    "heads": "The heads cost more than the encoder: narrow pretext.inpainting.task.decoder.widths, or use fewer tasks",
+    "optimizer": "The optimizer is the bottleneck: optimizer.fused=true, or a larger trainer.batch_size",
+    "encoder": "The encoder is the bottleneck, as it should be: only a smaller backbone or dataset.crop_size, "
+    "trainer.precision=bf16 or a faster device makes a step cheaper",
+}
+
+
+@dataclass(frozen=True)
+class StepBenchmark:
+    """Times a step of the real loop beside two bounds, in turns, and its parts.
+
+    `bare_encoder` is forward and backward of the same encoder on as many random images that lie on the device, in the
+    same precision and layout; `bare_network` is encoder, heads and optimizer on random views that lie there. The parts
+    are taken from separate steps that wait for the device after each part, always without torch.compile.
+
+    Args:
+        repeats: Turns, of which the median counts.
+        calls: Steps a turn.
+    """
+
+    repeats: int = 5
+    calls: int = 3
+
+    def __post_init__(self) -> None:
+        check_repeats(self.repeats, self.calls)
+
+    def __call__(self, workplace: Workplace) -> Findings:
+        """Measure the pretraining of the config."""
+        step = _Step(workplace.plan)
+        subjects: Mapping[str, Callable[[], object]] = {
+            "step": step.whole,
+            "bare_network": step.bare_network,
+            "bare_encoder": step.bare_encoder,
+            "watched": step.watched,
+        }
+        seconds = alternate(subjects, self.repeats, self.calls, step.device)
+        return _findings(step, seconds)
+
+
+class _Step:
+    """One pretraining in all the ways it is measured; it goes on for ever with a learning rate of 0."""
+
+    def __init__(self, plan: Plan) -> None:
+        site = plan.site
+        self.plan, self.device = plan, site.device
+        self.trainer = replace(site.trainer, max_steps=2**40)
+        self.network, _ = initial_network(plan)
+        self.optimizer = place_network(self.network, site, plan.recipe)
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = 0.0  # the same work, and no number leaves its range
+        endless = replace(site, trainer=self.trainer)
+        source = endless.bring(scene_crops(plan, site.seed))
+        identity = Identity(plan.run.hash, site.processes.world_size, site.precision)
+        self.job = Job(
+            self.network, partial(endless.batches, source), partial(views_of, plan, rows=site.rows), plan.weights,
+            self.optimizer, plan.recipe.schedule, self.trainer, site.device, plan.run.directory, identity,
+            site.processes, site.seed, after_step=self.network.after_step,
+        )  # fmt: skip
+        self.network.train()
+        self.module = wrap(self.job, 0)
+        self.crops: Iterator[Any] = self.job.crops(0)
+        self.resident = _random_views(plan, self.job)
+        self.bare_job = replace(self.job, make_batch=lambda stored, step: self.resident)
+        self.images = _as_encoded(self.network, self.resident)
+        self.phases = Phases(self.device)
+        self.progress, self.bad_steps = Progress(), FirstBadSteps()
+
+    def whole(self) -> None:
+        """Take a step as the loop does."""
+        take_step(self.module, next(self.crops), self.job, self.progress, self.bad_steps)
+
+    def bare_network(self) -> None:
+        """Take a step whose views lie on the device."""
+        take_step(self.module, None, self.bare_job, self.progress, self.bad_steps)
+
+    def bare_encoder(self) -> None:
+        """Run the encoder forward and backward."""
+        with self._autocast():
+            deepest = self.network.encoder(self.images)[-1]
+        deepest.float().mean().backward()
+        self.network.encoder.zero_grad()
+
+    def watched(self) -> None:
+        """Take a step and wait after each of its parts."""
+        phases, plan, step = self.phases, self.plan, self.progress.step
+        with phases.measure("data wait"):
+            stored = next(self.crops)
+        with phases.measure("transfer"):
+            crop = crop_on_device(plan, stored)
+        with phases.measure("views"):
+            views = make_views(crop, plan.makers, plan.makers, seed=plan.site.seed, step=step, rows=plan.site.rows)
+        with self._autocast():
+            with phases.measure("encoder"):
+                features = self.network.encode(views)
+            with phases.measure("heads"):
+                outputs = self.network.judge(views, features)
+        total = torch.stack([plan.weights[name] * output.loss for name, output in outputs.items()]).sum()
+        with phases.measure("backward"):
+            total.backward()  # type: ignore[no-untyped-call]
+        with phases.measure("optimizer"):
+            self.optimizer.step()
+            self.network.after_step(step, self.trainer.max_steps)
+            self.optimizer.zero_grad()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.identity.precision == "bf16")
+
+
+def _random_views(plan: Plan, job: Job) -> dict[str, View]:
+    """Return the views of a step with random values in place of the images', on the device."""
+    views: dict[str, View] = job.make_batch(next(job.crops(0)), 0)
+    return {name: replace(view, image=torch.rand_like(view.image)) for name, view in views.items()}
+
+
+def _as_encoded(network: PretextNetwork, views: Mapping[str, View]) -> Tensor:
+    """Return as many images as the encoder sees in a step, in the layout it sees them in."""
+    return network.normalization(torch.cat([views[name].image for name in network.views]))  # type: ignore[no-any-return]
+
+
+def _findings(step: _Step, seconds: Mapping[str, float]) -> Findings:
+    parts = step.phases.medians()
+    total = sum(parts.values())
+    triplets, views = step.trainer.batch_size, len(step.network.views)
+    rates = {name: triplets / seconds[name] for name in ("step", "bare_network", "bare_encoder")}
+    figures = {
+        "milliseconds": {name: round(parts[name] * 1000, 3) for name in PHASES},
+        "step_milliseconds": round(seconds["step"] * 1000, 3),
+        "triplets_per_second": round(rates["step"], 3),
+        "images_per_second": round(rates["step"] * views, 3),
+        "bare_network": {"triplets_per_second": round(rates["bare_network"], 3)},
+        "bare_encoder": {"triplets_per_second": round(rates["bare_encoder"], 3)},
+        "step_over_network": round(rates["step"] / rates["bare_network"], 4),
+        "step_over_encoder": round(rates["step"] / rates["bare_encoder"], 4),
+        "augmentation_share": round(parts["views"] / total, 4),
+        "data_wait_share": round(parts["data wait"] / total, 4),
+        "peak_memory_mb": round(peak_memory(step.device), 1),
+        "parameters": _parameters(step.network),
+        "batch_size": triplets,
+        "views": list(step.network.views),
+    }
+    table = [("part", "ms", "share")]
+    table += [(name, milliseconds(parts[name]), f"{parts[name] / total:.1%}") for name in PHASES]
+    table += [("", "", ""), ("", "ms a step", "triplets/s")]
+    table += [(name.replace("_", " "), milliseconds(triplets / rate), f"{rate:.2f}") for name, rate in rates.items()]
+    table += [
+        ("", "", ""),
+        ("step over network", f"{figures['step_over_network']:.3f}", ""),
+        ("step over encoder", f"{figures['step_over_encoder']:.3f}", ""),
+        ("peak memory, MB", f"{figures['peak_memory_mb']:.0f}", ""),
+    ]
+    return Findings(figures, table, f"{CHANGES[bottleneck(parts)]}.")
+
+
+def bottleneck(parts: Mapping[str, float]) -> str:
+    """Return the part that is worth changing.
+
+    What is not network must not cost more than 5 % of a step; the heads not more than the encoder.
+
+    Args:
+        parts: Seconds of each of PHASES.
+    """
+    total = sum(parts.values())
+    around = max(("data wait", "transfer", "views", "optimizer"), key=lambda name: parts[name])
+    if parts[around] > 0.05 * total:
+        return around
+    return "heads" if parts["heads"] > parts["encoder"] else "encoder"
+
+
+def _parameters(network: PretextNetwork) -> dict[str, int]:
+    """Count the parameters of the encoder and of each head."""
+    parts: dict[str, nn.Module] = {"encoder": network.encoder, **dict(network.tasks.items())}
+    return {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in parts.items()}

@@ -1,0 +1,40 @@
+"""Measure what a config describes, and write it down."""
+
+import json
+from pathlib import Path
+
+from ssl_rs.benchmarks.base import Findings, Workplace
+from ssl_rs.config import Settings
+from ssl_rs.files import write_text
+from ssl_rs.stages.pretraining import read_plan
+from ssl_rs.stages.site import environment
+
+FILE = "benchmark.json"
+
+
+def benchmark(settings: Settings) -> Path:
+    """Run the chosen benchmark, print its table, and return the path of benchmark.json."""
+    measure, kind = settings.build("benchmark"), settings.values["benchmark"]["_target_"].split(".")[-2]
+    decoder, window = settings.build("decoder"), settings.build("evaluation.window")
+    plan = read_plan(settings)
+    found: Findings = measure(Workplace(plan, decoder, window))
+    site = plan.site
+    folder = site.output_dir / "benchmark" / f"{kind}-{plan.recipe.backbone.name}-{site.device.type}"
+    chosen = Path(plan.recipe.run_dir) if plan.recipe.run_dir else folder
+    content = {"benchmark": kind, "environment": environment(site), "config": settings.values, **found.figures}
+    if site.processes.is_first:
+        print(as_text(found), flush=True)
+        chosen.mkdir(parents=True, exist_ok=True)
+        write_text(chosen / FILE, json.dumps({**content, "sentence": found.sentence}, indent=1) + "\n")
+    return chosen / FILE
+
+
+def as_text(found: Findings) -> str:
+    """Return the table in columns, and the sentence below it."""
+    widths = [max(len(line[column]) for line in found.table) for column in range(len(found.table[0]))]
+    lines = []
+    for line in found.table:
+        first, *others = (text for text in line)
+        numbers = (text.rjust(width) for text, width in zip(others, widths[1:], strict=True))
+        lines.append("  ".join([first.ljust(widths[0]), *numbers]).rstrip())
+    return "\n".join([*lines, "", found.sentence])

@@ -1,0 +1,52 @@
+"""torch.compile, or the network as it is where that does not work."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from ssl_rs import distributed
+from ssl_rs.errors import InputError
+
+
+def compiled_or_eager(
+    network: nn.Module, example: Callable[[], Any], device: torch.device, precision: str
+) -> nn.Module:
+    """Compile a network and try it forward and backward; warn and return it as it is if that fails on any rank.
+
+    The trial leaves no trace: buffers are put back and gradients dropped, so that a run that goes on from a checkpoint
+    has the weights of one that was not stopped.
+
+    Args:
+        network: In training mode, on its device; maps a batch to named outputs.
+        example: Makes a batch as those of the steps to come.
+        device: Where it trains.
+        precision: bf16 or fp32.
+    """
+    module = cast(nn.Module, torch.compile(network))
+    batch = example()
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    problem = None
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            outputs = module(batch)
+        sum(output.loss for output in outputs.values()).backward()
+    except InputError:
+        raise
+    except Exception as error:  # graphs, code generation and compilers fail each in their own way
+        problem = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+    finally:
+        network.zero_grad()
+        for buffer, value in buffers:
+            buffer.copy_(value)
+    if distributed.min_over_ranks(torch.tensor(float(problem is None), device=device)):
+        return module
+    if problem:
+        warnings.warn(
+            f"trainer.compile=true does not work here ({problem}); the run goes on without it, as with "
+            "trainer.compile=false. It needs a C++ compiler on a CPU, and Triton on a GPU.",
+            stacklevel=2,
+        )
+    return network
