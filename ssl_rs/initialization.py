@@ -23,16 +23,14 @@ from ssl_rs.imagenet import (
     statistics_for_bands,
     torchvision_weights,
 )
-from ssl_rs.run_directory import RunDirectory, read_metadata
+from ssl_rs.pretrained import check_decoder, find_pretraining, read_pretraining
+from ssl_rs.run_directory import RunDirectory
 from ssl_rs.weights import load_strictly, read_weights
 
 COUNT = ".num_batches_tracked"
 
-CARRIED = (
-    "pretext", "initialization", "steps", "images_seen", "seed", "dataset", "transductive", "splits", "final_losses",
-    "collapse",
-)  # fmt: skip
-"""What a fine-tuning's result says of the pretraining that it started from."""
+UNSET: Mapping[str, str | None] = {"run": None, "weights": None, "parts": "encoder"}
+"""Keys that mean something for some initializations only, and their value where they mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,7 @@ class Target:
         statistics: The data's own, of the training scenes.
         value_scale: The stored value that becomes 1.
         pretrainings: Folder under which the pretrainings of this data set and backbone lie.
+        decoder: Name of the decoder, None where there is none to be initialized.
     """
 
     dataset: str
@@ -56,6 +55,7 @@ class Target:
     statistics: Statistics
     value_scale: float
     pretrainings: Path
+    decoder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,10 @@ class Provenance:
         source: File or run the weights were read from, None for random.
         sha256: Of the file of weights.
         statistics: What images are normalized with.
-        pretraining: For pretrained: its tasks, steps, images seen, seed, and which splits it saw.
+        pretraining: For pretrained: its tasks, steps, images seen, seed, which splits it saw, and what it started from.
         loaded_tensors: How many tensors were loaded, each with its own name and shape.
         first_convolution: How the first convolution was made to read these bands; None: it did so in the file.
+        decoder_sha256: Of the file of the decoder's weights, None where they were not taken over.
     """
 
     kind: str
@@ -81,6 +82,7 @@ class Provenance:
     pretraining: Mapping[str, Any] | None = None
     loaded_tensors: int = 0
     first_convolution: str | None = None
+    decoder_sha256: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data for result.json."""
@@ -93,6 +95,7 @@ class Provenance:
             if self.sha256
             else "no file"
         )
+        loaded += f" and the decoder (sha256 {self.decoder_sha256[:12]})" if self.decoder_sha256 else ""
         read = f"; filters of the first convolution: {self.first_convolution}" if self.first_convolution else ""
         return (
             f"Encoder: {self.label}: {loaded}{read}; "
@@ -107,8 +110,8 @@ class Initialization(Protocol):
         """Find the weights and say what they are, without loading them."""
         ...
 
-    def apply(self, encoder: nn.Module, target: Target) -> Provenance:
-        """Load the weights strictly into the encoder."""
+    def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:
+        """Load the weights strictly into the encoder, and into the decoder where `parts` says so."""
         ...
 
 
@@ -117,25 +120,26 @@ class Keys:
     """The keys that every option of `initialization` has, so that a sweep can vary them; null where they mean nothing.
 
     Args:
-        run: Pretrained: folder of the pretraining; null: the one finished pretraining of this data set and backbone.
+        run: Pretrained: folder of the pretraining, or a folder or pattern below which one lies, such as `simclr` or
+            `simclr/seed0-*` among the pretrainings of this data set and backbone; null: the only one there.
         weights: ImageNet: a .pth or .safetensors file of torchvision's layout; null: torchvision's own, from cache or
             network.
-        parts: What is initialized.
-        label: Row of the report; null: "random", "imagenet", or the tasks of the pretraining and what it started from.
+        parts: Pretrained: what is initialized; a decoder is there if inpainting used the one of fine-tuning.
+        label: Row of the report; null: "random", "imagenet", or what the pretraining started from and its tasks.
     """
 
     run: str | None = None
     weights: str | None = None
-    parts: Literal["encoder"] = "encoder"
+    parts: Literal["encoder", "encoder_and_decoder"] = "encoder"
     label: str | None = None
 
     uses: ClassVar[tuple[str, ...]] = ()
-    """Which of `run` and `weights` mean something."""
+    """Which of `run`, `weights` and `parts` mean something."""
 
     def _refuse_unused(self) -> None:
-        for key in ("run", "weights"):
+        for key, unset in UNSET.items():
             value = getattr(self, key)
-            if value is not None and key not in self.uses:
+            if value != unset and key not in self.uses:
                 kind = type(self).__name__.lower()
                 raise InputError(
                     f"initialization.{key}={value} has no meaning with initialization={kind}. Leave it out."
@@ -151,7 +155,7 @@ class Random(Keys):
         self._refuse_unused()
         return Provenance("random", self.label or "random", None, None, target.statistics)
 
-    def apply(self, encoder: nn.Module, target: Target) -> Provenance:
+    def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:
         """Leave the encoder as it is."""
         return self.locate(target)
 
@@ -180,7 +184,7 @@ class ImageNet(Keys):
         label, sha256 = self.label or "imagenet", sha256_of(path)
         return Provenance("imagenet", label, path.name, sha256, statistics, first_convolution=filters)
 
-    def apply(self, encoder: nn.Module, target: Target) -> Provenance:
+    def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:
         """Load the file strictly; only the classifier, which no encoder has, is left out."""
         found = self.locate(target)
         path = Path(self.weights) if self.weights else download(torchvision_weights(target.backbone), target.backbone)
@@ -197,7 +201,7 @@ class ImageNet(Keys):
         first = first_convolution(encoder.state_dict())
         if first in kept:  # else the file is of another backbone, which loading it says
             kept[first] = filters_for_bands(kept[first], target.bands, f"initialization.weights={path}: {first}")
-        load_strictly(encoder, kept, f"initialization.weights={path}", target.backbone)
+        load_strictly(encoder, kept, f"initialization.weights={path}", f"backbone {target.backbone}")
         return replace(found, loaded_tensors=len(kept))
 
 
@@ -205,7 +209,7 @@ class ImageNet(Keys):
 class Pretrained(Keys):
     """Load the encoder of a finished pretraining."""
 
-    uses = ("run",)
+    uses = ("run", "parts")
 
     def locate(self, target: Target) -> Provenance:
         """Find the run and check that its encoder fits.
@@ -214,22 +218,10 @@ class Pretrained(Keys):
             InputError: No finished run, several, a damaged file, another backbone or other bands.
         """
         self._refuse_unused()
-        run = RunDirectory(Path(self.run) if self.run else _only_pretraining(target))
-        result = run.read_result()
-        if result is None or not run.encoder.is_file():
-            raise InputError(
-                f"initialization.run={run.path} holds no finished pretraining (result.json and encoder.safetensors)."
-            )
-        lacking = [key for key in CARRIED if key not in result]
-        if lacking:
-            raise InputError(f"{run.result} lacks {lacking}: it was not written by this version. Pretrain again.")
-        sha256 = sha256_of(run.encoder)
-        if sha256 != result.get("encoder_sha256"):
-            raise InputError(
-                f"{run.encoder} is not the file that its result.json names: it is damaged or was replaced. "
-                "Pretrain again."
-            )
-        metadata = read_metadata(run.encoder)
+        found = read_pretraining(
+            find_pretraining(self.run, target.pretrainings, f"{target.backbone} on {target.dataset}")
+        )
+        run, metadata = found.run, found.metadata
         if metadata["backbone"] != target.backbone:
             raise InputError(
                 f"initialization.run={run.path} is an encoder {metadata['backbone']}, "
@@ -248,34 +240,24 @@ class Pretrained(Keys):
                 f"{target.value_scale:g}. Set dataset.value_scale={scale:g}."
             )
         mean, std = (tuple(json.loads(metadata[key])) for key in ("mean", "std"))
-        tasks, start = result["pretext"], result["initialization"]
-        label = self.label or f"{' + '.join(tasks)}{'' if start == 'random' else f' from {start}'}"
-        label += " (transductive)" if result["transductive"] else ""  # whatever the user calls it
         statistics = Statistics(mean, std, metadata["statistics_source"])
-        carried = {key: result[key] for key in CARRIED}
-        return Provenance("pretrained", label, str(run.path), sha256, statistics, carried)
-
-    def apply(self, encoder: nn.Module, target: Target) -> Provenance:
-        """Load the bare encoder strictly: no key is renamed or left out."""
-        found = self.locate(target)
-        weights = read_weights(RunDirectory(Path(str(found.source))).encoder)
-        load_strictly(encoder, weights, f"initialization.run={found.source}", target.backbone)
-        return replace(found, loaded_tensors=len(weights))
-
-
-def _only_pretraining(target: Target) -> Path:
-    found = sorted(
-        path.parent
-        for path in target.pretrainings.glob("**/result.json")
-        if (path.parent / "encoder.safetensors").is_file()
-    )
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise InputError(
-            f"initialization=pretrained: there is no finished pretraining of {target.backbone} on {target.dataset} "
-            f"under {target.pretrainings}. Run `python -m ssl_rs.pretrain` with this data set and backbone first, "
-            "or name a run: initialization.run=RUN."
+        decoder = check_decoder(found, target.decoder) if self.parts == "encoder_and_decoder" else None
+        label = self.label or f"{found.label}{' with decoder' if decoder else ''}"
+        label += " (transductive)" if found.transductive else ""  # whatever the user calls it
+        return Provenance(
+            "pretrained", label, str(run.path), found.sha256, statistics, found.carried, decoder_sha256=decoder
         )
-    listed = "\n".join(f"  initialization.run={path}" for path in found)
-    raise InputError(f"initialization=pretrained: there are {len(found)} finished pretrainings; name one:\n{listed}")
+
+    def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:
+        """Load the bare encoder strictly, and the decoder likewise: no key is renamed or left out."""
+        found = self.locate(target)
+        where, run = f"initialization.run={found.source}", RunDirectory(Path(str(found.source)))
+        weights = read_weights(run.encoder)
+        load_strictly(encoder, weights, where, f"backbone {target.backbone}")
+        loaded = len(weights)
+        if found.decoder_sha256 is not None:
+            assert decoder is not None, "whoever names a decoder gives it"
+            weights = read_weights(run.decoder)
+            load_strictly(decoder, weights, f"{where}: its decoder", f"decoder {target.decoder}")
+            loaded += len(weights)
+        return replace(found, loaded_tensors=loaded)

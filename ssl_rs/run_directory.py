@@ -79,6 +79,11 @@ class RunDirectory:
         return self.path / "encoder.safetensors"
 
     @property
+    def decoder(self) -> Path:
+        """The pretrained decoder, where inpainting used one that fine-tuning uses too."""
+        return self.path / "decoder.safetensors"
+
+    @property
     def model(self) -> Path:
         """The fine-tuned segmentation model."""
         return self.path / "model.safetensors"

@@ -60,7 +60,7 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
             "A sweep under torchrun would mix its runs' processes. Start the sweep without torchrun; "
             "launcher=slurm or launcher=ray gives each run its own machine."
         )
-    cells, output_dir = _plan(name, overrides)
+    cells, output_dir = plan_cells(name, overrides)
     plan = (
         output_dir / "sweeps" / f"{name}-{hashlib.sha256(json.dumps(sorted(overrides)).encode()).hexdigest()[:8]}.json"
     )
@@ -72,7 +72,7 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
     return _summarize(cells)
 
 
-def _plan(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
+def plan_cells(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
     """Compose every cell, so that a mistake shows before the first one runs."""
     stage = importlib.import_module(f"ssl_rs.{name}")
     if not hasattr(stage, "plan"):
@@ -119,15 +119,15 @@ def _split(params: Any, overrides: Sequence[str]) -> list[list[str]]:
 def cell_settings(name: str, config: DictConfig) -> Settings:
     """Return the settings of a cell.
 
-    `initialization.run` and `.weights` are given to the whole sweep and mean something for one of its initializations
-    only; outside of sweeps such a key is refused.
+    `initialization.run`, `.weights` and `.parts` are given to the whole sweep and mean something for one of its
+    initializations only; outside of sweeps such a key is refused.
     """
     values = resolve(config)
     node = values["initialization"]
     kind = getattr(initialization, node["_target_"].rpartition(".")[2], None)
-    for key in ("run", "weights"):
+    for key, unset in initialization.UNSET.items():
         if kind is not None and key not in kind.uses:
-            node[key] = None
+            node[key] = unset
     return Settings(name, values)
 
 

@@ -32,10 +32,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return dict(weights)
 
 
-def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], where: str, backbone: str) -> None:
+def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], where: str, what: str) -> None:
     """Load weights of which every name and shape must be the module's own.
 
     smp's encoders pop keys from the dict they are given and report nothing, so names and shapes are compared here.
+
+    Args:
+        module: What they are for.
+        weights: Tensors by name.
+        where: Key or file they come from, for the message.
+        what: The module in words, e.g. "backbone resnet18".
 
     Raises:
         InputError: A tensor that is missing, unexpected or of another shape.
@@ -50,5 +56,5 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], where: str, 
     if missing or unexpected or shapes:
         problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
         told = "; ".join(f"{len(names)} {problem} (e.g. {names[0]})" for problem, names in problems.items() if names)
-        raise InputError(f"{where} does not fit backbone {backbone}: {told}.")
+        raise InputError(f"{where} does not fit {what}: {told}.")
     nn.Module.load_state_dict(module, dict(weights), strict=True)

@@ -11,13 +11,20 @@ import torch
 from ssl_rs import distributed
 from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone, Normalization, Statistics
+from ssl_rs.pretext.byol import Byol
 from ssl_rs.pretext.contrastive import Contrastive
 from ssl_rs.pretext.decoder import AdditiveDecoder
+from ssl_rs.pretext.dense_contrastive import DenseContrastive
 from ssl_rs.pretext.inpainting import Inpainting
+from ssl_rs.pretext.moco_v2 import MoCoV2
+from ssl_rs.pretext.momentum import MomentumRule
 from ssl_rs.pretext.network import PretextNetwork
+from ssl_rs.pretext.simclr import SimClr
 from ssl_rs.pretext.transform_prediction import TransformPrediction
+from ssl_rs.pretext.vicreg import VicReg
 from ssl_rs.randomness import Rows
 from ssl_rs.segmentation.network import SegmentationBatch, SegmentationNetwork, build_segmentation_model
+from ssl_rs.views.augmented import AugmentedMaker
 from ssl_rs.views.base import crop_view, make_views
 from ssl_rs.views.clean import CleanMaker
 from ssl_rs.views.corrupted import CorruptedMaker
@@ -51,6 +58,29 @@ def pretraining(rows, backbone="resnet18"):
     return PretextNetwork(encoder, Normalization(STATISTICS), tasks, "joint"), views
 
 
+def methods(rows):
+    """Return a network of all published methods and this rank's rows of their views, some pixels without data."""
+    maker = AugmentedMaker("crop", ColorJitter((0.6, 1.4), (0.6, 1.4), grayscale=0.2, probability=0.8), (0.3, 1.0))
+    pairs = ("simclr", "moco_v2", "byol", "vicreg")
+    makers = {f"{pair}_{side}": maker for pair in pairs for side in ("first", "second")}
+    generator, mine = torch.Generator().manual_seed(1), slice(rows.start, rows.stop)
+    images = torch.rand(rows.total, 3, SIZE, SIZE, generator=generator)
+    valid = torch.ones(rows.total, 1, SIZE, SIZE, dtype=torch.bool)
+    valid[0, :, : SIZE // 2] = False
+    views = make_views(crop_view(images[mine], valid=valid[mine]), makers, makers, seed=3, step=5, rows=rows)
+    views = {name: replace(view, image=view.image.double()) for name, view in views.items()}
+    encoder, rule = Backbone("resnet18").build(3), MomentumRule(0.9, 1.0)
+    channels = tuple(encoder.out_channels)
+    tasks = {
+        "simclr": SimClr(channels, (32, 16), 0.5),
+        "moco_v2": MoCoV2(channels, rule, (32, 16), queue=12),
+        "byol": Byol(channels, rule, (32, 16), (32,)),
+        "vicreg": VicReg(channels, (32, 16)),
+        "dense_contrastive": DenseContrastive(channels, rule, widths=(32, 16), queue=12),
+    }
+    return PretextNetwork(encoder, Normalization(STATISTICS), tasks, "joint"), views
+
+
 def finetuning(rows):
     """Return the network and this rank's rows of a batch whose ranks have unequal numbers of labeled pixels."""
     import segmentation_models_pytorch as smp
@@ -69,6 +99,7 @@ def finetuning(rows):
 
 STAGES = {
     "pretrain": pretraining,
+    "methods": methods,
     "finetune": finetuning,
     "activation_in_batch_norm": lambda rows: pretraining(rows, "tu-mobilenetv3_small_100"),
 }

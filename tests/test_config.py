@@ -171,7 +171,7 @@ def test_dropped_entries_count_as_nothing():
         ("pretrain", ["backbone=resnt50"], "backbone=resnt50: there is no such option. Did you mean 'resnet50'?"),
         ("pretrain", ["backbone='resnt50'"], "backbone=resnt50: there is no such option."),
         ("pretrain", ["views=[clean,tranformed]"], "views=tranformed: there is no such option. Did you mean 'transf"),
-        ("pretrain", ["pretext=[contrastive,5]"], "pretext=5: there is no such option. Known: contrastive"),
+        ("pretrain", ["pretext=[contrastive,5]"], "pretext=5: there is no such option. Known: byol, contrastive"),
         ("finetune", ["label_fraction=20"], "label_fraction=20: there is no such option. Known: 100pct, 10pct"),
         ("pretrain", ["backbone=null"], "backbone=null: there is no such option."),
         (

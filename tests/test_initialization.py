@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from torchvision import models
 from ssl_rs.encoder import Backbone, Statistics
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
-from ssl_rs.initialization import ImageNet, Pretrained, Random, Target
+from ssl_rs.initialization import ImageNet, Pretrained, Provenance, Random, Target
 from ssl_rs.run_directory import RunDirectory, save_tensors
 from ssl_rs.weights import load_strictly, read_weights
 
@@ -70,6 +71,8 @@ def test_random_leaves_the_weights_and_takes_the_statistics_of_the_data(tmp_path
         (Random(weights="FILE"), "weights=FILE"),
         (ImageNet(run="RUN"), "run=RUN"),
         (Pretrained(weights="FILE"), "weights=FILE"),
+        (Random(parts="encoder_and_decoder"), "parts=encoder_and_decoder"),
+        (ImageNet(parts="encoder_and_decoder"), "parts=encoder_and_decoder"),
     ],
 )
 def test_keys_without_a_meaning_are_refused(tmp_path, initialization, key):
@@ -225,8 +228,8 @@ def test_the_published_weights_of_mobilenet_v2_fit(tmp_path):
 # Pretrained
 
 
-def pretraining(path, backbone="resnet18", bands=("red", "green", "blue"), start="random", transductive=False):
-    """A finished pretraining with weights of its own; returns them."""
+def pretraining(path, backbone="resnet18", bands=("red", "green", "blue"), start=None, transductive=False):
+    """A finished pretraining with weights of its own, after an earlier provenance; returns them."""
     run = RunDirectory(path)
     path.mkdir(parents=True)
     torch.manual_seed(len(str(path)))
@@ -240,8 +243,10 @@ def pretraining(path, backbone="resnet18", bands=("red", "green", "blue"), start
         "value_scale": "255.0",
     }
     save_tensors(run.encoder, encoder.state_dict(), metadata)
+    start = start or Provenance("random", "random", None, None, OWN)
     result = {
-        "pretext": ["inpainting", "contrastive"], "initialization": start, "steps": 10, "images_seen": 320, "seed": 4,
+        "pretext": ["inpainting", "contrastive"], "initialization": start.kind, "provenance": start.as_json(),
+        "steps": 10, "images_seen": 320, "seed": 4,
         "transductive": transductive, "splits": ["train", "test"] if transductive else ["train"],
         "dataset": "y", "final_losses": {"inpainting": 0.1}, "collapse": {"feature_std": 1.0}, "backbone": backbone,
         "encoder_sha256": sha256_of(run.encoder),
@@ -265,21 +270,35 @@ def test_a_pretraining_comes_back_bit_for_bit_with_its_statistics(tmp_path):
     assert json.loads(json.dumps(provenance.as_json()))["pretraining"]["seed"] == 4
 
 
+IMAGENET = Provenance("imagenet", "imagenet", "resnet18.pth", "ab" * 32, OWN)
+
+
 def test_the_label_says_where_the_pretraining_started(tmp_path):
-    run, _ = pretraining(tmp_path / "run", start="imagenet")
-    assert Pretrained(run=str(run.path)).locate(target(tmp_path)).label == "inpainting + contrastive from imagenet"
+    run, _ = pretraining(tmp_path / "run", start=IMAGENET)
+    first = Pretrained(run=str(run.path)).locate(target(tmp_path))
+    assert first.label == "imagenet, then inpainting + contrastive"
     assert Pretrained(run=str(run.path), label="mine").locate(target(tmp_path)).label == "mine"
+    again, _ = pretraining(tmp_path / "again", start=first)
+    second = Pretrained(run=str(again.path)).locate(target(tmp_path))
+    assert second.label == "imagenet, then inpainting + contrastive, then inpainting + contrastive"
+    chain = json.loads(json.dumps(second.as_json()))["pretraining"]["provenance"]
+    assert chain["source"] == str(run.path)
+    assert chain["pretraining"]["provenance"]["sha256"] == "ab" * 32
+    assert chain["pretraining"]["provenance"]["pretraining"] is None
 
 
-def test_a_pretraining_that_saw_test_scenes_says_so(tmp_path):
-    run, _ = pretraining(tmp_path / "run", start="imagenet", transductive=True)
+def test_a_pretraining_that_saw_test_scenes_says_so_and_so_does_what_starts_from_it(tmp_path):
+    run, _ = pretraining(tmp_path / "run", start=IMAGENET, transductive=True)
     found = Pretrained(run=str(run.path)).locate(target(tmp_path))
-    assert found.label == "inpainting + contrastive from imagenet (transductive)"
+    assert found.label == "imagenet, then inpainting + contrastive (transductive)"
     assert found.pretraining["transductive"] is True
     assert found.pretraining["splits"] == ["train", "test"]
     assert Pretrained(run=str(run.path), label="mine").locate(target(tmp_path)).label == "mine (transductive)"
     plain, _ = pretraining(tmp_path / "plain")
     assert Pretrained(run=str(plain.path)).locate(target(tmp_path)).pretraining["transductive"] is False
+    later, _ = pretraining(tmp_path / "later", start=dataclasses.replace(found, label="mine"))
+    label = Pretrained(run=str(later.path)).locate(target(tmp_path)).label
+    assert label == "mine, then inpainting + contrastive (transductive)"
 
 
 def test_a_result_of_another_version_is_refused(tmp_path):
@@ -306,6 +325,108 @@ def test_the_only_pretraining_of_the_data_set_and_backbone_is_found(tmp_path):
     assert all(f"initialization.run={run.path}" in str(error.value) for run in (one, other))
 
 
+def test_a_run_may_be_named_by_what_it_lies_below(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wanted = target(tmp_path)
+    one, _ = pretraining(wanted.pretrainings / "simclr" / "seed0-aa")
+    for chosen in (
+        "simclr",
+        "simclr/seed0-*",
+        "s*",
+        "pretrain/x/resnet18/simclr",
+        "pretrain/**/seed0-a?",
+        str(one.path),
+    ):
+        found = Pretrained(run=chosen).locate(wanted)
+        assert Path(found.source).resolve() == one.path.resolve(), chosen
+    other, _ = pretraining(wanted.pretrainings / "simclr" / "seed1-bb")
+    assert Path(Pretrained(run="simclr/seed0-*").locate(wanted).source) == one.path
+    with pytest.raises(InputError) as error:
+        Pretrained(run="simclr").locate(wanted)
+    assert str(error.value) == (
+        "initialization.run=simclr stands for 2 finished pretrainings; name one:\n"
+        f"  initialization.run={one.path}\n  initialization.run={other.path}"
+    )
+    other.encoder.unlink()  # what holds no encoder is no pretraining
+    assert Path(Pretrained(run="simclr").locate(wanted).source) == one.path
+
+
+def test_a_run_from_here_comes_before_one_among_the_pretrainings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wanted = target(tmp_path)
+    pretraining(wanted.pretrainings / "a" / "seed0")
+    pretraining(tmp_path / "a" / "[1]")
+    assert Pretrained(run="a").locate(wanted).source == "a/[1]"
+    assert Pretrained(run="a/[1]").locate(wanted).source == "a/[1]"
+
+
+@pytest.mark.parametrize("chosen", ["nothing", "nothing/*", "empty"])
+def test_a_name_that_no_finished_pretraining_has_is_refused(tmp_path, monkeypatch, chosen):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    with pytest.raises(InputError, match=rf"initialization\.run={re.escape(chosen)} holds no finished pretraining"):
+        Pretrained(run=chosen).locate(target(tmp_path))
+
+
+# The decoder
+
+
+def with_decoder(path, name="unet", decoder=None):
+    """A finished pretraining that left a decoder."""
+    run, _ = pretraining(path)
+    save_tensors(run.decoder, (decoder or torch.nn.Linear(2, 3)).state_dict(), {"decoder": name})
+    run.finish({**run.read_result(), "decoder": name, "decoder_sha256": sha256_of(run.decoder)})
+    return run
+
+
+def for_decoder(folder, name="unet"):
+    return dataclasses.replace(target(folder), decoder=name)
+
+
+def test_encoder_and_decoder_come_back_bit_for_bit(tmp_path):
+    written = torch.nn.Linear(2, 3)
+    run = with_decoder(tmp_path / "run", decoder=written)
+    decoder = torch.nn.Linear(2, 3)
+    both, alone = Pretrained(run=str(run.path), parts="encoder_and_decoder"), Pretrained(run=str(run.path))
+    provenance = both.apply(Backbone("resnet18").build(3), for_decoder(tmp_path), decoder)
+    assert equal(state(decoder), state(written))
+    assert provenance.loaded_tensors == len(Backbone("resnet18").build(3).state_dict()) + 2
+    assert provenance.decoder_sha256 == sha256_of(run.decoder)
+    assert provenance.label == "inpainting + contrastive with decoder"
+    assert f"and the decoder (sha256 {provenance.decoder_sha256[:12]})" in provenance.describe()
+    untouched = torch.nn.Linear(2, 3)
+    before = state(untouched)
+    provenance = alone.apply(Backbone("resnet18").build(3), for_decoder(tmp_path), untouched)
+    assert equal(state(untouched), before)
+    assert provenance.decoder_sha256 is None
+    assert provenance.label == "inpainting + contrastive"
+
+
+def test_a_decoder_of_other_channels_is_refused(tmp_path):
+    run = with_decoder(tmp_path / "run")
+    with pytest.raises(InputError, match=r"its decoder does not fit decoder unet: 2 of another shape \(e\.g\. "):
+        Pretrained(run=str(run.path), parts="encoder_and_decoder").apply(
+            Backbone("resnet18").build(3), for_decoder(tmp_path), torch.nn.Linear(2, 4)
+        )
+
+
+def test_a_decoder_that_cannot_be_taken_over_is_refused_with_the_reason(tmp_path):
+    run, plain = with_decoder(tmp_path / "run"), pretraining(tmp_path / "plain")[0]
+    both = Pretrained(run=str(run.path), parts="encoder_and_decoder")
+    with pytest.raises(InputError, match=r"has a decoder unet, this run has decoder=fpn\. Choose decoder=unet"):
+        both.locate(for_decoder(tmp_path, "fpn"))
+    with pytest.raises(InputError, match="a pretraining has heads of its own"):
+        both.locate(target(tmp_path))
+    with pytest.raises(InputError, match=r"left no decoder.*pretext=\[inpainting_unet"):
+        Pretrained(run=str(plain.path), parts="encoder_and_decoder").locate(for_decoder(tmp_path))
+    save_tensors(run.decoder, {"weight": torch.zeros(1)}, {"decoder": "unet"})
+    with pytest.raises(InputError, match=r"decoder\.safetensors is not the file that its result\.json names"):
+        both.locate(for_decoder(tmp_path))
+    run.decoder.unlink()
+    with pytest.raises(InputError, match=r"decoder\.safetensors is missing"):
+        both.locate(for_decoder(tmp_path))
+
+
 def test_other_bands_in_another_order_are_refused(tmp_path):
     run, _ = pretraining(tmp_path / "run", bands=("blue", "green", "red"))
     with pytest.raises(InputError, match="was trained on the bands"):
@@ -321,7 +442,7 @@ def test_names_and_shapes_must_be_the_modules_own():
     weights = {**own, "0.weight": torch.ones(3, 5), "2.weight": torch.ones(1)}
     del weights["1.bias"]
     with pytest.raises(InputError) as error:
-        load_strictly(module, weights, "initialization.weights=FILE", "tiny")
+        load_strictly(module, weights, "initialization.weights=FILE", "backbone tiny")
     assert str(error.value) == (
         "initialization.weights=FILE does not fit backbone tiny: 1 missing (e.g. 1.bias); "
         "1 unexpected (e.g. 2.weight); 1 of another shape (e.g. 0.weight is (3, 5), expected (3, 2))."
@@ -342,7 +463,7 @@ def test_each_difference_alone_is_refused(change, said):
     weights = state(module)
     change(weights)
     with pytest.raises(InputError) as error:
-        load_strictly(module, weights, "FILE", "tiny")
+        load_strictly(module, weights, "FILE", "backbone tiny")
     assert str(error.value) == f"FILE does not fit backbone tiny: {said}."
 
 

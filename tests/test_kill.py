@@ -28,10 +28,10 @@ def trials(tmp_path):
     """Return a run that was left alone, and one to be killed, of a stage and a number of processes."""
     write_dataset(tmp_path / "data")
 
-    def make(stage, processes):
-        whole = Trial(stage, processes, tmp_path / "data", tmp_path / "whole", SHORT)
+    def make(stage, processes, settings=()):
+        whole = Trial(stage, processes, tmp_path / "data", tmp_path / "whole", (*SHORT, *settings))
         whole.finish()
-        return whole, replace(whole, folder=tmp_path / "broken", settings=(*SHORT, "trainer.num_workers=1"))
+        return whole, replace(whole, folder=tmp_path / "broken", settings=(*whole.settings, "trainer.num_workers=1"))
 
     return make
 
@@ -66,6 +66,20 @@ def test_one_process(trials):
     assert "Traceback" not in said
     assert f"Stopped after step {newest_checkpoint(broken)} of 9. The same command goes on from there." in said
     assert kill_at(broken, Moment("result", 0)) is not None
+    broken.finish()
+    assert differences(whole, broken) == []
+
+
+def test_momentum_networks_and_queues(trials):
+    methods = (
+        "pretext=[byol,dense_contrastive]", "pretext.dense_contrastive.task.queue=10",
+        "pretext.dense_contrastive.task.momentum.start=0.996", "pretext.dense_contrastive.task.momentum.final=1.0",
+        *(f"pretext.{task}.task.widths=[16,8]" for task in ("byol", "dense_contrastive")),
+        "pretext.byol.task.predictor_widths=[16]",
+    )  # fmt: skip
+    whole, broken = trials("pretrain", 1, methods)
+    assert kill_at(broken, Moment("checkpoint", 0.02)) is not None
+    assert kill_at(broken, Moment("checkpoint", 0)) is not None
     broken.finish()
     assert differences(whole, broken) == []
 

@@ -5,6 +5,7 @@ The files are found by walking conf/: a new one is tested without being listed h
 
 import copy
 import importlib.metadata
+import itertools
 import math
 from collections.abc import Sequence
 from functools import cache
@@ -39,7 +40,7 @@ from ssl_rs.errors import InputError
 from ssl_rs.pretext.network import PretextNetwork, build_task
 from ssl_rs.randomness import Draws, Rows
 from ssl_rs.segmentation.protocols import find_protocol, protocols_of
-from ssl_rs.stages import finetuning, preparation, pretraining, probing
+from ssl_rs.stages import benchmarking, finetuning, preparation, pretraining, probing
 from ssl_rs.stages.site import SiteSettings
 from ssl_rs.views.base import crop_view, make_views, views_to_make
 
@@ -70,6 +71,7 @@ def read_every_key(command: str, values: dict[str, Any], monkeypatch: pytest.Mon
         "finetune": finetuning.read_plan,
         "prepare": preparation.prepare,
         "evaluate": probing.read_plan,
+        "benchmark": benchmarking.benchmark,
     }
     with pytest.raises(CheckedError):
         reads[command](Settings(command, values))
@@ -79,9 +81,11 @@ def option_file(group: str, name: str) -> Path:
     return conf_dir() / group / f"{name}.yaml"
 
 
-def key_of(group: str, name: str) -> str:
-    """Return the name of a task or view, e.g. corrupted for views/corrupted_block.yaml."""
-    return option_file(group, name).read_text().splitlines()[0].removeprefix(f"# @package {group}.")
+def keys_of(group: str, name: str) -> set[str]:
+    """Return the names of what an option makes: corrupted for views/corrupted_block.yaml, of a pair both."""
+    text = option_file(group, name).read_text()
+    package = text.splitlines()[0].removeprefix("# @package ")
+    return set(yaml.safe_load(text)) if package == group else {package.removeprefix(f"{group}.")}
 
 
 def overridden(experiment: str) -> list[str]:
@@ -94,7 +98,7 @@ def with_views(name: str) -> str:
     """Return the override that takes the default views, but this option for the view that it makes."""
     defaults = yaml.safe_load((conf_dir() / "pretrain.yaml").read_text())["defaults"]
     (usual,) = (entry["views"] for entry in defaults if isinstance(entry, dict) and "views" in entry)
-    others = [other for other in usual if key_of("views", other) != key_of("views", name)]
+    others = [other for other in usual if not keys_of("views", other) & keys_of("views", name)]
     return f"views=[{','.join([*others, name])}]"
 
 
@@ -152,16 +156,30 @@ def test_an_experiment_runs_with_every_command_that_has_its_keys(command, name, 
     read_every_key(command, values, monkeypatch)
 
 
-@pytest.mark.parametrize("name", options("sweep"))
-def test_a_sweep_varies_what_its_command_has(name, monkeypatch):
-    assert asks_for_sweep("finetune", [f"sweep={name}"])
-    params = compose_config("finetune", [f"sweep={name}"]).hydra.sweeper.params
+def sweeping(name: str) -> list[str]:
+    """Return the commands that a sweep is for: those with a part of their own, else fine-tuning."""
+    return [part.parent.name for part in sorted((conf_dir() / "sweep").glob(f"*/{name}.yaml"))] or ["finetune"]
+
+
+SWEEPS = [(command, name) for name in options("sweep") if name != "none" for command in sweeping(name)]
+
+
+@pytest.mark.parametrize(("command", "name"), SWEEPS)
+def test_a_sweep_varies_what_its_command_has(command, name, monkeypatch):
+    assert asks_for_sweep(command, [f"sweep={name}"])
+    params = compose_config(command, [f"sweep={name}"]).hydra.sweeper.params
     assert len(params) > 0
     for parsed in OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()]):
         values = [str(value) for value in parsed.sweep_string_iterator()] if parsed.is_sweep_override() else []
         for value in values or [parsed.get_value_string()]:
-            settings = composed("finetune", f"sweep={name}", f"{parsed.get_key_element()}={value}")
-            read_every_key("finetune", settings, monkeypatch)
+            settings = composed(command, f"sweep={name}", f"{parsed.get_key_element()}={value}")
+            read_every_key(command, settings, monkeypatch)
+
+
+def test_a_part_of_a_sweep_belongs_to_a_sweep_and_a_command():
+    parts = list((conf_dir() / "sweep").glob("*/*.yaml"))
+    assert {part.stem for part in parts} <= set(options("sweep"))
+    assert {part.parent.name for part in parts} == {"pretrain", "finetune"}
 
 
 def test_no_sweep_is_asked_for_by_default():
@@ -188,8 +206,9 @@ def two_steps(values: dict[str, Any], crops: torch.Tensor | None = None, bands: 
     heads = {name: build_task(task, channels=channels, bands=len(bands)) for name, task in tasks.items()}
     statistics = Statistics((0.5,) * len(bands), (0.25,) * len(bands), "a test")
     network = PretextNetwork(encoder, Normalization(statistics), heads, values["encoder_pass"])
-    optimizer = build(values["optimizer"], "optimizer")(network.parameters())
-    names = views_to_make(makers, network.views)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = build(values["optimizer"], "optimizer")(trained)
+    names = views_to_make(makers, (*network.views, *network.momentum_views))
     crops = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)) if crops is None else crops
     losses = []
     for step in range(2):
@@ -198,6 +217,7 @@ def two_steps(values: dict[str, Any], crops: torch.Tensor | None = None, bands: 
         total.backward()
         optimizer.step()
         optimizer.zero_grad()
+        network.after_step(step, 2)
         losses.append(total.item())
     assert all(parameter.isfinite().all() for parameter in network.parameters())
     return losses
@@ -210,13 +230,26 @@ def test_every_pretext_task_takes_two_steps(name):
     assert losses[0] != losses[1]
 
 
+PAPERS = ("inpainting", "transform_prediction", "contrastive")
+
+
+@pytest.mark.parametrize("names", [*itertools.combinations(PAPERS, 2), PAPERS], ids="+".join)
+def test_tasks_of_the_paper_take_two_steps_in_pairs_and_together(names):
+    values = composed("pretrain", f"pretext=[{','.join(names)}]")
+    assert tuple(values["pretext"]) == names
+    losses = two_steps(values)
+    assert all(map(math.isfinite, losses))
+    assert losses[0] != losses[1]
+
+
 @pytest.mark.parametrize("name", options("views"))
 def test_every_view_serves_a_task(name):
     served = []
     for task in options("pretext"):
         values = resolve(compose_config("pretrain", [with_views(name), f"pretext=[{task}]"]))
         (node,) = values["pretext"].values()
-        if key_of("views", name) not in build(node["task"], "task").func.views:
+        chosen = build(node["task"], "task").func
+        if not keys_of("views", name) <= {*chosen.views, *chosen.momentum_views}:
             continue
         try:
             losses = two_steps(values)

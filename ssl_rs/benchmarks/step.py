@@ -88,7 +88,7 @@ class Step:
         self.job = Job(
             self.network, partial(endless.batches, source), partial(views_of, plan, rows=site.rows), plan.weights,
             self.optimizer, plan.recipe.schedule, self.trainer, site.device, plan.run.directory, identity,
-            site.processes, site.seed,
+            site.processes, site.seed, after_step=self.network.after_step,
         )  # fmt: skip
         self.network.train()
         self.module = wrap(self.job, 0)
@@ -133,6 +133,7 @@ class Step:
             total.backward()  # type: ignore[no-untyped-call]
         with phases.measure("optimizer"):
             self.optimizer.step()
+            self.network.after_step(step, self.trainer.max_steps)
             self.optimizer.zero_grad()
 
     def _autocast(self) -> torch.autocast:

@@ -8,6 +8,7 @@ from torch import nn
 
 from ssl_rs.encoder import Pyramid
 from ssl_rs.errors import InputError
+from ssl_rs.pretext.momentum import MomentumRule
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import View
 
@@ -15,10 +16,13 @@ from ssl_rs.views.base import View
 class PretextTask(nn.Module, ABC):
     """A head and a loss over named views and their features; it never augments, encodes, steps or logs.
 
-    `views` names the views whose features it reads; the network encodes just those.
+    `views` names the views whose features it reads; the network encodes just those. `momentum_views` names those whose
+    features by a momentum encoder it reads; `momentum` is the rule by which that encoder moves.
     """
 
     views: tuple[str, ...]
+    momentum_views: tuple[str, ...] = ()
+    momentum: MomentumRule | None = None
 
     @abstractmethod
     def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:
@@ -26,8 +30,22 @@ class PretextTask(nn.Module, ABC):
 
         Args:
             views: The views of the step, by name.
-            features: The pyramid of each view that the task names.
+            features: The pyramid of each view that the task names; those of the momentum encoder, which have no
+                gradient, under `momentum_of(name)`.
         """
+
+    def after_step(self, step: int, max_steps: int) -> None:
+        """Move what no optimizer moves, such as a momentum head; called after each optimizer step.
+
+        Args:
+            step: The step that was taken, from 0.
+            max_steps: Steps of the run.
+        """
+
+
+def momentum_of(view: str) -> str:
+    """Return the name under which a task finds a view's features by the momentum encoder."""
+    return f"{view} by the momentum encoder"
 
 
 V = TypeVar("V", bound=View)

@@ -12,7 +12,7 @@ from ssl_rs.encoder import Pyramid
 from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.collapse import feature_std
-from ssl_rs.pretext.pooling import mean_over_positions, position_weights
+from ssl_rs.pretext.pooling import pool
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import View
 
@@ -55,13 +55,17 @@ class Contrastive(PretextTask):
 
     def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:
         """Return NT-Xent, the share of rows whose other view is nearest, and the spread of the projections."""
-        deepest = {name: features[name][-1] for name in self.views}
-        pooled = [mean_over_positions(maps, position_weights(views[name], maps)) for name, maps in deepest.items()]
-        first, second = self.project(torch.cat(pooled)).float().chunk(2)  # [B, D] each
-        logits, positive = pair_logits(first, second, self.temperature)
-        accuracy = (logits.argmax(dim=1) == positive).float().mean()
-        spread = feature_std(gather(torch.cat([first, second]).detach()))
-        return TaskOutput(F.cross_entropy(logits, positive), {"accuracy": accuracy.detach(), "feature_std": spread})
+        pooled = torch.cat([pool(views[name], features[name][-1]) for name in self.views])  # [2B, C]
+        first, second = self.project(pooled).float().chunk(2)  # [B, D] each
+        return contrast(first, second, self.temperature)
+
+
+def contrast(first: Tensor, second: Tensor, temperature: float) -> TaskOutput:
+    """Return NT-Xent of a batch of pairs over all ranks, with what tells how well it is solved; see `nt_xent`."""
+    logits, positive = pair_logits(first, second, temperature)
+    accuracy = (logits.argmax(dim=1) == positive).float().mean()
+    spread = feature_std(gather(torch.cat([first, second]).detach()))
+    return TaskOutput(F.cross_entropy(logits, positive), {"accuracy": accuracy.detach(), "feature_std": spread})
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:

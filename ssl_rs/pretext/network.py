@@ -2,21 +2,25 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from ssl_rs.encoder import Pyramid
 from ssl_rs.errors import InputError
-from ssl_rs.pretext.base import PretextTask
+from ssl_rs.pretext.base import PretextTask, momentum_of
 from ssl_rs.pretext.collapse import collapse_measures
+from ssl_rs.pretext.momentum import common_rule, follow, momentum_copy
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import View, ViewMaker
 
 
 class PretextNetwork(nn.Module):
     """Encode the views that tasks read and let each task judge them.
+
+    Where a task reads features of a momentum encoder, there is one for all tasks: a copy of the encoder, in the same
+    mode, whose weights lie under `momentum_encoder.` of the state.
 
     Args:
         encoder: Maps images to a pyramid; its weights lie unchanged under `encoder.` of the state.
@@ -38,7 +42,12 @@ class PretextNetwork(nn.Module):
         self.normalization = normalization
         self.tasks = nn.ModuleDict(tasks)
         self.encoder_pass = encoder_pass
-        self.views = tuple(dict.fromkeys(name for task in tasks.values() for name in task.views))  # each once, in order
+        # Each once, in order.
+        self.views = tuple(dict.fromkeys(name for task in tasks.values() for name in task.views))
+        self.momentum_views = tuple(dict.fromkeys(name for task in tasks.values() for name in task.momentum_views))
+        self.momentum = common_rule({name: task.momentum for name, task in tasks.items() if task.momentum is not None})
+        assert (self.momentum is None) == (not self.momentum_views), "momentum views and their rule go together"
+        self.momentum_encoder = None if self.momentum is None else momentum_copy(encoder)
         self.pooled: Tensor | None = None  # [B, D], the deepest map of the first view of the last batch
 
     def forward(self, views: Mapping[str, View]) -> dict[str, TaskOutput]:
@@ -54,16 +63,34 @@ class PretextNetwork(nn.Module):
         assert self.pooled is not None, "no batch has been seen yet"
         return collapse_measures(self.pooled)
 
+    def after_step(self, step: int, max_steps: int) -> None:
+        """Move the momentum encoder and what tasks own of that kind; called after each optimizer step.
+
+        Args:
+            step: The step that was taken, from 0.
+            max_steps: Steps of the run.
+        """
+        if self.momentum is not None and self.momentum_encoder is not None:
+            follow(self.momentum_encoder, self.encoder, self.momentum(step, max_steps))
+        for task in self.tasks.values():
+            cast(PretextTask, task).after_step(step, max_steps)
+
     def encode(self, views: Mapping[str, View]) -> dict[str, Pyramid]:
-        """Return the pyramid of each view that a task reads."""
-        images = [views[name].image for name in self.views]
+        """Return the pyramid of each view that a task reads, of the momentum encoder under `momentum_of(name)`."""
+        features = self._encode(self.encoder, {name: views[name].image for name in self.views})
+        self.pooled = features[self.views[0]][-1].detach().float().mean(dim=(-2, -1))
+        if self.momentum_encoder is not None:
+            images = {momentum_of(name): views[name].image for name in self.momentum_views}
+            with torch.no_grad():
+                features |= self._encode(self.momentum_encoder, images)
+        return features
+
+    def _encode(self, encoder: nn.Module, images: Mapping[str, Tensor]) -> dict[str, Pyramid]:
+        batch = len(next(iter(images.values())))
         if self.encoder_pass == "per_view":
-            pyramids = [self.encoder(self.normalization(image)) for image in images]
-        else:
-            levels = self.encoder(self.normalization(torch.cat(images)))  # each [V * B, C_i, H_i, W_i]
-            pyramids = list(zip(*(level.split(len(images[0])) for level in levels), strict=True))
-        self.pooled = pyramids[0][-1].detach().float().mean(dim=(-2, -1))
-        return dict(zip(self.views, pyramids, strict=True))
+            return {name: encoder(self.normalization(image)) for name, image in images.items()}
+        levels = encoder(self.normalization(torch.cat(list(images.values()))))  # each [V * B, C_i, H_i, W_i]
+        return dict(zip(images, zip(*(level.split(batch) for level in levels), strict=True), strict=True))
 
 
 def build_task(task: Callable[..., PretextTask], *, channels: Sequence[int], bands: int) -> PretextTask:
@@ -89,9 +116,15 @@ def check_views(tasks: Mapping[str, PretextTask | type[PretextTask]], makers: Ma
         InputError: Names the task, the view, and what to choose.
     """
     for name, task in tasks.items():
-        for view in task.views:
+        for view in (*task.views, *task.momentum_views):
             if view not in makers:
+                chosen = dict.fromkeys(_option(made) for made in (*makers, view))
                 raise InputError(
                     f"Pretext task '{name}' reads the view '{view}', but the views made are {list(makers)}.\n"
-                    f"Choose views=[{','.join([*makers, view])}], or leave the task out of pretext=[...]."
+                    f"Choose views=[{','.join(chosen)}], or leave the task out of pretext=[...]."
                 )
+
+
+def _option(view: str) -> str:
+    """Return the option of views=[...] that makes a view: a pair such as byol_first, byol_second comes from byol."""
+    return view.removesuffix("_first").removesuffix("_second")

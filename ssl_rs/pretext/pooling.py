@@ -28,3 +28,8 @@ def mean_over_positions(values: Tensor, weights: Tensor | None) -> Tensor:
     if weights is None:
         return values.mean(dim=(-2, -1))
     return (values * weights).sum(dim=(-2, -1)) / weights.sum(dim=(-2, -1)).clamp_min(torch.finfo(weights.dtype).tiny)
+
+
+def pool(view: View, features: Tensor) -> Tensor:
+    """Return the mean of a map [B, D, h, w] over the positions where its view has data, [B, D]."""
+    return mean_over_positions(features, position_weights(view, features))

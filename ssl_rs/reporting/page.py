@@ -275,7 +275,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        return " · ".join(f"{str(key).replace('_', ' ')} {_text(each)}" for key, each in value.items())
+        said = {str(key).replace("_", " "): each for key, each in value.items() if each not in (None, "", [], {})}
+        return " · ".join(f"{key} {_text(each)}" for key, each in said.items())
     if isinstance(value, list):
         return ", ".join(map(_text, value))
     if isinstance(value, float):

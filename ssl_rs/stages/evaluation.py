@@ -295,6 +295,6 @@ def _load_network(
         )
     decoder, backbone = build(stored["decoder"], "decoder"), metadata["backbone"]
     model = build_segmentation_model(decoder, backbone, len(manifest.bands), len(manifest.classes))
-    load_strictly(model, weights, str(run.model), backbone)
+    load_strictly(model, weights, str(run.model), f"backbone {backbone}")
     mean, std = (tuple(json.loads(metadata[key])) for key in ("mean", "std"))
     return SegmentationNetwork(model, Normalization(Statistics(mean, std, str(run.path))), manifest.ignore_index)

@@ -1,7 +1,7 @@
 """Fine-tune: labeled tiles -> augmentation -> encoder and decoder; then score whole test scenes."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,7 @@ def read_plan(settings: Settings) -> Plan:
         settings.values["initialization"]["_target_"].rpartition(".")[2].lower(),
         decoder.func.__name__.lower(),
     )
+    recipe = replace(recipe, decoder=decoder_name)
     folder = Path(
         "finetune", manifest.dataset, f"{recipe.backbone.name}-{decoder_name}", kind, f"{fraction.fraction * 100:g}pct"
     )
@@ -98,7 +99,8 @@ def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
     """Return where the run would live and its place in the report's table."""
     plan = read_plan(settings)
     found = plan.recipe.locate(plan.site)
-    label = found.label if found else settings.values["initialization"]["label"] or plan.run.directory.path.parts[-3]
+    node = settings.values["initialization"]
+    label = found.label if found else node["label"] or node["run"] or plan.run.directory.path.parts[-3]
     row = {
         "dataset": plan.site.store.manifest.dataset,
         "backbone": plan.recipe.backbone.name,
@@ -126,11 +128,12 @@ def finetune(settings: Settings) -> Path:
     model = build_segmentation_model(
         plan.decoder, plan.recipe.backbone.name, len(manifest.bands), len(manifest.classes)
     )
+    encoder, decoder = model.get_submodule("encoder"), model.get_submodule("decoder")
     sides = {"dataset.crop_size": site.dataset.crop_size, "evaluation.window.size": plan.evaluator.settings.window.size}
     for key, side in sides.items():
         check_side(side, input_divisor(model), key)
-        check_image_size(model.encoder, len(manifest.bands), side, key)  # type: ignore[arg-type]
-    provenance = plan.recipe.initialization.apply(model.encoder, plan.recipe.target(site))  # type: ignore[arg-type]
+        check_image_size(encoder, len(manifest.bands), side, key)
+    provenance = plan.recipe.initialization.apply(encoder, plan.recipe.target(site), decoder)
     network = SegmentationNetwork(model, Normalization(provenance.statistics), manifest.ignore_index)
     optimizer = place_network(network, site, plan.recipe)
     with opened(directory, settings, site):

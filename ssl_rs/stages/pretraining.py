@@ -24,6 +24,7 @@ from ssl_rs.initialization import Provenance
 from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.collapse import collapse_measures
 from ssl_rs.pretext.network import PretextNetwork, build_task, check_views
+from ssl_rs.pretext.segmentation_decoder import SegmentationDecoder
 from ssl_rs.randomness import Rows, derive_seed
 from ssl_rs.run_directory import save_tensors
 from ssl_rs.stages.recipe import Identified, Recipe, identify, opened, place_network, train_network
@@ -80,7 +81,7 @@ def read_plan(settings: Settings) -> Plan:
         raise InputError(f"pretext.{bad[0]}.weight must be finite and at least 0, got {weights[bad[0]]}.")
     classes = {name: task.func for name, task in tasks.items()}
     check_views(classes, makers)
-    needed = views_to_make(makers, [view for task in classes.values() for view in task.views])
+    needed = views_to_make(makers, [view for task in classes.values() for view in (*task.views, *task.momentum_views)])
     settings.drop("views", [name for name in makers if name not in needed])
     encoder_pass = settings.value("encoder_pass", EncoderPass)
     settings.check_all_read()
@@ -93,7 +94,9 @@ def read_plan(settings: Settings) -> Plan:
 def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
     """Return where the run would live and what a report calls it."""
     plan = read_plan(settings)
-    return plan.run.directory.path, {"label": " + ".join(plan.tasks), "seed": plan.site.seed}
+    found, tasks = plan.recipe.locate(plan.site), " + ".join(plan.tasks)
+    label = tasks if found is None or found.kind == "random" else f"{found.label}, then {tasks}"
+    return plan.run.directory.path, {"label": label, "seed": plan.site.seed}
 
 
 def pretrain(settings: Settings) -> Path:
@@ -118,6 +121,7 @@ def pretrain(settings: Settings) -> Path:
             partial(views_of, plan, rows=site.rows),
             settings.values,
             network.probe_collapse,
+            network.after_step,
         )
         result = _result(plan, provenance, network, progress.seconds) if site.processes.is_first else None
         if result is not None:
@@ -189,6 +193,7 @@ def _result(plan: Plan, provenance: Provenance, network: PretextNetwork, seconds
         "final_losses": {name.removeprefix("loss/"): value for name, value in last.items() if name.startswith("loss/")},
         "final_metrics": {name: value for name, value in last.items() if "/" in name and not name.startswith("loss/")},
         "encoder_sha256": _save_encoder(plan, network, provenance),
+        **_save_decoder(plan, network),
         "collapse": collapse,
         "manifest_sha256": site.store.manifest.sha256,
         "config_hash": plan.run.hash,
@@ -223,3 +228,14 @@ def _save_encoder(plan: Plan, network: PretextNetwork, provenance: Provenance) -
     }
     save_tensors(directory.encoder, network.encoder.state_dict(), metadata)
     return sha256_of(directory.encoder)
+
+
+def _save_decoder(plan: Plan, network: PretextNetwork) -> dict[str, str]:
+    """Write the decoder that fine-tuning can take over, if a task has one; return what result.json says of it."""
+    found = [module for module in network.tasks.modules() if isinstance(module, SegmentationDecoder)]
+    if not found:
+        return {}
+    (painter,), directory = found, plan.run.directory
+    metadata = {"backbone": plan.recipe.backbone.name, "decoder": painter.name, "config_hash": plan.run.hash}
+    save_tensors(directory.decoder, painter.decoder.state_dict(), metadata)
+    return {"decoder": painter.name, "decoder_sha256": sha256_of(directory.decoder)}

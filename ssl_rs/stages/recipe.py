@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class Recipe:
         schedule: Factor of the learning rate by step.
         logger: Opens the mirror of the logs.
         run_dir: The folder that the user chose, None: the one that follows from the config.
+        decoder: Name of the decoder that is initialized too, None where there is none.
     """
 
     backbone: Backbone
@@ -43,6 +44,7 @@ class Recipe:
     schedule: Schedule
     logger: Logger
     run_dir: str | None
+    decoder: str | None = None
 
     @classmethod
     def read(cls, settings: Settings) -> "Recipe":
@@ -53,7 +55,7 @@ class Recipe:
 
     def target(self, site: Site) -> Target:
         """What the initialization must fit."""
-        return site.target(self.backbone)
+        return replace(site.target(self.backbone), decoder=self.decoder)
 
     def locate(self, site: Site) -> Provenance | None:
         """Return what the encoder starts from, None where it cannot be had: applying it then says why."""
@@ -106,13 +108,20 @@ def identify(
     found = recipe.locate(site)
     content = {
         "manifest": site.store.manifest.sha256,
-        "encoder": found.sha256 if found else "unavailable",
+        "encoder": found.sha256 if found else unavailable(settings),
+        **({"decoder": found.decoder_sha256} if found and found.decoder_sha256 else {}),
         "global_batch": str(site.rows.total),
         **inputs,
     }
     digest = config_hash(settings.values, content, without)
     own = site.output_dir / folder / f"seed{site.seed}-{digest}"
     return Identified(RunDirectory(Path(recipe.run_dir) if recipe.run_dir else own), digest)
+
+
+def unavailable(settings: Settings) -> str:
+    """Return what stands for an encoder that is not there yet: planned cells that wait for different ones differ."""
+    named = settings.values["initialization"]["run"]
+    return f"unavailable: {named}" if named else "unavailable"
 
 
 @contextmanager
@@ -141,7 +150,7 @@ def place_network(network: nn.Module, site: Site, recipe: Recipe) -> torch.optim
     network.to(site.device).to(memory_format=torch.channels_last)
     distributed.synchronize_batch_norm(network, site.device)
     with explained("optimizer"):
-        optimizer = recipe.optimizer(network.parameters())
+        optimizer = recipe.optimizer([parameter for parameter in network.parameters() if parameter.requires_grad])
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
@@ -151,6 +160,7 @@ def train_network(
     network: nn.Module, optimizer: torch.optim.Optimizer, site: Site, recipe: Recipe, run: Identified,
     weights: Mapping[str, float], crops: Callable[[int], Iterator[Any]], make_batch: Callable[[Any, int], Any],
     config: Mapping[str, Any], probe: Callable[[], Mapping[str, Tensor]] | None = None,
+    after_step: Callable[[int, int], None] | None = None,
 ) -> tuple[Progress, Tracker]:  # fmt: skip
     """Train the network from where it stopped.
 
@@ -165,11 +175,12 @@ def train_network(
         make_batch: The network's input from the crops of a step.
         config: What the mirror of the logs shows as config.
         probe: Numbers that tell whether features collapsed.
+        after_step: Moves what no optimizer moves, after each of its steps.
     """
     identity = Identity(run.hash, site.processes.world_size, site.precision)
     job = Job(
         network, crops, make_batch, weights, optimizer, recipe.schedule, site.trainer, site.device, run.directory,
-        identity, site.processes, site.seed, probe,
+        identity, site.processes, site.seed, probe, after_step,
     )  # fmt: skip
 
     def open_tracker() -> Tracker:

@@ -50,6 +50,8 @@ class Job:
         processes: This process among all.
         seed: Seed of the run.
         probe: Numbers that tell whether the features of the last batch collapsed; None where nothing can.
+        after_step: Called with the step and the number of all steps after each step of the optimizer, with the weights
+            that it left; None where nothing is to be moved.
     """
 
     network: nn.Module
@@ -65,6 +67,7 @@ class Job:
     processes: Processes
     seed: int
     probe: Callable[[], Mapping[str, Tensor]] | None = None
+    after_step: Callable[[int, int], None] | None = None
 
 
 def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Tracker]:
@@ -158,6 +161,8 @@ def take_step(module: nn.Module, crops: Any, job: Job, progress: Progress, bad_s
         nn.utils.clip_grads_with_norm_(parameters, settings.gradient_clip, norm)
     job.optimizer.step()
     job.optimizer.zero_grad()
+    if job.after_step is not None:
+        job.after_step(progress.step - 1, settings.max_steps)
     progress.count += 1
     for name, value in {**values, "gradient_norm": norm.float()}.items():
         progress.sums[name] = progress.sums.get(name, torch.zeros_like(value)) + value

@@ -117,15 +117,16 @@ def undo_each(maps: Tensor) -> Tensor:
 
 
 def crop_matrix(side: Tensor, position: Tensor) -> Tensor:
-    """Return the matrices [B, 2, 3] that enlarge a square part of the image to the whole.
+    """Return the matrices [B, 2, 3] that enlarge a part of the image to the whole.
 
     Args:
-        side: [B], the part's side as a share of the image's; above 1 the image shrinks and its outside shows.
+        side: [B], the part's side as a share of the image's, or [B, 2], its width and height; above 1 the image shrinks
+            and its outside shows.
         position: [B, 2], x and y in [-1, 1]: 0 is the middle, 1 the right or lower edge.
     """
-    offset = position * (1 - side).unsqueeze(-1)  # [B, 2]
-    scale = torch.eye(2, device=side.device) * side.view(-1, 1, 1)  # [B, 2, 2]
-    return torch.cat([scale, offset.unsqueeze(-1)], dim=-1)
+    side = side.view(len(side), -1).expand(-1, 2)  # [B, 2]
+    offset = position * (1 - side)  # [B, 2]
+    return torch.cat([torch.diag_embed(side), offset.unsqueeze(-1)], dim=-1)
 
 
 def sampling_grid(matrix: Tensor, height: int, width: int) -> Tensor:
@@ -285,6 +286,7 @@ class ColorJitter:
         saturation: Range of the factor.
         hue: Range in turns, within [-0.5, 0.5].
         grayscale: Probability.
+        probability: That the four factors change anything; grayscale has its own.
     """
 
     brightness: tuple[float, float] = (1.0, 1.0)
@@ -292,12 +294,14 @@ class ColorJitter:
     saturation: tuple[float, float] = (1.0, 1.0)
     hue: tuple[float, float] = (0.0, 0.0)
     grayscale: float = 0.0
+    probability: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
             check_range(f"color.{name}", getattr(self, name), 0, math.inf)
         check_range("color.hue", self.hue, -0.5, 0.5)
-        check_probability("color.grayscale", self.grayscale)
+        for name in ("grayscale", "probability"):
+            check_probability(f"color.{name}", getattr(self, name))
 
     def __call__(self, mean: Tensor, draws: Draws, rgb: tuple[int, int, int] | None) -> Tensor:
         """Draw the color matrices [B, C, C + 1] of a batch.
@@ -310,4 +314,10 @@ class ColorJitter:
         brightness, contrast = draws.uniform(*self.brightness), draws.uniform(*self.contrast)
         saturation, hue = draws.uniform(*self.saturation), draws.uniform(*self.hue)
         colored = ~draws.chance(self.grayscale)
+        if self.probability < 1:  # else nothing is drawn: the numbers of a run depend on how many came before
+            changed = draws.chance(self.probability)
+            brightness, contrast, saturation = (
+                torch.where(changed, factor, 1.0) for factor in (brightness, contrast, saturation)
+            )
+            hue = torch.where(changed, hue, 0.0)
         return color_matrix(mean, brightness, contrast, saturation * colored, hue, rgb)

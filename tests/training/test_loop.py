@@ -161,6 +161,15 @@ def test_the_schedule_multiplies_the_rate_of_every_group(tmp_path):
     assert seen == [[1e-3 * factor, 1e-2 * factor] for factor in factors]
 
 
+def test_what_no_optimizer_moves_is_moved_after_each_of_its_steps(tmp_path):
+    seen, left = [], []
+    own = job(tmp_path)
+    own.optimizer.register_step_post_hook(lambda *_: left.append(state(own.network)))
+    train(dataclasses.replace(own, after_step=lambda *steps: seen.append((*steps, state(own.network)))), Recorder)
+    assert [(step, steps) for step, steps, _ in seen] == [(step, STEPS) for step in range(STEPS)]
+    assert [weights for _, _, weights in seen] == left
+
+
 @pytest.mark.parametrize("clip", [None, 0.05, 1000.0])
 def test_gradients_are_clipped_to_their_common_norm(tmp_path, clip):
     network, optimizer = fresh(torch.optim.SGD, lr=1e-2)
@@ -367,8 +376,11 @@ def test_left_out_steps_change_nothing_but_the_count(poisoned):
         before[step] = state(own.network)
         return marked_at(2, 6)(stored, step)
 
-    progress, _ = train(dataclasses.replace(own, make_batch=watched), Recorder)
+    moved = []
+    own = dataclasses.replace(own, make_batch=watched, after_step=lambda step, _: moved.append(step))
+    progress, _ = train(own, Recorder)
     assert (progress.step, progress.skipped) == (STEPS, 2)
+    assert moved == [step for step in range(STEPS) if step not in (2, 6)]
     assert before[2] == before[3] != before[4]  # weights and running moments
     assert before[6] == before[7] != before[8]
     lines = own.run.read_metrics()

@@ -1,0 +1,64 @@
+"""The small networks that methods put on an encoder while it learns."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import nn
+
+from ssl_rs.errors import InputError
+
+BatchNorms = Literal["none", "hidden", "all"]
+"""Behind which linear layers a BatchNorm stands: none, all but the last, or all."""
+
+
+def mlp(in_features: int, widths: Sequence[int], batch_norms: BatchNorms, where: str) -> nn.Sequential:
+    """Return linear layers with ReLU between them, [B, in_features] to [B, widths[-1]].
+
+    Args:
+        in_features: Width of what goes in.
+        widths: Of each layer.
+        batch_norms: Where BatchNorm stands; a layer before one has no bias, which it would take away.
+        where: Key of the widths, for the message.
+
+    Raises:
+        InputError: No layer, or one without a width.
+    """
+    check_widths(widths, where)
+    layers: list[nn.Module] = []
+    for index, width in enumerate(widths):
+        last = index == len(widths) - 1
+        normalized = batch_norms == "all" or (batch_norms == "hidden" and not last)
+        layers.append(nn.Linear(in_features, width, bias=not normalized))
+        layers += [nn.BatchNorm1d(width)] if normalized else []
+        layers += [] if last else [nn.ReLU(inplace=True)]
+        in_features = width
+    return nn.Sequential(*layers)
+
+
+def dense_mlp(in_channels: int, widths: Sequence[int], where: str) -> nn.Sequential:
+    """Return 1x1 convolutions with ReLU between them, [B, in_channels, h, w] to [B, widths[-1], h, w].
+
+    Args:
+        in_channels: Channels of what goes in.
+        widths: Channels of each layer.
+        where: Key of the widths, for the message.
+
+    Raises:
+        InputError: No layer, or one without a channel.
+    """
+    check_widths(widths, where)
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [nn.Conv2d(in_channels, width, 1), nn.ReLU(inplace=True)]
+        in_channels = width
+    return nn.Sequential(*layers[:-1])
+
+
+def check_widths(widths: Sequence[int], where: str) -> None:
+    """Refuse a head without layers, or with a layer of no width.
+
+    Raises:
+        InputError: Names the key.
+    """
+    if not widths or min(widths) < 1:
+        raise InputError(f"{where}={list(widths)}: expected the width of each layer, at least one of them.")

@@ -1,0 +1,161 @@
+"""Finished pretrainings on disk: which one is meant, is it whole, and what did it start from?"""
+
+import glob
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl_rs.errors import InputError
+from ssl_rs.files import sha256_of
+from ssl_rs.run_directory import RunDirectory, read_metadata
+
+CARRIED = (
+    "pretext", "initialization", "provenance", "steps", "images_seen", "seed", "dataset", "transductive", "splits",
+    "final_losses", "collapse",
+)  # fmt: skip
+"""What a later run records of the pretraining that it started from; its provenance records an earlier one."""
+
+AGAIN = "it is damaged or was replaced. Pretrain again."
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """A finished pretraining whose files are those that it wrote.
+
+    Args:
+        run: Its folder.
+        result: What its result.json says.
+        metadata: Of the encoder's file.
+        sha256: Of the encoder's file.
+    """
+
+    run: RunDirectory
+    result: Mapping[str, Any]
+    metadata: Mapping[str, str]
+    sha256: str
+
+    @property
+    def carried(self) -> dict[str, Any]:
+        """What a later run records of it."""
+        return {key: self.result[key] for key in CARRIED}
+
+    @property
+    def transductive(self) -> bool:
+        """Whether it, or one that it started from, saw images of validation or test scenes."""
+        return any(each["transductive"] for each in _chain(self.result))
+
+    @property
+    def label(self) -> str:
+        """What came first, then its tasks: "imagenet, then inpainting + contrastive"."""
+        tasks, start = " + ".join(self.result["pretext"]), self.result["initialization"]
+        return tasks if start == "random" else f"{self.result['provenance']['label']}, then {tasks}"
+
+
+def find_pretraining(chosen: str | None, pretrainings: Path, wanted: str) -> RunDirectory:
+    """Return the one finished pretraining that is meant.
+
+    Args:
+        chosen: A run's folder, or a folder or pattern below which one lies, from here or else from `pretrainings`;
+            None: any.
+        pretrainings: Folder of the pretrainings of this data set and backbone.
+        wanted: Which they are, e.g. "resnet18 on potsdam".
+
+    Raises:
+        InputError: There is none, or more than one.
+    """
+    if chosen is None:
+        found, asked = _finished_below([pretrainings]), "initialization=pretrained: there are"
+        missing = (
+            f"initialization=pretrained: there is no finished pretraining of {wanted} under {pretrainings}. "
+            "Run `python -m ssl_rs.pretrain` with this data set and backbone first, or name a run: "
+            "initialization.run=RUN."
+        )
+    else:
+        direct = RunDirectory(Path(chosen))
+        if any(path.is_file() for path in (direct.result, direct.encoder, direct.config)):
+            return direct
+        found = _finished_below(_matches(Path(), chosen)) or _finished_below(_matches(pretrainings, chosen))
+        asked = f"initialization.run={chosen} stands for"
+        missing = (
+            f"initialization.run={chosen} holds no finished pretraining (result.json and encoder.safetensors), neither "
+            f"here nor under {pretrainings}."
+        )
+    if len(found) == 1:
+        return RunDirectory(found[0])
+    if not found:
+        raise InputError(missing)
+    listed = "\n".join(f"  initialization.run={path}" for path in found)
+    raise InputError(f"{asked} {len(found)} finished pretrainings; name one:\n{listed}")
+
+
+def read_pretraining(run: RunDirectory) -> Pretraining:
+    """Read what a pretraining left.
+
+    Raises:
+        InputError: It is unfinished, of another version, or its encoder is not the one that it wrote.
+    """
+    result = run.read_result()
+    if result is None or not run.encoder.is_file():
+        raise InputError(
+            f"initialization.run={run.path} holds no finished pretraining (result.json and encoder.safetensors)."
+        )
+    lacking = [key for key in CARRIED if key not in result]
+    if lacking:
+        raise InputError(f"{run.result} lacks {lacking}: it was not written by this version. Pretrain again.")
+    sha256 = sha256_of(run.encoder)
+    if sha256 != result.get("encoder_sha256"):
+        raise InputError(f"{run.encoder} is not the file that its result.json names: {AGAIN}")
+    return Pretraining(run, result, read_metadata(run.encoder), sha256)
+
+
+def check_decoder(pretraining: Pretraining, decoder: str | None) -> str:
+    """Return the sha256 of the decoder that a pretraining left for fine-tuning.
+
+    Args:
+        pretraining: Where it is to come from.
+        decoder: Name of the decoder that is to take it; None: there is none.
+
+    Raises:
+        InputError: There is none to take or to give, it is another, or its file is not the one that was written.
+    """
+    parts, run, own = "initialization.parts=encoder_and_decoder", pretraining.run, pretraining.result.get("decoder")
+    if decoder is None:
+        raise InputError(f"{parts}: a pretraining has heads of its own; only fine-tuning takes a decoder over.")
+    if own is None:
+        raise InputError(
+            f"{parts}: initialization.run={run.path} left no decoder that fine-tuning could use. Pretrain with "
+            "pretext=[inpainting_unet,...] or [inpainting_fpn,...], or choose initialization.parts=encoder."
+        )
+    if own != decoder:
+        raise InputError(
+            f"{parts}: initialization.run={run.path} has a decoder {own}, this run has decoder={decoder}. "
+            f"Choose decoder={own}, or initialization.parts=encoder."
+        )
+    if not run.decoder.is_file():
+        raise InputError(f"{run.decoder} is missing. Pretrain again, or choose initialization.parts=encoder.")
+    sha256 = sha256_of(run.decoder)
+    if sha256 != pretraining.result.get("decoder_sha256"):
+        raise InputError(f"{run.decoder} is not the file that its result.json names: {AGAIN}")
+    return sha256
+
+
+def _matches(base: Path, pattern: str) -> list[Path]:
+    literal = base / pattern
+    return (
+        [literal] if literal.exists() else [base / name for name in glob.glob(pattern, root_dir=base, recursive=True)]
+    )
+
+
+def _finished_below(folders: Sequence[Path]) -> list[Path]:
+    results = {result for folder in folders for result in folder.glob("**/result.json")}
+    return sorted(path.parent for path in results if RunDirectory(path.parent).encoder.is_file())
+
+
+def _chain(result: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield a pretraining's record and those of what it started from."""
+    earlier: Mapping[str, Any] | None = result
+    while earlier is not None:
+        yield earlier
+        provenance: Mapping[str, Any] = earlier.get("provenance") or {}  # an older version did not carry it on
+        earlier = provenance.get("pretraining")

@@ -1,0 +1,130 @@
+"""The views of published two-crop methods: random resized crop, flip, color, blur and solarization."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssl_rs.randomness import Draws
+from ssl_rs.views.base import View
+from ssl_rs.views.fused import (
+    TRANSFORMS,
+    ColorJitter,
+    band_means,
+    check_probability,
+    check_range,
+    compose,
+    crop_matrix,
+    recolor,
+    transform_matrix,
+    warp,
+    warp_valid,
+)
+
+ATTEMPTS = 10
+"""Parts that are drawn for one that fits, as torchvision's RandomResizedCrop does."""
+
+AUTHORS_SIDE = 224
+"""Pixels a side of the images for which the authors state the blur."""
+
+
+@dataclass(frozen=True)
+class AugmentedMaker:
+    """Enlarge a random part to the whole, flip it, and change its colors, sharpness and bright values.
+
+    Source: Szegedy et al., Going Deeper with Convolutions, CVPR 2015, for the part; Chen et al. (SimCLR), ICML 2020,
+    for the chain; Grill et al. (BYOL), NeurIPS 2020, appendix B, for solarization and two views of unequal settings.
+    Differs from the authors' chains in the fused color of `fused.color_matrix`, which needs no order of its parts, in
+    bilinear resampling, and in a blur whose weights at the border are those of the pixels inside. Bands that are no
+    color are cropped, blurred, brightened and solarized like the others.
+
+    Args:
+        source: The view it is made from.
+        area: Range of the part's area as a share of the image's.
+        ratio: Range of the part's width over its height; its logarithm is uniform.
+        horizontal_flip: Probability.
+        color: The change of colors.
+        blur: Probability.
+        blur_sigma: Range of the standard deviation, in pixels of an image of 224 px; it grows with the image.
+        solarization: Probability that values above 0.5 are inverted.
+    """
+
+    source: str
+    color: ColorJitter
+    area: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    horizontal_flip: float = 0.5
+    blur: float = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarization: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_range("views.*.area", self.area, 0, 1)
+        check_range("views.*.ratio", self.ratio, 0.01, 100)
+        check_range("views.*.blur_sigma", self.blur_sigma, 0.01, AUTHORS_SIDE)
+        for name in ("horizontal_flip", "blur", "solarization"):
+            check_probability(f"views.*.{name}", getattr(self, name))
+
+    def __call__(self, source: View, draws: Draws) -> View:
+        """Return the view of images [B, C, H, W]."""
+        part = draw_part(draws, self.area, self.ratio)
+        unmoved = TRANSFORMS.index("rot0")
+        flip = torch.where(draws.chance(self.horizontal_flip), TRANSFORMS.index("hflip"), unmoved)
+        matrix = compose(part, transform_matrix(flip))
+        image = warp(source.image, matrix, inside=True)
+        valid = None if source.valid is None else warp_valid(source.valid, matrix)
+        image = recolor(image, self.color(band_means(image, valid), draws, source.rgb))
+        sigma = draws.uniform(*self.blur_sigma) * image.shape[-1] / AUTHORS_SIDE
+        image = torch.where(_each(draws.chance(self.blur)), gaussian_blur(image, sigma, valid), image)
+        inverted = _each(draws.chance(self.solarization)) & (image >= 0.5)
+        image = torch.where(inverted, 1 - image, image)
+        return View(image, compose(source.geometry, matrix), rgb=source.rgb, valid=valid)
+
+
+def draw_part(draws: Draws, area: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
+    """Draw rectangles inside of images of equal sides; where none of ten fits, the whole image.
+
+    Args:
+        draws: A row a sample.
+        area: Range of the area as a share of the image's.
+        ratio: Range of width over height.
+
+    Returns:
+        [B, 2, 3], the matrices that enlarge them to the whole.
+    """
+    shares = draws.uniform(*area, ATTEMPTS)  # [B, A]
+    ratios = draws.uniform(math.log(ratio[0]), math.log(ratio[1]), ATTEMPTS).exp()
+    sides = torch.stack([(shares * ratios).sqrt(), (shares / ratios).sqrt()], dim=-1)  # [B, A, 2], width and height
+    fits = (sides <= 1).all(dim=-1)  # [B, A]
+    first = fits.int().argmax(dim=1)
+    chosen = sides[torch.arange(len(sides), device=sides.device), first]  # [B, 2]
+    chosen = torch.where(fits.any(dim=1, keepdim=True), chosen, 1.0)
+    return crop_matrix(chosen, draws.uniform(-1, 1, 2))
+
+
+def gaussian_blur(image: Tensor, sigma: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Blur each image by its own Gaussian, as two products with matrices; weights add up to 1 over the valid pixels.
+
+    Args:
+        image: [B, C, H, W].
+        sigma: [B], standard deviation in pixels, above 0.
+        valid: bool [B, 1, H, W]: other pixels are not read and stay as they are; None: all are valid.
+    """
+    rows, columns = (_gaussian(sigma, size) for size in image.shape[-2:])  # [B, 1, H, H], [B, 1, W, W]
+    if valid is None:
+        return rows @ image @ columns.mT
+    mean = rows @ (image * valid) @ columns.mT
+    share = rows @ valid.to(image) @ columns.mT
+    return torch.where(valid, mean / share.clamp_min(torch.finfo(image.dtype).tiny), image)
+
+
+def _gaussian(sigma: Tensor, size: int) -> Tensor:
+    """Return matrices [B, 1, size, size] whose rows hold the weights of one pixel and add up to 1."""
+    position = torch.arange(size, device=sigma.device)
+    distance = (position[:, None] - position).abs() / sigma.view(-1, 1, 1, 1)
+    return torch.softmax(-distance.square() / 2, dim=-1)
+
+
+def _each(chosen: Tensor) -> Tensor:
+    return chosen.view(-1, 1, 1, 1)

@@ -1,0 +1,49 @@
+"""The studies of conf/sweep/: their cells are planned as they say, and fine-tuning finds what pretraining left."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from ssl_rs.sweep import plan_cells
+
+pytestmark = pytest.mark.slow
+
+PAPERS = ("inpainting", "transform_prediction", "contrastive")
+METHODS = ("simclr", "moco_v2", "byol", "vicreg", "dense_contrastive")
+SUBSETS = ["+".join(names) for size in (1, 2, 3) for names in itertools.combinations(PAPERS, size)]
+STUDIES = {"pretext_ablation": SUBSETS, "methods": [SUBSETS[-1], *METHODS]}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_pretraining_plans_a_run_of_each(study, tiny):
+    cells, _ = plan_cells("pretrain", [f"sweep={study}", *tiny])
+    assert [cell.run_dir.parts[-2] for cell in cells] == STUDIES[study]
+    assert [cell.row["label"] for cell in cells] == [name.replace("+", " + ") for name in STUDIES[study]]
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_fine_tuning_plans_three_seeds_of_each_before_any_is_pretrained(study, tiny):
+    cells, _ = plan_cells("finetune", [f"sweep={study}", *tiny])
+    rows = [(cell.row["label"], cell.row["label_fraction"], cell.row["seed"]) for cell in cells]
+    assert rows == [(name, 0.1, seed) for name in STUDIES[study] for seed in range(3)]
+    assert len({cell.run_dir for cell in cells}) == len(cells)
+
+
+def test_fine_tuning_takes_each_pretraining_of_the_study(command, tiny):
+    some = ("transform_prediction", "inpainting+contrastive")
+    chosen = ",".join(f"[{name.replace('+', ',')}]" for name in some)
+    code, out, err = command("pretrain", *tiny, "sweep=pretext_ablation", f"pretext={chosen}")
+    assert code == 0, err
+    assert "2 of 2 runs are finished." in out
+    code, out, err = command(
+        "finetune", *tiny, "sweep=pretext_ablation", f"initialization.run={','.join(some)}", "seed=0",
+        "trainer.max_steps=1", "trainer.log_every_steps=1",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "2 of 2 runs are finished." in out
+    results = [json.loads(path.read_text()) for path in Path("outputs/finetune").rglob("result.json")]
+    assert {result["label"] for result in results} == {name.replace("+", " + ") for name in some}
+    sources = {result["label"]: Path(result["provenance"]["source"]).parent.name for result in results}
+    assert sources == {name.replace("+", " + "): name for name in some}
