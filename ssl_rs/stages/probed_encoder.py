@@ -52,8 +52,8 @@ class EncoderFile:
         label = self.label or self.path.stem
         return Provenance("pretrained", label, str(self.path), sha256_of(self.path), statistics)
 
-    def apply(self, encoder: nn.Module, target: Target) -> Provenance:
-        """Load the file strictly."""
+    def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:
+        """Load the file strictly into the encoder; it holds no decoder."""
         found = self.locate(target)
         weights = read_weights(self.path)
         load_strictly(encoder, weights, f"encoder={self.path}", target.backbone)
