@@ -3,8 +3,6 @@
 Composition, mistakes of config as one message, and the settings of a run with a record of which keys were read.
 """
 
-import hashlib
-import json
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -22,27 +20,6 @@ from ssl_rs.build import build
 from ssl_rs.errors import InputError, nearest
 from ssl_rs.hidden import environment_variable
 from ssl_rs.plain_types import describe, fits
-
-WITHOUT_EFFECT = (
-    "run_dir",
-    "output_dir",
-    "store_dir",
-    "logger",
-    "trusted_packages",
-    "dataset.root",
-    "dataset.on_bad_scene",
-    "initialization.run",
-    "initialization.weights",
-    "evaluation.window.batch_size",
-    "trainer.device",
-    "trainer.num_workers",
-    "trainer.resident",
-    "trainer.accept_other_versions",
-    "trainer.on_collapse",
-    "trainer.checkpoint_every_steps",
-    "trainer.log_every_steps",
-)
-"""Keys left out of the config hash: they change no result, or do so only through a file whose sha256 is hashed."""
 
 NO_TEXT = r"(?i:[-+.\de]+|null|true|false)"
 """What the command line takes for a number, nothing, or a truth value, and so never for the name of an option."""
@@ -219,25 +196,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no table of settings.")
     return typing.cast(dict[str, Any], content)
-
-
-def config_hash(values: Mapping[str, Any], inputs: Mapping[str, str | None], without: Sequence[str] = ()) -> str:
-    """Return 12 hex digits over everything that can change a result.
-
-    Args:
-        values: The resolved settings.
-        inputs: The sha256 of what else goes in: manifest, encoder, label subset.
-        without: Further keys that mean nothing to the command, or that are meant to differ.
-    """
-    kept = json.loads(json.dumps(values))
-    for key in (*WITHOUT_EFFECT, *without):
-        *path, last = key.split(".")
-        node = kept
-        for name in path:
-            node = node.get(name) or {}
-        node.pop(last, None)
-    text = json.dumps({"config": kept, "inputs": dict(inputs)}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 class Settings:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from ssl_rs import distributed
+from ssl_rs import batch_norm, distributed
 from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone, Normalization, Statistics
 from ssl_rs.pretext.byol import Byol
@@ -113,7 +113,7 @@ def gradients(stage, total):
     rows = Rows.of_rank(processes.rank, processes.world_size, total // processes.world_size)
     network, batch = STAGES[stage](rows)
     network.double()  # what is left to differ is the arithmetic of the loss, which is float32
-    distributed.synchronize_batch_norm(network, torch.device("cpu"))
+    batch_norm.synchronize_batch_norm(network, torch.device("cpu"))
     module = distributed.average_gradients(network, torch.device("cpu"))
     loss = torch.stack([output.loss for output in module(batch).values()]).sum()
     loss.backward()

@@ -10,15 +10,8 @@ from typing import Any
 import pytest
 
 from ssl_rs.command import main
-from ssl_rs.config import (
-    WITHOUT_EFFECT,
-    Settings,
-    compose_config,
-    config_hash,
-    quoted,
-    resolve,
-    search_in,
-)
+from ssl_rs.config import Settings, compose_config, quoted, resolve, search_in
+from ssl_rs.config_hash import WITHOUT_EFFECT, config_hash
 from ssl_rs.errors import InputError
 
 PLUGINS = {"slurm": "hydra-submitit-launcher", "ray": "hydra-ray-launcher"}

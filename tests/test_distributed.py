@@ -11,7 +11,8 @@ import torch
 from gradients_of_ranks import gradients
 from torch import nn
 
-from ssl_rs.distributed import Agreement, Processes, SynchronizedBatchNorm, gather, mean_count
+from ssl_rs.batch_norm import SynchronizedBatchNorm
+from ssl_rs.distributed import Agreement, Processes, gather, mean_count
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ssl_rs.build import build
-from ssl_rs.config import Settings, config_hash, to_yaml
+from ssl_rs.config import Settings, to_yaml
+from ssl_rs.config_hash import config_hash
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes, sum_over_ranks

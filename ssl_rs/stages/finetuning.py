@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ssl_rs import distributed
 from ssl_rs.bands import color_bands
-from ssl_rs.config import Settings, config_hash
+from ssl_rs.config import Settings
+from ssl_rs.config_hash import config_hash
 from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
 from ssl_rs.data.sampling import TileCrops, to_unit
 from ssl_rs.encoder import Normalization, check_image_size

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_rs.build import build
-from ssl_rs.config import Settings, config_hash, to_yaml
+from ssl_rs.config import Settings, to_yaml
+from ssl_rs.config_hash import config_hash
 from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
 from ssl_rs.data.labeled_pixels import by_window, draw_pixels
 from ssl_rs.data.store import Store

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_rs import distributed
+from ssl_rs import batch_norm
 from ssl_rs.build import explained
-from ssl_rs.config import Settings, config_hash, to_yaml
+from ssl_rs.config import Settings, to_yaml
+from ssl_rs.config_hash import config_hash
 from ssl_rs.encoder import Backbone
 from ssl_rs.errors import InputError
 from ssl_rs.initialization import Initialization, Provenance, Target
@@ -148,7 +149,7 @@ def place_network(network: nn.Module, site: Site, recipe: Recipe) -> torch.optim
         InputError: The optimizer refuses its settings.
     """
     network.to(site.device).to(memory_format=torch.channels_last)
-    distributed.synchronize_batch_norm(network, site.device)
+    batch_norm.synchronize_batch_norm(network, site.device)
     with explained("optimizer"):
         optimizer = recipe.optimizer([parameter for parameter in network.parameters() if parameter.requires_grad])
     for group in optimizer.param_groups:

@@ -1,0 +1,46 @@
+"""The identity of a run: a hash over everything that can change its result."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+WITHOUT_EFFECT = (
+    "run_dir",
+    "output_dir",
+    "store_dir",
+    "logger",
+    "trusted_packages",
+    "dataset.root",
+    "dataset.on_bad_scene",
+    "initialization.run",
+    "initialization.weights",
+    "evaluation.window.batch_size",
+    "trainer.device",
+    "trainer.num_workers",
+    "trainer.resident",
+    "trainer.accept_other_versions",
+    "trainer.on_collapse",
+    "trainer.checkpoint_every_steps",
+    "trainer.log_every_steps",
+)
+"""Keys left out of the config hash: they change no result, or do so only through a file whose sha256 is hashed."""
+
+
+def config_hash(values: Mapping[str, Any], inputs: Mapping[str, str | None], without: Sequence[str] = ()) -> str:
+    """Return 12 hex digits over everything that can change a result.
+
+    Args:
+        values: The resolved settings.
+        inputs: The sha256 of what else goes in: manifest, encoder, label subset.
+        without: Further keys that mean nothing to the command, or that are meant to differ.
+    """
+    kept = json.loads(json.dumps(values))
+    for key in (*WITHOUT_EFFECT, *without):
+        *path, last = key.split(".")
+        node = kept
+        for name in path:
+            node = node.get(name) or {}
+        node.pop(last, None)
+    text = json.dumps({"config": kept, "inputs": dict(inputs)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
