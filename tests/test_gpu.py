@@ -8,7 +8,10 @@ import torch
 from ssl_rs.benchmarks.step import Step
 from ssl_rs.command import main
 from ssl_rs.config import Settings, compose_config, resolve
+from ssl_rs.data.ahead import copied_ahead
 from ssl_rs.data.cutting import Place, ResidentScenes
+from ssl_rs.data.sampling import SceneCrops, batches
+from ssl_rs.randomness import Rows
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.pretraining import read_plan
 
@@ -39,6 +42,16 @@ def test_crops_cut_on_the_device_are_those_of_the_maps(tiny):
     where = [Place(0, -5, 70), Place(2, 10, 3)]
     on_gpu, on_cpu = (ResidentScenes(store, [0, 2], ["image"], torch.device(name)) for name in ("cuda", "cpu"))
     assert torch.equal(on_gpu.cut("image", where, 32).cpu(), on_cpu.cut("image", where, 32))
+
+
+def test_batches_that_are_copied_ahead_are_those_that_were_read(tiny):
+    site = plan_of(*tiny).site
+    source = SceneCrops(site.store, ("train",), 32, 0)
+    ahead = list(copied_ahead(batches(source, 0, 5, Rows(0, 4, 4), 1), torch.device("cuda")))
+    for copied, read in zip(ahead, batches(source, 0, 5, Rows(0, 4, 4), 0), strict=True):
+        assert copied.images.is_cuda
+        assert torch.equal(copied.images.cpu(), read.images)
+        assert copied.valid is None
 
 
 def test_a_deterministic_run_repeats_bit_for_bit(tiny, tmp_path):

@@ -14,6 +14,7 @@ import torch
 import ssl_rs
 from ssl_rs import distributed
 from ssl_rs.config import Settings
+from ssl_rs.data.ahead import copied_ahead
 from ssl_rs.data.cutting import ResidentScenes, resident_bytes
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.prepare import prepare
@@ -27,7 +28,7 @@ from ssl_rs.randomness import Rows
 from ssl_rs.stages.scenes import prepare_store
 from ssl_rs.training.settings import TrainerSettings
 
-T = TypeVar("T")
+T = TypeVar("T", bound=tuple[Any, ...])
 S = TypeVar("S", bound=BatchSource[Any])
 
 
@@ -73,9 +74,11 @@ class Site:
         return source
 
     def batches(self, source: BatchSource[T], start: int) -> Iterator[T]:
-        """Yield this process's share of the batch of each step from one on; nobody reads ahead on the device."""
-        workers = 0 if isinstance(source.cutter, ResidentScenes) else self.trainer.num_workers
-        return batches(source, start, self.trainer.max_steps, self.rows, workers)
+        """Yield this process's share of the batch of each step from one on."""
+        resident = isinstance(source.cutter, ResidentScenes)  # then nobody needs to read ahead
+        workers = 0 if resident else self.trainer.num_workers
+        found = batches(source, start, self.trainer.max_steps, self.rows, workers)
+        return copied_ahead(found, self.device) if self.device.type == "cuda" and not resident else found
 
     def target(self, backbone: Backbone) -> Target:
         """What an initialization must fit."""
