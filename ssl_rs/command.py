@@ -43,6 +43,8 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
     # Before torch is imported: tensors of some MB then lie in huge pages where Linux offers them, and each step spares
     # the page faults of thousands of small ones.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # cuBLAS is asked for repeatable results before its first use, or trainer=deterministic could not have them.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         with _signals_end_the_command():
             try:
@@ -60,18 +62,29 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         return _say(_no_memory(error), BAD_INPUT)
     except RuntimeError as error:
-        if str(error).startswith("DataLoader worker"):  # torch has no type of its own for it
-            said = "Perhaps the memory ran out, or a file of the store was cut short: prepare check=true tells"
-            return _say(f"{error}\n{said}. The same command goes on from the last checkpoint.", BAD_INPUT)
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):  # torch's, GPU and CPU
-            return _say(_no_memory(error), BAD_INPUT)
-        if not _is_loss_of_rank(error):
+        explained = _explain_runtime(error)
+        if explained is None:
             raise
-        return _say(
-            "Another process of this run has ended, and this one cannot go on alone. What that one said tells why. "
-            "The same command goes on from the last checkpoint.",
-            INTERRUPTED,
-        )
+        return _say(*explained)
+
+
+def _explain_runtime(error: RuntimeError) -> tuple[str, int] | None:
+    """Return message and exit code of what torch says of surroundings and settings, None for a defect of ours."""
+    if str(error).startswith("DataLoader worker"):  # torch has no type of its own for it
+        said = "Perhaps the memory ran out, or a file of the store was cut short: prepare check=true tells"
+        return f"{error}\n{said}. The same command goes on from the last checkpoint.", BAD_INPUT
+    if "does not have a deterministic implementation" in str(error):
+        said = " ".join(str(error).partition(". ")[0].split())
+        return f"{said}. Set trainer.deterministic=false, or choose other components.", BAD_INPUT
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):  # torch's, GPU and CPU
+        return _no_memory(error), BAD_INPUT
+    if not _is_loss_of_rank(error):
+        return None
+    return (
+        "Another process of this run has ended, and this one cannot go on alone. What that one said tells why. "
+        "The same command goes on from the last checkpoint.",
+        INTERRUPTED,
+    )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_rs.build import build
+from ssl_rs.config_hash import leaves
 from ssl_rs.errors import InputError, nearest
 from ssl_rs.hidden import environment_variable
 from ssl_rs.plain_types import describe, fits
@@ -248,16 +249,8 @@ class Settings:
         """
         unread = [
             key
-            for key in _leaves(self.values)
+            for key in leaves(self.values)
             if not any(key == read or key.startswith(read + ".") for read in self._read)
         ]
         if unread:
             raise InputError(f"{unread[0]}: {self.command} has no such key. {_nearest_key(unread[0], self.command)}")
-
-
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for name, child in node.items():
-        key = f"{prefix}{name}"
-        found += _leaves(child, f"{key}.") if isinstance(child, dict) and child else [key]
-    return found

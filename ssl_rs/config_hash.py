@@ -24,7 +24,22 @@ WITHOUT_EFFECT = (
     "trainer.checkpoint_every_steps",
     "trainer.log_every_steps",
 )
-"""Keys left out of the config hash: they change no result, or do so only through a file whose sha256 is hashed."""
+"""Keys left out of the config hash: they change no weight and no score, or do so only through a file whose sha256 is
+hashed. How often lines are logged decides over how many steps the last line of a pretraining is a mean."""
+
+
+def without_effect(key: str) -> bool:
+    """Tell whether a dotted key is left out of the config hash."""
+    return any(key == each or key.startswith(f"{each}.") for each in WITHOUT_EFFECT)
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested settings by their dotted keys."""
+    found: dict[str, Any] = {}
+    for name, value in node.items():
+        key = f"{prefix}{name}"
+        found |= leaves(value, f"{key}.") if isinstance(value, Mapping) and value else {key: value}
+    return found
 
 
 def config_hash(values: Mapping[str, Any], inputs: Mapping[str, str | None], without: Sequence[str] = ()) -> str:

@@ -1,6 +1,7 @@
 """What tests of whole commands share: a tiny labeled data set, and commands run in this process."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import torch
 from PIL import Image
 
 from ssl_rs.command import main
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as commands do, before a GPU's first product
 
 COLORS = ((200, 60, 60), (60, 200, 60), (60, 60, 200))
 

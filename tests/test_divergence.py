@@ -69,6 +69,7 @@ def test_no_rank_of_a_diverging_run_waits_for_the_others(tiny, run):
     check_diverged(run, done.stderr, ranks=2)
 
 
+@pytest.mark.filterwarnings("ignore:.*was left out")
 def test_left_out_steps_survive_a_restart(command, tiny, tmp_path, monkeypatch):
     settings = (*tiny, *own("Poison"), "trainer.max_skipped_steps=9", "trainer.max_steps=12")
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")

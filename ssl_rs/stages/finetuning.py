@@ -30,7 +30,7 @@ from ssl_rs.segmentation.network import (
     input_divisor,
 )
 from ssl_rs.stages.evaluation import Evaluator, read_evaluation
-from ssl_rs.stages.recipe import Identified, Recipe, identify, opened, place_network, train_network
+from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
 from ssl_rs.stages.site import Site, SiteSettings
 
 VARIED = ("seed", "label_fraction.fraction", "initialization", "dataset.protocol")
@@ -137,9 +137,8 @@ def finetune(settings: Settings) -> Path:
     provenance = plan.recipe.initialization.apply(encoder, plan.recipe.target(site), decoder)
     network = SegmentationNetwork(model, Normalization(provenance.statistics), manifest.ignore_index)
     optimizer = place_network(network, site, plan.recipe)
-    with opened(directory, settings, site):
+    with held(directory, site):
         if site.processes.is_first:
-            plan.subset.write(directory.path / "label_subset.json")
             print(provenance.describe(), flush=True)
             subset = plan.subset
             order = ", in stratified order, which reads labels nobody would have" if subset.order != "random" else ""
@@ -155,6 +154,7 @@ def finetune(settings: Settings) -> Path:
             partial(site.batches, site.bring(_crops(plan))),
             partial(_batch, plan),
             settings.values,
+            begin=partial(plan.subset.write, directory.path / "label_subset.json"),
         )
         result = _result(plan, provenance, network, progress.seconds)
         if site.processes.is_first:

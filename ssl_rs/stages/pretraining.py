@@ -27,7 +27,7 @@ from ssl_rs.pretext.network import PretextNetwork, build_task, check_views
 from ssl_rs.pretext.segmentation_decoder import SegmentationDecoder
 from ssl_rs.randomness import Rows, derive_seed
 from ssl_rs.run_directory import save_tensors
-from ssl_rs.stages.recipe import Identified, Recipe, identify, opened, place_network, train_network
+from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
 from ssl_rs.stages.site import Site, SiteSettings
 from ssl_rs.views.base import View, ViewMaker, crop_view, make_views, views_to_make
 
@@ -107,7 +107,7 @@ def pretrain(settings: Settings) -> Path:
         return directory.path
     network, provenance = initial_network(plan)
     optimizer = place_network(network, site, plan.recipe)
-    with opened(directory, settings, site):
+    with held(directory, site):
         if site.processes.is_first:
             print(provenance.describe(), flush=True)
         progress, tracker = train_network(

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ssl_rs import batch_norm
 from ssl_rs.build import explained
-from ssl_rs.config import Settings, to_yaml
-from ssl_rs.config_hash import config_hash
+from ssl_rs.config import Settings, read_yaml, to_yaml
+from ssl_rs.config_hash import config_hash, leaves, without_effect
 from ssl_rs.encoder import Backbone
 from ssl_rs.errors import InputError
 from ssl_rs.initialization import Initialization, Provenance, Target
@@ -21,7 +21,7 @@ from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.site import Site, environment
 from ssl_rs.training.loop import Job, train
 from ssl_rs.training.schedule import Schedule
-from ssl_rs.training.state import Identity, Progress
+from ssl_rs.training.state import Identity, OtherRunError, Progress
 from ssl_rs.training.tracking import Logger, NoLogger, Tracker
 
 
@@ -128,6 +128,19 @@ def unavailable(settings: Settings) -> str:
 @contextmanager
 def opened(run: RunDirectory, settings: Settings, site: Site) -> Iterator[None]:
     """Hold the run's folder and write down what runs there."""
+    with held(run, site):
+        if site.processes.is_first:
+            run.begin(to_yaml(settings.values), environment(site))
+        yield
+
+
+@contextmanager
+def held(run: RunDirectory, site: Site) -> Iterator[None]:
+    """Hold the run's folder.
+
+    Raises:
+        InputError: Another process holds it, or has finished the run.
+    """
     if not site.processes.is_first:
         yield
         return
@@ -136,7 +149,6 @@ def opened(run: RunDirectory, settings: Settings, site: Site) -> Iterator[None]:
         if run.read_result() is not None:
             raise InputError(f"{run.path} was finished by another process just now. Start the command again.")
         run.drop_half_written()
-        run.begin(to_yaml(settings.values), environment(site))
         yield
     finally:
         lock.close()
@@ -161,7 +173,7 @@ def train_network(
     network: nn.Module, optimizer: torch.optim.Optimizer, site: Site, recipe: Recipe, run: Identified,
     weights: Mapping[str, float], crops: Callable[[int], Iterator[Any]], make_batch: Callable[[Any, int], Any],
     config: Mapping[str, Any], probe: Callable[[], Mapping[str, Tensor]] | None = None,
-    after_step: Callable[[int, int], None] | None = None,
+    after_step: Callable[[int, int], None] | None = None, begin: Callable[[], None] | None = None,
 ) -> tuple[Progress, Tracker]:  # fmt: skip
     """Train the network from where it stopped.
 
@@ -174,9 +186,13 @@ def train_network(
         weights: Factor of each output's loss.
         crops: Stored crops from a step on.
         make_batch: The network's input from the crops of a step.
-        config: What the mirror of the logs shows as config.
+        config: The settings, as config.yaml and the mirror of the logs show them.
         probe: Numbers that tell whether features collapsed.
         after_step: Moves what no optimizer moves, after each of its steps.
+        begin: What the first process also writes down once nothing speaks against the run.
+
+    Raises:
+        InputError: As `train`; of a folder that holds another run, with the settings that differ.
     """
     identity = Identity(run.hash, site.processes.world_size, site.precision)
     job = Job(
@@ -187,7 +203,32 @@ def train_network(
     def open_tracker() -> Tracker:
         logger = recipe.logger if site.processes.is_first else NoLogger()
         directory = run.directory
+        if site.processes.is_first:
+            directory.begin(to_yaml(config), environment(site))
+        if site.processes.is_first and begin is not None:
+            begin()
         name = f"{directory.path.name}-{run.hash}" if recipe.run_dir else directory.path.name
         return logger.open(directory.path, name, config, directory.read_metrics())
 
-    return train(job, open_tracker)
+    try:
+        return train(job, open_tracker)
+    except OtherRunError as error:
+        different = changed_settings(read_yaml(run.directory.config), config) if run.directory.config.is_file() else []
+        raise InputError(f"{error} Settings that differ: {'; '.join(different) or 'none'}.") from error
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return "KEY was VALUE, is VALUE" for each setting that differs and may change a result.
+
+    Args:
+        before: The stored settings of a run.
+        now: Those of this start.
+    """
+    old, new = leaves(before), leaves(now)
+    counted = [key for key in sorted({*old, *new}) if not without_effect(key)]
+    missing = "not set"
+    return [
+        f"{key} was {old.get(key, missing)}, is {new.get(key, missing)}"
+        for key in counted
+        if old.get(key, missing) != new.get(key, missing)
+    ]

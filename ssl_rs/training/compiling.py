@@ -14,7 +14,10 @@ from ssl_rs.errors import InputError
 def compiled_or_eager(
     network: nn.Module, example: Callable[[], Any], device: torch.device, precision: str
 ) -> nn.Module:
-    """Compile a network and try it forward and backward; warn and return it as it is if that fails on any rank.
+    """Compile a network and try it forward and backward; warn and return it as it is if that fails.
+
+    On several ranks all of them go back where one could not compile before its first exchange with the others; a rank
+    that fails amid one ends the run.
 
     The trial leaves no trace: buffers are put back and gradients dropped, so that a run that goes on from a checkpoint
     has the weights of one that was not stopped.
@@ -33,7 +36,7 @@ def compiled_or_eager(
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             outputs = module(batch)
         sum(output.loss for output in outputs.values()).backward()
-    except InputError:
+    except (InputError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # graphs, code generation and compilers fail each in their own way
         problem = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"

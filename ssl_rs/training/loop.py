@@ -73,6 +73,10 @@ class Job:
 def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Tracker]:
     """Train until `max_steps`, from the newest checkpoint if there is one.
 
+    Args:
+        job: What is trained.
+        open_tracker: Called once when nothing speaks against the run any more.
+
     Raises:
         Interrupted: SIGINT, SIGTERM or SIGUSR1 came; a checkpoint was saved after the step in progress.
         InputError: A loss or gradient is no longer finite, features collapsed, or the checkpoints are another run's.
@@ -81,7 +85,6 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     progress = _resume(job)
     tracker = open_tracker()
     network.train()
-    module = wrap(job, progress.step)
     display = open_display(progress.step, settings.max_steps, job.processes.is_first)
     crops, before = job.crops(progress.step), progress.seconds
     bad_steps, agreement = FirstBadSteps(), distributed.Agreement()
@@ -89,6 +92,7 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     clock = _Clock(settings.batch_size * job.processes.world_size, progress)
     try:
         with exactness(settings.deterministic), stop_requests() as requested:
+            module = wrap(job, progress.step)
             while progress.step < settings.max_steps:
                 take_step(module, next(crops), job, progress, bad_steps)
                 display.step()
@@ -155,6 +159,7 @@ def take_step(module: nn.Module, crops: Any, job: Job, progress: Progress, bad_s
             buffer.copy_(value)
         job.optimizer.zero_grad()
         progress.skipped += 1
+        _tell_skipped(job, progress, crops, {**losses, "the norm of the gradient": norm})
         return
     bad_steps.note(progress.step - 1, {**losses, "the norm of the gradient": norm})
     if settings.gradient_clip is not None:
@@ -166,6 +171,18 @@ def take_step(module: nn.Module, crops: Any, job: Job, progress: Progress, bad_s
     progress.count += 1
     for name, value in {**values, "gradient_norm": norm.float()}.items():
         progress.sums[name] = progress.sums.get(name, torch.zeros_like(value)) + value
+
+
+def _tell_skipped(job: Job, progress: Progress, crops: Any, values: Mapping[str, Tensor]) -> None:
+    """Warn of a step that was left out, and save the crops that led to it."""
+    names = [name for name, value in values.items() if not value.isfinite()]
+    path = save_crops(job.run.path, progress.step - 1, job.processes.rank, crops)
+    if job.processes.is_first:
+        warnings.warn(
+            f"Step {progress.step} was left out ({progress.skipped} of at most {job.settings.max_skipped_steps}); not "
+            f"finite: {', '.join(names)}. Its crops are in {path}.",
+            stacklevel=2,
+        )
 
 
 def _accumulate_gradients(module: nn.Module, batch: Any, job: Job) -> dict[str, Tensor]:
@@ -255,7 +272,9 @@ def _line(job: Job, progress: Progress, clock: "_Clock") -> dict[str, float]:
 def _resume(job: Job) -> Progress:
     """Load the newest checkpoint, if there is one, and drop the lines of metrics.jsonl behind it."""
     accept = job.settings.accept_other_versions
-    found = load_checkpoint(job.run.checkpoints, job.network, job.optimizer, job.identity, job.device, accept)
+    found = load_checkpoint(
+        job.run.checkpoints, job.network, job.optimizer, job.identity, job.device, accept, job.processes.is_first
+    )
     progress = found or Progress()
     progress.sums = {name: ranks[job.processes.rank] for name, ranks in progress.sums.items()}
     if job.processes.is_first:

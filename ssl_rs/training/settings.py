@@ -1,6 +1,5 @@
 """The settings of the loop, and what `auto` means on this machine."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,8 +119,6 @@ def computes_bf16(device: torch.device) -> bool:
 def exactness(deterministic: bool) -> Iterator[None]:
     """Within it torch refuses operations that may differ from run to run; afterwards everything is as before."""
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, once a process
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
     try:

@@ -25,6 +25,10 @@ MUST_AGREE = ("ssl_rs_version", "torch_version")
 """Surroundings of which another value is refused unless the user accepts it."""
 
 
+class OtherRunError(InputError):
+    """The checkpoints in a run's folder are those of another run."""
+
+
 @dataclass(frozen=True)
 class Identity:
     """What a checkpoint must agree with to be gone on from.
@@ -136,6 +140,7 @@ def load_checkpoint(
     identity: Identity,
     device: torch.device,
     accept_changes: bool = False,
+    set_aside: bool = True,
 ) -> Progress | None:
     """Load the newest whole checkpoint into network and optimizer.
 
@@ -146,32 +151,39 @@ def load_checkpoint(
         identity: What the checkpoint must agree with.
         device: Where the tensors go.
         accept_changes: Go on from a checkpoint of another version of torch or ssl_rs, though not bit for bit.
+        set_aside: Rename damaged ones once an older one was loaded, so that they do not count among those kept; only
+            one process may.
 
     Returns:
         How far the run was, or None where there is no checkpoint.
 
     Raises:
-        InputError: None of the checkpoints is whole, or they belong to a run with another identity or versions.
+        InputError: None of the checkpoints is whole, or they are of other versions.
+        OtherRunError: They belong to a run with another identity.
     """
-    paths = _newest_first(folder)
+    paths, damaged = _newest_first(folder), []
     for path in paths:
         try:
             content = _read(path, device)
         except Exception as error:  # what was cut short or changed, or is none of ours, raises what its bytes lead to
             warnings.warn(f"{path} is damaged ({error}); going back to the checkpoint before it.", stacklevel=2)
+            damaged.append(path)
             continue
         try:
             _compare(path, content["identity"], vars(identity))
             _compare_surroundings(path, content["surroundings"], vars(Surroundings.here(device)), accept_changes)
             network.load_state_dict(content["model"])
             optimizer.load_state_dict(content["optimizer"])
-            return _progress(content["progress"])
+            progress = _progress(content["progress"])
         except InputError:
             raise
         except Exception as error:  # its checksum is right, so it was written so: by something else
             raise InputError(
                 f"{path} was not written by this program: {error!r:.200}. Delete it, or the run's folder."
             ) from error
+        for other in damaged if set_aside else []:
+            other.rename(other.with_suffix(".damaged"))
+        return progress
     if paths:
         raise InputError(
             f"No checkpoint in {folder} is whole. Delete the folder {folder.parent} to start this run again."
@@ -215,7 +227,7 @@ def _differences(stored: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str,
 def _compare(path: Path, stored: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     different = _differences(stored, own)
     if different:
-        raise InputError(
+        raise OtherRunError(
             f"{path} belongs to another run: {'; '.join(different.values())}. "
             "Start it as it was started before, choose another run_dir, or delete the run's folder."
         )

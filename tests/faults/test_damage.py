@@ -81,10 +81,16 @@ def test_without_a_whole_checkpoint_nothing_starts_over(broken, fails):
     assert not run.result.exists()
 
 
-def test_a_checkpoint_of_another_config_is_refused(broken, fails):
-    said = fails("pretrain", *broken[1], "optimizer.lr=0.02")
+def test_a_checkpoint_of_another_config_is_refused_and_nothing_of_it_is_changed(broken, fails, command, ends_as_whole):
+    run, overrides = broken
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    said = fails("pretrain", *overrides, "optimizer.lr=0.02", "trainer.gradient_clip=1.5", "trainer.num_workers=1")
     assert "belongs to another run: config_hash was " in said
     assert "choose another run_dir" in said
+    assert "Settings that differ: optimizer.lr was 0.01, is 0.02; trainer.gradient_clip was None, is 1.5." in said
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+    assert command("pretrain", *overrides)[0] == 0
+    ends_as_whole(run)
 
 
 def test_a_checkpoint_of_another_version_is_refused_until_it_is_accepted(broken, fails, command, monkeypatch):
@@ -94,6 +100,7 @@ def test_a_checkpoint_of_another_version_is_refused_until_it_is_accepted(broken,
     assert "ssl_rs_version was " in said
     assert ", is 99.0" in said
     assert "trainer.accept_other_versions=true" in said
+    assert '"ssl_rs": "99.0"' not in (run.path / "environment.json").read_text()
     with pytest.warns(UserWarning, match="is 99.0: the run goes on, but not bit for bit"):
         assert command("pretrain", *overrides, "trainer.accept_other_versions=true")[0] == 0
     assert run.result.exists()

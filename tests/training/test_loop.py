@@ -378,8 +378,13 @@ def test_left_out_steps_change_nothing_but_the_count(poisoned):
 
     moved = []
     own = dataclasses.replace(own, make_batch=watched, after_step=lambda step, _: moved.append(step))
-    progress, _ = train(own, Recorder)
+    with pytest.warns(UserWarning, match=r"was left out") as warned:
+        progress, _ = train(own, Recorder)
     assert (progress.step, progress.skipped) == (STEPS, 2)
+    assert "Step 3 was left out (1 of at most 2); not finite: the norm of the gradient." in str(warned[0].message)
+    for step in (2, 6):
+        path = own.run.path / "not_finite" / f"step-{step:08d}-rank-0.safetensors"
+        assert load_file(path)["crops"].equal(crop(step))
     assert moved == [step for step in range(STEPS) if step not in (2, 6)]
     assert before[2] == before[3] != before[4]  # weights and running moments
     assert before[6] == before[7] != before[8]
@@ -388,11 +393,13 @@ def test_left_out_steps_change_nothing_but_the_count(poisoned):
     assert all(line["loss"] - line["loss"] == 0 for line in lines)
 
 
+@pytest.mark.filterwarnings("ignore:.*was left out")
 def test_more_bad_steps_than_may_be_left_out_end_the_run(poisoned):
     with pytest.raises(InputError, match="at step 7 after 1 steps were left out"):
         train(poisoned("own", 2, 6, max_skipped_steps=1), Recorder)
 
 
+@pytest.mark.filterwarnings("ignore:.*was left out")
 def test_left_out_steps_survive_a_restart(poisoned):
     whole, broken = (poisoned(name, 2, 6, max_skipped_steps=2) for name in ("whole", "broken"))
     train(whole, Recorder)

@@ -151,6 +151,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, damage):
         progress = load_checkpoint(tmp_path, network, optimizer, IDENTITY, CPU)
     assert progress.step == 1
     assert bits(network, optimizer) == state
+    # Two are kept: the damaged one is none of them, or a later damage would find no whole one.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001.ckpt", "step-00000002.damaged"]
+    save(tmp_path, network, optimizer, 3)
+    assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == ["step-00000001.ckpt", "step-00000003.ckpt"]
 
 
 def test_every_damaged_byte_is_noticed(tmp_path):
