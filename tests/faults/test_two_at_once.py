@@ -117,7 +117,9 @@ def test_scores_are_held_until_their_process_dies(tmp_path, command, fails, tune
     stores, data = tuned.path.parent / "stores", f"dataset.root={json.dumps(str(folder_dataset))}"
     chosen = {
         "run": (f"run={tuned.path}", "evaluation.window.size=32"),
-        "encoder": ("encoder=random", "backbone=mobilenet_v2", "probe=knn", "dataset=folder", "dataset.crop_size=32", data),
+        "encoder": (
+            "encoder=random", "backbone=mobilenet_v2", "probe=knn", "dataset=folder", "dataset.crop_size=32", data,
+        ),
     }  # fmt: skip
     overrides = (*chosen[kind], f"store_dir={stores}", f"run_dir={folder}", f"output_dir={tmp_path}")
     first = started("-c", SLOW_SCORES, *overrides)
