@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,10 +127,11 @@ def kill_at(trial: Trial, moment: Moment) -> str | None:
         time.sleep(0.001)
     time.sleep(moment.delay if moment.aim else 0)
     members = list(family(process.pid))
-    ranks = [pid for pid in members if os.getpgid(pid) == pid != process.pid]
+    ranks = [pid for pid in members if pid != process.pid and _leads_group(pid)]
     chosen = {"all": members, "torchrun": members[:1], "a rank": ranks[-1:] or members}[moment.victim]
     for pid in chosen:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ended just now
+            os.kill(pid, signal.SIGKILL)
     doing = phase(trial, started_at)
     process.wait(PATIENCE)
     deadline = time.monotonic() + PATIENCE
@@ -162,6 +164,14 @@ def family(pid: int) -> Iterator[int]:
         return
     for child in itertools.chain.from_iterable(children):
         yield from family(int(child))
+
+
+def _leads_group(pid: int) -> bool:
+    """Tell whether a process has a group of its own; one that has just ended has none."""
+    try:
+        return os.getpgid(pid) == pid
+    except ProcessLookupError:
+        return False
 
 
 def has_ended(pid: int) -> bool:

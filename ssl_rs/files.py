@@ -47,10 +47,28 @@ def written_aside(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file aside, flush it to the disk, and rename it into place."""
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there yet.
+
+    Raises:
+        OSError: It cannot be made; names it.
+    """
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file aside, flush it to the disk, and rename it into place; its folder is made where it lacks."""
+    make_folder(path.parent)
+    write_beside(path, text)
+
+
+def write_beside(path: Path, text: str) -> None:
+    """Write as `write_text` into a folder that must be there: where it has vanished, the other files have too.
+
+    Raises:
+        OSError: It cannot be written; names the file.
+    """
     with written_aside(path) as file:
         file.write(text.encode())
 

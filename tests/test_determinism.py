@@ -26,3 +26,15 @@ def test_deterministic_runs_are_equal_with_any_number_of_readers(tmp_path):
     assert differences(trials["one"], trials["again"]) == []
     assert differences(trials["one"], trials["readers"]) == []
     assert {"encoder.safetensors", "metrics.jsonl", "result.json"} <= set(differences(trials["one"], trials["other"]))
+
+
+@pytest.mark.parametrize(
+    ("stage", "processes"), [("finetune", 1), pytest.param("pretrain", 2, marks=pytest.mark.distributed)]
+)
+def test_two_starts_of_one_command_are_equal(tmp_path, stage, processes):
+    write_dataset(tmp_path / "data")
+    one, again = (Trial(stage, processes, tmp_path / "data", tmp_path / name, EXACT) for name in ("one", "again"))
+    one.finish()
+    again.finish()
+    assert differences(one, again) == []
+    assert (one.run.encoder if stage == "pretrain" else one.run.model).is_file()

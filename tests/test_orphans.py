@@ -10,14 +10,13 @@ import pytest
 
 from ssl_rs import distributed
 from ssl_rs.command import main
-from ssl_rs.distributed import Processes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are watched through /proc")
 
 DEAF = """
 import os, sys, datetime
 from ssl_rs import command
-command.GRACE = 1.0
+command.GRACE = 4.0
 from torch.distributed import TCPStore
 with command._signals_end_the_command():
     print(os.getpid(), flush=True)
@@ -43,7 +42,6 @@ def test_a_launcher_that_is_gone_is_named(monkeypatch, capsys, tmp_path):
     assert main("pretrain", ["trainer.device=cpu", f"output_dir={tmp_path}"]) == 2
     said = capsys.readouterr().err
     assert f"torchrun does not answer at localhost:{port} (Connection refused)" in said
-    assert Processes.from_environment().world_size == 2
 
 
 @pytest.mark.slow
@@ -55,10 +53,12 @@ def test_a_process_that_hears_no_signal_ends_soon_after_its_launcher():
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True,
     )  # fmt: skip
     child = int(launcher.stdout.readline())
-    time.sleep(1)
-    assert os.path.exists(f"/proc/{child}")
+    time.sleep(3)  # by then it waits inside of torch, or has crashed
+    assert running(child)
     launcher.kill()
     launcher.wait()
+    time.sleep(2)  # the signal comes within the first second: this one did not hear it
+    assert running(child)
     deadline = time.monotonic() + 60
     while running(child):
         assert time.monotonic() < deadline

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ssl_rs.data.manifest import Manifest, SceneRecord
 from ssl_rs.data.overview_sheet import draw_sheet
 from ssl_rs.data.store import Store
-from ssl_rs.files import write_text, written_aside
+from ssl_rs.files import write_beside, written_aside
 
 SCENES_FILE = "scenes.csv"
 SHEET_FILE = "overview.png"
@@ -15,7 +15,7 @@ SHEET_FILE = "overview.png"
 
 def write_overview(store: Store) -> None:
     """Write scenes.csv and overview.png into the folder of a store whose arrays are in place."""
-    write_text(store.path / SCENES_FILE, scene_list(store.manifest))
+    write_beside(store.path / SCENES_FILE, scene_list(store.manifest))
     with written_aside(store.path / SHEET_FILE) as file:
         draw_sheet(store).save(file, "PNG")
 

@@ -19,8 +19,8 @@ from ssl_rs.data.records import to_json
 from ssl_rs.data.scene_writer import WrittenScene
 from ssl_rs.data.store import Store
 from ssl_rs.data.workers import write_scenes
-from ssl_rs.errors import InputError
-from ssl_rs.files import write_text
+from ssl_rs.errors import GONE, InputError
+from ssl_rs.files import write_beside
 from ssl_rs.locks import hold
 
 Report = Callable[[int, int, str], None]
@@ -68,10 +68,14 @@ def prepare(
             ) from error
         except OSError as error:
             raise InputError(
-                f"The store {path} could not be built: {error}. Choose another store_dir or make space; "
-                "started again, it goes on where it stopped."
+                f"The store {path} could not be built: {error}. {_remedy(error)}; started again, it goes on where it "
+                "stopped."
             ) from error
     return Store.open(path)
+
+
+def _remedy(error: OSError) -> str:
+    return "Bring back what was moved or deleted" if error.errno in GONE else "Choose another store_dir or make space"
 
 
 @contextmanager
@@ -171,8 +175,8 @@ def _build(
     written, odd = _of_one_type(dataset, written)
     manifest = _manifest(dataset, written, [*skipped, *odd])
     write_overview(Store(folder, manifest))
-    write_text(folder / HASH_FILE, f"{manifest.sha256}\n")
-    write_text(folder / MANIFEST_FILE, to_json(manifest))
+    write_beside(folder / HASH_FILE, f"{manifest.sha256}\n")
+    write_beside(folder / MANIFEST_FILE, to_json(manifest))
     kept = {SCENES_FILE, SHEET_FILE, HASH_FILE, MANIFEST_FILE}
     kept |= {array.name for scene in manifest.scenes for array in scene.arrays}
     for path in folder.iterdir():  # last: killed before, the next start finds every record

@@ -16,7 +16,7 @@ from ssl_rs.data.moments import Moments, add_up, measure
 from ssl_rs.data.records import to_json
 from ssl_rs.data.store import Kind, array_file
 from ssl_rs.errors import InputError
-from ssl_rs.files import write_text
+from ssl_rs.files import write_beside
 
 DTYPES = ("uint8", "uint16", "float32")
 
@@ -74,7 +74,7 @@ def write_scene(dataset: Dataset, number: int, source: SceneSource, folder: Path
     )
     moments = add_up(tally.moments) if source.split == "train" else None
     written = WrittenScene(record, cast(Literal["uint8", "uint16", "float32"], tally.dtype), moments)
-    write_text(folder / record_file(number), to_json(written))
+    write_beside(folder / record_file(number), to_json(written))
     return written
 
 

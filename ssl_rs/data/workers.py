@@ -1,5 +1,6 @@
 """Scenes written side by side by several processes; what comes of each is told in the order of the scenes."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -31,6 +32,7 @@ def write_scenes(dataset: Dataset, scenes: Sequence[SceneSource], folder: Path, 
 
     Raises:
         ChildProcessError: A process died.
+        OSError: A file cannot be written, or has vanished since the data set was listed.
     """
     missing = [number for number in range(len(scenes)) if not (folder / record_file(number)).is_file()]
     if num_workers == 0 or len(missing) < 2:
@@ -77,7 +79,19 @@ def _attempt(dataset: Dataset, number: int, scene: SceneSource, folder: Path) ->
     try:
         return read_record(WrittenScene, record) if record.is_file() else write_scene(dataset, number, scene, folder)
     except InputError as error:
+        _check_still_there(scene)
         return error
+
+
+def _check_still_there(scene: SceneSource) -> None:
+    """Tell a bad scene from a disk that was taken away: else on_bad_scene=skip would leave out all that is to come.
+
+    Raises:
+        FileNotFoundError: A file has vanished since the data set was listed.
+    """
+    for file in () if scene.problem else scene.files:
+        if not file.exists():
+            raise FileNotFoundError(errno.ENOENT, "was there when the data set was listed, and is gone", str(file))
 
 
 _state: dict[str, tuple[Dataset, Path]] = {}

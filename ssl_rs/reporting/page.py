@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ssl_rs.errors import InputError
-from ssl_rs.files import write_text
+from ssl_rs.files import make_folder, write_beside
 from ssl_rs.reporting.cells import (
     FailedRun,
     MissingCell,
@@ -139,21 +139,22 @@ def write_report(
         left_out=[*left_out, *duplicates, *broken_plans, *broken_failures, *broken_samples],
         num_runs=len(current_runs),
     )
-    write_text(out_dir / "cells.csv", cells_csv(current_runs, planned, missing, failures, stale))
+    make_folder(out_dir)
+    write_beside(out_dir / "cells.csv", cells_csv(current_runs, planned, missing, failures, stale))
     _write_tables(out_dir, current_runs, sections)
-    write_text(out_dir / "index.html", page)
+    write_beside(out_dir / "index.html", page)
     return out_dir / "index.html"
 
 
 def _write_tables(out_dir: Path, runs: Sequence[Run], sections: Sequence[Section]) -> None:
     """Write the numbers of the page."""
     studies = [(scored.table, scored.study) for section in sections for scored in section.tables]
-    write_text(out_dir / "results.csv", results_csv(runs))
-    write_text(out_dir / "summary.csv", summary_csv(studies))
-    write_text(out_dir / "differences.csv", differences_csv(studies))
-    write_text(out_dir / "labels_saved.csv", labels_saved_csv(studies))
-    write_text(out_dir / "table.md", tables_text(studies, "markdown"))
-    write_text(out_dir / "table.tex", tables_text(studies, "latex"))
+    write_beside(out_dir / "results.csv", results_csv(runs))
+    write_beside(out_dir / "summary.csv", summary_csv(studies))
+    write_beside(out_dir / "differences.csv", differences_csv(studies))
+    write_beside(out_dir / "labels_saved.csv", labels_saved_csv(studies))
+    write_beside(out_dir / "table.md", tables_text(studies, "markdown"))
+    write_beside(out_dir / "table.tex", tables_text(studies, "latex"))
 
 
 def _render(

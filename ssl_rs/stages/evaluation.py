@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ssl_rs.build import build
-from ssl_rs.config import Settings, to_yaml
+from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.store import Store
@@ -39,9 +39,9 @@ from ssl_rs.segmentation.protocols import (
 )
 from ssl_rs.segmentation.sliding_window import WindowSettings, predict_scene
 from ssl_rs.stages.finished_run import finished_finetuning, stored_config
-from ssl_rs.stages.recipe import Identified
+from ssl_rs.stages.recipe import Identified, opened
 from ssl_rs.stages.samples import choose_samples, write_samples
-from ssl_rs.stages.site import Site, environment, open_store
+from ssl_rs.stages.site import Site, open_store
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.weights import load_strictly, read_weights
 
@@ -240,9 +240,9 @@ def evaluate(settings: Settings) -> Path:
     if Identified(directory, digest).is_finished("evaluate"):
         return directory.path
     evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
-    directory.begin(to_yaml(settings.values), environment(site))
-    scores = evaluator.score(network.to(site.device), site.processes, directory.path / "samples.npz")
-    directory.finish({**trained, **scores, "command": "evaluate", "run": str(run.path), "config_hash": digest})
+    with opened(directory, settings, site):
+        scores = evaluator.score(network.to(site.device), site.processes, directory.path / "samples.npz")
+        directory.finish({**trained, **scores, "command": "evaluate", "run": str(run.path), "config_hash": digest})
     return directory.path
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_rs.build import build
-from ssl_rs.config import Settings, to_yaml
+from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
 from ssl_rs.data.labeled_pixels import by_window, draw_pixels
@@ -27,8 +27,8 @@ from ssl_rs.segmentation.probes import Probe
 from ssl_rs.segmentation.sliding_window import WindowSettings, read_windows
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator
 from ssl_rs.stages.probed_encoder import initialization_of, stored_backbone, stored_run
-from ssl_rs.stages.recipe import Identified
-from ssl_rs.stages.site import Site, SiteSettings, environment
+from ssl_rs.stages.recipe import Identified, opened
+from ssl_rs.stages.site import Site, SiteSettings
 from ssl_rs.training.settings import TrainerSettings
 
 DIVISOR = 32
@@ -142,42 +142,46 @@ def probe_encoder(settings: Settings) -> Path:
     site, directory = plan.site, plan.run.directory
     if plan.run.is_finished("evaluate"):
         return directory.path
+    with opened(directory, settings, site):
+        directory.finish(_fit_and_score(plan))
+    return directory.path
+
+
+def _fit_and_score(plan: Plan) -> dict[str, Any]:
+    """Return what result.json says of a probe."""
+    site, folder = plan.site, plan.run.directory.path
     started = time.monotonic()
     torch.manual_seed(derive_seed(site.seed, "weights"))  # as in fine-tuning: random weights are the same
     encoder = plan.backbone.build(len(site.store.manifest.bands))
     provenance = plan.initialization.apply(encoder, site.target(plan.backbone))
     print(provenance.describe(), flush=True)
     features = DenseFeatures(encoder, Normalization(provenance.statistics), plan.probe.stride).to(site.device)  # type: ignore[arg-type]
-    directory.begin(to_yaml(settings.values), environment(site))
-    plan.subset.write(directory.path / "label_subset.json")
+    plan.subset.write(folder / "label_subset.json")
     network, fitted = fit_probe(plan, features)
     seconds = time.monotonic() - started
-    scores = plan.evaluator.score(network, site.processes, directory.path / "samples.npz")
-    directory.finish(
-        {
-            "command": "evaluate",
-            "dataset": site.store.manifest.dataset,
-            "backbone": plan.backbone.name,
-            "decoder": plan.probe.name,
-            "initialization": provenance.kind,
-            "label": provenance.label,
-            "provenance": provenance.as_json(),
-            "probe": {**asdict(plan.probe), **fitted},  # type: ignore[call-overload]
-            "label_fraction": plan.subset.fraction,
-            "labeled_units": len(plan.subset.units),
-            "label_unit": plan.subset.unit,
-            "label_order": plan.subset.order,
-            "subset_sha256": plan.subset.sha256,
-            "seed": site.seed,
-            "steps": 0,
-            "wall_seconds": round(seconds, 1),
-            **scores,
-            "manifest_sha256": site.store.manifest.sha256,
-            "settings_hash": plan.settings_hash,
-            "config_hash": plan.run.hash,
-        }
-    )
-    return directory.path
+    scores = plan.evaluator.score(network, site.processes, folder / "samples.npz")
+    return {
+        "command": "evaluate",
+        "dataset": site.store.manifest.dataset,
+        "backbone": plan.backbone.name,
+        "decoder": plan.probe.name,
+        "initialization": provenance.kind,
+        "label": provenance.label,
+        "provenance": provenance.as_json(),
+        "probe": {**asdict(plan.probe), **fitted},  # type: ignore[call-overload]
+        "label_fraction": plan.subset.fraction,
+        "labeled_units": len(plan.subset.units),
+        "label_unit": plan.subset.unit,
+        "label_order": plan.subset.order,
+        "subset_sha256": plan.subset.sha256,
+        "seed": site.seed,
+        "steps": 0,
+        "wall_seconds": round(seconds, 1),
+        **scores,
+        "manifest_sha256": site.store.manifest.sha256,
+        "settings_hash": plan.settings_hash,
+        "config_hash": plan.run.hash,
+    }
 
 
 def fit_probe(plan: Plan, features: DenseFeatures) -> tuple[ProbeNetwork, dict[str, Any]]:

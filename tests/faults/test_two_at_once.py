@@ -1,5 +1,6 @@
 """Two processes on one run or store: the second is told who holds it; what a dead one held is free."""
 
+import json
 import os
 import signal
 import subprocess
@@ -29,6 +30,15 @@ def slow(*arguments):
 
 workers.write_scene = slow
 sys.exit(main("prepare", sys.argv[1:]))
+"""
+
+SLOW_SCORES = """
+import sys, time
+from ssl_rs.command import main
+from ssl_rs.stages.evaluation import Evaluator
+
+Evaluator.score = lambda *arguments: time.sleep(100)
+sys.exit(main("evaluate", sys.argv[1:]))
 """
 
 
@@ -99,6 +109,32 @@ def test_ranks_that_find_the_run_held_by_ranks_end_with_one_message(quick, tmp_p
         kill(first)
     with hold(run.path / ".lock", "the run", "wait", wait=True):  # the ranks take a moment to die
         pass
+
+
+@pytest.mark.parametrize("kind", ["run", "encoder"])
+def test_scores_are_held_until_their_process_dies(tmp_path, command, fails, tuned, folder_dataset, kind):
+    folder = tmp_path / "scores"
+    stores, data = tuned.path.parent / "stores", f"dataset.root={json.dumps(str(folder_dataset))}"
+    chosen = {
+        "run": (f"run={tuned.path}", "evaluation.window.size=32"),
+        "encoder": (
+            "encoder=random", "backbone=mobilenet_v2", "probe=knn", "dataset=folder", "dataset.crop_size=32", data,
+        ),
+    }  # fmt: skip
+    overrides = (*chosen[kind], f"store_dir={stores}", f"run_dir={folder}", f"output_dir={tmp_path}")
+    first = started("-c", SLOW_SCORES, *overrides)
+    try:
+        wait_for((folder / "environment.json").is_file, first)
+        said = fails("evaluate", *overrides)
+        assert f"{folder} is in use by process {first.pid} on {os.uname().nodename} since 20" in said
+        assert "choose another run_dir" in said
+    finally:
+        kill(first)
+    half = folder / ".samples.npz.1.partial"
+    half.write_bytes(b"half")
+    assert command("evaluate", *overrides)[0] == 0
+    assert not half.exists()
+    assert json.loads((folder / "result.json").read_text())["command"] == "evaluate"
 
 
 def test_a_store_is_prepared_by_one_process_and_goes_on_after_its_death(quick, tmp_path, command, fails, tuned):
