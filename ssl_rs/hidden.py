@@ -27,4 +27,4 @@ def hide_secrets(argument: str) -> str:
     name, equals, _ = argument.partition("=")
     if equals and SECRET.search(name):
         return f"{name}=***"
-    return re.sub(r"://[^/@\s]+@", "://***@", argument)
+    return re.sub(r"(\\?:)//[^/@\s]+@", r"\1//***@", argument)  # Hydra writes the colon as \\:
