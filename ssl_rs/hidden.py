@@ -27,4 +27,9 @@ def hide_secrets(argument: str) -> str:
     name, equals, _ = argument.partition("=")
     if equals and SECRET.search(name):
         return f"{name}=***"
-    return re.sub(r"(\\?:)//[^/@\s]+@", r"\1//***@", argument)  # Hydra writes the colon as \\:
+    return hide_passwords(argument)
+
+
+def hide_passwords(text: str) -> str:
+    r"""Return a text without the passwords in its addresses; Hydra writes their colons as `\:`."""
+    return re.sub(r"(\\?:)//[^/@\s]+@", r"\1//***@", text)

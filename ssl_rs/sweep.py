@@ -28,7 +28,7 @@ from ssl_rs.config import Settings, compose_config, conf_dir, parse_overrides, r
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError, Interrupted, explain
 from ssl_rs.files import write_json
-from ssl_rs.hidden import hide_secrets
+from ssl_rs.hidden import hide_passwords, hide_secrets
 from ssl_rs.run_directory import RunDirectory
 
 MOST_CELLS = 10_000
@@ -175,8 +175,8 @@ def run_cell(name: str, config: DictConfig, run: RunDirectory, overrides: Sequen
             str(stopped)
         ) from stopped  # Hydra would go on with the next cell after any other exception
     except Exception as error:  # a cell's defect must not take the rest of the sweep with it
-        defect = None if isinstance(error, InputError | OSError) else traceback.format_exc()
-        told = explain(error) if isinstance(error, OSError) else str(error) or repr(error)
+        defect = None if isinstance(error, InputError | OSError) else hide_passwords(traceback.format_exc())
+        told = hide_passwords(explain(error) if isinstance(error, OSError) else str(error) or repr(error))
         record = {
             "command": name,
             "overrides": [*map(hide_secrets, overrides)],
