@@ -27,4 +27,21 @@ def hide_secrets(argument: str) -> str:
     name, equals, _ = argument.partition("=")
     if equals and SECRET.search(name):
         return f"{name}=***"
-    return re.sub(r"://[^/@\s]+@", "://***@", argument)
+    return hide_passwords(argument)
+
+
+def hide_passwords(text: str) -> str:
+    r"""Return a text without the passwords in its addresses; Hydra writes their colons as `\:`."""
+    return re.sub(r"(\\?:)//[^/@\s]+@", r"\1//***@", text)
+
+
+def without_secrets(value: Any) -> Any:
+    """Return nested settings with the values of secrets hidden, by their keys or as arguments of a command line."""
+    if isinstance(value, dict):
+        return {
+            key: "***" if SECRET.search(str(key)) and isinstance(each, str) else without_secrets(each)
+            for key, each in value.items()
+        }
+    if isinstance(value, list):
+        return [without_secrets(each) for each in value]
+    return hide_secrets(value) if isinstance(value, str) else value

@@ -3,7 +3,6 @@
 All three name the statistics that images must be normalized with: weights bring their own, random ones the data's.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -215,37 +214,35 @@ class Pretrained(Keys):
         """Find the run and check that its encoder fits.
 
         Raises:
-            InputError: No finished run, several, a damaged file, another backbone or other bands.
+            InputError: No finished run, several, a damaged file or metadata, another backbone or other bands.
         """
         self._refuse_unused()
         found = read_pretraining(
             find_pretraining(self.run, target.pretrainings, f"{target.backbone} on {target.dataset}")
         )
         run, metadata = found.run, found.metadata
-        if metadata["backbone"] != target.backbone:
+        if metadata.backbone != target.backbone:
             raise InputError(
-                f"initialization.run={run.path} is an encoder {metadata['backbone']}, "
+                f"initialization.run={run.path} is an encoder {metadata.backbone}, "
                 f"this run has backbone.name={target.backbone}. "
-                f"Choose backbone={metadata['backbone']} or another initialization.run."
+                f"Choose backbone={metadata.backbone} or another initialization.run."
             )
-        bands = tuple(json.loads(metadata["bands"]))
-        if bands != target.bands:
+        if metadata.bands != target.bands:
             raise InputError(
-                f"initialization.run={run.path} was trained on the bands {bands}, the data has {target.bands}."
+                f"initialization.run={run.path} was trained on the bands {metadata.bands!s:.300}, the data has "
+                f"{target.bands}."
             )
-        scale = json.loads(metadata["value_scale"])
+        scale = metadata.value_scale
         if scale != target.value_scale:
             raise InputError(
                 f"initialization.run={run.path} was trained on values divided by {scale:g}, this data is divided by "
                 f"{target.value_scale:g}. Set dataset.value_scale={scale:g}."
             )
-        mean, std = (tuple(json.loads(metadata[key])) for key in ("mean", "std"))
-        statistics = Statistics(mean, std, metadata["statistics_source"])
         decoder = check_decoder(found, target.decoder) if self.parts == "encoder_and_decoder" else None
         label = self.label or f"{found.label}{' with decoder' if decoder else ''}"
         label += " (transductive)" if found.transductive else ""  # whatever the user calls it
         return Provenance(
-            "pretrained", label, str(run.path), found.sha256, statistics, found.carried, decoder_sha256=decoder
+            "pretrained", label, str(run.path), found.sha256, metadata.statistics, found.carried, decoder_sha256=decoder
         )
 
     def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:

@@ -8,7 +8,8 @@ from typing import Any
 
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
-from ssl_rs.run_directory import RunDirectory, read_metadata
+from ssl_rs.run_directory import RunDirectory
+from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
 CARRIED = (
     "pretext", "initialization", "provenance", "steps", "images_seen", "seed", "dataset", "transductive", "splits",
@@ -32,7 +33,7 @@ class Pretraining:
 
     run: RunDirectory
     result: Mapping[str, Any]
-    metadata: Mapping[str, str]
+    metadata: WeightsMetadata
     sha256: str
 
     @property
@@ -106,7 +107,7 @@ def read_pretraining(run: RunDirectory) -> Pretraining:
     sha256 = sha256_of(run.encoder)
     if sha256 != result.get("encoder_sha256"):
         raise InputError(f"{run.encoder} is not the file that its result.json names: {AGAIN}")
-    return Pretraining(run, result, read_metadata(run.encoder), sha256)
+    return Pretraining(run, result, read_weights_metadata(run.encoder), sha256)
 
 
 def check_decoder(pretraining: Pretraining, decoder: str | None) -> str:

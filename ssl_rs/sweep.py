@@ -24,10 +24,20 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ssl_rs import initialization
-from ssl_rs.config import Settings, compose_config, conf_dir, parse_overrides, resolve, without_sweeps
+from ssl_rs.config import (
+    Settings,
+    compose_config,
+    conf_dir,
+    parse_overrides,
+    read_yaml,
+    resolve,
+    to_yaml,
+    without_sweeps,
+)  # fmt: skip
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError, Interrupted, explain
-from ssl_rs.files import write_json
+from ssl_rs.files import write_json, write_text
+from ssl_rs.hidden import hide_passwords, hide_secrets, without_secrets
 from ssl_rs.run_directory import RunDirectory
 
 MOST_CELLS = 10_000
@@ -64,11 +74,13 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
     plan = (
         output_dir / "sweeps" / f"{name}-{hashlib.sha256(json.dumps(sorted(overrides)).encode()).hexdigest()[:8]}.json"
     )
-    content = [{"overrides": list(cell.overrides), "run_dir": str(cell.run_dir), **cell.row} for cell in cells]
+    content = [
+        {"overrides": [*map(hide_secrets, cell.overrides)], "run_dir": str(cell.run_dir), **cell.row} for cell in cells
+    ]
     write_json(plan, {"command": name, "cells": content})
     finished = sum(RunDirectory(cell.run_dir).result.is_file() for cell in cells)
     print(f"{len(cells)} runs, {finished} finished before: {plan}")
-    _launch(name, overrides, {cell.overrides: str(cell.run_dir) for cell in cells})
+    _launch(name, overrides, {_of_task(cell.overrides): str(cell.run_dir) for cell in cells})
     return _summarize(cells)
 
 
@@ -131,11 +143,28 @@ def cell_settings(name: str, config: DictConfig) -> Settings:
     return Settings(name, values)
 
 
+def _of_task(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Return the overrides that Hydra tells a job of: those of Hydra's own settings are not among them."""
+    parsed = zip(overrides, parse_overrides(overrides), strict=True)
+    return tuple(text for text, override in parsed if not override.is_hydra_override())
+
+
+def _hide_in_yaml(path: Path) -> None:
+    """Take the secrets out of a YAML file, where it is there."""
+    if path.is_file():
+        before = read_yaml(path)
+        after = without_secrets(before)
+        if after != before:
+            write_text(path, to_yaml(after))
+
+
 def _launch(name: str, overrides: Sequence[str], run_dirs: dict[tuple[str, ...], str]) -> None:
     """Hand the sweep to Hydra, whose sweeper and launcher run the cells."""
 
     def job(config: DictConfig) -> None:
-        single = tuple(HydraConfig.get().overrides.task)
+        hydra_config = HydraConfig.get()
+        _hide_in_yaml(Path(hydra_config.sweep.dir, "multirun.yaml"))  # Hydra notes the command line as it was typed
+        single = tuple(hydra_config.overrides.task)
         run_cell(name, config, RunDirectory(Path(run_dirs[single])), single)
 
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
@@ -154,7 +183,7 @@ def _launch(name: str, overrides: Sequence[str], run_dirs: dict[tuple[str, ...],
 
 def run_cell(name: str, config: DictConfig, run: RunDirectory, overrides: Sequence[str]) -> None:
     """Run one cell; whatever goes wrong in it is written down and does not stop the others."""
-    print(f"-- {' '.join(overrides)}", flush=True)
+    print(f"-- {_told(overrides)}", flush=True)
     execute: Callable[[Settings], Path] = importlib.import_module(f"ssl_rs.{name}").run
     try:
         print(execute(cell_settings(name, config)), flush=True)
@@ -163,11 +192,11 @@ def run_cell(name: str, config: DictConfig, run: RunDirectory, overrides: Sequen
             str(stopped)
         ) from stopped  # Hydra would go on with the next cell after any other exception
     except Exception as error:  # a cell's defect must not take the rest of the sweep with it
-        defect = None if isinstance(error, InputError | OSError) else traceback.format_exc()
-        told = explain(error) if isinstance(error, OSError) else str(error) or repr(error)
+        defect = None if isinstance(error, InputError | OSError) else hide_passwords(traceback.format_exc())
+        told = hide_passwords(explain(error) if isinstance(error, OSError) else str(error) or repr(error))
         record = {
             "command": name,
-            "overrides": list(overrides),
+            "overrides": [*map(hide_secrets, overrides)],
             "error": told,
             "traceback": defect,
         }
@@ -183,11 +212,23 @@ def _summarize(cells: Sequence[Cell]) -> int:
     code = 0
     for cell in missing:
         failure = RunDirectory(cell.run_dir).failure
-        record = (
-            json.loads(failure.read_text(encoding="utf-8"))
-            if failure.is_file()
-            else {"error": "it did not run", "traceback": None}
-        )
-        code = 1 if record["traceback"] or code == 1 else 2
-        print(f"failed: {' '.join(cell.overrides)}\n  {record['error']}\n  {failure}", file=sys.stderr)
+        error, is_defect = _read_failure(failure)
+        code = 1 if is_defect or code == 1 else 2
+        print(f"failed: {_told(cell.overrides)}\n  {error}\n  {failure}", file=sys.stderr)
     return code
+
+
+def _read_failure(path: Path) -> tuple[str, bool]:
+    """Return why a cell failed, and whether that was a defect of ours; a record that is damaged says so."""
+    if not path.is_file():
+        return "it did not run", False
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return str(record["error"]), bool(record["traceback"])
+    except (ValueError, RecursionError, KeyError, TypeError, OSError) as error:
+        return f"its record cannot be read ({type(error).__name__}: {error})", False
+
+
+def _told(overrides: Sequence[str]) -> str:
+    """Return overrides as they may be printed."""
+    return " ".join(map(hide_secrets, overrides))

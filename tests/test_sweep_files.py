@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_rs.sweep import plan_cells
+from ssl_rs.sweep import _read_failure, plan_cells
 
 pytestmark = pytest.mark.slow
 
@@ -47,3 +47,18 @@ def test_fine_tuning_takes_each_pretraining_of_the_study(command, tiny):
     assert {result["label"] for result in results} == {name.replace("+", " + ") for name in some}
     sources = {result["label"]: Path(result["provenance"]["source"]).parent.name for result in results}
     assert sources == {name.replace("+", " + "): name for name in some}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "{}", '{"error": "x"}', "[" * 100_000, '{"error": "\\ud800"}', "\xff"]
+)
+def test_a_damaged_record_of_a_failure_is_told(tmp_path, text):
+    path = tmp_path / "failure.json"
+    path.write_bytes(text.encode("latin-1"))
+    told, is_defect = _read_failure(path)
+    assert told.startswith("its record cannot be read (")
+    assert not is_defect
+    path.write_text('{"error": "why", "traceback": "Traceback"}')
+    assert _read_failure(path) == ("why", True)
+    path.unlink()
+    assert _read_failure(path) == ("it did not run", False)

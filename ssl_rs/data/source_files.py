@@ -17,6 +17,9 @@ from ssl_rs.files import sha256_of
 LARGEST_MEMBER = 2**31
 """Bytes of the largest file that is read out of an archive: it is held in memory as a whole."""
 
+LEADS_ELSEWHERE = re.compile(r"^[A-Za-z]:|[\\\0]")
+"""A drive, a separator of Windows, or what cuts a name short."""
+
 
 @dataclass(frozen=True, order=True)
 class SourceFile:
@@ -126,7 +129,7 @@ def find_files(root: Path) -> list[SourceFile]:
     """List all files below a folder, and what zip archives below it hold; hidden ones are left out.
 
     Raises:
-        InputError: An archive is damaged, or holds nothing but archives.
+        InputError: An archive is damaged, or holds archives or names that lead out of it.
     """
     found: list[SourceFile] = []
     for path in sorted(_files_below(root)):
@@ -151,7 +154,15 @@ def _files_below(root: Path) -> Iterator[Path]:
 
 
 def _members(path: Path) -> list[SourceFile]:
-    names = [info.filename for info in _archive(path).infolist() if not info.is_dir()]
+    """List the files in an archive.
+
+    Raises:
+        InputError: It is damaged, holds archives, or names that lead out of it.
+    """
+    listed = _archive(path).infolist()
+    for info in listed:
+        _check_name(path, info.orig_filename)  # as it stands in the archive: zipfile cuts names at a zero byte
+    names = [info.filename for info in listed if not info.is_dir()]
     names = [name for name in names if not _hidden(PurePosixPath(name).parts)]
     inner = [name for name in names if name.lower().endswith(".zip")]
     if inner:
@@ -160,6 +171,20 @@ def _members(path: Path) -> list[SourceFile]:
             "Unzip this outer one and remove it; those in it may stay zipped."
         )
     return [SourceFile(path, name) for name in sorted(names)]
+
+
+def _check_name(path: Path, name: str) -> None:
+    r"""Refuse a member that would lie elsewhere once unpacked, here or on Windows: absolute, a drive, "..", "\".
+
+    Raises:
+        InputError: Names the member and the archive.
+    """
+    if name.startswith("/") or LEADS_ELSEWHERE.search(name) or ".." in name.split("/"):
+        raise InputError(
+            f"{path} holds {name!r:.200}: names in an archive must be relative, with / between folders and without "
+            "`..`, drives, backslashes or zero bytes. Nothing of it was read. Get the archive from a source you trust, "
+            "or pack its files again."
+        )
 
 
 def _hidden(parts: Iterable[str]) -> bool:

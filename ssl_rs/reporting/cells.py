@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssl_rs.hidden import hide_secrets
 from ssl_rs.reporting.results import LeftOut, Run, read_object
 from ssl_rs.reporting.tables import Comparison, Table, comparison_of
 
@@ -167,14 +168,14 @@ def _weights_replaced(run: Run) -> bool:
 
 
 def command_line(command: str, overrides: Any) -> str:
-    """Return the command of a run, quoted for a shell.
+    """Return the command of a run, quoted for a shell, without secrets.
 
     Raises:
         ValueError: The overrides are no list of texts.
     """
     if not isinstance(overrides, list) or not all(isinstance(override, str) for override in overrides):
         raise ValueError(f"overrides is {overrides!r}: expected a list of texts")
-    return shlex.join(["python", "-m", f"ssl_rs.{command}", *overrides])
+    return shlex.join(["python", "-m", f"ssl_rs.{command}", *map(hide_secrets, overrides)])
 
 
 def missing_cells(

@@ -1,6 +1,5 @@
 """Score a segmentation network on whole scenes: one pass, one pooled confusion matrix, every protocol."""
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,9 +16,9 @@ from ssl_rs.config_hash import config_hash
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes, sum_over_ranks
-from ssl_rs.encoder import Normalization, Statistics, check_image_size
+from ssl_rs.encoder import Normalization, check_image_size
 from ssl_rs.errors import InputError
-from ssl_rs.run_directory import RunDirectory, read_metadata
+from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.metrics import confusion_matrix
 from ssl_rs.segmentation.network import (
     SegmentationNetwork,
@@ -44,6 +43,7 @@ from ssl_rs.stages.samples import choose_samples, write_samples
 from ssl_rs.stages.site import Site, open_store
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.weights import load_strictly, read_weights
+from ssl_rs.weights_metadata import read_weights_metadata
 
 SAMPLES = 3
 """Test tiles that every run leaves a picture of."""
@@ -282,20 +282,20 @@ def _load_network(
     run: RunDirectory, stored: Mapping[str, Any], site: Site, weights: Mapping[str, Tensor]
 ) -> SegmentationNetwork:
     """Rebuild the network of a run and load its weights strictly."""
-    manifest, metadata = site.store.manifest, read_metadata(run.model)
-    for key, own in (("bands", list(manifest.bands)), ("classes", [item.name for item in manifest.classes])):
-        if json.loads(metadata[key]) != own:
+    manifest, metadata = site.store.manifest, read_weights_metadata(run.model)
+    for key, own in (("bands", manifest.bands), ("classes", tuple(item.name for item in manifest.classes))):
+        trained = getattr(metadata, key)
+        if trained != own:
             raise InputError(
-                f"{run.model} was trained on the {key} {metadata[key]}, the data has {own}. Check dataset.root."
+                f"{run.model} was trained on the {key} {trained!s:.300}, the data has {own}. Check dataset.root."
             )
-    scale = json.loads(metadata["value_scale"])
+    scale = metadata.value_scale
     if scale != manifest.value_scale:
         raise InputError(
             f"{run.model} was trained on values divided by {scale:g}, the data at dataset.root is divided by "
             f"{manifest.value_scale:g}. Fine-tune with dataset.value_scale={manifest.value_scale:g}."
         )
-    decoder, backbone = build(stored["decoder"], "decoder"), metadata["backbone"]
+    decoder, backbone = build(stored["decoder"], "decoder"), metadata.backbone
     model = build_segmentation_model(decoder, backbone, len(manifest.bands), len(manifest.classes))
     load_strictly(model, weights, str(run.model), f"backbone {backbone}")
-    mean, std = (tuple(json.loads(metadata[key])) for key in ("mean", "std"))
-    return SegmentationNetwork(model, Normalization(Statistics(mean, std, str(run.path))), manifest.ignore_index)
+    return SegmentationNetwork(model, Normalization(metadata.statistics), manifest.ignore_index)

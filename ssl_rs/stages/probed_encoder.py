@@ -1,6 +1,5 @@
 """What `encoder=...` of evaluate names: a finished pretraining, a file of weights, random or ImageNet weights."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,15 +8,13 @@ from typing import Any
 from torch import nn
 
 from ssl_rs.config import read_yaml
-from ssl_rs.encoder import Backbone, Statistics
+from ssl_rs.encoder import Backbone
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.initialization import ImageNet, Initialization, Pretrained, Provenance, Random, Target
-from ssl_rs.run_directory import RunDirectory, read_metadata
+from ssl_rs.run_directory import RunDirectory
 from ssl_rs.weights import load_strictly, read_weights
-
-KEYS = ("backbone", "bands", "mean", "std", "value_scale")
-"""What the metadata of an encoder's file must tell."""
+from ssl_rs.weights_metadata import read_weights_metadata
 
 
 @dataclass(frozen=True)
@@ -36,27 +33,23 @@ class EncoderFile:
         """Read what the file says of itself and check that it fits.
 
         Raises:
-            InputError: It tells nothing, or is of another backbone, of other bands or of another value scale.
+            InputError: It tells nothing or nonsense, or is of another backbone, other bands or another value scale.
         """
-        metadata = _metadata(self.path)
-        own = {"backbone": metadata["backbone"], "bands": tuple(json.loads(metadata["bands"])),
-               "value_scale": json.loads(metadata["value_scale"])}  # fmt: skip
-        for key, value in own.items():
-            if value != getattr(target, key):
+        metadata = read_weights_metadata(self.path)
+        for key in ("backbone", "bands", "value_scale"):
+            if getattr(metadata, key) != getattr(target, key):
                 raise InputError(
-                    f"encoder={self.path} has the {key} {value}, the data and backbone chosen have "
-                    f"{getattr(target, key)}. Choose others."
+                    f"encoder={self.path} has the {key} {getattr(metadata, key)!s:.300}, the data and backbone "
+                    f"chosen have {getattr(target, key)}. Choose others."
                 )
-        mean, std = (tuple(json.loads(metadata[key])) for key in ("mean", "std"))
-        statistics = Statistics(mean, std, metadata.get("statistics_source", str(self.path)))
         label = self.label or self.path.stem
-        return Provenance("pretrained", label, str(self.path), sha256_of(self.path), statistics)
+        return Provenance("pretrained", label, str(self.path), sha256_of(self.path), metadata.statistics)
 
     def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:
         """Load the file strictly into the encoder; it holds no decoder."""
         found = self.locate(target)
         weights = read_weights(self.path)
-        load_strictly(encoder, weights, f"encoder={self.path}", target.backbone)
+        load_strictly(encoder, weights, f"encoder={self.path}", f"backbone {target.backbone}")
         return replace(found, loaded_tensors=len(weights))
 
 
@@ -115,7 +108,7 @@ def stored_backbone(chosen: str, stored: Mapping[str, Any]) -> Backbone:
         raise InputError(
             f"encoder={chosen} says nothing of its architecture. Choose backbone=..., e.g. backbone=resnet18."
         )
-    return Backbone(_metadata(Path(chosen))["backbone"])
+    return Backbone(read_weights_metadata(Path(chosen)).backbone)
 
 
 def _run_of(chosen: str) -> RunDirectory | None:
@@ -130,11 +123,3 @@ def _run_of(chosen: str) -> RunDirectory | None:
         )
     beside = RunDirectory(path.parent)
     return beside if path == beside.encoder and beside.result.is_file() else None
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    metadata = read_metadata(path)
-    lacking = [key for key in KEYS if key not in metadata]
-    if lacking:
-        raise InputError(f"encoder={path} does not tell its {lacking}: it was not written by ssl_rs.pretrain.")
-    return metadata

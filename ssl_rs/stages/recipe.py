@@ -127,8 +127,16 @@ def unavailable(settings: Settings) -> str:
 
 @contextmanager
 def opened(run: RunDirectory, settings: Settings, site: Site) -> Iterator[None]:
-    """Hold the run's folder and write down what runs there."""
+    """Hold the folder of what needs no training, and write down what runs there.
+
+    Raises:
+        InputError: As `held`; or a training that is not finished lives there.
+    """
     with held(run, site):
+        if any(run.checkpoints.glob("*")):
+            raise InputError(
+                f"run_dir={run.path} holds a training that is not finished. Choose another run_dir, or leave it out."
+            )
         if site.processes.is_first:
             run.begin(to_yaml(settings.values), environment(site))
         yield

@@ -110,7 +110,7 @@ class WandbLogger:
             dir=str(run),
             config=dict(config),
             mode="online" if online else "offline",
-            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True),
         )
 
 

@@ -176,21 +176,62 @@ def test_an_array_of_a_manifest_with_a_name_that_leads_elsewhere(tuned, tmp_path
     assert "a scene has arrays that are not its own" in said
 
 
-@pytest.mark.parametrize("name", ["../x.png", "/x.png", "a/../../x.png", "C:\\x.png", "..\\x.png", "//x.png", "\n.png"])
-def test_a_member_of_an_archive_with_a_name_that_leads_elsewhere(tmp_path, name):
-    """Archives are never unpacked to disk: names are only looked at."""
+HOSTILE = [
+    "../x",
+    "/x",
+    "a/../../x",
+    "a/..",
+    "..",
+    "C:\\x",
+    "c:/x",
+    "C:x",
+    "..\\x",
+    "a\\..\\x",
+    "//x",
+    "\\\\host\\x",
+    ".hidden/../../x",
+]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", "/"])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_member_of_an_archive_with_a_name_that_leads_elsewhere(tmp_path, name, suffix, fails):
+    """Its data set is refused, whether or not anything would have looked at the member."""
+    name = name if name.endswith("..") else name + suffix
     root = tmp_path / "in" / "root"
     root.mkdir(parents=True)
     with zipfile.ZipFile(root / "images.zip", "w") as archive:
         archive.writestr("a.png", b"1")
-        archive.writestr(name, b"2")
+        archive.writestr(zipfile.ZipInfo(name), b"")
     before = sorted(tmp_path.rglob("*"))
-    files = find_files(root)
-    assert b"1" in [file.read() for file in files]
-    assert {file.read() for file in files} <= {b"1", b"2"}
-    assert match_files(files, root, r"/images/(a)\.png")
-    assert "images (zip): " in describe_files(root, files)
-    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(InputError) as caught:
+        find_files(root)
+    assert f"{root / 'images.zip'} holds {name!r}" in str(caught.value)
+    for dataset in ("loveda", "potsdam"):
+        said = fails(
+            "prepare", f"dataset={dataset}", f"dataset.root={root}", f"store_dir={tmp_path}", f"output_dir={tmp_path}"
+        )
+        assert f"{root / 'images.zip'} holds {name!r}" in said
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.suffix != ".lock"] == before
+
+
+def test_a_name_that_is_cut_by_a_zero_byte_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.png#.txt", b"1")
+    (tmp_path / "a.zip").write_bytes((tmp_path / "a.zip").read_bytes().replace(b"a.png#", b"a.png\0"))
+    with pytest.raises(InputError, match=r"holds 'a\.png\\x00\.txt'"):
+        find_files(tmp_path)
+
+
+def test_names_that_only_look_odd_are_read(tmp_path):
+    names = ["a..b.png", "x/./a.png", "10:30/a.png", "ä.png", "x..", "\n.png"]
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, name)
+    files = find_files(tmp_path)
+    assert sorted(file.read().decode() for file in files) == sorted(names)
+    assert match_files(files, tmp_path, r"/images/(a..b)\.png")
+    assert "images (zip): " in describe_files(tmp_path, files)
 
 
 # Bombs

@@ -21,7 +21,7 @@ from PIL import Image
 from ssl_rs.command import main
 from ssl_rs.config import compose_config, groups, options, resolve, used_groups
 
-COMMANDS = (*["pretrain"] * 4, *["finetune"] * 4, "prepare", "evaluate", "report")
+COMMANDS = (*["pretrain"] * 4, *["finetune"] * 4, "prepare", "evaluate", "report", "benchmark")
 
 TREES = ("root", "run", "runs", "weights")
 """Keys of folders that are searched: no case may name one that is outside of its own."""
@@ -330,6 +330,8 @@ def runs(draw: st.DrawFn) -> tuple[str, tuple[str, ...]]:
     return command, (*chosen, *given)
 
 
+METHODS = ("simclr", "moco_v2", "byol", "vicreg", "dense_contrastive")
+
 STARTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "pretrain": (
         (),
@@ -337,6 +339,7 @@ STARTS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("optimizer=adam", "schedule=constant", "pretext=[transform_prediction_pooled]"),
         ("pretext=[contrastive]", "views=[clean,kornia]"),
         ("backbone=mobilenet_v2", "encoder_pass=per_view"),
+        *((f"pretext=[{name}]",) for name in METHODS),
         ("views=[clean,transformed,corrupted_block]",),
     ),
     "finetune": ((), ("decoder=fpn",), ("decoder=deeplabv3plus",), ("augmentation=none", "backbone=convnext_tiny"), ("label_fraction=1pct",)),

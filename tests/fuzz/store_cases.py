@@ -1,5 +1,6 @@
 """Damaged and hostile files of our own: a store, a label subset, results, checkpoints, weights, a run's config."""
 
+import hashlib
 import io
 import json
 import pickle
@@ -474,10 +475,12 @@ def finished_runs(draw: st.DrawFn) -> Changed:
         damages().map(lambda damage: damaged(whole, damage)),
         st.just(whole),
     ))  # fmt: skip
+    model = save_safetensors(weights(), draw(metadata()))
+    written = {**result(), "model_sha256": hashlib.sha256(model).hexdigest()}  # else the metadata is never looked at
     return Changed({
         "config.yaml": config,
-        "result.json": draw(st.one_of(st.just(dumped(result())), json_files(result()))),
-        "model.safetensors": save_safetensors(weights(), draw(metadata())),
+        "result.json": draw(st.one_of(st.just(dumped(written)), json_files(written))),
+        "model.safetensors": model,
         "metrics.jsonl": draw(st.one_of(st.just(b'{"step": 1}\n'), damages().map(lambda damage: damaged(b'{"step": 1, "loss": 0.5}\n' * 3, damage)))),
     })  # fmt: skip
 
@@ -548,7 +551,20 @@ def check_finished_run(case: Changed) -> None:
             ends_well("evaluate", ("run=run", "dataset.root=.", "trainer.device=cpu", "trainer.precision=fp32"))
 
 
+def check_encoder(told: dict[str, str] | None) -> None:
+    """Probe a file that tells this of itself; fail where that ends in anything but a message."""
+    from config_cases import at_home, ends_well, tiny_images
+
+    with at_home() as folder, within(20):
+        Path(folder, "e.safetensors").write_bytes(save_safetensors(weights(), told))
+        data = ("dataset=folder", f"dataset.root={tiny_images()}", "dataset.crop_size=32")
+        ends_well(
+            "evaluate", ("encoder=e.safetensors", "probe=linear", *data, "trainer.device=cpu", "trainer.precision=fp32")
+        )
+
+
 FUZZ = {
+    "encoders": Fuzz(metadata(), check_encoder, 6),
     "manifest": Fuzz(manifests(), check_store, 150),
     "arrays": Fuzz(arrays(), check_store, 80),
     "subset": Fuzz(subsets(), check_subset, 60),

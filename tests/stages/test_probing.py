@@ -18,7 +18,7 @@ from ssl_rs.config import Settings, compose_config, resolve
 from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Normalization, Statistics
 from ssl_rs.reporting.results import read_runs
-from ssl_rs.run_directory import RunDirectory
+from ssl_rs.run_directory import RunDirectory, save_tensors
 from ssl_rs.segmentation.dense_features import DenseFeatures
 from ssl_rs.stages.probing import fit_probe, read_plan
 
@@ -167,3 +167,26 @@ def test_probing_draws_nothing_from_the_global_generator(command, blocks):
     shutil.rmtree("outputs/evaluate")
     torch.manual_seed(2)
     assert result_of(command, *chosen)["confusion"] == first["confusion"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"bands": "[1"}, {"bands": "[1, 2, 3]"}, {"mean": "null"}, {"std": "[" * 5000}, {"mean": "[0.5]"},
+        {"std": '["1", "1", "1"]'}, {"value_scale": '"255"'}, {"backbone": "x" * 5000}, {"backbone": ""},
+    ],
+)  # fmt: skip
+def test_a_file_that_tells_nonsense_is_refused(command, blocks, odd):
+    path, (key,) = Path("odd.safetensors"), odd
+    whole = {
+        "backbone": "resnet18", "bands": '["red", "green", "blue"]', "mean": "[0.5, 0.5, 0.5]", "std": "[1, 1, 1]",
+        "value_scale": "255.0",
+    }  # fmt: skip
+    save_tensors(path, {"a": torch.zeros(1)}, {**whole, **odd})
+    code, _, err = command("evaluate", f"encoder={path}", "probe=linear", *blocks, *SMALL)
+    assert code == 2
+    assert key in err
+    assert "Traceback" not in err
+    save_tensors(path, {"a": torch.zeros(1)}, whole)
+    code, _, err = command("evaluate", f"encoder={path}", "probe=linear", *blocks, *SMALL)
+    assert (code, "encoder=odd.safetensors does not fit backbone resnet18: " in err) == (2, True)

@@ -1,0 +1,108 @@
+"""What a file of weights says of itself: the backbone, the bands it was trained on, and how images are normalized."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl_rs.encoder import Statistics
+from ssl_rs.errors import InputError
+from ssl_rs.plain_types import describe, fits
+from ssl_rs.run_directory import read_metadata
+
+LONGEST_TEXT = 200
+"""Characters of a name in the metadata: messages repeat it."""
+
+
+@dataclass(frozen=True)
+class WeightsMetadata:
+    """The checked metadata of an encoder.safetensors or model.safetensors.
+
+    Args:
+        backbone: Name of the encoder.
+        bands: Names of the bands, in the order of the channels; at least one.
+        value_scale: The stored value that becomes 1; positive and finite.
+        statistics: One finite value a band; no std is negative.
+        classes: Names of the classes; empty where an encoder alone is stored.
+    """
+
+    backbone: str
+    bands: tuple[str, ...]
+    value_scale: float
+    statistics: Statistics
+    classes: tuple[str, ...] = ()
+
+
+def read_weights_metadata(path: Path) -> WeightsMetadata:
+    """Read and check what a file of weights says of itself.
+
+    Raises:
+        InputError: The file is damaged, or a value is missing, of another type, or not one for each band; names file
+            and key.
+    """
+    texts = read_metadata(path)
+    bands = tuple(_value(path, texts, "bands", tuple[str, ...]))
+    if not bands:
+        raise _refused(path, "bands", texts["bands"], "one name or more")
+    return WeightsMetadata(
+        backbone=_short(path, "backbone", _text(path, texts, "backbone")),
+        bands=tuple(_short(path, "bands", band) for band in bands),
+        value_scale=_scale(path, texts),
+        statistics=Statistics(
+            _one_a_band(path, texts, "mean", len(bands), -math.inf),
+            _one_a_band(path, texts, "std", len(bands), 0.0),
+            _short(path, "statistics_source", texts.get("statistics_source", str(path)), 10 * LONGEST_TEXT),
+        ),
+        classes=tuple(_value(path, texts, "classes", tuple[str, ...])) if "classes" in texts else (),
+    )
+
+
+def _text(path: Path, texts: Mapping[str, str], key: str) -> str:
+    if key not in texts:
+        raise InputError(
+            f"{path} does not tell its {key}: it was not written by ssl_rs.pretrain or ssl_rs.finetune. "
+            "Choose weights that one of them wrote."
+        )
+    return texts[key]
+
+
+def _short(path: Path, key: str, text: str, longest: int = LONGEST_TEXT) -> str:
+    if len(text) > longest:
+        raise _refused(path, key, text, f"a text of at most {longest} characters")
+    return text
+
+
+def _value(path: Path, texts: Mapping[str, str], key: str, hint: Any) -> Any:
+    """Return the JSON value of a key, which fits a type annotation."""
+    text = _text(path, texts, key)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _refused(path, key, text, describe(hint)) from None
+    if not fits(value, hint):
+        raise _refused(path, key, text, describe(hint))
+    return value
+
+
+def _scale(path: Path, texts: Mapping[str, str]) -> float:
+    scale = float(_value(path, texts, "value_scale", float))
+    if not 0 < scale < math.inf:
+        raise _refused(path, "value_scale", texts["value_scale"], "a positive number")
+    return scale
+
+
+def _one_a_band(path: Path, texts: Mapping[str, str], key: str, bands: int, least: float) -> tuple[float, ...]:
+    values = tuple(map(float, _value(path, texts, key, tuple[float, ...])))
+    if len(values) != bands or not all(math.isfinite(value) and value >= least for value in values):
+        positive = "" if least < 0 else ", none of them negative"
+        raise _refused(path, key, texts[key], f"{bands} finite numbers, one for each band{positive}")
+    return values
+
+
+def _refused(path: Path, key: str, text: str, expected: str) -> InputError:
+    return InputError(
+        f"{path}: its metadata has {key}={text!r:.80}, expected {expected}. The file is damaged or was written by "
+        "something else: choose weights that ssl_rs.pretrain or ssl_rs.finetune wrote."
+    )
