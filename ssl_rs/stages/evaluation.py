@@ -41,6 +41,7 @@ from ssl_rs.stages.finished_run import finished_finetuning, stored_config
 from ssl_rs.stages.recipe import Identified, opened
 from ssl_rs.stages.samples import choose_samples, write_samples
 from ssl_rs.stages.site import Site, open_store
+from ssl_rs.training.host_memory import keep_freed_memory
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.weights import load_strictly, read_weights
 from ssl_rs.weights_metadata import read_weights_metadata
@@ -273,6 +274,8 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
     here = trainer.resolve_device(processes.local_rank)
     output_dir, seed = settings.value("output_dir", str), settings.value("seed", int)
     store = open_store(dataset, Path(settings.value("store_dir", str)), processes)
+    if here.type == "cpu":
+        keep_freed_memory()
     return Site(
         trainer, processes, here, trainer.resolve_precision(here), dataset, store, seed, Path(output_dir)
     ), stored

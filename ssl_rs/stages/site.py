@@ -26,6 +26,7 @@ from ssl_rs.hidden import hide_secrets
 from ssl_rs.initialization import Target
 from ssl_rs.randomness import Rows
 from ssl_rs.stages.scenes import prepare_store
+from ssl_rs.training.host_memory import keep_freed_memory
 from ssl_rs.training.settings import TrainerSettings
 
 T = TypeVar("T", bound=tuple[Any, ...])
@@ -128,6 +129,8 @@ class SiteSettings:
         device = self.trainer.resolve_device(processes.local_rank)
         distributed.start(processes, device)
         store = open_store(self.dataset, self.store_dir, processes)
+        if device.type == "cpu":
+            keep_freed_memory()  # not before: preparing data is to stay small
         precision = self.trainer.resolve_precision(device)
         return Site(self.trainer, processes, device, precision, self.dataset, store, self.seed, self.output_dir)
 
