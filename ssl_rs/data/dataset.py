@@ -26,6 +26,10 @@ LARGEST_TILE = 2**30
 """Pixels of a tile's side: larger than any scene, and small enough for positions to be 64-bit numbers."""
 
 
+LARGEST_BLOCK = 64
+"""Pixels of a side that may become one."""
+
+
 @dataclass(frozen=True)
 class SegmentationClass:
     """A class of the masks; its index is its place in the data set's tuple.
@@ -110,6 +114,7 @@ class Dataset(ABC):
         value_scale: The stored value that becomes 1; None: 255 for uint8, else the largest of the training split.
         on_bad_scene: A scene that cannot be used stops the preparation, or is left out, counted and named.
         transductive: Pretraining may see the images of validation and test scenes too; never their masks.
+        downsample: Pixels a side of the blocks that become one stored pixel: images by their mean, masks by majority.
 
     Raises:
         InputError: A setting out of its range.
@@ -124,6 +129,7 @@ class Dataset(ABC):
     value_scale: float | None
     on_bad_scene: Literal["error", "skip"]
     transductive: bool
+    downsample: int = 1
 
     ignore_index: ClassVar[int] = IGNORE
     clutter: ClassVar[str | None] = None
@@ -140,6 +146,7 @@ class Dataset(ABC):
             ("crop_size", 1 <= self.crop_size <= LARGEST_SIDE, f"1 to {LARGEST_SIDE} pixels"),
             ("tile_size", 1 <= self.tile_size <= LARGEST_TILE, f"1 to {LARGEST_TILE} pixels"),
             ("tile_shift", 0 <= self.tile_shift <= 1, "a share in [0, 1]"),
+            ("downsample", 1 <= self.downsample <= LARGEST_BLOCK, f"1 to {LARGEST_BLOCK} pixels"),
             ("value_scale", self.value_scale is None or self.value_scale > 0, "above 0, or null"),
         ):
             if not good:

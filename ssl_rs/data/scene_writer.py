@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ssl_rs.data.array_writer import SceneFiles
 from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource
+from ssl_rs.data.downsampling import coarser_size, coarser_transform, downsample
 from ssl_rs.data.erosion import ROWS, erode
 from ssl_rs.data.manifest import SceneRecord, SourceRecord
 from ssl_rs.data.moments import Moments, add_up, measure
@@ -58,18 +59,20 @@ def write_scene(dataset: Dataset, number: int, source: SceneSource, folder: Path
     where = ", ".join(map(str, source.files[:2]))
     found = dataset.read(source)
     scene = _whole(found) if isinstance(found, SceneArrays) else found
+    factor = dataset.downsample
+    height, width = coarser_size(scene, factor, where)
     tally = _write_strips(dataset, number, source, scene, folder, where)
     record = SceneRecord(
         number=number,
         id=source.id,
         split=source.split,
-        height=scene.height,
-        width=scene.width,
+        height=height,
+        width=width,
         crs=scene.crs,
-        transform=scene.transform,
+        transform=scene.transform and coarser_transform(scene.transform, factor),
         sources=tuple(SourceRecord(file.name, file.sha256()) for file in source.files),
         class_pixels=tuple(tally.class_pixels[: len(dataset.classes)].tolist()),
-        valid_share=tally.valid_pixels / (scene.height * scene.width),
+        valid_share=tally.valid_pixels / (height * width),
         arrays=tuple(SourceRecord(array_file(number, kind), sha256) for kind, sha256 in tally.hashes.items()),
     )
     moments = add_up(tally.moments) if source.split == "train" else None
@@ -100,8 +103,9 @@ def _write_strips(dataset: Dataset, number: int, source: SceneSource, scene: Sce
     """Write the arrays of a scene and count what is in them."""
     dtype, moments, valid_pixels = "", [], 0
     class_pixels = np.zeros(256, np.int64)
-    with SceneFiles(folder, number, scene.height) as files:
-        for top, strip, valid in _checked_strips(dataset, scene, where):
+    height, width = coarser_size(scene, dataset.downsample, where)
+    with SceneFiles(folder, number, height) as files:
+        for top, strip, valid in downsample(_checked_strips(dataset, scene, where), dataset.downsample):
             dtype = strip.image.dtype.name
             valid_pixels += int(np.count_nonzero(valid))
             # Nodata may be NaN or -9999: no value for a network.
@@ -119,7 +123,7 @@ def _write_strips(dataset: Dataset, number: int, source: SceneSource, scene: Sce
                 moments.append(measure(image, strip.valid, _ceiling(dataset, dtype)))
         if valid_pixels == 0:
             raise InputError(f"{where}: no pixel holds data: all are nodata. Take the scene out.")
-        hashes = files.finish(leave_out=["valid"] if valid_pixels == scene.height * scene.width else [])
+        hashes = files.finish(leave_out=["valid"] if valid_pixels == height * width else [])
     if dataset.erodes and "eroded" not in hashes:
         hashes["eroded"] = _write_eroded(folder, number)
     return _Tally(dtype, hashes, class_pixels, valid_pixels, moments)

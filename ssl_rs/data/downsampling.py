@@ -1,0 +1,93 @@
+"""Scenes at a coarser resolution: blocks of pixels become one, images by their mean, masks by their majority."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_rs.data.dataset import Scene, SceneArrays, Transform
+from ssl_rs.errors import InputError
+
+Strip = tuple[int, SceneArrays, NDArray[np.bool_]]
+"""The first row of a strip, its arrays, and [h, W] where it holds data."""
+
+
+def coarser_size(scene: Scene, factor: int, where: str) -> tuple[int, int]:
+    """Return height and width of a scene of whole blocks; what is left at the right and lower edge is cut off.
+
+    Raises:
+        InputError: There is not one whole block.
+    """
+    height, width = scene.height // factor, scene.width // factor
+    if not (height and width):
+        raise InputError(
+            f"{where}: {scene.height} x {scene.width} pixels (rows x columns) hold no block of dataset.downsample="
+            f"{factor} a side. Choose a smaller one, or take the scene out."
+        )
+    return height, width
+
+
+def coarser_transform(transform: Transform, factor: int) -> Transform:
+    """Return the transform of the coarser grid, which has the same upper left corner."""
+    a, b, c, d, e, f = transform
+    return a * factor, b * factor, c, d * factor, e * factor, f
+
+
+def downsample(strips: Iterator[Strip], factor: int) -> Iterator[Strip]:
+    """Yield a scene's strips at a coarser resolution; strips may end within blocks.
+
+    A pixel's value is the mean of the valid pixels of its block, whole numbers rounded half up; it is valid where half
+    of the block is. A mask takes the most frequent label of a block, of equally frequent ones the first.
+
+    Args:
+        strips: From top to bottom, without gaps.
+        factor: Pixels a side of a block.
+    """
+    if factor == 1:
+        yield from strips
+        return
+    top, waiting = 0, None
+    for _, strip, valid in strips:
+        arrays = {"image": strip.image, "mask": strip.mask, "eroded": strip.eroded, "valid": valid}
+        rows = {name: array for name, array in arrays.items() if array is not None}  # each [..., h, W]
+        if waiting is not None:
+            rows = {name: np.concatenate([waiting[name], array], axis=-2) for name, array in rows.items()}
+        whole = rows["valid"].shape[0] // factor * factor
+        waiting = {name: array[..., whole:, :] for name, array in rows.items()}
+        if whole:
+            yield top, *_shrink({name: array[..., :whole, :] for name, array in rows.items()}, factor)
+            top += whole // factor
+
+
+def _shrink(rows: dict[str, NDArray], factor: int) -> tuple[SceneArrays, NDArray[np.bool_]]:  # type: ignore[type-arg]
+    """Return rows that are whole blocks as one pixel a block, and where they hold data."""
+    blocks = {name: _blocks(array, factor) for name, array in rows.items()}
+    image, valid = blocks["image"], blocks["valid"]
+    count = valid.sum(axis=(-3, -1))  # [h, w]
+    total = np.where(valid, image, np.zeros((), image.dtype)).sum(axis=(-3, -1), dtype=np.float64)  # [C, h, w]
+    mean = total / np.maximum(count, 1)
+    if image.dtype.kind != "f":
+        mean = np.floor(mean + 0.5)
+    holds = 2 * count >= factor**2
+    masks = [_majority(blocks[name]) if name in blocks else None for name in ("mask", "eroded")]
+    small = SceneArrays(mean.astype(image.dtype), masks[0], valid=None if holds.all() else holds, eroded=masks[1])
+    return small, holds
+
+
+def _blocks(array: NDArray, factor: int) -> NDArray:  # type: ignore[type-arg]
+    """Return [..., H, W] as [..., h, factor, w, factor]; columns that fill no block are left out."""
+    *leading, height, width = array.shape
+    columns = width // factor
+    cut = array[..., : columns * factor]
+    return cut.reshape(*leading, height // factor, factor, columns, factor)
+
+
+def _majority(blocks: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the most frequent value [h, w] of each of the blocks [h, factor, w, factor]."""
+    height, _, width, _ = blocks.shape
+    best, most = np.zeros((height, width), np.uint8), np.zeros((height, width), np.int64)
+    for value in np.unique(blocks):
+        votes = (blocks == value).sum(axis=(1, 3))
+        better = votes > most
+        best[better], most[better] = value, votes[better]
+    return best
