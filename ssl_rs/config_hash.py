@@ -19,6 +19,7 @@ WITHOUT_EFFECT = (
     "trainer.device",
     "trainer.num_workers",
     "trainer.resident",
+    "trainer.keep_memory",
     "trainer.accept_other_versions",
     "trainer.on_collapse",
     "trainer.checkpoint_every_steps",

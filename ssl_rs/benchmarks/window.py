@@ -45,8 +45,8 @@ class WindowBenchmark:
         scene = values.astype(manifest.dtype)
         starts = window_starts(self.side, window)
         count = len(starts) ** 2
-        rows = [min(window.batch_size, len(starts) - first) for first in range(0, len(starts), window.batch_size)]
-        images = torch.rand(max(rows), bands, window.size, window.size, device=site.device)
+        batches = [min(window.batch_size, count - first) for first in range(0, count, window.batch_size)]
+        images = torch.rand(max(batches), bands, window.size, window.size, device=site.device)
 
         @torch.no_grad()
         def predict(windows: Tensor) -> Tensor:
@@ -55,9 +55,8 @@ class WindowBenchmark:
             return logits
 
         def bare() -> None:
-            for _ in starts:
-                for size in rows:
-                    predict(images[:size])
+            for size in batches:
+                predict(images[:size])
 
         ways = {
             "sliding_window": lambda: predict_scene(predict, scene, manifest.value_scale, window, site.device),

@@ -3,7 +3,9 @@
 import math
 import mmap
 import os
+import resource
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -14,9 +16,8 @@ from ssl_rs.data.dataset import Split
 from ssl_rs.data.manifest import MANIFEST_FILE, Manifest, SceneRecord
 from ssl_rs.errors import InputError
 
-OPEN_MAPS = 128
-"""Arrays kept open: each holds a file descriptor, of which a process often has 1,024."""
-
+OPEN_MAPS = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2, 2**14)
+"""Arrays kept open: each holds a file descriptor, of which a process often has 1,024, and a map, of 65,530."""
 
 Kind = Literal["image", "mask", "eroded", "valid"]
 
@@ -37,7 +38,8 @@ class Store:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
-        self._maps: dict[str, tuple[NDArray[Any], tuple[int, int]]] = {}
+        self._maps: dict[str, NDArray[Any]] = {}
+        self._layouts: dict[str, _Layout] = {}
 
     @classmethod
     def open(cls, path: Path) -> "Store":
@@ -113,38 +115,53 @@ class Store:
         else:
             if len(self._maps) >= OPEN_MAPS:
                 del self._maps[next(iter(self._maps))]
-            self._maps[name] = _open_map(path)
-        array, known = self._maps[name]
+            self._maps[name] = self._open(path, name)
         # Behind the end of a file that was cut short, a map gives zeros or kills the process. Asking takes 7 us.
         with suppress(FileNotFoundError):  # what is open stays whole when its name is deleted
-            if _size_and_time(path) != known:
+            if _size_and_time(path) != self._layouts[name].size_and_time:
                 raise InputError(
                     f"{path} was changed while it was read. Run prepare with check=true, which tells whether it is "
                     f"damaged; if so, delete the folder {self.path}. The same command then goes on."
                 )
-        return array
+        return self._maps[name]
+
+    def _open(self, path: Path, name: str) -> NDArray[Any]:
+        """Open a memory map: by what is known of its file, which takes a fifth of the time, or as numpy does.
+
+        Raises:
+            InputError: The file is damaged or gone.
+        """
+        known = self._layouts.get(name)
+        try:
+            if known is not None and _size_and_time(path) == known.size_and_time:
+                return np.memmap(path, known.dtype, "r", known.offset, known.shape)
+            array = cast("np.memmap[Any, Any]", np.load(path, mmap_mode="r"))
+            found = _Layout(array.dtype, array.offset, array.shape, _size_and_time(path))
+            self._layouts.setdefault(name, found)  # a file that has changed since is found out by its user
+            return array
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"The store is damaged: {path} cannot be read: {error}. Delete the folder {path.parent}; the same "
+                "command then prepares the data again, and goes on."
+            ) from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {
             "path": self.path,
             "manifest": self.manifest,
-            "_maps": {},
-        }  # a pickled memory map would carry its content
+            "_maps": {},  # a pickled memory map would carry its content
+            "_layouts": self._layouts,
+        }
 
 
-def _open_map(path: Path) -> tuple[NDArray[Any], tuple[int, int]]:
-    """Open a memory map; return it with size and time of change of its file.
+@dataclass(frozen=True)
+class _Layout:
+    """Where the values of an .npy file lie, and size and time of change of the file that was found to be so."""
 
-    Raises:
-        InputError: The file is damaged or gone.
-    """
-    try:
-        return np.load(path, mmap_mode="r"), _size_and_time(path)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"The store is damaged: {path} cannot be read: {error}. Delete the folder {path.parent}; the same command "
-            "then prepares the data again, and goes on."
-        ) from error
+    dtype: np.dtype[Any]
+    offset: int
+    shape: tuple[int, ...]
+    size_and_time: tuple[int, int]
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

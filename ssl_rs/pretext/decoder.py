@@ -21,9 +21,13 @@ class AdditiveDecoder(nn.Module):
         out_channels: Channels of the result.
         widths: Channels of each stage, from the second deepest level up; if they end before level 0, the result is
             upsampled from there.
+        reduction: Channels that a 1x1 convolution leaves of the deepest map, which is most of the decoder otherwise;
+            None: all.
     """
 
-    def __init__(self, channels: Sequence[int], out_channels: int, widths: Sequence[int]) -> None:
+    def __init__(
+        self, channels: Sequence[int], out_channels: int, widths: Sequence[int], reduction: int | None = None
+    ) -> None:
         super().__init__()
         if not 0 < len(widths) < len(channels):
             raise InputError(
@@ -31,7 +35,10 @@ class AdditiveDecoder(nn.Module):
                 f"{len(channels)} levels."
             )
         skips = [0, *channels[1:-1]][::-1]
-        inputs = [channels[-1], *widths]
+        if reduction is not None and reduction < 1:
+            raise InputError(f"decoder.reduction={reduction}: expected at least 1 channel, or null for all.")
+        self.reduce = nn.Identity() if reduction is None else _convolution(channels[-1], reduction, 1)
+        inputs = [reduction or channels[-1], *widths]
         self.stages = nn.ModuleList(
             _Stage(*sizes) for sizes in zip(inputs[: len(widths)], skips[: len(widths)], widths, strict=True)
         )
@@ -39,7 +46,7 @@ class AdditiveDecoder(nn.Module):
 
     def forward(self, pyramid: Pyramid) -> Tensor:
         """Return [B, out_channels, H, W] in the size of level 0."""
-        x = pyramid[-1]
+        x = self.reduce(pyramid[-1])
         for stage, level in zip(self.stages, reversed(pyramid[:-1]), strict=False):
             x = stage(x, level)
         return _resize(self.predict(x), pyramid[0])
@@ -50,9 +57,7 @@ class _Stage(nn.Module):
 
     def __init__(self, in_channels: int, skip_channels: int, width: int) -> None:
         super().__init__()
-        self.block = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-        )
+        self.block = _convolution(in_channels, width, 3)
         self.has_skip = skip_channels > 0
         fits = skip_channels in (0, width)
         self.lateral = nn.Identity() if fits else nn.Conv2d(skip_channels, width, 1)
@@ -60,6 +65,11 @@ class _Stage(nn.Module):
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         x = self.block(_resize(x, level))
         return x + self.lateral(level) if self.has_skip else x
+
+
+def _convolution(in_channels: int, out_channels: int, size: int) -> nn.Sequential:
+    convolution = nn.Conv2d(in_channels, out_channels, size, padding=size // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
 def _resize(x: Tensor, like: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ def partners(first: View, second: View, maps: Tensor, others: Tensor) -> tuple[T
 
 def inverse(matrix: Tensor) -> Tensor:
     """Return the affine maps that undo matrices [B, 2, 3]."""
-    linear = torch.linalg.inv(matrix[..., :2])
+    linear = torch.linalg.inv_ex(matrix[..., :2]).inverse  # unlike inv, it does not wait for the device
     return torch.cat([linear, -linear @ matrix[..., 2:]], dim=-1)
 
 

@@ -77,7 +77,8 @@ def blended_strips(
 
     Each pixel's probabilities are the mean over the windows that see it, weighted by a Hann window: borders, where a
     network sees half the context, count least. Probabilities, not logits, so that no window outvotes the others by its
-    scale. Memory is that of one row of windows, [K, S, W], whatever the height of the scene.
+    scale. Batches go on from one row of windows to the next. Memory is that of a batch of windows, and of the rows that
+    it touches, [K, S, W] each, whatever the height of the scene.
     Source: Pielawski & Wählby, "Introducing Hann windows for reducing edge-effects in patch-based image segmentation",
     PLoS ONE 15(3), 2020. Theirs sum to 1 at 50 % overlap; here the sum is divided out, for any overlap.
 
@@ -95,22 +96,30 @@ def blended_strips(
     size = settings.size
     weight = _hann(size).to(device)  # [S, S]
     tops, lefts = window_starts(height, settings), window_starts(width, settings)
+    windows = _predicted(predict, scene, value_scale, [(top, left) for top in tops for left in lefts], settings, device)
     total: Tensor | None = None  # [K, S, W or S]: weighted probabilities of the rows from `top` on
     weights = torch.zeros(size, max(width, size), device=device)
     for top, following in zip(tops, [*tops[1:], height], strict=True):
-        for first in range(0, len(lefts), settings.batch_size):
-            batch = lefts[first : first + settings.batch_size]
-            images = read_windows(scene, top, batch, size).to(device).div_(value_scale).clamp_(0, 1)  # [b, C, S, S]
-            probabilities = predict(images).float().softmax(dim=1)  # [b, K, S, S]
+        for left, one in zip(lefts, windows, strict=False):  # the next row of windows goes on where this one ends
             if total is None:
-                total = torch.zeros(probabilities.shape[1], *weights.shape, device=device)
-            for left, one in zip(batch, probabilities, strict=True):
-                total[:, :, left : left + size] += weight * one
-                weights[:, left : left + size] += weight
+                total = torch.zeros(len(one), *weights.shape, device=device)
+            total[:, :, left : left + size] += weight * one
+            weights[:, left : left + size] += weight
         done = following - top
         assert total is not None
         yield slice(top, following), total[:, :done, :width] / weights[:done, :width]
         total, weights = (_shift_up(values, done) for values in (total, weights))
+
+
+def _predicted(
+    predict: Callable[[Tensor], Tensor], scene: np.ndarray, value_scale: float, corners: Sequence[tuple[int, int]],
+    settings: WindowSettings, device: torch.device,
+) -> Iterator[Tensor]:  # fmt: skip
+    """Yield the probabilities [K, S, S] of the windows with these upper left corners, predicted in whole batches."""
+    for first in range(0, len(corners), settings.batch_size):
+        batch = corners[first : first + settings.batch_size]
+        images = read_windows(scene, batch, settings.size).to(device).div_(value_scale).clamp_(0, 1)  # [b, C, S, S]
+        yield from predict(images).float().softmax(dim=1)
 
 
 def window_starts(length: int, settings: WindowSettings) -> list[int]:
@@ -132,9 +141,15 @@ def _hann(size: int) -> Tensor:
     return torch.outer(side, side).float()
 
 
-def read_windows(scene: np.ndarray, top: int, lefts: Sequence[int], size: int) -> Tensor:
-    """Read windows as float32 [b, C, S, S]; what lies beyond a scene smaller than the window is its mirror image."""
-    windows = [np.asarray(scene[:, top : top + size, left : left + size], dtype=np.float32) for left in lefts]
+def read_windows(scene: np.ndarray, corners: Sequence[tuple[int, int]], size: int) -> Tensor:
+    """Read windows as float32 [b, C, S, S]; what lies beyond a scene smaller than the window is its mirror image.
+
+    Args:
+        scene: [C, H, W].
+        corners: The first row and column of each.
+        size: Their side.
+    """
+    windows = [np.asarray(scene[:, top : top + size, left : left + size], dtype=np.float32) for top, left in corners]
     missing = [(0, size - side) for side in windows[0].shape[1:]]
     return torch.from_numpy(np.stack([np.pad(window, [(0, 0), *missing], mode="symmetric") for window in windows]))
 

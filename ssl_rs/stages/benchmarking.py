@@ -17,6 +17,7 @@ def benchmark(settings: Settings) -> Path:
     measure, kind = settings.build("benchmark"), settings.values["benchmark"]["_target_"].split(".")[-2]
     decoder, window = settings.build("decoder"), settings.build("evaluation.window")
     plan = read_plan(settings)
+    plan.site.settle_memory()
     found: Findings = measure(Workplace(plan, decoder, window))
     site = plan.site
     folder = site.output_dir / "benchmark" / f"{kind}-{plan.recipe.backbone.name}-{site.device.type}"

@@ -41,7 +41,6 @@ from ssl_rs.stages.finished_run import finished_finetuning, stored_config
 from ssl_rs.stages.recipe import Identified, opened
 from ssl_rs.stages.samples import choose_samples, write_samples
 from ssl_rs.stages.site import Site, open_store
-from ssl_rs.training.host_memory import keep_freed_memory
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.weights import load_strictly, read_weights
 from ssl_rs.weights_metadata import read_weights_metadata
@@ -242,7 +241,9 @@ def evaluate(settings: Settings) -> Path:
         return directory.path
     evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
     with opened(directory, settings, site):
-        scores = evaluator.score(network.to(site.device), site.processes, directory.path / "samples.npz")
+        site.settle_memory()
+        network.to(site.device).to(memory_format=torch.channels_last)  # as it was trained
+        scores = evaluator.score(network, site.processes, directory.path / "samples.npz")
         directory.finish({**trained, **scores, "command": "evaluate", "run": str(run.path), "config_hash": digest})
     return directory.path
 
@@ -274,8 +275,6 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
     here = trainer.resolve_device(processes.local_rank)
     output_dir, seed = settings.value("output_dir", str), settings.value("seed", int)
     store = open_store(dataset, Path(settings.value("store_dir", str)), processes)
-    if here.type == "cpu":
-        keep_freed_memory()
     return Site(
         trainer, processes, here, trainer.resolve_precision(here), dataset, store, seed, Path(output_dir)
     ), stored

@@ -152,6 +152,7 @@ def _fit_and_score(plan: Plan) -> dict[str, Any]:
     site, folder = plan.site, plan.run.directory.path
     started = time.monotonic()
     torch.manual_seed(derive_seed(site.seed, "weights"))  # as in fine-tuning: random weights are the same
+    site.settle_memory()
     encoder = plan.backbone.build(len(site.store.manifest.bands))
     provenance = plan.initialization.apply(encoder, site.target(plan.backbone))
     print(provenance.describe(), flush=True)
@@ -205,7 +206,7 @@ def labeled_features(plan: Plan, features: DenseFeatures) -> tuple[Tensor, Tenso
     drawn = draw_pixels(store, plan.subset, plan.probe.samples, plan.probe.sampling, site.seed)
     found, labels = [], []
     for scene, top, left, pixels in by_window(drawn, store, window.size):
-        stored = read_windows(store.image(scene), top, [left], window.size).to(site.device)  # [1, C, S, S]
+        stored = read_windows(store.image(scene), [(top, left)], window.size).to(site.device)  # [1, C, S, S]
         images = stored.div_(store.manifest.value_scale).clamp_(0, 1)
         with torch.autocast(site.device.type, torch.bfloat16, enabled=site.precision == "bf16"):
             cells = features(images)[0]  # [D, h, w]

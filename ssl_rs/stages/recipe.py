@@ -168,6 +168,7 @@ def place_network(network: nn.Module, site: Site, recipe: Recipe) -> torch.optim
     Raises:
         InputError: The optimizer refuses its settings.
     """
+    site.settle_memory()
     network.to(site.device).to(memory_format=torch.channels_last)
     batch_norm.synchronize_batch_norm(network, site.device)
     with explained("optimizer"):

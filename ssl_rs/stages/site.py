@@ -68,6 +68,11 @@ class Site:
         manifest = self.store.manifest
         return Statistics(manifest.mean, manifest.std, f"the training scenes of {manifest.dataset}")
 
+    def settle_memory(self) -> None:
+        """Keep freed memory where a CPU computes, unless the settings say otherwise."""
+        if self.trainer.keep_memory and self.device.type == "cpu":
+            keep_freed_memory()
+
     def bring(self, source: S) -> S:
         """Return a source of batches with its scenes on the device, where they fit there."""
         if self.trainer.holds_scenes(self.device, resident_bytes(self.store, source.scenes, source.kinds)):
@@ -129,8 +134,6 @@ class SiteSettings:
         device = self.trainer.resolve_device(processes.local_rank)
         distributed.start(processes, device)
         store = open_store(self.dataset, self.store_dir, processes)
-        if device.type == "cpu":
-            keep_freed_memory()  # not before: preparing data is to stay small
         precision = self.trainer.resolve_precision(device)
         return Site(self.trainer, processes, device, precision, self.dataset, store, self.seed, self.output_dir)
 

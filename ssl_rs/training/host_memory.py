@@ -9,15 +9,15 @@ M_MMAP_MAX = -4
 
 
 def keep_freed_memory() -> bool:
-    """Let freed memory stay with the process, up to 2 GiB at the end of its heap, instead of going back to the system.
+    """Let all that this process frees stay with it, instead of going back to the system.
 
     glibc gives every block of more than 32 MB back at once, and the system must clear its pages when they are asked for
-    again: a sixth of the time of a step. The process may hold some percent more memory for it.
+    again, step after step. The process holds more memory for it; docs/benchmarks.md says how much.
 
     Returns:
-        Whether the allocator took the settings: glibc's does, musl's and macOS's do not have them.
+        Whether the system's allocator took the settings: glibc's does, musl's and macOS's do not have them.
     """
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all((mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, 2**31 - 1)))
+    return mallopt is not None and all((mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, -1)))

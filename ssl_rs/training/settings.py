@@ -25,6 +25,7 @@ class TrainerSettings:
         num_workers: Processes that read crops ahead; 0 reads them in the loop.
         resident: Whether the scenes lie on the device, where crops are cut at once: "auto" where a GPU has four times
             their size free; the crops are the same.
+        keep_memory: On a CPU, keep memory that is freed for the next step: faster, but more is held.
         checkpoint_every_steps: Steps between checkpoints.
         log_every_steps: Steps between lines of metrics.jsonl.
         compile: Run the network through torch.compile; where that fails, a warning says why and it runs as it is.
@@ -45,6 +46,7 @@ class TrainerSettings:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     num_workers: int = 0
     resident: Literal["auto", "always", "never"] = "auto"
+    keep_memory: bool = True
     checkpoint_every_steps: int = 100
     log_every_steps: int = 10
     compile: bool = False

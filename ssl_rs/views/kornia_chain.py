@@ -20,7 +20,7 @@ class KorniaMaker:
     exactly, but two ranks do not see what one process sees. The geometry is that of the augmentations which kornia
     describes by a matrix; elastic and other free warps are not in it. The same matrix moves what is valid; outside of
     the source, where kornia may fill anything in, nothing is. Color operations read bands as kornia does: three are
-    red, green and blue.
+    red, green and blue. Values are clamped to [0, 1], which noise may leave.
 
     Args:
         source: The view it is made from.
@@ -44,16 +44,17 @@ class KorniaMaker:
                 f"views.*.augmentations turn {tuple(source.image.shape)} into {tuple(image.shape)}; "
                 "a view keeps its size. Set the augmentation's size to dataset.crop_size."
             )
-        matrix = cast(
-            Tensor, self.augmentation.transform_matrix
-        )  # [B, 3, 3], pixels of the source to those of the image
+        # [B, 3, 3], pixels of the source to those of the image; None where no augmentation has one.
+        matrix = cast(Tensor | None, self.augmentation.transform_matrix)
+        if matrix is None:
+            matrix = torch.eye(3).to(image).expand(len(image), 3, 3)
         if not torch.equal(matrix[:, 2], torch.eye(3).to(matrix)[2].expand(len(matrix), 3)):
             raise InputError("views.*.augmentations change the perspective; a view's geometry is affine. Remove it.")
         normalized = _normalized(matrix, *image.shape[-2:])
         valid = source.valid
         if valid is not None:
             valid = warp_mask(valid.squeeze(1).long(), normalized, fill=0).bool().unsqueeze(1)
-        return View(image, compose(source.geometry, normalized), rgb=source.rgb, valid=valid)
+        return View(image.clamp(0, 1), compose(source.geometry, normalized), rgb=source.rgb, valid=valid)
 
     def _augment(self, image: Tensor) -> Tensor:
         try:

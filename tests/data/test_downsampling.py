@@ -52,7 +52,7 @@ def test_strips_of_any_height_give_what_a_loop_over_blocks_gives(factor, height,
         image[:, ~valid] = np.nan  # must not leak into the mean
     scene = Scene(height, width, None, None, iter([]))
     if factor > min(height, width):
-        with pytest.raises(InputError, match="hold no block of dataset.downsample"):
+        with pytest.raises(InputError, match=r"hold no block of dataset\.downsample"):
             coarser_size(scene, factor, "a.tif")
         return
     heights = iter(lambda: int(random.integers(1, strip + 1)), None)
@@ -112,5 +112,5 @@ def test_a_scene_smaller_than_a_block_is_named(made_up, tmp_path):
 def test_the_factor_is_checked(made_up):
     arrays = SceneArrays(np.ones((2, 3, 9), np.uint8), np.zeros((3, 9), np.uint8))
     for factor in (0, 65):
-        with pytest.raises(InputError, match="dataset.downsample must be 1 to 64 pixels"):
+        with pytest.raises(InputError, match=r"dataset\.downsample must be 1 to 64 pixels"):
             made_up([("a", "train", arrays)], downsample=factor)

@@ -72,8 +72,9 @@ def pyramid(channels, size=32):
 
 @pytest.mark.parametrize("channels", [(3, 8, 16, 24, 32, 40), (8, 16, 24, 32, 40, 40), (3, 0, 16, 24, 32, 40)])
 @pytest.mark.parametrize("widths", [(32, 24, 16, 8, 8), (12, 8), (4, 4, 4, 4)])
-def test_decoder_climbs_any_pyramid(channels, widths):
-    decoder = AdditiveDecoder(channels, 5, widths)
+@pytest.mark.parametrize("reduction", [None, 6])
+def test_decoder_climbs_any_pyramid(channels, widths, reduction):
+    decoder = AdditiveDecoder(channels, 5, widths, reduction)
     features = pyramid(channels)
     assert decoder(features).shape == (2, 5, 32, 32)
     decoder(features).square().sum().backward()
@@ -136,3 +137,8 @@ def test_where_nothing_is_valid_nothing_is_lost():
     task = Inpainting(channels=[3], bands=3, decoder=FreePainter)
     masked = dataclasses.replace(corrupted_view(clean, image), valid=torch.zeros(2, 1, 4, 4, dtype=torch.bool))
     assert task({"corrupted": masked}, {"corrupted": [image]}).loss == 0
+
+
+def test_a_decoder_reduced_to_nothing_is_refused():
+    with pytest.raises(InputError, match=r"decoder\.reduction=0: expected at least 1 channel"):
+        AdditiveDecoder((3, 8, 16), 5, (4,), 0)

@@ -180,3 +180,16 @@ def test_the_last_window_is_shifted_in_to_the_border():
 def test_settings_that_make_no_sense_are_refused(arguments):
     with pytest.raises(InputError, match=r"evaluation\.window"):
         WindowSettings(*arguments)
+
+
+def test_batches_are_full_but_for_the_last():
+    seen = []
+
+    def predict(images):
+        seen.append(len(images))
+        return pixelwise(images)
+
+    scene = np.random.default_rng(0).random((1, 40, 40))
+    settings = WindowSettings(16, 0.5, 7)
+    list(blended_strips(predict, scene, 1.0, settings, CPU))
+    assert seen == [7, 7, 2]  # 4 x 4 windows

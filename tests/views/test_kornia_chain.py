@@ -90,3 +90,20 @@ def test_bands_that_kornias_colors_refuse_are_named(bands):
         maker(crop_view(torch.rand(4, bands, 8, 8)), Draws(0, 0, "view", ROWS))
     flip = KorniaMaker("clean", AUGMENTATIONS["flip"])
     assert flip(crop_view(torch.rand(4, bands, 8, 8)), Draws(0, 0, "view", ROWS)).image.shape[1] == bands
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        kornia.augmentation.RandomElasticTransform(p=1.0),
+        kornia.augmentation.RandomGaussianNoise(std=1.0, p=1.0),
+        kornia.augmentation.ImageSequential(kornia.augmentation.RandomBrightness((0.5, 2.0), p=1.0)),
+    ],
+)
+def test_augmentations_without_a_matrix_leave_the_geometry_and_values_in_range(augmentation):
+    source = crop_view(smooth_crops())
+    view = KorniaMaker("crop", [augmentation])(source, Draws(0, 0, "view", ROWS))
+    torch.testing.assert_close(view.geometry, source.geometry)
+    assert not torch.equal(view.image, source.image)
+    assert view.image.min() >= 0
+    assert view.image.max() <= 1
