@@ -31,7 +31,7 @@ CHANGES = {
     "data wait": "Reading crops is the bottleneck: raise trainer.num_workers, or keep the store on the device with "
     "trainer.resident=always",
     "transfer": "Copying to the device is the bottleneck: keep the store there with trainer.resident=always",
-    "views": "Augmentation is the bottleneck: use the fused views (views=[clean,transformed,corrupted])",
+    "views": "Augmentation is the bottleneck: use the fused views (views=[clean,transformed,corrupted]), or fewer views",
     "heads": "The heads cost more than the encoder: narrow pretext.inpainting.task.decoder.widths, or use fewer tasks",
     "optimizer": "The optimizer is the bottleneck: optimizer.fused=true, or a larger trainer.batch_size",
     "encoder": "The encoder is the bottleneck, as it should be: only a smaller backbone or dataset.crop_size, "
@@ -92,6 +92,8 @@ class Step:
         )  # fmt: skip
         self.network.train()
         self.module = wrap(self.job, 0)
+        compiled = any(hasattr(part, "_orig_mod") for part in self.module.modules())  # what torch.compile wraps
+        self.encoder = torch.compile(self.network.encoder) if compiled else self.network.encoder
         self.crops: Iterator[Any] = self.job.crops(0)
         self.resident = _random_views(plan, self.job)
         self.bare_job = replace(self.job, make_batch=lambda stored, step: self.resident)
@@ -110,7 +112,7 @@ class Step:
     def bare_encoder(self) -> None:
         """Run the encoder forward and backward."""
         with self._autocast():
-            deepest = self.network.encoder(self.images)[-1]
+            deepest = self.encoder(self.images)[-1]
         deepest.float().mean().backward()
         self.network.encoder.zero_grad()
 

@@ -69,6 +69,32 @@ def test_hue_agrees_with_a_loop_over_pixels_in_yiq(image):
     torch.testing.assert_close(changed(image, hue=0.2), expected, atol=2e-3, rtol=0)
 
 
+def test_all_changes_together_agree_with_a_loop_over_samples_and_pixels():
+    image = torch.rand(3, 3, 6, 5, generator=torch.Generator().manual_seed(1))  # to 0 and 1: some results are clamped
+    brightness, contrast, saturation, hue = [0.8, 1.3, 1.1], [1.4, 0.6, 1.2], [0.0, 1.4, 0.7], [0.3, -0.2, 0.05]
+    factors = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+    matrix = color_matrix(
+        image.mean(dim=(-2, -1)), **{name: torch.tensor(values) for name, values in factors.items()}, rgb=RGB
+    )
+    luminance = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
+    expected = torch.empty(image.shape, dtype=torch.float64)
+    for sample in range(3):
+        mean = luminance @ image[sample].double().mean(dim=(1, 2))
+        for row, column in itertools.product(range(6), range(5)):
+            luma, u, v = kornia.color.rgb_to_yuv(image[sample, :, row, column].double().view(3, 1, 1)).flatten()
+            angle = 2 * math.pi * hue[sample]
+            turned = torch.stack([u * math.cos(angle) - v * math.sin(angle), u * math.sin(angle) + v * math.cos(angle)])
+            chrominance = saturation[sample] * contrast[sample] * brightness[sample] * turned
+            luma = brightness[sample] * (mean + contrast[sample] * (luma - mean))
+            color = torch.linalg.solve(
+                kornia.color.rgb_to_yuv(torch.eye(3, dtype=torch.float64).view(3, 3, 1)).squeeze(-1),
+                torch.cat([luma.view(1), chrominance]),
+            )
+            expected[sample, :, row, column] = color.clamp(0, 1)
+    assert ((expected == 0) | (expected == 1)).any()
+    torch.testing.assert_close(recolor(image, matrix).double(), expected, atol=1e-5, rtol=0)
+
+
 def test_hue_keeps_luminance_and_a_whole_turn_changes_nothing(image):
     gray = kornia.color.rgb_to_grayscale
     torch.testing.assert_close(gray(changed(image, hue=0.37)), gray(image), atol=1e-4, rtol=0)

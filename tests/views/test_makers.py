@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from ssl_rs.errors import InputError
 from ssl_rs.randomness import Draws, Rows
-from ssl_rs.views.base import View, crop_view
+from ssl_rs.views.base import View, crop_view, make_views
 from ssl_rs.views.clean import CleanMaker
 from ssl_rs.views.corrupted import CorruptedMaker
 from ssl_rs.views.fused import TRANSFORMS, ColorJitter
@@ -81,6 +81,13 @@ def test_a_view_repeats_with_its_step_and_changes_with_the_next(name):
     first, again, other = (MAKERS[name](crop_view(images()), draws(8, step=step)) for step in (0, 0, 1))
     assert torch.equal(first.image, again.image)
     assert not torch.equal(first.image, other.image)
+
+
+def test_views_carry_no_gradient():
+    crop = crop_view(images().requires_grad_(), RGB)
+    made = make_views(crop, MAKERS, ["clean", "transformed", "corrupted"], seed=0, step=0, rows=Rows(0, 8, 8))
+    for view in made.values():
+        assert not any(value.requires_grad for value in vars(view).values() if isinstance(value, torch.Tensor))
 
 
 @pytest.mark.parametrize("name", MAKERS)
