@@ -22,7 +22,7 @@ python=${PYTHON:-python} out=${OUT:-outputs/study}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 common=("dataset.root=$data" "output_dir=$out" logger=none)
 tasks=inpainting+transform_prediction+contrastive
-declare -A rate=([random]=3e-3 [imagenet]=1e-3 [pretrained]=1e-3)   # chosen on validation parts
+declare -A rate=([random]=3e-3 [imagenet]=1e-3 [pretrained]=1e-3)   # random: chosen; the others: not yet
 
 fine_tune() { "$python" -m ssl_rs.finetune -m experiment=mbrsc_finetune "${common[@]}" "$@"; }
 

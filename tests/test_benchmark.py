@@ -74,6 +74,7 @@ def test_readers_and_growing_stores(measured):
     found, _ = measured("benchmark=data", "benchmark.scenes=[3,200]")
     assert set(found["milliseconds"]) == {"memory maps", "1 worker", "2 workers", "resident on cpu"}
     assert set(found["by_scenes"]) == {"3", "200"}
+    assert all(each["milliseconds_again"] > 0 for each in found["by_scenes"].values())
 
 
 def test_the_sliding_window(measured):

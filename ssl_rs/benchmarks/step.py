@@ -31,7 +31,7 @@ CHANGES = {
     "data wait": "Reading crops is the bottleneck: raise trainer.num_workers, or keep the store on the device with "
     "trainer.resident=always",
     "transfer": "Copying to the device is the bottleneck: keep the store there with trainer.resident=always",
-    "views": "Augmentation is the bottleneck: use the fused views (views=[clean,transformed,corrupted]), or fewer views",
+    "views": "Augmentation is the bottleneck: use the fused views (views=[clean,transformed,corrupted]), or fewer",
     "heads": "The heads cost more than the encoder: narrow pretext.inpainting.task.decoder.widths, or use fewer tasks",
     "optimizer": "The optimizer is the bottleneck: optimizer.fused=true, or a larger trainer.batch_size",
     "encoder": "The encoder is the bottleneck, as it should be: only a smaller backbone or dataset.crop_size, "
