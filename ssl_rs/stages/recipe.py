@@ -168,7 +168,6 @@ def place_network(network: nn.Module, site: Site, recipe: Recipe) -> torch.optim
     Raises:
         InputError: The optimizer refuses its settings.
     """
-    site.settle_memory()
     network.to(site.device).to(memory_format=torch.channels_last)
     batch_norm.synchronize_batch_norm(network, site.device)
     with explained("optimizer"):
@@ -203,6 +202,7 @@ def train_network(
     Raises:
         InputError: As `train`; of a folder that holds another run, with the settings that differ.
     """
+    site.settle_memory()
     identity = Identity(run.hash, site.processes.world_size, site.precision)
     job = Job(
         network, crops, make_batch, weights, optimizer, recipe.schedule, site.trainer, site.device, run.directory,
