@@ -16,8 +16,18 @@ from ssl_rs.data.dataset import Split
 from ssl_rs.data.manifest import MANIFEST_FILE, Manifest, SceneRecord
 from ssl_rs.errors import InputError
 
-OPEN_MAPS = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2, 2**14)
-"""Arrays kept open: each holds a file descriptor, of which a process often has 1,024, and a map, of 65,530."""
+def most_open_maps(descriptors: int) -> int:
+    """Return how many arrays may stay open: each holds a file descriptor and one of a process's 65,530 maps.
+
+    Args:
+        descriptors: The most files that the process may have open; RLIM_INFINITY: any number.
+    """
+    most = 2**14
+    return most if descriptors == resource.RLIM_INFINITY else min(max(descriptors // 2, 1), most)
+
+
+OPEN_MAPS = most_open_maps(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""Arrays kept open."""
 
 Kind = Literal["image", "mask", "eroded", "valid"]
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pickle
+import resource
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import pytest
 from ssl_rs.data.dataset import SceneArrays
 from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.prepare import prepare
-from ssl_rs.data.store import Store
+from ssl_rs.data.store import Store, most_open_maps
 from ssl_rs.errors import InputError
 
 
@@ -331,3 +332,10 @@ def test_a_pickled_store_is_small_and_works(small_store):
 def test_settings_out_of_range_name_their_key(made_up, key, value):
     with pytest.raises(InputError, match=rf"dataset\.{key}"):
         made_up([], **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "expected"), [(resource.RLIM_INFINITY, 2**14), (2**20, 2**14), (1024, 512), (1, 1)]
+)
+def test_half_of_the_files_a_process_may_open_are_arrays(descriptors, expected):
+    assert most_open_maps(descriptors) == expected
