@@ -16,6 +16,7 @@ from ssl_rs.data.dataset import Split
 from ssl_rs.data.manifest import MANIFEST_FILE, Manifest, SceneRecord
 from ssl_rs.errors import InputError
 
+
 def most_open_maps(descriptors: int) -> int:
     """Return how many arrays may stay open: each holds a file descriptor and one of a process's 65,530 maps.
 
