@@ -74,11 +74,14 @@ def write_beside(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON aside and rename it; a list of numbers, e.g. a row of a confusion matrix, stays on one line."""
+    """Write JSON as `write_text` does."""
+    write_text(path, json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """Return indented JSON; a list of numbers, e.g. a row of a confusion matrix, stays on one line."""
     text = json.dumps(content, indent=1)  # line breaks inside of texts are escaped: those that stand there are ours
-    write_text(
-        path, NUMBERS.sub(lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
-    )
+    return NUMBERS.sub(lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
 
 
 def sha256_of(path: Path) -> str:

@@ -11,11 +11,12 @@ from ssl_rs.files import sha256_of
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
-CARRIED = (
-    "pretext", "initialization", "provenance", "steps", "images_seen", "seed", "dataset", "transductive", "splits",
-    "final_losses", "collapse",
-)  # fmt: skip
-"""What a later run records of the pretraining that it started from; its provenance records an earlier one."""
+CARRIED: Mapping[str, type] = {
+    "pretext": list, "initialization": str, "provenance": dict, "steps": int, "images_seen": int, "seed": int,
+    "dataset": str, "transductive": bool, "splits": list, "final_losses": dict, "collapse": dict,
+}  # fmt: skip
+"""What a later run records of the pretraining that it started from, and of which type it is; its provenance records an
+earlier one."""
 
 AGAIN = "it is damaged or was replaced. Pretrain again."
 
@@ -49,8 +50,8 @@ class Pretraining:
     @property
     def label(self) -> str:
         """What came first, then its tasks: "imagenet, then inpainting + contrastive"."""
-        tasks, start = " + ".join(self.result["pretext"]), self.result["initialization"]
-        return tasks if start == "random" else f"{self.result['provenance']['label']}, then {tasks}"
+        tasks, start = " + ".join(map(str, self.result["pretext"])), self.result["initialization"]
+        return tasks if start == "random" else f"{self.result['provenance'].get('label', start)}, then {tasks}"
 
 
 def find_pretraining(chosen: str | None, pretrainings: Path, wanted: str) -> RunDirectory:
@@ -104,6 +105,9 @@ def read_pretraining(run: RunDirectory) -> Pretraining:
     lacking = [key for key in CARRIED if key not in result]
     if lacking:
         raise InputError(f"{run.result} lacks {lacking}: it was not written by this version. Pretrain again.")
+    odd = [f"{key}={result[key]!r:.40}" for key, kind in CARRIED.items() if not isinstance(result[key], kind)]
+    if odd:
+        raise InputError(f"{run.result} holds {', '.join(odd)}: {AGAIN}")
     sha256 = sha256_of(run.encoder)
     if sha256 != result.get("encoder_sha256"):
         raise InputError(f"{run.encoder} is not the file that its result.json names: {AGAIN}")

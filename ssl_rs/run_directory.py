@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ssl_rs.errors import InputError
-from ssl_rs.files import write_json, write_text, writing, written_aside
+from ssl_rs.files import json_text, write_beside, write_json, write_text, writing, written_aside
 from ssl_rs.locks import hold
 
 TIMING_KEYS = ("images_per_second", "seconds")
@@ -121,8 +121,12 @@ class RunDirectory:
         self.failure.unlink(missing_ok=True)
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write the result, then delete the checkpoints, which only an unfinished run needs."""
-        write_json(self.result, result)
+        """Write the result, then delete the checkpoints, which only an unfinished run needs.
+
+        Raises:
+            OSError: It cannot be written; where the folder has vanished, so have the weights.
+        """
+        write_beside(self.result, json_text(result))
         self.drop_checkpoints()
 
     def drop_checkpoints(self) -> None:

@@ -310,6 +310,14 @@ def test_a_result_of_another_version_is_refused(tmp_path):
         Pretrained(run=str(run.path)).locate(target(tmp_path))
 
 
+@pytest.mark.parametrize(("key", "value"), [("pretext", "inpainting"), ("provenance", None), ("seed", "zero")])
+def test_a_result_edited_by_hand_is_refused(tmp_path, key, value):
+    run, _ = pretraining(tmp_path / "run")
+    run.result.write_text(json.dumps({**run.read_result(), key: value}))
+    with pytest.raises(InputError, match=rf"result\.json holds {key}={value!r}: it is damaged"):
+        Pretrained(run=str(run.path)).locate(target(tmp_path))
+
+
 def test_the_only_pretraining_of_the_data_set_and_backbone_is_found(tmp_path):
     wanted = target(tmp_path)
     with pytest.raises(InputError, match=r"no finished pretraining of resnet18 on x.*ssl_rs\.pretrain"):

@@ -188,6 +188,12 @@ def test_a_result_means_finished(run):
     assert not run.checkpoints.exists()
 
 
+def test_no_result_is_written_where_the_weights_have_vanished(run):
+    with pytest.raises(OSError, match=r"result\.json"):
+        run.finish({"miou": 0.5})
+    assert not run.path.exists()
+
+
 def test_beginning_forgets_an_earlier_failure(run):
     write_json(run.failure, {"error": "out of memory"})
     run.begin("seed: 0\n", {"torch": "2"})
