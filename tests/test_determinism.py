@@ -38,3 +38,15 @@ def test_two_starts_of_one_command_are_equal(tmp_path, stage, processes):
     again.finish()
     assert differences(one, again) == []
     assert (one.run.encoder if stage == "pretrain" else one.run.model).is_file()
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_crops_of_scenes_that_lie_on_the_device_are_those_of_the_store(tmp_path, stage):
+    write_dataset(tmp_path / "data")
+    stored, resident = (
+        Trial(stage, 1, tmp_path / "data", tmp_path / where, (*EXACT, f"trainer.resident={where}"))
+        for where in ("never", "always")
+    )
+    stored.finish()
+    resident.finish()
+    assert differences(stored, resident) == []
