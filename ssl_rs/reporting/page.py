@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class ScoredTable:
         meaning: What its protocol means, a sentence.
         labeled: How many units are labeled at each fraction, in words.
         curve: SVG; None where there is only one label fraction, or no score.
+        curve_file: Name of the file that holds it too.
         class_names: Columns of the table by class.
         details: Row, label fraction, then a summary a metric and class, None where no run has a value.
     """
@@ -62,6 +64,7 @@ class ScoredTable:
     meaning: str
     labeled: Mapping[float, str]
     curve: Markup | None
+    curve_file: str
     class_names: Sequence[str]
     details: Sequence[tuple[str, float, Sequence[Summary | None]]]
 
@@ -153,6 +156,12 @@ def _write_tables(out_dir: Path, runs: Sequence[Run], sections: Sequence[Section
     write_beside(out_dir / "summary.csv", summary_csv(studies))
     write_beside(out_dir / "differences.csv", differences_csv(studies))
     write_beside(out_dir / "labels_saved.csv", labels_saved_csv(studies))
+    for old in out_dir.glob("curve_*.svg"):  # there may have been more of them
+        old.unlink()
+    for scored in (scored for section in sections for scored in section.tables):
+        if scored.curve is not None:
+            svg = str(scored.curve).replace("<svg", '<svg style="background: #fff"', 1)
+            write_beside(out_dir / scored.curve_file, svg)
     write_beside(out_dir / "table.md", tables_text(studies, "markdown"))
     write_beside(out_dir / "table.tex", tables_text(studies, "latex"))
 
@@ -190,7 +199,7 @@ def _render(
 
 
 def _sections(tables: Sequence[Table]) -> tuple[list[Section], list[LeftOut]]:
-    sections, left_out = [], []
+    sections, left_out, numbers = [], [], count(1)
     for comparison in dict.fromkeys(table.comparison for table in tables):
         own = [table for table in tables if table.comparison == comparison]
         grid, broken = sample_grid(own[0])
@@ -203,7 +212,7 @@ def _sections(tables: Sequence[Table]) -> tuple[list[Section], list[LeftOut]]:
                 num_runs=len(runs),
                 mean_seconds=summarize([run.wall_seconds for run in runs]).mean,
                 lines=lines,
-                tables=[_scored(table, lines) for table in own],
+                tables=[_scored(table, lines, next(numbers)) for table in own],
                 overview=_overview(own),
                 grid=grid,
                 provenance=[(label, _weights([run for run in runs if run.label == label])) for label in lines],
@@ -213,7 +222,7 @@ def _sections(tables: Sequence[Table]) -> tuple[list[Section], list[LeftOut]]:
     return sections, left_out
 
 
-def _scored(table: Table, lines: Mapping[str, Line]) -> ScoredTable:
+def _scored(table: Table, lines: Mapping[str, Line], number: int) -> ScoredTable:
     names = list(dict.fromkeys(name for run in table.runs for name in run.scores[table.protocol.name].class_iou))
     rows = [(label, fraction) for label in table.labels for fraction in table.fractions if table.cell(label, fraction)]
     curve = None
@@ -226,6 +235,7 @@ def _scored(table: Table, lines: Mapping[str, Line]) -> ScoredTable:
         meaning=table.protocol.sentence(names),
         labeled={fraction: _labeled(table, fraction) for fraction in table.fractions},
         curve=curve,
+        curve_file=f"curve_{number}.svg",
         class_names=names,
         details=[(label, fraction, _summaries(table, label, fraction, names)) for label, fraction in rows],
     )

@@ -1,6 +1,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 
@@ -157,6 +158,19 @@ def test_a_curve_is_drawn_from_two_label_fractions_on(write_run, report):
     assert "<figure" not in report()
     write_run("b", fraction=1.0)
     assert report().count("<figure") == 1
+
+
+def test_each_curve_is_a_file_too_and_those_of_an_earlier_report_are_gone(write_run, report, tmp_path):
+    write_run("a", fraction=0.1)
+    write_run("b", fraction=1.0)
+    report()
+    (curve,) = (tmp_path / "report").glob("curve_*.svg")
+    root = ElementTree.parse(curve).getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert any("random" in (text.text or "") for text in root.iter("{http://www.w3.org/2000/svg}text"))
+    curve.rename(curve.with_name("curve_7.svg"))
+    assert f'href="{curve.name}"' in report()
+    assert [path.name for path in curve.parent.glob("curve_*.svg")] == [curve.name]
 
 
 def test_text_from_runs_never_becomes_html(write_run, write_samples, report, tmp_path):
