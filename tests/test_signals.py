@@ -50,6 +50,32 @@ def test_preparing_ends_at_once_and_goes_on(tmp_path, number, num_workers):
     assert len(json.loads((Path(done.stdout.strip()) / "manifest.json").read_text())["scenes"]) == 40
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the readers below /proc")
+def test_ctrl_c_that_only_a_reader_hears_ends_preparing_too(tmp_path):
+    """While readers start, the first process is deaf to it."""
+    images = tmp_path / "data" / "images"
+    images.mkdir(parents=True)
+    for place in range(40):
+        noise = np.random.default_rng(place).integers(1, 256, (400, 400, 3), np.uint8)
+        Image.fromarray(noise).save(images / f"scene{place}.png", compress_level=1)
+    settings = (f"dataset.root={images.parent}", f"output_dir={tmp_path / 'out'}", "num_workers=2")
+    process = subprocess.Popen(
+        (sys.executable, "-m", "ssl_rs.prepare", "dataset=folder", *settings), stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "out").glob("stores/.*.partial/0*.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    readers = [child for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+               if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]  # fmt: skip
+    for reader in readers:  # one may still be deaf itself
+        os.kill(int(reader), signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "Interrupted. The same command goes on from what is on disk." in err
+
+
 def test_a_stop_during_the_evaluation_loses_no_training(command, tiny, tmp_path, monkeypatch):
     from ssl_rs.stages.evaluation import Evaluator
     from ssl_rs.training import loop

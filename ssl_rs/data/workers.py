@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -32,6 +32,7 @@ def write_scenes(dataset: Dataset, scenes: Sequence[SceneSource], folder: Path, 
 
     Raises:
         ChildProcessError: A process died.
+        KeyboardInterrupt: Ctrl-C ended one.
         OSError: A file cannot be written, or has vanished since the data set was listed.
     """
     missing = [number for number in range(len(scenes)) if not (folder / record_file(number)).is_file()]
@@ -43,9 +44,17 @@ def write_scenes(dataset: Dataset, scenes: Sequence[SceneSource], folder: Path, 
     with ProcessPoolExecutor(min(num_workers, len(missing)), context, _start, (dataset, folder)) as pool:
         with _deaf_children():
             futures = {number: pool.submit(_work, number, scenes[number]) for number in missing}
+        children = multiprocessing.active_children()
         try:
             for number, scene in enumerate(scenes):
-                yield _result(futures.pop(number)) if number in futures else _attempt(dataset, number, scene, folder)
+                yield futures.pop(number).result() if number in futures else _attempt(dataset, number, scene, folder)
+        except BrokenProcessPool as error:
+            pool.shutdown(wait=True, cancel_futures=True)  # then each has its exit code
+            if any(child.exitcode == -signal.SIGINT for child in children):
+                raise KeyboardInterrupt from error  # this process was deaf to it
+            raise ChildProcessError(
+                "a process that reads scenes was killed, perhaps because the memory ran out"
+            ) from error
         except KeyboardInterrupt:
             for process in multiprocessing.active_children():
                 process.terminate()  # a large scene takes a minute; what is half-written is aside
@@ -65,13 +74,6 @@ def _deaf_children() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _result(future: "Future[Outcome]") -> Outcome:
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise ChildProcessError("a process that reads scenes was killed, perhaps because the memory ran out") from error
 
 
 def _attempt(dataset: Dataset, number: int, scene: SceneSource, folder: Path) -> Outcome:
