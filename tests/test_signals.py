@@ -21,59 +21,64 @@ from ssl_rs.run_directory import RunDirectory
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("number", "num_workers"), [(signal.SIGUSR1, 0), (signal.SIGTERM, 2), (signal.SIGINT, 2)])
-def test_preparing_ends_at_once_and_goes_on(tmp_path, number, num_workers):
-    """Every process gets the signal, as by Ctrl-C or from SLURM."""
-    images = tmp_path / "data" / "images"
+def preparing(folder: Path, num_workers: int) -> tuple[tuple[str, ...], "subprocess.Popen[str]"]:
+    """Return the command that prepares 40 scenes, and its process with the first scene done and others to do."""
+    images = folder / "data" / "images"
     images.mkdir(parents=True)
     for place in range(40):
         noise = np.random.default_rng(place).integers(1, 256, (400, 400, 3), np.uint8)
         Image.fromarray(noise).save(images / f"scene{place}.png", compress_level=1)
-    settings = (f"dataset.root={images.parent}", f"output_dir={tmp_path / 'out'}", f"num_workers={num_workers}")
+    settings = (f"dataset.root={images.parent}", f"output_dir={folder / 'out'}", f"num_workers={num_workers}")
     command = (sys.executable, "-m", "ssl_rs.prepare", "dataset=folder", *settings)
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     deadline = time.monotonic() + 60
-    while not list((tmp_path / "out").glob("stores/.*.partial/0*.json")):
+    while not list((folder / "out").glob("stores/.*.partial/0*.json")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    os.killpg(process.pid, number)
+    return command, process
+
+
+def check_interrupted(process: "subprocess.Popen[str]") -> None:
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     assert out == ""
     assert "Interrupted. The same command goes on from what is on disk." in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("number", "num_workers"), [(signal.SIGUSR1, 0), (signal.SIGTERM, 2), (signal.SIGINT, 2)])
+def test_preparing_ends_at_once_and_goes_on(tmp_path, number, num_workers):
+    """Every process gets the signal, as by Ctrl-C or from SLURM."""
+    command, process = preparing(tmp_path, num_workers)
+    os.killpg(process.pid, number)
+    check_interrupted(process)
     assert not list((tmp_path / "out" / "stores").glob("[!.]*"))
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert len(json.loads((Path(done.stdout.strip()) / "manifest.json").read_text())["scenes"]) == 40
 
 
+def readers_of(process: "subprocess.Popen[str]") -> list[int]:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the readers below /proc")
-def test_ctrl_c_that_only_a_reader_hears_ends_preparing_too(tmp_path):
-    """While readers start, the first process is deaf to it."""
-    images = tmp_path / "data" / "images"
-    images.mkdir(parents=True)
-    for place in range(40):
-        noise = np.random.default_rng(place).integers(1, 256, (400, 400, 3), np.uint8)
-        Image.fromarray(noise).save(images / f"scene{place}.png", compress_level=1)
-    settings = (f"dataset.root={images.parent}", f"output_dir={tmp_path / 'out'}", "num_workers=2")
-    process = subprocess.Popen(
-        (sys.executable, "-m", "ssl_rs.prepare", "dataset=folder", *settings), stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "out").glob("stores/.*.partial/0*.json")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    readers = [child for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-               if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]  # fmt: skip
-    for reader in readers:  # one may still be deaf itself
-        os.kill(int(reader), signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_ctrl_c_that_only_readers_hear_ends_preparing_too(tmp_path, number):
+    """While readers start, the first process is deaf to it; one that is killed for its memory is another thing."""
+    _, process = preparing(tmp_path, 2)
+    for reader in readers_of(process):  # one may still be deaf itself
+        os.kill(reader, number)
+    if number == signal.SIGINT:
+        check_interrupted(process)
+        return
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130, err
-    assert "Interrupted. The same command goes on from what is on disk." in err
+    assert process.returncode == 2
+    assert "a process that reads scenes was killed, perhaps because the memory ran out" in err
+    assert "Traceback" not in err
 
 
 def test_a_stop_during_the_evaluation_loses_no_training(command, tiny, tmp_path, monkeypatch):

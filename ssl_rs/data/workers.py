@@ -6,10 +6,11 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from ssl_rs.data.dataset import Dataset, SceneSource
@@ -42,16 +43,19 @@ def write_scenes(dataset: Dataset, scenes: Sequence[SceneSource], folder: Path, 
     # Forked processes would share the locks of this one's threads; spawned ones start afresh.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(num_workers, len(missing)), context, _start, (dataset, folder)) as pool:
-        with _deaf_children():
-            futures = {number: pool.submit(_work, number, scenes[number]) for number in missing}
-        children = multiprocessing.active_children()
+        futures: dict[int, Future[Outcome]] = {}
+        children: list[BaseProcess] = []
         try:
+            with _deaf_children():
+                for number in missing:
+                    futures[number] = pool.submit(_work, number, scenes[number])
+                    children = children or multiprocessing.active_children()  # all of them start with the first scene
             for number, scene in enumerate(scenes):
                 yield futures.pop(number).result() if number in futures else _attempt(dataset, number, scene, folder)
         except BrokenProcessPool as error:
             pool.shutdown(wait=True, cancel_futures=True)  # then each has its exit code
             if any(child.exitcode == -signal.SIGINT for child in children):
-                raise KeyboardInterrupt from error  # this process was deaf to it
+                raise KeyboardInterrupt from error  # Ctrl-C came while this process was deaf to it
             raise ChildProcessError(
                 "a process that reads scenes was killed, perhaps because the memory ran out"
             ) from error
