@@ -50,8 +50,8 @@ class Pretraining:
     @property
     def label(self) -> str:
         """What came first, then its tasks: "imagenet, then inpainting + contrastive"."""
-        tasks, start = " + ".join(map(str, self.result["pretext"])), self.result["initialization"]
-        return tasks if start == "random" else f"{self.result['provenance'].get('label', start)}, then {tasks}"
+        tasks, start = " + ".join(self.result["pretext"]), self.result["initialization"]
+        return tasks if start == "random" else f"{self.result['provenance']['label']}, then {tasks}"
 
 
 def find_pretraining(chosen: str | None, pretrainings: Path, wanted: str) -> RunDirectory:
@@ -106,6 +106,8 @@ def read_pretraining(run: RunDirectory) -> Pretraining:
     if lacking:
         raise InputError(f"{run.result} lacks {lacking}: it was not written by this version. Pretrain again.")
     odd = [f"{key}={result[key]!r:.40}" for key, kind in CARRIED.items() if not isinstance(result[key], kind)]
+    odd += [f"a task {task!r:.40}" for task in (result["pretext"] if not odd else ()) if not isinstance(task, str)]
+    odd += ["provenance without label"] if not odd and "label" not in result["provenance"] else []
     if odd:
         raise InputError(f"{run.result} holds {', '.join(odd)}: {AGAIN}")
     sha256 = sha256_of(run.encoder)

@@ -310,11 +310,20 @@ def test_a_result_of_another_version_is_refused(tmp_path):
         Pretrained(run=str(run.path)).locate(target(tmp_path))
 
 
-@pytest.mark.parametrize(("key", "value"), [("pretext", "inpainting"), ("provenance", None), ("seed", "zero")])
-def test_a_result_edited_by_hand_is_refused(tmp_path, key, value):
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("pretext", "inpainting", "pretext='inpainting'"),
+        ("pretext", [1], "a task 1"),
+        ("provenance", None, "provenance=None"),
+        ("provenance", {}, "provenance without label"),
+        ("seed", "zero", "seed='zero'"),
+    ],
+)
+def test_a_result_edited_by_hand_is_refused(tmp_path, key, value, said):
     run, _ = pretraining(tmp_path / "run")
     run.result.write_text(json.dumps({**run.read_result(), key: value}))
-    with pytest.raises(InputError, match=rf"result\.json holds {key}={value!r}: it is damaged"):
+    with pytest.raises(InputError, match=rf"result\.json holds {said}: it is damaged"):
         Pretrained(run=str(run.path)).locate(target(tmp_path))
 
 
