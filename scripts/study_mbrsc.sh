@@ -23,7 +23,7 @@ python=${PYTHON:-python} out=${OUT:-outputs/study}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 common=("dataset.root=$data" "output_dir=$out" logger=none)
 tasks=inpainting+transform_prediction+contrastive
-declare -A rate=([random]=3e-3 [imagenet]=1e-3 [pretrained]=3e-3)                                   # chosen of
+declare -A rate=([random]=3e-3 [imagenet]=1e-3 [pretrained]=3e-3)   # learning rates, chosen from these:
 declare -A grid=([random]="1e-3 3e-3 1e-2" [imagenet]="3e-4 1e-3 3e-3" [pretrained]="3e-4 1e-3 3e-3")
 
 fine_tune() { "$python" -m ssl_rs.finetune -m experiment=mbrsc_finetune "${common[@]}" "$@"; }

@@ -156,12 +156,12 @@ def _write_tables(out_dir: Path, runs: Sequence[Run], sections: Sequence[Section
     write_beside(out_dir / "summary.csv", summary_csv(studies))
     write_beside(out_dir / "differences.csv", differences_csv(studies))
     write_beside(out_dir / "labels_saved.csv", labels_saved_csv(studies))
-    for old in out_dir.glob("curve_*.svg"):  # there may have been more of them
-        old.unlink()
-    for scored in (scored for section in sections for scored in section.tables):
-        if scored.curve is not None:
-            svg = str(scored.curve).replace("<svg", '<svg style="background: #fff"', 1)
-            write_beside(out_dir / scored.curve_file, svg)
+    curves = {scored.curve_file: scored.curve for section in sections for scored in section.tables if scored.curve}
+    for name, curve in curves.items():
+        write_beside(out_dir / name, str(curve).replace("<svg", '<svg style="background: #fff"', 1))
+    for left in out_dir.glob("curve_[0-9]*.svg"):  # of an earlier report with more tables
+        if left.name not in curves:
+            left.unlink(missing_ok=True)
     write_beside(out_dir / "table.md", tables_text(studies, "markdown"))
     write_beside(out_dir / "table.tex", tables_text(studies, "latex"))
 
