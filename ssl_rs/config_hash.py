@@ -28,6 +28,10 @@ WITHOUT_EFFECT = (
 """Keys left out of the config hash: they change no weight and no score, or do so only through a file whose sha256 is
 hashed. How often lines are logged decides over how many steps the last line of a pretraining is a mean."""
 
+LATER = {"trainer.encoder_lr_factor": 1.0}
+"""Keys that came when results were kept already, each with the value that says what runs did before. At that value they
+are left out of the config hash, so that those runs stay what they are."""
+
 
 def without_effect(key: str) -> bool:
     """Tell whether a dotted key is left out of the config hash."""
@@ -52,7 +56,8 @@ def config_hash(values: Mapping[str, Any], inputs: Mapping[str, str | None], wit
         without: Further keys that mean nothing to the command, or that are meant to differ.
     """
     kept = json.loads(json.dumps(values))
-    for key in (*WITHOUT_EFFECT, *without):
+    as_before = [key for key, value in leaves(kept).items() if key in LATER and value == LATER[key]]
+    for key in (*WITHOUT_EFFECT, *as_before, *without):
         *path, last = key.split(".")
         node = kept
         for name in path:

@@ -11,7 +11,7 @@ import pytest
 
 from ssl_rs.command import main
 from ssl_rs.config import Settings, compose_config, quoted, resolve, search_in
-from ssl_rs.config_hash import WITHOUT_EFFECT, config_hash
+from ssl_rs.config_hash import LATER, WITHOUT_EFFECT, config_hash
 from ssl_rs.errors import InputError
 
 PLUGINS = {"slurm": "hydra-submitit-launcher", "ray": "hydra-ray-launcher"}
@@ -99,6 +99,25 @@ def test_the_hash_takes_nothing_out_of_the_settings():
     before = copy.deepcopy(values)
     config_hash(values, {})
     assert values == before
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_a_key_that_came_later_leaves_earlier_runs_what_they_are(command):
+    now = composed(command)
+    earlier, other = copy.deepcopy(now), copy.deepcopy(now)
+    for key, value in LATER.items():
+        *folders, last = key.split(".")
+        for values in (now, earlier, other):
+            node = values
+            for name in folders:
+                node = node[name]
+            assert values is not now or node[last] == value, f"{key} must have its earlier value by default"
+            if values is earlier:
+                del node[last]
+            elif values is other:
+                node[last] = 0.5
+    assert config_hash(now, {}) == config_hash(earlier, {})
+    assert config_hash(other, {}) != config_hash(now, {})
 
 
 def test_the_hash_of_known_settings_is_pinned():

@@ -79,7 +79,7 @@ class Step:
         self.plan, self.device = plan, site.device
         self.trainer = replace(site.trainer, max_steps=2**40)
         self.network, _ = initial_network(plan)
-        self.optimizer = place_network(self.network, site, plan.recipe)
+        self.optimizer = place_network(self.network, self.network.encoder, site, plan.recipe)
         for group in self.optimizer.param_groups:
             group["initial_lr"] = 0.0  # the same work, and no number leaves its range
         endless = replace(site, trainer=self.trainer)

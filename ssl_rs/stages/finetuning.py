@@ -136,7 +136,7 @@ def finetune(settings: Settings) -> Path:
         check_image_size(encoder, len(manifest.bands), side, key)
     provenance = plan.recipe.initialization.apply(encoder, plan.recipe.target(site), decoder)
     network = SegmentationNetwork(model, Normalization(provenance.statistics), manifest.ignore_index)
-    optimizer = place_network(network, site, plan.recipe)
+    optimizer = place_network(network, encoder, site, plan.recipe)
     with held(directory, site):
         if site.processes.is_first:
             print(provenance.describe(), flush=True)

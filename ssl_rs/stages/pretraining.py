@@ -106,7 +106,7 @@ def pretrain(settings: Settings) -> Path:
     if plan.run.is_finished("pretrain"):
         return directory.path
     network, provenance = initial_network(plan)
-    optimizer = place_network(network, site, plan.recipe)
+    optimizer = place_network(network, network.encoder, site, plan.recipe)
     with held(directory, site):
         if site.processes.is_first:
             print(provenance.describe(), flush=True)

@@ -162,8 +162,14 @@ def held(run: RunDirectory, site: Site) -> Iterator[None]:
         lock.close()
 
 
-def place_network(network: nn.Module, site: Site, recipe: Recipe) -> torch.optim.Optimizer:
+def place_network(network: nn.Module, encoder: nn.Module, site: Site, recipe: Recipe) -> torch.optim.Optimizer:
     """Move the network to its device, make its ranks one, and give it an optimizer.
+
+    Args:
+        network: Holds the encoder.
+        encoder: May have a learning rate of its own.
+        site: Where it runs.
+        recipe: The optimizer.
 
     Raises:
         InputError: The optimizer refuses its settings.
@@ -171,10 +177,20 @@ def place_network(network: nn.Module, site: Site, recipe: Recipe) -> torch.optim
     network.to(site.device).to(memory_format=torch.channels_last)
     batch_norm.synchronize_batch_norm(network, site.device)
     with explained("optimizer"):
-        optimizer = recipe.optimizer([parameter for parameter in network.parameters() if parameter.requires_grad])
+        optimizer = recipe.optimizer(_parameter_groups(network, encoder, site.trainer.encoder_lr_factor))
     for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
+        group["initial_lr"] = group["lr"] * group.pop("lr_factor", 1.0)
     return optimizer
+
+
+def _parameter_groups(network: nn.Module, encoder: nn.Module, encoder_lr_factor: float) -> list[Any]:
+    """Return what is trained: all parameters alike, or two groups, of which the encoder's is the second."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if encoder_lr_factor == 1:
+        return trained
+    of_encoder = set(encoder.parameters())
+    groups = [[each for each in trained if (each in of_encoder) == inside] for inside in (False, True)]
+    return [{"params": groups[0]}, {"params": groups[1], "lr_factor": encoder_lr_factor}]
 
 
 def train_network(

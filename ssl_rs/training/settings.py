@@ -1,5 +1,6 @@
 """The settings of the loop, and what `auto` means on this machine."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ class TrainerSettings:
         log_every_steps: Steps between lines of metrics.jsonl.
         compile: Run the network through torch.compile; where that fails, a warning says why and it runs as it is.
         deterministic: Refuse operations whose result may differ from run to run.
+        encoder_lr_factor: The encoder's learning rate over that of all else, heads or decoder: below 1 is gentler to
+            weights that are worth keeping; 0 keeps them, but not the running statistics of BatchNorm.
         gradient_clip: Largest norm of all gradients together; null: no limit.
         gradient_accumulation: Equal parts in which the crops of a step go through the network, to spare memory. Each
             part is a batch of its own for BatchNorm, for the candidates of contrastive losses and for weighted means;
@@ -51,6 +54,7 @@ class TrainerSettings:
     log_every_steps: int = 10
     compile: bool = False
     deterministic: bool = False
+    encoder_lr_factor: float = 1.0
     gradient_clip: float | None = None
     gradient_accumulation: int = 1
     max_skipped_steps: int = 0
@@ -76,6 +80,8 @@ class TrainerSettings:
         for key in ("num_workers", "max_skipped_steps"):
             if getattr(self, key) < 0:
                 raise InputError(f"trainer.{key} must be at least 0, got {getattr(self, key)}.")
+        if not 0 <= self.encoder_lr_factor < math.inf:
+            raise InputError(f"trainer.encoder_lr_factor must be a number from 0 on, got {self.encoder_lr_factor}.")
         if self.gradient_clip is not None and self.gradient_clip <= 0:
             raise InputError(f"trainer.gradient_clip must be above 0, or null for no limit; got {self.gradient_clip}.")
 

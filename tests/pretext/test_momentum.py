@@ -17,6 +17,7 @@ from ssl_rs.pretext.momentum import MomentumRule, common_rule, follow, momentum_
 from ssl_rs.pretext.network import PretextNetwork
 from ssl_rs.stages.recipe import place_network
 from ssl_rs.task_output import TaskOutput
+from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.views.base import crop_view
 
 RULE = MomentumRule(0.9, 1.0)
@@ -145,8 +146,8 @@ def test_no_momentum_encoder_where_no_task_asks_for_one():
 def test_a_step_moves_momentum_networks_by_the_rule_only():
     built = network(real_tasks())
     recipe = SimpleNamespace(optimizer=functools.partial(torch.optim.SGD, lr=0.1))
-    site = SimpleNamespace(device=torch.device("cpu"))
-    optimizer = place_network(built, site, recipe)
+    site = SimpleNamespace(device=torch.device("cpu"), trainer=TrainerSettings(1, 2))
+    optimizer = place_network(built, built.encoder, site, recipe)
     owned = {value.data_ptr() for group in optimizer.param_groups for value in group["params"]}
     trained = {name for name, value in built.named_parameters() if value.data_ptr() in owned}
     pairs = {

@@ -21,6 +21,9 @@ CPU = torch.device("cpu")
         ("num_workers", -1),
         ("gradient_clip", 0.0),
         ("gradient_clip", -1.0),
+        ("encoder_lr_factor", -0.1),
+        ("encoder_lr_factor", float("nan")),
+        ("encoder_lr_factor", float("inf")),
     ],
 )
 def test_values_out_of_range_name_their_key(key, value):
