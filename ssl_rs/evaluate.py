@@ -14,7 +14,7 @@ def run(settings: Settings) -> Path:
         from ssl_rs.stages.probing import probe_encoder
 
         return probe_encoder(settings)
-    from ssl_rs.stages.evaluation import evaluate
+    from ssl_rs.stages.evaluate_run import evaluate
 
     return evaluate(settings)
 

@@ -82,6 +82,23 @@ class Segments(Protocol):
         ...
 
 
+def scores_of(network: Segments, device: torch.device, precision: str) -> Callable[[Tensor], Tensor]:
+    """Return what maps windows to scores, no longer in training mode.
+
+    Args:
+        network: On the device.
+        device: Where it lies.
+        precision: bf16 or fp32.
+    """
+    network.eval()
+
+    def scores(windows: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            return network.logits(windows)
+
+    return scores
+
+
 def build_segmentation_model(
     decoder: Callable[..., nn.Module], backbone_name: str, in_channels: int, num_classes: int
 ) -> nn.Module:

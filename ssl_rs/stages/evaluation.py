@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,23 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_rs.build import build
 from ssl_rs.config import Settings
-from ssl_rs.config_hash import config_hash
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes, sum_over_ranks
-from ssl_rs.encoder import Normalization, check_image_size
 from ssl_rs.errors import InputError
-from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.metrics import confusion_matrix
-from ssl_rs.segmentation.network import (
-    SegmentationNetwork,
-    Segments,
-    build_segmentation_model,
-    check_side,
-    input_divisor,
-)
+from ssl_rs.segmentation.network import Segments, scores_of
 from ssl_rs.segmentation.protocols import (
     Labels,
     Protocol,
@@ -37,13 +27,7 @@ from ssl_rs.segmentation.protocols import (
     score_all,
 )
 from ssl_rs.segmentation.sliding_window import WindowSettings, predict_scene
-from ssl_rs.stages.finished_run import finished_finetuning, stored_config
-from ssl_rs.stages.recipe import Identified, opened
 from ssl_rs.stages.samples import choose_samples, write_samples
-from ssl_rs.stages.site import Site, open_store
-from ssl_rs.training.settings import TrainerSettings
-from ssl_rs.weights import load_strictly, read_weights
-from ssl_rs.weights_metadata import read_weights_metadata
 
 SAMPLES = 3
 """Test tiles that every run leaves a picture of."""
@@ -71,13 +55,17 @@ def read_evaluation(settings: Settings) -> EvaluationSettings:
         InputError: `dataset.protocol` is none that the data set is scored by.
     """
     dataset: Dataset = settings.build("dataset")
-    _check_protocol(dataset)
+    check_protocol(dataset)
     split, window = settings.value("evaluation.split", Literal["val", "test"]), settings.build("evaluation.window")
     return EvaluationSettings(split, window, dataset.clutter)
 
 
-def _check_protocol(dataset: Dataset) -> None:
-    """Refuse a protocol that the data set is not scored by, before the data is prepared."""
+def check_protocol(dataset: Dataset) -> None:
+    """Refuse a protocol that the data set is not scored by, before the data is prepared.
+
+    Raises:
+        InputError: Names those that it is scored by.
+    """
     find_protocol(dataset.protocol, protocols_of(dataset.clutter, dataset.erodes))
 
 
@@ -185,12 +173,7 @@ class Evaluator:
     @torch.no_grad()
     def predict(self, network: Segments, image: np.ndarray) -> np.ndarray:
         """Return the class map uint8 [H, W] of a scene [C, H, W]."""
-        network.eval()
-
-        def logits(windows: Tensor) -> Tensor:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                return network.logits(windows)
-
+        logits = scores_of(network, self.device, self.precision)
         return predict_scene(logits, image, self.store.manifest.value_scale, self.settings.window, self.device)
 
     def _scenes(self) -> list[int]:
@@ -213,91 +196,3 @@ def _say_undefined(protocols: Mapping[str, Mapping[str, Any]]) -> None:
                 file=sys.stderr,
                 flush=True,
             )
-
-
-def evaluate(settings: Settings) -> Path:
-    """Score a finished fine-tuning again, e.g. with other windows; return the folder of the scores."""
-    for key in ("encoder", "encoder_weights", "label"):
-        if (value := settings.value(key, str | None)) is not None:
-            raise InputError(f"{key}={value} means something with encoder=... only. Leave it out.")
-    if "probe" in settings.values:
-        raise InputError("probe=... probes a frozen encoder. Name it: encoder=outputs/pretrain/...")
-    chosen = settings.value("run", str | None)
-    run = finished_finetuning(chosen)
-    site, stored = _enter(settings, run)
-    evaluation, run_dir = _read_evaluation_like(settings, stored, site.dataset), settings.value("run_dir", str | None)
-    settings.check_all_read()
-    trained, weights = run.read_result() or {}, read_weights(run.model)
-    network = _load_network(run, stored, site, weights)
-    check_side(evaluation.window.size, input_divisor(network.model), "evaluation.window.size")
-    bands = len(site.store.manifest.bands)
-    check_image_size(network.model.encoder, bands, evaluation.window.size, "evaluation.window.size")  # type: ignore[arg-type]
-    how = {"split": evaluation.split, "size": evaluation.window.size, "overlap": evaluation.window.overlap}
-    digest = config_hash(how, {"model": str(trained["config_hash"]), "manifest": site.store.manifest.sha256})
-    directory = RunDirectory(
-        Path(run_dir) if run_dir else site.output_dir / "evaluate" / site.dataset.name / f"{run.path.name}-{digest}"
-    )
-    if Identified(directory, digest).is_finished("evaluate"):
-        return directory.path
-    evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
-    with opened(directory, settings, site):
-        site.settle_memory()
-        network.to(site.device).to(memory_format=torch.channels_last)  # as it was trained
-        scores = evaluator.score(network, site.processes, directory.path / "samples.npz")
-        directory.finish({**trained, **scores, "command": "evaluate", "run": str(run.path), "config_hash": digest})
-    return directory.path
-
-
-def _read_evaluation_like(settings: Settings, stored: Mapping[str, Any], dataset: Dataset) -> EvaluationSettings:
-    """Read the split and the windows; what is null is as the run had it."""
-    before: WindowSettings = build(stored["evaluation"].get("window"), "evaluation.window")
-    kinds = {"size": int, "overlap": float, "batch_size": int}
-    wanted = {key: settings.value(f"evaluation.window.{key}", kind | None) for key, kind in kinds.items()}
-    window = replace(before, **{key: value for key, value in wanted.items() if value is not None})
-    return EvaluationSettings(settings.value("evaluation.split", Literal["val", "test"]), window, dataset.clutter)
-
-
-def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, Any]]:
-    """Open the run's data where it lay, or where `dataset.root` says, on the device that is wanted now."""
-    stored = stored_config(run)
-    trusted = settings.value("trusted_packages", list)
-    root = settings.value("dataset.root", str | None)
-    node = {**stored["dataset"], "root": root or stored["dataset"].get("root")}
-    dataset: Dataset = build(node, "dataset", trusted)
-    _check_protocol(dataset)
-    device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
-    trainer: TrainerSettings = build(
-        {**stored["trainer"], "device": device, "precision": precision}, "trainer", trusted
-    )
-    processes = Processes.from_environment()
-    if processes.world_size > 1:
-        raise InputError("evaluate is one process. Start it without torchrun.")
-    here = trainer.resolve_device(processes.local_rank)
-    output_dir, seed = settings.value("output_dir", str), settings.value("seed", int)
-    store = open_store(dataset, Path(settings.value("store_dir", str)), processes)
-    return Site(
-        trainer, processes, here, trainer.resolve_precision(here), dataset, store, seed, Path(output_dir)
-    ), stored
-
-
-def _load_network(
-    run: RunDirectory, stored: Mapping[str, Any], site: Site, weights: Mapping[str, Tensor]
-) -> SegmentationNetwork:
-    """Rebuild the network of a run and load its weights strictly."""
-    manifest, metadata = site.store.manifest, read_weights_metadata(run.model)
-    for key, own in (("bands", manifest.bands), ("classes", tuple(item.name for item in manifest.classes))):
-        trained = getattr(metadata, key)
-        if trained != own:
-            raise InputError(
-                f"{run.model} was trained on the {key} {trained!s:.300}, the data has {own}. Check dataset.root."
-            )
-    scale = metadata.value_scale
-    if scale != manifest.value_scale:
-        raise InputError(
-            f"{run.model} was trained on values divided by {scale:g}, the data at dataset.root is divided by "
-            f"{manifest.value_scale:g}. Fine-tune with dataset.value_scale={manifest.value_scale:g}."
-        )
-    decoder, backbone = build(stored["decoder"], "decoder"), metadata.backbone
-    model = build_segmentation_model(decoder, backbone, len(manifest.bands), len(manifest.classes))
-    load_strictly(model, weights, str(run.model), f"backbone {backbone}")
-    return SegmentationNetwork(model, Normalization(metadata.statistics), manifest.ignore_index)

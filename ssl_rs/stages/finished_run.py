@@ -1,13 +1,21 @@
-"""A finished fine-tuning on disk: is it whole, and how was it configured?"""
+"""A finished fine-tuning on disk: is it whole, how was it configured, and its network as it was trained."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ssl_rs.config import read_yaml
+from ssl_rs.build import build
+from ssl_rs.config import Settings, read_yaml
+from ssl_rs.data.dataset import Dataset
+from ssl_rs.encoder import Normalization, check_image_size
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.run_directory import RunDirectory
+from ssl_rs.segmentation.network import SegmentationNetwork, build_segmentation_model, check_side, input_divisor
+from ssl_rs.segmentation.sliding_window import WindowSettings
+from ssl_rs.weights import load_strictly, read_weights
+from ssl_rs.weights_metadata import WeightsMetadata
 
 
 def finished_finetuning(chosen: str | None) -> RunDirectory:
@@ -47,3 +55,35 @@ def stored_config(run: RunDirectory) -> Mapping[str, Any]:
     if lacking:
         raise InputError(f"{run.config} lacks {lacking}: it is damaged. Fine-tune the run again.")
     return stored
+
+
+def windows_like(settings: Settings, stored: Mapping[str, Any]) -> WindowSettings:
+    """Read how scenes are cut; what is null is as the run had it."""
+    before: WindowSettings = build(stored["evaluation"].get("window"), "evaluation.window")
+    kinds = {"size": int, "overlap": float, "batch_size": int}
+    wanted = {key: settings.value(f"evaluation.window.{key}", kind | None) for key, kind in kinds.items()}
+    return replace(before, **{key: value for key, value in wanted.items() if value is not None})
+
+
+def load_network(
+    run: RunDirectory, stored: Mapping[str, Any], metadata: WeightsMetadata, window: WindowSettings
+) -> SegmentationNetwork:
+    """Rebuild the network of a run and load its weights strictly.
+
+    Args:
+        run: A finished fine-tuning.
+        stored: Its config.
+        metadata: What its file of weights says of itself.
+        window: What it will be given.
+
+    Raises:
+        InputError: The weights do not fit, or the network does not take such windows.
+    """
+    bands = len(metadata.bands)
+    model = build_segmentation_model(
+        build(stored["decoder"], "decoder"), metadata.backbone, bands, len(metadata.classes)
+    )
+    load_strictly(model, read_weights(run.model), str(run.model), f"backbone {metadata.backbone}")
+    check_side(window.size, input_divisor(model), "evaluation.window.size")
+    check_image_size(model.encoder, bands, window.size, "evaluation.window.size")  # type: ignore[arg-type]
+    return SegmentationNetwork(model, Normalization(metadata.statistics), Dataset.ignore_index)

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 import torch
 
 from ssl_rs.data import store as stores
+from ssl_rs.data.map_writer import MapWriter
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.stages import pretraining
+from ssl_rs.stages import mapping, pretraining
 from ssl_rs.training import loop
 
 pytestmark = pytest.mark.slow
@@ -134,6 +137,31 @@ def test_a_report_on_a_full_disk_leaves_the_old_page(disk, fails, command, tuned
     assert {name: (disk.path / name).read_bytes() for name in visible(disk.path)} == before
     assert not list(disk.path.glob(".*"))
     assert command("report", f"runs={tuned.path}", f"run_dir={disk.path}")[0] == 0
+
+
+@pytest.mark.parametrize("place", ["image", "rows", "end", "picture", "json"])
+def test_a_map_on_a_full_disk_is_not_there_and_is_made_again(
+    disk, fails, command, tuned, folder_dataset, monkeypatch, place
+):
+    """The image on its way through, rows of its map, what GDAL still holds of it, its picture, what is told of it."""
+    owner, name = {
+        "image": (mapping, "write_scene"), "rows": (MapWriter, "write"), "end": (MapWriter, "finish"),
+        "picture": (mapping, "_write_picture"), "json": (mapping, "write_json"),
+    }[place]  # fmt: skip
+    write = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *arguments: (disk.fill(), write(*arguments))[1])
+    images = folder_dataset / "images/test/scene5.png"
+    given = (f"run={tuned.path}", f"images={images}", f"run_dir={disk.path / 'maps'}", "evaluation.window.size=32")
+    said = fails("predict", *given)
+    monkeypatch.undo()
+    assert "cannot be written" in said
+    assert str(disk.path / "maps") in said
+    disk.clear()
+    assert not (disk.path / "maps/scene5.json").exists()
+    assert not list((disk.path / "maps").glob(".*.partial"))
+    assert command("predict", *given)[0] == 0
+    with rasterio.open(disk.path / "maps/scene5.tif") as made:
+        assert set(np.unique(made.read())) <= {0, 1, 2}
 
 
 def test_a_store_on_a_full_disk_goes_on_after_space_was_made(quick, disk, tuned, fails, command):

@@ -1,0 +1,123 @@
+"""GeoTIFFs that are written some rows at a time, aside, and renamed when they are whole."""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from ssl_rs.data.dataset import Transform
+from ssl_rs.data.raster import small_cache
+from ssl_rs.errors import InputError
+from ssl_rs.files import writing
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the pixels of a map lie.
+
+    Args:
+        height: Rows.
+        width: Columns.
+        crs: As in `ssl_rs.data.dataset.SceneArrays`.
+        transform: As in `ssl_rs.data.dataset.SceneArrays`.
+    """
+
+    height: int
+    width: int
+    crs: str | None
+    transform: Transform | None
+
+
+class MapWriter:
+    """Write a GeoTIFF of tiles, deflated, from top to bottom.
+
+    Args:
+        path: The file.
+        grid: Its pixels.
+        bands: Name of each band.
+        dtype: Of its values.
+        nodata: Value of pixels without data.
+        colors: Colors of the values from 0 on, of a map of uint8; None: none.
+        tags: What the file tells of itself.
+    """
+
+    def __init__(
+        self, path: Path, grid: Grid, bands: Sequence[str], dtype: str, nodata: float,
+        colors: Sequence[tuple[int, int, int]] | None = None, tags: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        self.path, self.grid = path, grid
+        self._aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        place = {} if grid.transform is None else {"transform": rasterio.Affine(*grid.transform)}
+        self._environment = small_cache()
+        self._environment.__enter__()
+        with writing(path), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            self._file = rasterio.open(
+                self._aside, "w", driver="GTiff", height=grid.height, width=grid.width, count=len(bands), dtype=dtype,
+                nodata=nodata, crs=grid.crs, compress="deflate", predictor=3 if dtype == "float32" else 1, tiled=True,
+                blockxsize=256, blockysize=256, bigtiff="if_safer", **place,
+            )  # fmt: skip
+        self._file.update_tags(**(tags or {}))
+        for number, name in enumerate(bands, start=1):
+            self._file.set_band_description(number, name)
+        if colors is not None:
+            self._file.write_colormap(1, {index: (*color, 255) for index, color in enumerate(colors)})
+
+    def write(self, top: int, rows: NDArray[Any]) -> None:
+        """Write rows [bands, h, W] from row `top` on."""
+        window = Window(0, top, self.grid.width, rows.shape[-2])
+        try:
+            self._file.write(rows, window=window)
+        except (OSError, RasterioError) as error:
+            raise self._failed(error) from error
+
+    def finish(self) -> None:
+        """Put the file in place, flushed to the disk."""
+        try:
+            self._file.close()  # GDAL writes its last blocks
+        except (OSError, RasterioError) as error:
+            raise self._failed(error) from error
+        with writing(self.path):
+            with open(self._aside, "rb") as file:
+                os.fsync(file.fileno())
+            self._aside.replace(self.path)
+
+    def _failed(self, error: Exception) -> InputError:
+        return InputError(f"{self.path} cannot be written: {error}. Is the disk full?")
+
+    def __enter__(self) -> "MapWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove what has not been finished."""
+        with suppress(OSError, RasterioError):
+            self._file.close()
+        with suppress(OSError):
+            self._aside.unlink()
+        self._environment.__exit__(kind, error, trace)
+
+
+def enlarged(rows: NDArray[Any], factor: int, height: int, width: int) -> NDArray[Any]:
+    """Give each pixel of rows [..., h, w] its block again; what blocks do not reach takes the nearest pixel.
+
+    Args:
+        rows: Some rows of a coarser map.
+        factor: Pixels a side of a block.
+        height: Rows to return: h * factor, or up to factor - 1 more, or fewer.
+        width: Columns to return, likewise.
+    """
+    whole = rows.repeat(factor, axis=-2).repeat(factor, axis=-1)[..., :height, :width]
+    missing = [(0, 0)] * (rows.ndim - 2) + [(0, height - whole.shape[-2]), (0, width - whole.shape[-1])]
+    return np.pad(whole, missing, mode="edge") if any(after for _, after in missing) else whole

@@ -1,0 +1,144 @@
+"""Images that a trained network is to map: no labels, no splits, and none of the settings of training."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass
+from ssl_rs.data.paired import read_pair
+from ssl_rs.data.raster import EXTENSIONS
+from ssl_rs.data.source_files import SourceFile, describe_files, find_files
+from ssl_rs.errors import InputError
+
+UINT8_SCALE = 255.0
+"""What images of 8 bits are divided by; those of other types never are."""
+
+
+def find_images(places: Sequence[str]) -> dict[str, SourceFile]:
+    """Return the images at these places by the name that their maps get.
+
+    Args:
+        places: Files, and folders that are searched with all that lies below them, zip archives included.
+
+    Returns:
+        Files by their name without extension; of those in a folder, their path below it.
+
+    Raises:
+        InputError: There is nothing, something else, or two maps would have one name.
+    """
+    found: dict[str, SourceFile] = {}
+    for place in places:
+        for name, file in _images_at(Path(place)):
+            if name in found:
+                raise InputError(
+                    f"images: {found[name]} and {file} would both become {name}.tif. Map them by two commands, or "
+                    "name a folder that holds both: their maps then lie in folders of the same names."
+                )
+            found[name] = file
+    return found
+
+
+def _images_at(place: Path) -> Iterator[tuple[str, SourceFile]]:
+    """Yield the images at a place, each with its name.
+
+    Raises:
+        InputError: There is none.
+    """
+    known = ", ".join(EXTENSIONS)
+    if place.is_dir():
+        files = find_files(place)
+        images = [file for file in files if file.suffix in EXTENSIONS]
+        if not images:
+            raise InputError(f"images={place} holds no {known}. Found: {describe_files(place, files)}.")
+        for file in images:
+            inside = file.path.relative_to(place).with_suffix("")
+            yield str(inside if file.member is None else inside / PurePosixPath(file.member).with_suffix("")), file
+    elif place.suffix.lower() not in EXTENSIONS:
+        raise InputError(f"images={place} is no folder and no image ({known}). Name one or the other.")
+    elif not place.is_file():
+        raise InputError(f"images={place} does not exist. Name an image ({known}), a folder of them, or a list.")
+    else:
+        yield place.stem, SourceFile(place)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewScenes(Dataset):
+    """Images of any file name; `Dataset` has the other settings, of which none but `downsample` counts.
+
+    Args:
+        expected: Names of the bands that the network takes.
+        chosen: Which bands of the files these are, counted from 1; None: all, in order.
+        trained_scale: What values were divided by in training; 255 fits images of 8 bits alone. None: not checked.
+    """
+
+    expected: tuple[str, ...]
+    chosen: tuple[int, ...] | None
+    trained_scale: float | None
+
+    def __post_init__(self) -> None:
+        """Check the choice of bands."""
+        super().__post_init__()
+        if self.chosen is not None and (len(self.chosen) != len(self.expected) or min(self.chosen) < 1):
+            raise InputError(
+                f"bands={list(self.chosen)}: expected {len(self.expected)} numbers from 1 on, one for each of "
+                f"{', '.join(self.expected)}."
+            )
+
+    @classmethod
+    def of(
+        cls, name: str, expected: Sequence[str], chosen: Sequence[int] | None, trained_scale: float | None,
+        downsample: int,
+    ) -> "NewScenes":  # fmt: skip
+        """Return scenes for a network that takes the expected bands, which a data set of this name taught."""
+        return cls(
+            name=name, root=None, crop_size=1, tile_size=1, tile_shift=0.0, protocol="", value_scale=None,
+            on_bad_scene="error", transductive=False, downsample=downsample, expected=tuple(expected),
+            chosen=None if chosen is None else tuple(chosen), trained_scale=trained_scale,
+        )  # fmt: skip
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """The bands that the network takes."""
+        return self.expected
+
+    @property
+    def classes(self) -> tuple[SegmentationClass, ...]:
+        """None: nothing is labeled."""
+        return ()
+
+    def scenes(self) -> Sequence[SceneSource]:
+        """Return none: they are named one by one."""
+        return ()
+
+    def read(self, scene: SceneSource) -> Scene:
+        """Open an image with the chosen bands; its strips tell if it has others, or values of another range.
+
+        Raises:
+            InputError: The file is damaged.
+        """
+        found = read_pair(scene.files[0])
+        return replace(found, strips=(self._chosen(strip, scene.files[0]) for strip in found.strips))
+
+    def _chosen(self, strip: SceneArrays, file: SourceFile) -> SceneArrays:
+        """Return some rows with the bands that the network takes."""
+        bands, dtype = len(strip.image), strip.image.dtype
+        if self.chosen is None and bands != len(self.expected):
+            raise InputError(
+                f"{file} has {bands} bands, the run was trained on {len(self.expected)} "
+                f"({', '.join(self.expected)}). Say which they are, e.g. "
+                f"bands={_in_brackets(range(1, len(self.expected) + 1))}."
+            )
+        if self.chosen is not None and max(self.chosen) > bands:
+            raise InputError(f"{file} has {bands} bands: bands={_in_brackets(self.chosen)} asks for more.")
+        if self.trained_scale is not None and (dtype == np.uint8) != (self.trained_scale == UINT8_SCALE):
+            raise InputError(
+                f"{file} has values of type {dtype}, the run was trained on values divided by "
+                f"{self.trained_scale:g}. Convert the image, or say what its values are divided by: value_scale=..."
+            )
+        return strip if self.chosen is None else replace(strip, image=strip.image[np.array(self.chosen) - 1])
+
+
+def _in_brackets(numbers: Sequence[int]) -> str:
+    return f"[{','.join(map(str, numbers))}]"

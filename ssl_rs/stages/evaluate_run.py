@@ -1,0 +1,102 @@
+"""Score a finished fine-tuning again: rebuild its network and its data, and evaluate with the windows asked for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ssl_rs.build import build
+from ssl_rs.config import Settings
+from ssl_rs.config_hash import config_hash
+from ssl_rs.data.dataset import Dataset
+from ssl_rs.data.manifest import Manifest
+from ssl_rs.distributed import Processes
+from ssl_rs.errors import InputError
+from ssl_rs.run_directory import RunDirectory
+from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, check_protocol
+from ssl_rs.stages.finished_run import finished_finetuning, load_network, stored_config, windows_like
+from ssl_rs.stages.recipe import Identified, opened
+from ssl_rs.stages.site import Site, open_store
+from ssl_rs.training.settings import TrainerSettings
+from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
+
+
+def evaluate(settings: Settings) -> Path:
+    """Score a finished fine-tuning again, e.g. with other windows; return the folder of the scores."""
+    for key in ("encoder", "encoder_weights", "label"):
+        if (value := settings.value(key, str | None)) is not None:
+            raise InputError(f"{key}={value} means something with encoder=... only. Leave it out.")
+    if "probe" in settings.values:
+        raise InputError("probe=... probes a frozen encoder. Name it: encoder=outputs/pretrain/...")
+    chosen = settings.value("run", str | None)
+    run = finished_finetuning(chosen)
+    site, stored = _enter(settings, run)
+    evaluation, run_dir = _read_evaluation_like(settings, stored, site.dataset), settings.value("run_dir", str | None)
+    settings.check_all_read()
+    trained, manifest = run.read_result() or {}, site.store.manifest
+    metadata = read_weights_metadata(run.model)
+    _check_data(run, metadata, manifest)
+    network = load_network(run, stored, metadata, evaluation.window)
+    how = {"split": evaluation.split, "size": evaluation.window.size, "overlap": evaluation.window.overlap}
+    digest = config_hash(how, {"model": str(trained["config_hash"]), "manifest": manifest.sha256})
+    directory = RunDirectory(
+        Path(run_dir) if run_dir else site.output_dir / "evaluate" / site.dataset.name / f"{run.path.name}-{digest}"
+    )
+    if Identified(directory, digest).is_finished("evaluate"):
+        return directory.path
+    evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
+    with opened(directory, settings, site):
+        site.settle_memory()
+        network.to(site.device).to(memory_format=torch.channels_last)  # as it was trained
+        scores = evaluator.score(network, site.processes, directory.path / "samples.npz")
+        directory.finish({**trained, **scores, "command": "evaluate", "run": str(run.path), "config_hash": digest})
+    return directory.path
+
+
+def _read_evaluation_like(settings: Settings, stored: Mapping[str, Any], dataset: Dataset) -> EvaluationSettings:
+    """Read the split and the windows; what is null is as the run had it."""
+    split = settings.value("evaluation.split", Literal["val", "test"])
+    return EvaluationSettings(split, windows_like(settings, stored), dataset.clutter)
+
+
+def _check_data(run: RunDirectory, metadata: WeightsMetadata, manifest: Manifest) -> None:
+    """Refuse data of another kind than the run was trained on.
+
+    Raises:
+        InputError: Other bands, classes, or another value scale.
+    """
+    for key, own in (("bands", manifest.bands), ("classes", tuple(item.name for item in manifest.classes))):
+        trained = getattr(metadata, key)
+        if trained != own:
+            raise InputError(
+                f"{run.model} was trained on the {key} {trained!s:.300}, the data has {own}. Check dataset.root."
+            )
+    if metadata.value_scale != manifest.value_scale:
+        raise InputError(
+            f"{run.model} was trained on values divided by {metadata.value_scale:g}, the data at dataset.root is "
+            f"divided by {manifest.value_scale:g}. Fine-tune with dataset.value_scale={manifest.value_scale:g}."
+        )
+
+
+def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, Any]]:
+    """Open the run's data where it lay, or where `dataset.root` says, on the device that is wanted now."""
+    stored = stored_config(run)
+    trusted = settings.value("trusted_packages", list)
+    root = settings.value("dataset.root", str | None)
+    node = {**stored["dataset"], "root": root or stored["dataset"].get("root")}
+    dataset: Dataset = build(node, "dataset", trusted)
+    check_protocol(dataset)
+    device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
+    trainer: TrainerSettings = build(
+        {**stored["trainer"], "device": device, "precision": precision}, "trainer", trusted
+    )
+    processes = Processes.from_environment()
+    if processes.world_size > 1:
+        raise InputError("evaluate is one process. Start it without torchrun.")
+    here = trainer.resolve_device(processes.local_rank)
+    output_dir, seed = settings.value("output_dir", str), settings.value("seed", int)
+    store = open_store(dataset, Path(settings.value("store_dir", str)), processes)
+    return Site(
+        trainer, processes, here, trainer.resolve_precision(here), dataset, store, seed, Path(output_dir)
+    ), stored

@@ -1,0 +1,193 @@
+"""One image -> a class map that lies where the image lies, its picture, and what is in it."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from rasterio.crs import CRS
+
+from ssl_rs.data.dataset import IGNORE, SceneSource
+from ssl_rs.data.map_writer import Grid, MapWriter, enlarged
+from ssl_rs.data.new_scenes import NewScenes
+from ssl_rs.data.scene_writer import write_scene
+from ssl_rs.data.source_files import SourceFile
+from ssl_rs.data.store import array_file
+from ssl_rs.files import make_folder, write_json, written_aside
+from ssl_rs.run_directory import RunDirectory
+from ssl_rs.segmentation.network import Segments, scores_of
+from ssl_rs.segmentation.sliding_window import WindowSettings, blended_strips
+
+PICTURE = 1024
+"""Pixels of the longer side that a map's picture has at most."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """How images are mapped.
+
+    Args:
+        run: The fine-tuning.
+        model_sha256: Of its weights.
+        network: On the device.
+        device: Where it computes.
+        precision: Of the forward pass.
+        window: How images are cut.
+        scenes: How they are read.
+        value_scale: The value that becomes 1.
+        colors: Of each class, by its name, in order.
+        probabilities: Whether they are written too.
+        folder: Where the maps go.
+    """
+
+    run: RunDirectory
+    model_sha256: str
+    network: Segments
+    device: torch.device
+    precision: str
+    window: WindowSettings
+    scenes: NewScenes
+    value_scale: float
+    colors: Mapping[str, tuple[int, int, int]]
+    probabilities: bool
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Target:
+    """The files of one map.
+
+    Args:
+        map: GeoTIFF, uint8: the index of each pixel's class, 255 where the image has no data.
+        probabilities: GeoTIFF, float32, a band a class; NaN where the image has no data.
+        picture: PNG, the map in the colors of its classes.
+        about: JSON, written last: its presence means that the map is whole.
+    """
+
+    map: Path
+    probabilities: Path
+    picture: Path
+    about: Path
+
+    @classmethod
+    def of(cls, folder: Path, name: str) -> "Target":
+        """Return the files of the map of this name."""
+        return cls(*(folder / f"{name}{end}" for end in (".tif", ".probabilities.tif", ".png", ".json")))
+
+
+def map_image(job: Job, file: SourceFile, target: Target) -> None:
+    """Map one image, unless its map is there.
+
+    Raises:
+        InputError: It cannot be read, or does not fit the run.
+    """
+    sha256, started = file.sha256(), time.monotonic()
+    if _is_mapped(job, sha256, target):
+        return
+    make_folder(target.map.parent)
+    target.about.unlink(missing_ok=True)
+    source = SceneSource(target.map.stem, "test", (file,))
+    scene = job.scenes.read(source)
+    grid = Grid(scene.height, scene.width, scene.crs, scene.transform)
+    with _scratch(job.folder) as scratch:
+        write_scene(job.scenes, 0, source, scratch)
+        pixels = _write_map(job, scratch, grid, target, {"image": str(file), "image_sha256": sha256})
+    valid, area = sum(pixels[:-1]), _square_meters(grid)
+    classes = [
+        {
+            "name": name, "color": list(color), "pixels": count, "share": count / valid,
+            **({} if area is None else {"square_meters": count * area}),
+        }
+        for (name, color), count in zip(job.colors.items(), pixels, strict=False)
+    ]  # fmt: skip
+    about = {
+        "image": str(file), "image_sha256": sha256, "run": str(job.run.path), "model_sha256": job.model_sha256,
+        "height": grid.height, "width": grid.width, "crs": grid.crs, "transform": grid.transform, "classes": classes,
+        "pixels_without_data": pixels[-1], "wall_seconds": round(time.monotonic() - started, 3),
+    }  # fmt: skip
+    write_json(target.about, about)
+
+
+def _is_mapped(job: Job, sha256: str, target: Target) -> bool:
+    """Tell whether the map of this very image is whole."""
+    wanted = [target.map, target.picture, *([target.probabilities] if job.probabilities else [])]
+    if not all(path.is_file() for path in (*wanted, target.about)):
+        return False
+    try:
+        found = json.loads(target.about.read_text(encoding="utf-8"))
+        return (found["image_sha256"], found["model_sha256"]) == (sha256, job.model_sha256)
+    except (ValueError, RecursionError, KeyError, TypeError):  # damaged: it is written again, with its map
+        return False
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Give an empty folder for an image on its way through; whoever holds the folder above holds it too."""
+    scratch = folder / ".image.partial"
+    shutil.rmtree(scratch, ignore_errors=True)  # a kill may have left one
+    make_folder(scratch)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write_map(job: Job, scratch: Path, grid: Grid, target: Target, tags: Mapping[str, str]) -> list[int]:
+    """Write a map, its probabilities and its picture; return the pixels of each class, and last those without data."""
+    image = np.load(scratch / array_file(0, "image"), mmap_mode="r")  # [C, h, w], coarser by the factor
+    path = scratch / array_file(0, "valid")
+    valid = np.load(path, mmap_mode="r") if path.is_file() else None
+    factor, counts, picture = job.scenes.downsample, np.zeros(256, np.int64), []
+    every = -(-max(grid.height, grid.width) // PICTURE)
+    scores = scores_of(job.network, job.device, job.precision)
+    told = {**tags, "run": str(job.run.path), "model_sha256": job.model_sha256, "classes": ", ".join(job.colors)}
+    with ExitStack() as stack:
+        colors = list(job.colors.values())
+        maps = stack.enter_context(MapWriter(target.map, grid, ["class"], "uint8", IGNORE, colors, told))
+        likely = None
+        if job.probabilities:
+            writer = MapWriter(target.probabilities, grid, list(job.colors), "float32", float("nan"), tags=told)
+            likely = stack.enter_context(writer)
+        for rows, probabilities in blended_strips(scores, image, job.value_scale, job.window, job.device):
+            holds = np.ones((rows.stop - rows.start, image.shape[2]), np.bool_) if valid is None else valid[rows]
+            classes = np.where(holds, probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy(), np.uint8(IGNORE))
+            top = rows.start * factor
+            height = (grid.height if rows.stop == image.shape[1] else rows.stop * factor) - top
+            whole = enlarged(classes, factor, height, grid.width)
+            maps.write(top, whole[None])
+            counts += np.bincount(whole.ravel(), minlength=256)
+            picture.append(whole[-top % every :: every, ::every])
+            if likely is not None:
+                values = np.where(holds, probabilities.cpu().numpy(), np.float32("nan"))
+                likely.write(top, enlarged(values, factor, height, grid.width))
+        for each in (maps, likely):
+            if each is not None:
+                each.finish()
+    _write_picture(target.picture, np.concatenate(picture), colors)
+    return [*counts[: len(colors)].tolist(), int(counts[IGNORE])]
+
+
+def _write_picture(path: Path, classes: NDArray[np.uint8], colors: Sequence[tuple[int, int, int]]) -> None:
+    """Write a class map [H, W] as a PNG in the colors of its classes, transparent where there is no data."""
+    image = Image.fromarray(classes, "P")
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(colors)] = colors
+    image.putpalette(palette.tobytes())
+    with written_aside(path) as file:
+        image.save(file, "PNG", transparency=IGNORE)
+
+
+def _square_meters(grid: Grid) -> float | None:
+    """Return the area of a pixel, None where the coordinates are no lengths."""
+    if grid.crs is None or grid.transform is None:
+        return None
+    crs = CRS.from_string(grid.crs)
+    a, b, _, d, e, _ = grid.transform
+    return abs(a * e - b * d) * crs.linear_units_factor[1] ** 2 if crs.is_projected else None

@@ -1,0 +1,94 @@
+"""Predict: the images that are wanted, and the finished fine-tuning that maps them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssl_rs.config import Settings
+from ssl_rs.config_hash import config_hash
+from ssl_rs.data.new_scenes import NewScenes, find_images
+from ssl_rs.distributed import Processes
+from ssl_rs.errors import InputError
+from ssl_rs.plain_types import fits
+from ssl_rs.run_directory import RunDirectory
+from ssl_rs.stages.finished_run import finished_finetuning, load_network, stored_config, windows_like
+from ssl_rs.stages.mapping import Job, Target, map_image
+from ssl_rs.stages.scenes import scene_progress
+from ssl_rs.training.host_memory import keep_freed_memory
+from ssl_rs.training.settings import TrainerSettings
+from ssl_rs.weights_metadata import read_weights_metadata
+
+
+def predict(settings: Settings) -> Path:
+    """Map images that are not mapped yet; return the map of one image, or the folder of the maps of several."""
+    run = finished_finetuning(settings.value("run", str | None))
+    places, run_dir = settings.value("images", str | tuple[str, ...] | None), settings.value("run_dir", str | None)
+    output_dir = Path(settings.value("output_dir", str))
+    if not places:
+        raise InputError("images is not set. Name an image, a folder of images, or a list: images=SCENE.tif")
+    if Processes.from_environment().world_size > 1:
+        raise InputError("predict is one process. Start it without torchrun.")
+    images = find_images([places] if isinstance(places, str) else places)
+    job = _read_job(settings, run, output_dir, run_dir)
+    for key, kind in (("seed", int), ("store_dir", str), ("trusted_packages", list)):
+        settings.value(key, kind)
+    settings.check_all_read()
+    if job.device.type == "cpu":
+        keep_freed_memory()
+    with RunDirectory(job.folder).lock(), scene_progress("mapped") as report:
+        for left in job.folder.rglob(".*.tif.*.partial"):  # by a kill
+            left.unlink(missing_ok=True)
+        for number, (name, file) in enumerate(images.items(), start=1):
+            map_image(job, file, Target.of(job.folder, name))
+            report(number, len(images), name)
+    return Target.of(job.folder, next(iter(images))).map if len(images) == 1 else job.folder
+
+
+def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: str | None) -> Job:
+    stored, result, metadata = stored_config(run), run.read_result() or {}, read_weights_metadata(run.model)
+    window = windows_like(settings, stored)
+    bands, scale = settings.value("bands", tuple[int, ...] | None), settings.value("value_scale", float | None)
+    if scale is not None and not scale > 0:
+        raise InputError(f"value_scale must be above 0, or null for that of the run; got {scale:g}.")
+    factor = settings.value("downsample", int | None) or stored["dataset"].get("downsample", 1)
+    scenes = NewScenes.of(
+        str(stored["dataset"].get("name")),
+        metadata.bands,
+        bands,
+        metadata.value_scale if scale is None else None,
+        factor,
+    )
+    device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
+    trainer = TrainerSettings(max_steps=1, batch_size=2, device=device, precision=precision)
+    here = trainer.resolve_device(0)
+    network = load_network(run, stored, metadata, window)
+    network.to(here).to(memory_format=torch.channels_last)  # as it was trained
+    value_scale = scale or metadata.value_scale
+    how = {"size": window.size, "overlap": window.overlap, "bands": bands, "value_scale": value_scale}
+    digest = config_hash({**how, "downsample": factor}, {"model": result["model_sha256"]})
+    own = output_dir / "predict" / scenes.name / f"{run.path.resolve().name}-{digest}"
+    return Job(
+        run, result["model_sha256"], network, here, trainer.resolve_precision(here), window, scenes, value_scale,
+        _colors(run, result, metadata.classes), settings.value("probabilities", bool),
+        Path(run_dir) if run_dir else own,
+    )  # fmt: skip
+
+
+def _colors(run: RunDirectory, result: Mapping[str, Any], names: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+    """Return the color of each class of a run.
+
+    Raises:
+        InputError: Its result does not tell them.
+    """
+    told = result.get("classes")
+    rows = [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
+    colors = [tuple(each["color"]) for each in rows if fits(each.get("color"), tuple[int, int, int])]
+    good = all(0 <= value <= 255 for color in colors for value in color)
+    if not names or [each.get("name") for each in rows] != list(names) or len(colors) != len(names) or not good:
+        raise InputError(
+            f"{run.result} does not tell name and color of each of the classes {list(names)!s:.300} in `classes`. "
+            "Fine-tune the run again."
+        )
+    return dict(zip(names, colors, strict=True))

@@ -1,0 +1,292 @@
+"""The predict command: maps of new images by a fine-tuned run, against its own evaluation and against the images."""
+
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning
+
+from ssl_rs.command import main
+from ssl_rs.data.map_writer import Grid, MapWriter, enlarged
+from ssl_rs.errors import InputError
+from ssl_rs.run_directory import RunDirectory
+
+QUICK = (
+    "dataset.crop_size=32",
+    "evaluation.window.size=32",
+    "trainer.batch_size=4",
+    "trainer.max_steps=4",
+    "logger=none",
+)
+PLACE = rasterio.Affine(0.5, 0, 389000, 0, -0.5, 5819000)
+"""Pixels of half a meter somewhere in Berlin, in EPSG:32633."""
+
+
+def write_tiff(path, values, **profile):
+    """Write [C, H, W] as a GeoTIFF that lies in PLACE."""
+    count, height, width = values.shape
+    profile = {"crs": "EPSG:32633", "transform": PLACE, **profile}
+    with rasterio.open(
+        path, "w", driver="GTiff", count=count, height=height, width=width, dtype=values.dtype, **profile
+    ) as file:
+        file.write(values)
+    return path
+
+
+def read_map(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as file:
+            return file.read(), file.profile
+
+
+def tune(root, folder, *overrides):
+    """Fine-tune on the tiny data set for four steps."""
+    threads = torch.get_num_threads()
+    given = ("dataset=folder", f"dataset.root='{root}'", *QUICK, *overrides)
+    assert main("finetune", [*given, f"output_dir={folder}", f"run_dir={folder / 'run'}"]) == 0
+    torch.set_num_threads(threads)
+    return RunDirectory(folder / "run")
+
+
+@pytest.fixture(scope="module")
+def tuned(folder_dataset, tmp_path_factory):
+    """The run that most tests map by."""
+    return tune(folder_dataset, tmp_path_factory.mktemp("tuned"))
+
+
+@pytest.fixture
+def image(folder_dataset):
+    """The only test scene: uint8 [3, 96, 96], its mask, and its path."""
+    path = folder_dataset / "images/test/scene5.png"
+    mask = np.array(Image.open(folder_dataset / "masks/test/scene5.png"))
+    return np.array(Image.open(path)).transpose(2, 0, 1), mask, path
+
+
+@pytest.fixture
+def mapped(command, tuned, tmp_path, monkeypatch):
+    """Map images: the path that is printed, and what was said."""
+    monkeypatch.chdir(tmp_path)
+
+    def predict(images, *overrides):
+        code, out, err = command("predict", f"run={tuned.path}", f"images={images}", *overrides)
+        assert code == 0, err
+        return Path(out.strip().splitlines()[-1]), err
+
+    return predict
+
+
+@pytest.fixture
+def refused(command, tuned, tmp_path, monkeypatch):
+    """Map images, which must fail: the one message."""
+    monkeypatch.chdir(tmp_path)
+
+    def predict(images, *overrides):
+        code, _, err = command("predict", f"run={tuned.path}", f"images={images}", *overrides)
+        assert code == 2
+        return err
+
+    return predict
+
+
+def test_the_map_of_a_test_scene_has_the_confusion_of_the_runs_own_evaluation(mapped, tuned, image):
+    _, mask, path = image
+    classes, profile = read_map(mapped(path)[0])
+    counts = np.zeros((3, 3), int)
+    np.add.at(counts, (mask, classes[0]), 1)
+    assert counts.tolist() == tuned.read_result()["confusion"]
+    assert profile["crs"] is None
+    assert (profile["dtype"], profile["nodata"]) == ("uint8", 255)
+
+
+def test_the_map_lies_where_its_image_lies_and_tells_what_is_in_it(mapped, image, tmp_path):
+    values, _, _ = image
+    scene = write_tiff(tmp_path / "a scene.tif", values[:, :70, :50])
+    made, _ = mapped(scene, "probabilities=true")
+    assert made.name == "a scene.tif"
+    (classes,), profile = read_map(made)
+    assert (profile["height"], profile["width"]) == (70, 50)
+    assert (profile["crs"].to_string(), profile["transform"]) == ("EPSG:32633", PLACE)
+    likely, profile = read_map(made.with_suffix(".probabilities.tif"))
+    assert (profile["transform"], likely.shape, likely.dtype) == (PLACE, (3, 70, 50), np.float32)
+    np.testing.assert_allclose(likely.sum(axis=0), 1, atol=1e-5)
+    assert np.array_equal(likely.argmax(axis=0), classes)
+
+    about = json.loads(made.with_suffix(".json").read_text())
+    assert [each["name"] for each in about["classes"]] == ["a", "b", "c"]
+    assert [each["pixels"] for each in about["classes"]] == [int((classes == index).sum()) for index in range(3)]
+    assert sum(each["square_meters"] for each in about["classes"]) == pytest.approx(70 * 50 / 4)
+    assert about["pixels_without_data"] == 0
+    with rasterio.open(made) as file:
+        assert file.tags()["model_sha256"] == about["model_sha256"]
+        colors = {index: file.colormap(1)[index][:3] for index in range(3)}
+    assert colors == {index: tuple(each["color"]) for index, each in enumerate(about["classes"])}
+    picture = np.array(Image.open(made.with_suffix(".png")).convert("RGB"))
+    assert np.array_equal(picture, np.array(list(colors.values()), np.uint8)[classes])
+    assert sorted(path.name for path in made.parent.iterdir() if path.name != ".lock") == [
+        "a scene.json", "a scene.png", "a scene.probabilities.tif", "a scene.tif",
+    ]  # fmt: skip
+
+
+def test_what_has_no_data_has_no_class(mapped, image, tmp_path):
+    values = image[0].copy()
+    values[:, 10:20, 30:] = 0
+    made, _ = mapped(write_tiff(tmp_path / "scene.tif", values, nodata=0), "probabilities=true")
+    (classes,), _ = read_map(made)
+    empty = np.zeros((96, 96), bool)
+    empty[10:20, 30:] = True
+    assert np.array_equal(classes == 255, empty)
+    likely, _ = read_map(made.with_suffix(".probabilities.tif"))
+    assert np.array_equal(np.isnan(likely).all(axis=0), empty)
+    assert json.loads(made.with_suffix(".json").read_text())["pixels_without_data"] == empty.sum()
+    assert np.array_equal(np.array(Image.open(made.with_suffix(".png")).convert("RGBA"))[..., 3] == 0, empty)
+
+
+def test_bands_are_chosen_by_number(mapped, image, tmp_path):
+    values = image[0]
+    plain, _ = mapped(write_tiff(tmp_path / "plain.tif", values))
+    more = np.stack([values[2], values[0] // 2, values[1], values[0]])
+    chosen, _ = mapped(write_tiff(tmp_path / "more.tif", more), "bands=[4,3,1]")
+    assert np.array_equal(read_map(chosen)[0], read_map(plain)[0])
+    assert chosen.parent != plain.parent
+
+
+def test_values_of_another_type_are_divided_by_what_is_said(mapped, refused, image, tmp_path):
+    values = image[0]
+    plain, _ = mapped(write_tiff(tmp_path / "plain.tif", values))
+    scene = write_tiff(tmp_path / "wide.tif", values.astype(np.uint16) * 40)
+    assert f"{scene} has values of type uint16, the run was trained on values divided by 255." in refused(scene)
+    wide, _ = mapped(scene, "value_scale=10200")
+    assert np.array_equal(read_map(wide)[0], read_map(plain)[0])
+
+
+def test_a_run_at_a_coarser_resolution_maps_at_the_images_own(command, folder_dataset, image, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tune(folder_dataset, tmp_path, "dataset.downsample=2")
+    scene = write_tiff(tmp_path / "odd.tif", image[0][:, :95, :93])
+    code, out, err = command("predict", f"run={run.path}", f"images={scene}")
+    assert code == 0, err
+    (classes,), profile = read_map(out.strip().splitlines()[-1])
+    assert (profile["height"], profile["width"], profile["transform"]) == (95, 93, PLACE)
+    small = np.floor(image[0][:, :94, :92].reshape(3, 47, 2, 46, 2).mean(axis=(2, 4)) + 0.5).astype(np.uint8)
+    coarse = write_tiff(tmp_path / "coarse.tif", small)
+    code, out, err = command("predict", f"run={run.path}", f"images={coarse}", "downsample=1")
+    assert code == 0, err
+    (expected,), _ = read_map(out.strip().splitlines()[-1])
+    assert np.array_equal(classes[:94:2, :92:2], expected)
+    assert np.array_equal(classes[1::2, :92:2], classes[:94:2, :92:2])
+    assert np.array_equal(classes[94], classes[93])
+    assert np.array_equal(classes[:, 92], classes[:, 91])
+
+
+def test_a_folder_of_images_is_mapped_once(mapped, folder_dataset, tmp_path):
+    folder, said = mapped(folder_dataset / "images")
+    names = [f"train/scene{index}" for index in range(4)] + ["val/scene4", "test/scene5"]
+    maps = [folder / f"{name}.tif" for name in names]
+    assert sorted(folder.rglob("*.tif")) == sorted(maps)
+    assert "mapped 6/6 scenes" in said
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.name != ".lock"}
+    again, _ = mapped(folder_dataset / "images")
+    assert again == folder
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize("fault", ["another image", "no picture", "damaged", "half-written"])
+def test_a_map_that_is_not_whole_or_of_another_image_is_made_again(mapped, image, tmp_path, fault):
+    scene = write_tiff(tmp_path / "scene.tif", image[0])
+    made, _ = mapped(scene)
+    expected, about = read_map(made)[0], made.with_suffix(".json")
+    if fault == "another image":
+        write_tiff(scene, image[0][:, ::-1])
+    elif fault == "no picture":
+        made.with_suffix(".png").unlink()
+    elif fault == "damaged":
+        about.write_text('["image_sha256"]')
+    else:
+        made.unlink()
+        about.unlink()
+        (made.parent / ".scene.tif.77.partial").write_bytes(b"II")
+        (made.parent / ".image.partial").mkdir()
+    mapped(scene)
+    assert np.array_equal(read_map(made)[0], expected) == (fault != "another image")
+    assert made.with_suffix(".png").is_file()
+    assert json.loads(about.read_text())["image"] == str(scene)
+    assert not list(made.parent.glob(".*partial"))
+
+
+def test_what_cannot_be_mapped_is_refused(refused, image, tmp_path):
+    values, _, path = image
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.txt").write_text("no image")
+    (tmp_path / "broken.tif").write_bytes(b"II*\0")
+    four = write_tiff(tmp_path / "four.tif", np.concatenate([values, values[:1]]))
+    cases = {
+        tmp_path / "none.tif": "none.tif does not exist. Name an image",
+        tmp_path / "empty": "empty holds no .jpg",
+        tmp_path / "text.txt": "text.txt is no folder and no image (.jpg",
+        tmp_path / "broken.tif": "broken.tif cannot be read as an image",
+        four: "has 4 bands, the run was trained on 3 (red, green, blue). Say which they are, e.g. bands=",
+        "[]": "images is not set",
+    }  # fmt: skip
+    for images, said in cases.items():
+        assert said in refused(images), images
+    assert "asks for more" in refused(four, "bands=[1,2,5]")
+    assert "expected 3 numbers from 1 on, one for each of red, green, blue" in refused(four, "bands=[1,2]")
+    assert "expected 3 numbers from 1 on" in refused(four, "bands=[0,1,2]")
+    assert "value_scale must be above 0" in refused(path, "value_scale=0")
+    assert "evaluation.window: size and batch_size must be at least 1" in refused(path, "evaluation.window.size=0")
+    assert "seeds" in refused(path, "seeds=3")
+    other = tmp_path / "other"
+    other.mkdir()
+    os.link(path, other / "scene5.png")
+    assert "would both become scene5.tif" in refused(f"[{json.dumps(str(path))},{json.dumps(str(other))}]")
+
+
+def test_runs_that_do_not_tell_their_classes_are_refused(command, tuned, image, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = RunDirectory(Path(shutil.copytree(tuned.path, tmp_path / "run")))
+    result = run.read_result()
+    for classes in (None, [], [{"name": "a"}] * 3, [{**each, "color": [0, 0, 300]} for each in result["classes"]]):
+        run.result.write_text(json.dumps({**result, "classes": classes}))
+        code, _, err = command("predict", f"run={run.path}", f"images={image[2]}")
+        assert code == 2
+        assert f"{run.result} does not tell name and color of each of the classes ['a', 'b', 'c']" in err
+
+
+@pytest.mark.parametrize(("factor", "height", "width"), [(1, 3, 4), (2, 6, 8), (2, 7, 9), (3, 8, 12)])
+def test_enlarging_gives_each_pixel_its_block(factor, height, width):
+    rows = np.random.default_rng(0).integers(0, 9, (2, 3, 4))
+    large = enlarged(rows, factor, height, width)
+    assert large.shape == (2, height, width)
+    for row in range(height):
+        for column in range(width):
+            nearest = rows[:, min(row // factor, 2), min(column // factor, 3)]
+            assert np.array_equal(large[:, row, column], nearest)
+
+
+def test_a_map_written_in_rows_of_any_height_is_that_written_at_once(tmp_path):
+    values = np.random.default_rng(0).integers(0, 5, (1, 700, 300)).astype(np.uint8)
+    with MapWriter(tmp_path / "map.tif", Grid(700, 300, None, None), ["class"], "uint8", 255) as writer:
+        for top in range(0, 700, 37):
+            writer.write(top, values[:, top : top + 37])
+        assert not (tmp_path / "map.tif").exists()
+        writer.finish()
+    assert np.array_equal(read_map(tmp_path / "map.tif")[0], values)
+
+
+def test_nothing_is_left_of_a_map_that_failed(tmp_path):
+    def fail():
+        with MapWriter(tmp_path / "map.tif", Grid(10, 10, None, None), ["class"], "uint8", 255) as writer:
+            writer.write(0, np.zeros((1, 4, 10), np.uint8))
+            raise InputError("the image is damaged")
+
+    with pytest.raises(InputError, match="damaged"):
+        fail()
+    assert not list(tmp_path.iterdir())
