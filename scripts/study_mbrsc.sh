@@ -13,7 +13,7 @@
 #            keep       copy each finished result.json to docs/results/
 #   PYTHON     default python
 #   OUT        default outputs/study
-#   FRACTIONS  default 10pct,100pct
+#   FRACTIONS  default 2pct,10pct,100pct
 #
 # Everything can be started again: what is finished is skipped. Stages may run side by side, one thread each.
 set -euo pipefail
@@ -58,7 +58,7 @@ for stage in "$@"; do
         for name in random imagenet pretrained; do
           # shellcheck disable=SC2046
           fine_tune $(start $name $seed) "optimizer.lr=${rate[$name]}" "seed=$seed" \
-            "label_fraction=${FRACTIONS:-10pct,100pct}"
+            "label_fraction=${FRACTIONS:-2pct,10pct,100pct}"
         done
       done ;;
     converged) fine_tune initialization=random "optimizer.lr=${rate[random]}" seed=0,1,2 trainer.max_steps=8000 ;;
