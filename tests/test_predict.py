@@ -131,7 +131,7 @@ def test_the_map_lies_where_its_image_lies_and_tells_what_is_in_it(mapped, image
     picture = np.array(Image.open(made.with_suffix(".png")).convert("RGB"))
     assert np.array_equal(picture, np.array(list(colors.values()), np.uint8)[classes])
     assert sorted(path.name for path in made.parent.iterdir() if path.name != ".lock") == [
-        "a scene.json", "a scene.png", "a scene.probabilities.tif", "a scene.tif",
+        "a scene.json", "a scene.png", "a scene.probabilities.tif", "a scene.tif", "predict.json",
     ]  # fmt: skip
 
 
@@ -192,7 +192,9 @@ def test_a_folder_of_images_is_mapped_once(mapped, folder_dataset, tmp_path):
     maps = [folder / f"{name}.tif" for name in names]
     assert sorted(folder.rglob("*.tif")) == sorted(maps)
     assert "mapped 6/6 scenes" in said
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.name != ".lock"}
+    before = {
+        path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.name not in (".lock", "predict.json")
+    }
     again, _ = mapped(folder_dataset / "images")
     assert again == folder
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -240,9 +242,10 @@ def test_what_cannot_be_mapped_is_refused(refused, image, tmp_path):
     assert "asks for more" in refused(four, "bands=[1,2,5]")
     assert "expected 3 numbers from 1 on, one for each of red, green, blue" in refused(four, "bands=[1,2]")
     assert "expected 3 numbers from 1 on" in refused(four, "bands=[0,1,2]")
-    assert "value_scale must be above 0" in refused(path, "value_scale=0")
+    assert "value_scale must be a number above 0" in refused(path, "value_scale=0")
     assert "evaluation.window: size and batch_size must be at least 1" in refused(path, "evaluation.window.size=0")
     assert "seeds" in refused(path, "seeds=3")
+    assert "dataset.downsample must be 1 to 64 pixels, got 0" in refused(path, "downsample=0")
     other = tmp_path / "other"
     other.mkdir()
     os.link(path, other / "scene5.png")
@@ -258,6 +261,45 @@ def test_runs_that_do_not_tell_their_classes_are_refused(command, tuned, image, 
         code, _, err = command("predict", f"run={run.path}", f"images={image[2]}")
         assert code == 2
         assert f"{run.result} does not tell name and color of each of the classes ['a', 'b', 'c']" in err
+
+
+def test_images_are_never_overwritten(refused, mapped, image, tmp_path):
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    scene = write_tiff(folder / "scene.tif", image[0])
+    before = scene.read_bytes()
+    assert f"run_dir={folder} holds scene.tif, and no predict.json" in refused(image[2], f"run_dir={folder}")
+    assert "lies where maps are written" in refused(scene, f"run_dir={folder}")
+    assert scene.read_bytes() == before
+    for _ in range(2):  # maps below the folder of images are no images
+        made, _ = mapped(folder, f"run_dir={folder / 'maps'}")
+        assert made == folder / "maps/scene.tif"
+    assert "lies where maps are written" in refused(made, f"run_dir={folder / 'maps'}")
+    write_tiff(folder / "scene.probabilities.tif", image[0])
+    assert "would both write scene.probabilities.tif" in refused(folder)
+
+
+def test_a_long_picture_is_every_nth_pixel(tmp_path, mapped, image):
+    values = np.tile(image[0][:, :16], (1, 1, 30))[:, :, :2500]
+    made, _ = mapped(write_tiff(tmp_path / "long.tif", values, crs="EPSG:3857"), "evaluation.window.overlap=0")
+    (classes,), _ = read_map(made)
+    about = json.loads(made.with_suffix(".json").read_text())
+    palette = np.array([each["color"] for each in about["classes"]], np.uint8)
+    picture = np.array(Image.open(made.with_suffix(".png")).convert("RGB"))
+    assert picture.shape == (6, 834, 3)
+    assert np.array_equal(picture, palette[classes[::3, ::3]])
+    assert "square_meters" not in about["classes"][0]  # pixels of web maps are no lengths on the ground
+
+
+def test_a_map_by_other_settings_is_not_taken_for_this_one(mapped, image, tmp_path):
+    scene = write_tiff(tmp_path / "scene.tif", image[0])
+    given = (f"run_dir={tmp_path / 'maps'}", "probabilities=true")
+    made, _ = mapped(scene, *given)
+    turned, _ = mapped(scene, f"run_dir={tmp_path / 'maps'}", "bands=[3,2,1]")
+    assert turned == made
+    expected, _ = mapped(scene, "bands=[3,2,1]")
+    assert np.array_equal(read_map(made)[0], read_map(expected)[0])
+    assert not made.with_suffix(".probabilities.tif").exists()  # those were of the other map
 
 
 @pytest.mark.parametrize(("factor", "height", "width"), [(1, 3, 4), (2, 6, 8), (2, 7, 9), (3, 8, 12)])
@@ -279,6 +321,11 @@ def test_a_map_written_in_rows_of_any_height_is_that_written_at_once(tmp_path):
         assert not (tmp_path / "map.tif").exists()
         writer.finish()
     assert np.array_equal(read_map(tmp_path / "map.tif")[0], values)
+    with MapWriter(tmp_path / "once.tif", Grid(700, 300, None, None), ["class"], "uint8", 255) as writer:
+        writer.write(0, values)
+        writer.finish()
+    sizes = [(tmp_path / name).stat().st_size for name in ("map.tif", "once.tif")]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.01)  # no tile was compressed twice
 
 
 def test_nothing_is_left_of_a_map_that_failed(tmp_path):

@@ -16,9 +16,11 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from ssl_rs.data.dataset import Transform
-from ssl_rs.data.raster import small_cache
 from ssl_rs.errors import InputError
 from ssl_rs.files import writing
+
+CACHE_BYTES = 2**27
+"""A row of tiles is compressed once, when it is whole, as long as it stays in GDAL's cache."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +60,25 @@ class MapWriter:
         self.path, self.grid = path, grid
         self._aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
         place = {} if grid.transform is None else {"transform": rasterio.Affine(*grid.transform)}
-        self._environment = small_cache()
+        self._environment = rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
         self._environment.__enter__()
-        with writing(path), warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            self._file = rasterio.open(
-                self._aside, "w", driver="GTiff", height=grid.height, width=grid.width, count=len(bands), dtype=dtype,
-                nodata=nodata, crs=grid.crs, compress="deflate", predictor=3 if dtype == "float32" else 1, tiled=True,
-                blockxsize=256, blockysize=256, bigtiff="if_safer", **place,
-            )  # fmt: skip
-        self._file.update_tags(**(tags or {}))
-        for number, name in enumerate(bands, start=1):
-            self._file.set_band_description(number, name)
-        if colors is not None:
-            self._file.write_colormap(1, {index: (*color, 255) for index, color in enumerate(colors)})
+        try:
+            with writing(path), warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                self._file = rasterio.open(
+                    self._aside, "w", driver="GTiff", height=grid.height, width=grid.width, count=len(bands),
+                    dtype=dtype, nodata=nodata, crs=grid.crs, compress="deflate",
+                    predictor=3 if dtype == "float32" else 1, tiled=True, blockxsize=256, blockysize=256,
+                    bigtiff="if_safer", **place,
+                )  # fmt: skip
+            self._file.update_tags(**{key: _printable(text) for key, text in (tags or {}).items()})
+            for number, name in enumerate(bands, start=1):
+                self._file.set_band_description(number, name)
+            if colors is not None:
+                self._file.write_colormap(1, {index: (*color, 255) for index, color in enumerate(colors)})
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
 
     def write(self, top: int, rows: NDArray[Any]) -> None:
         """Write rows [bands, h, W] from row `top` on."""
@@ -82,9 +89,19 @@ class MapWriter:
             raise self._failed(error) from error
 
     def finish(self) -> None:
-        """Put the file in place, flushed to the disk."""
+        """Put the file in place, flushed to the disk.
+
+        Raises:
+            InputError: It could not be written.
+        """
         try:
-            self._file.close()  # GDAL writes its last blocks
+            self._file.close()
+            # GDAL writes its last blocks now, and says nothing where it cannot.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                with rasterio.open(self._aside, driver="GTiff") as written:
+                    for _, window in written.block_windows(1):
+                        written.read(window=window)
         except (OSError, RasterioError) as error:
             raise self._failed(error) from error
         with writing(self.path):
@@ -102,11 +119,16 @@ class MapWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Remove what has not been finished."""
-        with suppress(OSError, RasterioError):
+        with suppress(AttributeError, OSError, RasterioError):  # it may never have been opened
             self._file.close()
         with suppress(OSError):
             self._aside.unlink()
         self._environment.__exit__(kind, error, trace)
+
+
+def _printable(text: str) -> str:
+    """Return a text without the bytes of a file name that are no UTF-8: GDAL takes none."""
+    return os.fsencode(text).decode("utf-8", "replace")
 
 
 def enlarged(rows: NDArray[Any], factor: int, height: int, width: int) -> NDArray[Any]:

@@ -16,11 +16,12 @@ UINT8_SCALE = 255.0
 """What images of 8 bits are divided by; those of other types never are."""
 
 
-def find_images(places: Sequence[str]) -> dict[str, SourceFile]:
+def find_images(places: Sequence[str], without: Sequence[Path]) -> dict[str, SourceFile]:
     """Return the images at these places by the name that their maps get.
 
     Args:
         places: Files, and folders that are searched with all that lies below them, zip archives included.
+        without: Folders where maps are written: what lies there is no image to be mapped.
 
     Returns:
         Files by their name without extension; of those in a folder, their path below it.
@@ -30,17 +31,17 @@ def find_images(places: Sequence[str]) -> dict[str, SourceFile]:
     """
     found: dict[str, SourceFile] = {}
     for place in places:
-        for name, file in _images_at(Path(place)):
+        for name, file in _images_at(Path(place), [folder.resolve() for folder in without]):
             if name in found:
                 raise InputError(
-                    f"images: {found[name]} and {file} would both become {name}.tif. Map them by two commands, or "
-                    "name a folder that holds both: their maps then lie in folders of the same names."
+                    f"images: {found[name]} and {file} would both become {name}.tif. Rename one of them, "
+                    "or map them by two commands with another run_dir."
                 )
             found[name] = file
     return found
 
 
-def _images_at(place: Path) -> Iterator[tuple[str, SourceFile]]:
+def _images_at(place: Path, without: Sequence[Path]) -> Iterator[tuple[str, SourceFile]]:
     """Yield the images at a place, each with its name.
 
     Raises:
@@ -49,7 +50,7 @@ def _images_at(place: Path) -> Iterator[tuple[str, SourceFile]]:
     known = ", ".join(EXTENSIONS)
     if place.is_dir():
         files = find_files(place)
-        images = [file for file in files if file.suffix in EXTENSIONS]
+        images = [file for file in files if file.suffix in EXTENSIONS and not _below(file.path, without)]
         if not images:
             raise InputError(f"images={place} holds no {known}. Found: {describe_files(place, files)}.")
         for file in images:
@@ -59,8 +60,14 @@ def _images_at(place: Path) -> Iterator[tuple[str, SourceFile]]:
         raise InputError(f"images={place} is no folder and no image ({known}). Name one or the other.")
     elif not place.is_file():
         raise InputError(f"images={place} does not exist. Name an image ({known}), a folder of them, or a list.")
+    elif _below(place, without):
+        raise InputError(f"images={place} lies where maps are written. Move it, or choose another run_dir.")
     else:
         yield place.stem, SourceFile(place)
+
+
+def _below(path: Path, folders: Sequence[Path]) -> bool:
+    return any(path.resolve().is_relative_to(folder) for folder in folders)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,6 +45,7 @@ class Job:
         colors: Of each class, by its name, in order.
         probabilities: Whether they are written too.
         folder: Where the maps go.
+        hash: Over the weights and all settings that can change a map.
     """
 
     run: RunDirectory
@@ -58,6 +59,7 @@ class Job:
     colors: Mapping[str, tuple[int, int, int]]
     probabilities: bool
     folder: Path
+    hash: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def map_image(job: Job, file: SourceFile, target: Target) -> None:
     if _is_mapped(job, sha256, target):
         return
     make_folder(target.map.parent)
-    target.about.unlink(missing_ok=True)
+    for stale in (target.about, target.map, target.probabilities, target.picture):
+        stale.unlink(missing_ok=True)
     source = SceneSource(target.map.stem, "test", (file,))
     scene = job.scenes.read(source)
     grid = Grid(scene.height, scene.width, scene.crs, scene.transform)
@@ -109,8 +112,9 @@ def map_image(job: Job, file: SourceFile, target: Target) -> None:
     ]  # fmt: skip
     about = {
         "image": str(file), "image_sha256": sha256, "run": str(job.run.path), "model_sha256": job.model_sha256,
-        "height": grid.height, "width": grid.width, "crs": grid.crs, "transform": grid.transform, "classes": classes,
-        "pixels_without_data": pixels[-1], "wall_seconds": round(time.monotonic() - started, 3),
+        "config_hash": job.hash, "height": grid.height, "width": grid.width, "crs": grid.crs,
+        "transform": grid.transform, "classes": classes, "pixels_without_data": pixels[-1],
+        "wall_seconds": round(time.monotonic() - started, 3),
     }  # fmt: skip
     write_json(target.about, about)
 
@@ -122,7 +126,7 @@ def _is_mapped(job: Job, sha256: str, target: Target) -> bool:
         return False
     try:
         found = json.loads(target.about.read_text(encoding="utf-8"))
-        return (found["image_sha256"], found["model_sha256"]) == (sha256, job.model_sha256)
+        return (found["image_sha256"], found["config_hash"]) == (sha256, job.hash)
     except (ValueError, RecursionError, KeyError, TypeError):  # damaged: it is written again, with its map
         return False
 
@@ -163,7 +167,7 @@ def _write_map(job: Job, scratch: Path, grid: Grid, target: Target, tags: Mappin
             whole = enlarged(classes, factor, height, grid.width)
             maps.write(top, whole[None])
             counts += np.bincount(whole.ravel(), minlength=256)
-            picture.append(whole[-top % every :: every, ::every])
+            picture.append(whole[-top % every :: every, ::every].copy())  # a view would keep all of the strip
             if likely is not None:
                 values = np.where(holds, probabilities.cpu().numpy(), np.float32("nan"))
                 likely.write(top, enlarged(values, factor, height, grid.width))
@@ -185,9 +189,11 @@ def _write_picture(path: Path, classes: NDArray[np.uint8], colors: Sequence[tupl
 
 
 def _square_meters(grid: Grid) -> float | None:
-    """Return the area of a pixel, None where the coordinates are no lengths."""
+    """Return the area of a pixel, None where the coordinates are no lengths on the ground, as in Mercator's."""
     if grid.crs is None or grid.transform is None:
         return None
     crs = CRS.from_string(grid.crs)
     a, b, _, d, e, _ = grid.transform
-    return abs(a * e - b * d) * crs.linear_units_factor[1] ** 2 if crs.is_projected else None
+    name = crs.to_wkt().lower()
+    stretched = "mercator" in name and "transverse" not in name
+    return abs(a * e - b * d) * crs.linear_units_factor[1] ** 2 if crs.is_projected and not stretched else None

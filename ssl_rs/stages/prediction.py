@@ -1,5 +1,6 @@
 """Predict: the images that are wanted, and the finished fine-tuning that maps them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ssl_rs.config_hash import config_hash
 from ssl_rs.data.new_scenes import NewScenes, find_images
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError
+from ssl_rs.files import write_json
 from ssl_rs.plain_types import fits
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.finished_run import finished_finetuning, load_network, stored_config, windows_like
@@ -19,6 +21,9 @@ from ssl_rs.stages.scenes import scene_progress
 from ssl_rs.training.host_memory import keep_freed_memory
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.weights_metadata import read_weights_metadata
+
+MARK = "predict.json"
+"""Says that a folder is one of maps."""
 
 
 def predict(settings: Settings) -> Path:
@@ -30,29 +35,67 @@ def predict(settings: Settings) -> Path:
         raise InputError("images is not set. Name an image, a folder of images, or a list: images=SCENE.tif")
     if Processes.from_environment().world_size > 1:
         raise InputError("predict is one process. Start it without torchrun.")
-    images = find_images([places] if isinstance(places, str) else places)
     job = _read_job(settings, run, output_dir, run_dir)
+    images = find_images([places] if isinstance(places, str) else places, [job.folder, output_dir / "predict"])
+    targets = {name: Target.of(job.folder, name) for name in images}
+    _check_targets(targets)
     for key, kind in (("seed", int), ("store_dir", str), ("trusted_packages", list)):
         settings.value(key, kind)
     settings.check_all_read()
     if job.device.type == "cpu":
         keep_freed_memory()
+    _check_folder(job.folder)
     with RunDirectory(job.folder).lock(), scene_progress("mapped") as report:
-        for left in job.folder.rglob(".*.tif.*.partial"):  # by a kill
-            left.unlink(missing_ok=True)
+        write_json(job.folder / MARK, {"command": "predict", "run": str(run.path), "model_sha256": job.model_sha256})
+        for left in job.folder.rglob(".*.partial"):  # by a kill
+            if left.is_file():
+                left.unlink(missing_ok=True)
         for number, (name, file) in enumerate(images.items(), start=1):
-            map_image(job, file, Target.of(job.folder, name))
+            map_image(job, file, targets[name])
             report(number, len(images), name)
-    return Target.of(job.folder, next(iter(images))).map if len(images) == 1 else job.folder
+    return targets[next(iter(images))].map if len(images) == 1 else job.folder
+
+
+def _check_targets(targets: Mapping[str, Target]) -> None:
+    """Refuse images of which two would write the same file, e.g. a.tif and a.probabilities.tif.
+
+    Raises:
+        InputError: Names both.
+    """
+    owners: dict[Path, str] = {}
+    for name, target in targets.items():
+        for path in (target.map, target.probabilities, target.picture, target.about):
+            if path in owners or path.name == MARK:
+                raise InputError(
+                    f"images: the maps of {owners.get(path, MARK)} and {name} would both write {path.name}. Rename one "
+                    "of them, or map them by two commands with another run_dir."
+                )
+            owners[path] = name
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that holds what predict did not write: a map may have the name of an image in it.
+
+    Raises:
+        InputError: Names something that lies there.
+    """
+    others = sorted(path.name for path in folder.glob("*") if not path.name.startswith("."))
+    if others and not (folder / MARK).is_file():
+        raise InputError(
+            f"run_dir={folder} holds {others[0]}, and no {MARK}: it is no folder of maps, and nothing there is "
+            "overwritten. Choose an empty or new folder."
+        )
 
 
 def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: str | None) -> Job:
     stored, result, metadata = stored_config(run), run.read_result() or {}, read_weights_metadata(run.model)
     window = windows_like(settings, stored)
     bands, scale = settings.value("bands", tuple[int, ...] | None), settings.value("value_scale", float | None)
-    if scale is not None and not scale > 0:
-        raise InputError(f"value_scale must be above 0, or null for that of the run; got {scale:g}.")
-    factor = settings.value("downsample", int | None) or stored["dataset"].get("downsample", 1)
+    if scale is not None and not 0 < scale < math.inf:
+        raise InputError(f"value_scale must be a number above 0, or null for that of the run; got {scale:g}.")
+    factor = settings.value("downsample", int | None)
+    if factor is None:
+        factor = stored["dataset"].get("downsample", 1)
     scenes = NewScenes.of(
         str(stored["dataset"].get("name")),
         metadata.bands,
@@ -72,7 +115,7 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
     return Job(
         run, result["model_sha256"], network, here, trainer.resolve_precision(here), window, scenes, value_scale,
         _colors(run, result, metadata.classes), settings.value("probabilities", bool),
-        Path(run_dir) if run_dir else own,
+        Path(run_dir) if run_dir else own, digest,
     )  # fmt: skip
 
 

@@ -14,7 +14,8 @@ import rasterio
 import torch
 
 from ssl_rs.data import store as stores
-from ssl_rs.data.map_writer import MapWriter
+from ssl_rs.data.map_writer import Grid, MapWriter
+from ssl_rs.errors import InputError
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages import mapping, pretraining
 from ssl_rs.training import loop
@@ -137,6 +138,19 @@ def test_a_report_on_a_full_disk_leaves_the_old_page(disk, fails, command, tuned
     assert {name: (disk.path / name).read_bytes() for name in visible(disk.path)} == before
     assert not list(disk.path.glob(".*"))
     assert command("report", f"runs={tuned.path}", f"run_dir={disk.path}")[0] == 0
+
+
+def test_a_disk_that_fills_before_the_last_blocks_of_a_map(disk):
+    """GDAL holds them until the file is closed, and says nothing where they cannot be written."""
+    noise = np.random.default_rng(0).integers(0, 255, (1, 600, 600)).astype(np.uint8)
+    path = disk.path / "map.tif"
+    with MapWriter(path, Grid(600, 600, None, None), ["class"], "uint8", 255) as writer:
+        writer.write(0, noise)
+        disk.fill()
+        with pytest.raises(InputError, match=f"{path} cannot be written"):
+            writer.finish()
+    assert not path.exists()
+    assert not list(disk.path.glob(".map*"))
 
 
 @pytest.mark.parametrize("place", ["image", "rows", "end", "picture", "json"])
