@@ -12,6 +12,9 @@ from ssl_rs.data.raster import EXTENSIONS
 from ssl_rs.data.source_files import SourceFile, describe_files, find_files
 from ssl_rs.errors import InputError
 
+MARK = "predict.json"
+"""Says that a folder is one of maps."""
+
 UINT8_SCALE = 255.0
 """What images of 8 bits are divided by; those of other types never are."""
 
@@ -21,7 +24,7 @@ def find_images(places: Sequence[str], without: Sequence[Path]) -> dict[str, Sou
 
     Args:
         places: Files, and folders that are searched with all that lies below them, zip archives included.
-        without: Folders where maps are written: what lies there is no image to be mapped.
+        without: Folders where maps are written: what lies there is no image to be mapped, nor in other folders of maps.
 
     Returns:
         Files by their name without extension; of those in a folder, their path below it.
@@ -50,7 +53,8 @@ def _images_at(place: Path, without: Sequence[Path]) -> Iterator[tuple[str, Sour
     known = ", ".join(EXTENSIONS)
     if place.is_dir():
         files = find_files(place)
-        images = [file for file in files if file.suffix in EXTENSIONS and not _below(file.path, without)]
+        maps = [*without, *(file.path.parent.resolve() for file in files if file.name == MARK)]
+        images = [file for file in files if file.suffix in EXTENSIONS and not _below(file.path, maps)]
         if not images:
             raise InputError(f"images={place} holds no {known}. Found: {describe_files(place, files)}.")
         for file in images:

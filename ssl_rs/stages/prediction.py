@@ -9,7 +9,7 @@ import torch
 
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
-from ssl_rs.data.new_scenes import NewScenes, find_images
+from ssl_rs.data.new_scenes import MARK, NewScenes, find_images
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError
 from ssl_rs.files import write_json
@@ -21,9 +21,6 @@ from ssl_rs.stages.scenes import scene_progress
 from ssl_rs.training.host_memory import keep_freed_memory
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.weights_metadata import read_weights_metadata
-
-MARK = "predict.json"
-"""Says that a folder is one of maps."""
 
 
 def predict(settings: Settings) -> Path:
