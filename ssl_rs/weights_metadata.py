@@ -26,6 +26,7 @@ class WeightsMetadata:
         value_scale: The stored value that becomes 1; positive and finite.
         statistics: One finite value a band; no std is negative.
         classes: Names of the classes; empty where an encoder alone is stored.
+        dtype: Type of the values it was trained on; None where an encoder alone is stored, or by earlier versions.
     """
 
     backbone: str
@@ -33,6 +34,7 @@ class WeightsMetadata:
     value_scale: float
     statistics: Statistics
     classes: tuple[str, ...] = ()
+    dtype: str | None = None
 
 
 def read_weights_metadata(path: Path) -> WeightsMetadata:
@@ -56,6 +58,7 @@ def read_weights_metadata(path: Path) -> WeightsMetadata:
             _short(path, "statistics_source", texts.get("statistics_source", str(path)), 10 * LONGEST_TEXT),
         ),
         classes=tuple(_value(path, texts, "classes", tuple[str, ...])) if "classes" in texts else (),
+        dtype=_short(path, "dtype", texts["dtype"]) if "dtype" in texts else None,
     )
 
 

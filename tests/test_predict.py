@@ -12,11 +12,13 @@ import rasterio
 import torch
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
+from safetensors.torch import load_file
 
 from ssl_rs.command import main
 from ssl_rs.data.map_writer import Grid, MapWriter, enlarged
 from ssl_rs.errors import InputError
-from ssl_rs.run_directory import RunDirectory
+from ssl_rs.files import sha256_of
+from ssl_rs.run_directory import RunDirectory, read_metadata, save_tensors
 
 QUICK = (
     "dataset.crop_size=32",
@@ -162,7 +164,7 @@ def test_values_of_another_type_are_divided_by_what_is_said(mapped, refused, ima
     values = image[0]
     plain, _ = mapped(write_tiff(tmp_path / "plain.tif", values))
     scene = write_tiff(tmp_path / "wide.tif", values.astype(np.uint16) * 40)
-    assert f"{scene} has values of type uint16, the run was trained on values divided by 255." in refused(scene)
+    assert f"{scene} has values of type uint16, the run was trained on uint8. Convert the image" in refused(scene)
     wide, _ = mapped(scene, "value_scale=10200")
     assert np.array_equal(read_map(wide)[0], read_map(plain)[0])
 
@@ -261,6 +263,46 @@ def test_runs_that_do_not_tell_their_classes_are_refused(command, tuned, image, 
         code, _, err = command("predict", f"run={run.path}", f"images={image[2]}")
         assert code == 2
         assert f"{run.result} does not tell name and color of each of the classes ['a', 'b', 'c']" in err
+
+
+def test_one_image_that_cannot_be_read_does_not_keep_the_others_from_their_maps(refused, image, tmp_path):
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    (folder / "a.tif").write_bytes(b"II*")
+    write_tiff(folder / "b.tif", image[0])
+    write_tiff(folder / "c.tif", image[0][:2])
+    said = refused(folder, f"run_dir={tmp_path / 'maps'}")
+    assert f"{folder / 'a.tif'} cannot be read as an image" in said
+    assert f"{folder / 'c.tif'} has 2 bands" in said
+    assert said.rstrip().endswith("2 of 3 images were not mapped.")
+    assert sorted(path.name for path in (tmp_path / "maps").glob("*.json")) == ["b.json", "predict.json"]
+
+
+def test_an_image_that_was_moved_is_mapped_again(mapped, image, tmp_path):
+    scene = tmp_path / "scene.tif"
+    write_tiff(scene, image[0], crs=None, transform=None)
+    assert read_map(mapped(scene)[0])[1]["transform"] == rasterio.Affine.identity()
+    scene.with_suffix(".tfw").write_text("0.5\n0\n0\n-0.5\n389000.25\n5818999.75\n")
+    assert read_map(mapped(scene)[0])[1]["transform"] == PLACE
+
+
+def test_a_run_that_does_not_tell_its_type_or_tells_nonsense_is_refused(command, tuned, image, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = RunDirectory(Path(shutil.copytree(tuned.path, tmp_path / "run")))
+    metadata = read_metadata(run.model)
+    del metadata["dtype"]
+    save_tensors(run.model, load_file(run.model), metadata)
+    run.result.write_text(json.dumps({**run.read_result(), "model_sha256": sha256_of(run.model)}))
+    given = (f"run={run.path}", f"images={image[2]}")
+    code, _, err = command("predict", *given)
+    assert code == 2
+    assert "does not tell the type of the values it was trained on" in err
+    assert "value_scale=255" in err
+    assert command("predict", *given, "value_scale=255")[0] == 0
+    run.config.write_text(run.config.read_text().replace("downsample: 1", "downsample: half"))
+    code, _, err = command("predict", *given, "value_scale=255")
+    assert code == 2
+    assert f"{run.config} has dataset.downsample='half': it is damaged." in err
 
 
 def test_images_are_never_overwritten(refused, mapped, image, tmp_path):

@@ -1,5 +1,6 @@
 """GeoTIFFs that are written some rows at a time, aside, and renamed when they are whole."""
 
+import errno
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,6 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from ssl_rs.data.dataset import Transform
-from ssl_rs.errors import InputError
 from ssl_rs.files import writing
 
 CACHE_BYTES = 2**27
@@ -92,7 +92,7 @@ class MapWriter:
         """Put the file in place, flushed to the disk.
 
         Raises:
-            InputError: It could not be written.
+            OSError: It could not be written.
         """
         try:
             self._file.close()
@@ -109,8 +109,9 @@ class MapWriter:
                 os.fsync(file.fileno())
             self._aside.replace(self.path)
 
-    def _failed(self, error: Exception) -> InputError:
-        return InputError(f"{self.path} cannot be written: {error}. Is the disk full?")
+    def _failed(self, error: Exception) -> OSError:
+        """Return what is raised where GDAL fails; it does not say why."""
+        return OSError(errno.EIO, f"cannot be written, the disk may be full: {error}", str(self.path))
 
     def __enter__(self) -> "MapWriter":
         return self

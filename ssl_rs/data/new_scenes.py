@@ -15,9 +15,6 @@ from ssl_rs.errors import InputError
 MARK = "predict.json"
 """Says that a folder is one of maps."""
 
-UINT8_SCALE = 255.0
-"""What images of 8 bits are divided by; those of other types never are."""
-
 
 def find_images(places: Sequence[str], without: Sequence[Path]) -> dict[str, SourceFile]:
     """Return the images at these places by the name that their maps get.
@@ -81,12 +78,12 @@ class NewScenes(Dataset):
     Args:
         expected: Names of the bands that the network takes.
         chosen: Which bands of the files these are, counted from 1; None: all, in order.
-        trained_scale: What values were divided by in training; 255 fits images of 8 bits alone. None: not checked.
+        trained_dtype: Type that values must have; None: any.
     """
 
     expected: tuple[str, ...]
     chosen: tuple[int, ...] | None
-    trained_scale: float | None
+    trained_dtype: str | None
 
     def __post_init__(self) -> None:
         """Check the choice of bands."""
@@ -99,14 +96,14 @@ class NewScenes(Dataset):
 
     @classmethod
     def of(
-        cls, name: str, expected: Sequence[str], chosen: Sequence[int] | None, trained_scale: float | None,
+        cls, name: str, expected: Sequence[str], chosen: Sequence[int] | None, trained_dtype: str | None,
         downsample: int,
     ) -> "NewScenes":  # fmt: skip
         """Return scenes for a network that takes the expected bands, which a data set of this name taught."""
         return cls(
             name=name, root=None, crop_size=1, tile_size=1, tile_shift=0.0, protocol="", value_scale=None,
             on_bad_scene="error", transductive=False, downsample=downsample, expected=tuple(expected),
-            chosen=None if chosen is None else tuple(chosen), trained_scale=trained_scale,
+            chosen=None if chosen is None else tuple(chosen), trained_dtype=trained_dtype,
         )  # fmt: skip
 
     @property
@@ -143,10 +140,10 @@ class NewScenes(Dataset):
             )
         if self.chosen is not None and max(self.chosen) > bands:
             raise InputError(f"{file} has {bands} bands: bands={_in_brackets(self.chosen)} asks for more.")
-        if self.trained_scale is not None and (dtype == np.uint8) != (self.trained_scale == UINT8_SCALE):
+        if self.trained_dtype not in (None, dtype.name):
             raise InputError(
-                f"{file} has values of type {dtype}, the run was trained on values divided by "
-                f"{self.trained_scale:g}. Convert the image, or say what its values are divided by: value_scale=..."
+                f"{file} has values of type {dtype}, the run was trained on {self.trained_dtype}. Convert the image, "
+                "or say what its values are divided by to lie in [0, 1]: value_scale=..."
             )
         return strip if self.chosen is None else replace(strip, image=strip.image[np.array(self.chosen) - 1])
 

@@ -24,15 +24,15 @@ BOMB_BYTES = 2**30
 BOMB_RATIO = 1100
 """Deflate makes nothing smaller than by 1,032: a file that claims more, and much, is made to fill memory or disk."""
 
-CACHE_MEGABYTES = 128
-"""GDAL would take a twentieth of the memory in each process; strips are read once, in order."""
+CACHE_BYTES = 2**20
+"""GDAL would take a twentieth of the memory in each process; strips of whole blocks are read once, in order."""
 
 Transform = tuple[float, float, float, float, float, float]
 
 
 def small_cache() -> AbstractContextManager[Any]:
     """Within it, GDAL keeps few decoded blocks."""
-    return rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES)  # type: ignore[no-any-return]
+    return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def evaluate(settings: Settings) -> Path:
     trained, manifest = run.read_result() or {}, site.store.manifest
     metadata = read_weights_metadata(run.model)
     _check_data(run, metadata, manifest)
-    network = load_network(run, stored, metadata, evaluation.window)
+    network = load_network(run, stored, metadata, evaluation.window, settings.value("trusted_packages", list))
     how = {"split": evaluation.split, "size": evaluation.window.size, "overlap": evaluation.window.overlap}
     digest = config_hash(how, {"model": str(trained["config_hash"]), "manifest": manifest.sha256})
     directory = RunDirectory(

@@ -192,6 +192,7 @@ def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, se
             "mean": json.dumps(provenance.statistics.mean),
             "std": json.dumps(provenance.statistics.std),
             "value_scale": json.dumps(manifest.value_scale),
+            "dtype": manifest.dtype,
             "config_hash": plan.run.hash,
         }
         save_tensors(directory.model, network.model.state_dict(), metadata)

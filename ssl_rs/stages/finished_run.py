@@ -1,6 +1,6 @@
 """A finished fine-tuning on disk: is it whole, how was it configured, and its network as it was trained."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def finished_finetuning(chosen: str | None) -> RunDirectory:
         raise InputError(f"{run.result} lacks {lacking}: it was not written by this version. Fine-tune it again.")
     for path in (run.model, run.config):
         if not path.is_file():
-            raise InputError(f"{path} is missing, so run={chosen} cannot be scored. Fine-tune it again.")
+            raise InputError(f"{path} is missing, so run={chosen} cannot be used. Fine-tune it again.")
     if sha256_of(run.model) != result["model_sha256"]:
         raise InputError(
             f"{run.model} is not the file that its result.json names: it is damaged or was replaced. "
@@ -66,8 +66,9 @@ def windows_like(settings: Settings, stored: Mapping[str, Any]) -> WindowSetting
 
 
 def load_network(
-    run: RunDirectory, stored: Mapping[str, Any], metadata: WeightsMetadata, window: WindowSettings
-) -> SegmentationNetwork:
+    run: RunDirectory, stored: Mapping[str, Any], metadata: WeightsMetadata, window: WindowSettings,
+    trusted: Sequence[str],
+) -> SegmentationNetwork:  # fmt: skip
     """Rebuild the network of a run and load its weights strictly.
 
     Args:
@@ -75,13 +76,14 @@ def load_network(
         stored: Its config.
         metadata: What its file of weights says of itself.
         window: What it will be given.
+        trusted: Packages besides ours that its decoder may come from.
 
     Raises:
         InputError: The weights do not fit, or the network does not take such windows.
     """
     bands = len(metadata.bands)
     model = build_segmentation_model(
-        build(stored["decoder"], "decoder"), metadata.backbone, bands, len(metadata.classes)
+        build(stored["decoder"], "decoder", trusted), metadata.backbone, bands, len(metadata.classes)
     )
     load_strictly(model, read_weights(run.model), str(run.model), f"backbone {metadata.backbone}")
     check_side(window.size, input_divisor(model), "evaluation.window.size")

@@ -17,6 +17,7 @@ from rasterio.crs import CRS
 from ssl_rs.data.dataset import IGNORE, SceneSource
 from ssl_rs.data.map_writer import Grid, MapWriter, enlarged
 from ssl_rs.data.new_scenes import NewScenes
+from ssl_rs.data.raster import small_cache
 from ssl_rs.data.scene_writer import write_scene
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.store import array_file
@@ -91,16 +92,19 @@ def map_image(job: Job, file: SourceFile, target: Target) -> None:
         InputError: It cannot be read, or does not fit the run.
     """
     sha256, started = file.sha256(), time.monotonic()
-    if _is_mapped(job, sha256, target):
+    source = SceneSource(target.map.stem, "test", (file,))
+    grid = _grid(job.scenes, source)
+    if _is_mapped(job, sha256, grid, target):
         return
     make_folder(target.map.parent)
+    for left in target.map.parent.glob(".*.partial"):  # by a kill
+        if left.is_file():
+            left.unlink()
     for stale in (target.about, target.map, target.probabilities, target.picture):
         stale.unlink(missing_ok=True)
-    source = SceneSource(target.map.stem, "test", (file,))
-    scene = job.scenes.read(source)
-    grid = Grid(scene.height, scene.width, scene.crs, scene.transform)
     with _scratch(job.folder) as scratch:
-        write_scene(job.scenes, 0, source, scratch)
+        with small_cache():
+            write_scene(job.scenes, 0, source, scratch)
         pixels = _write_map(job, scratch, grid, target, {"image": str(file), "image_sha256": sha256})
     valid, area = sum(pixels[:-1]), _square_meters(grid)
     classes = [
@@ -119,14 +123,20 @@ def map_image(job: Job, file: SourceFile, target: Target) -> None:
     write_json(target.about, about)
 
 
-def _is_mapped(job: Job, sha256: str, target: Target) -> bool:
-    """Tell whether the map of this very image is whole."""
+def _grid(scenes: NewScenes, source: SceneSource) -> Grid:
+    scene = scenes.read(source)
+    return Grid(scene.height, scene.width, scene.crs, scene.transform)
+
+
+def _is_mapped(job: Job, sha256: str, grid: Grid, target: Target) -> bool:
+    """Tell whether the map of this very image, in this very place, is whole; files beside an image may place it."""
     wanted = [target.map, target.picture, *([target.probabilities] if job.probabilities else [])]
     if not all(path.is_file() for path in (*wanted, target.about)):
         return False
     try:
         found = json.loads(target.about.read_text(encoding="utf-8"))
-        return (found["image_sha256"], found["config_hash"]) == (sha256, job.hash)
+        place = [found["crs"], found["transform"] and tuple(found["transform"])]
+        return [found["image_sha256"], found["config_hash"], *place] == [sha256, job.hash, grid.crs, grid.transform]
     except (ValueError, RecursionError, KeyError, TypeError):  # damaged: it is written again, with its map
         return False
 

@@ -36,7 +36,7 @@ def predict(settings: Settings) -> Path:
     images = find_images([places] if isinstance(places, str) else places, [job.folder, output_dir / "predict"])
     targets = {name: Target.of(job.folder, name) for name in images}
     _check_targets(targets)
-    for key, kind in (("seed", int), ("store_dir", str), ("trusted_packages", list)):
+    for key, kind in (("seed", int), ("store_dir", str)):
         settings.value(key, kind)
     settings.check_all_read()
     if job.device.type == "cpu":
@@ -44,12 +44,16 @@ def predict(settings: Settings) -> Path:
     _check_folder(job.folder)
     with RunDirectory(job.folder).lock(), scene_progress("mapped") as report:
         write_json(job.folder / MARK, {"command": "predict", "run": str(run.path), "model_sha256": job.model_sha256})
-        for left in job.folder.rglob(".*.partial"):  # by a kill
-            if left.is_file():
-                left.unlink(missing_ok=True)
+        problems = []
         for number, (name, file) in enumerate(images.items(), start=1):
-            map_image(job, file, targets[name])
+            try:
+                map_image(job, file, targets[name])
+            except InputError as error:  # the others are mapped all the same
+                problems.append(str(error))
             report(number, len(images), name)
+    if problems:
+        told = "" if len(images) == 1 else f"\n{len(problems)} of {len(images)} images were not mapped."
+        raise InputError("\n".join(problems) + told)
     return targets[next(iter(images))].map if len(images) == 1 else job.folder
 
 
@@ -93,21 +97,24 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
     factor = settings.value("downsample", int | None)
     if factor is None:
         factor = stored["dataset"].get("downsample", 1)
-    scenes = NewScenes.of(
-        str(stored["dataset"].get("name")),
-        metadata.bands,
-        bands,
-        metadata.value_scale if scale is None else None,
-        factor,
-    )
+    if not fits(factor, int):
+        raise InputError(f"{run.config} has dataset.downsample={factor!r:.80}: it is damaged. Fine-tune the run again.")
+    if scale is None and metadata.dtype is None:
+        raise InputError(
+            f"{run.model} does not tell the type of the values it was trained on: an earlier version wrote it. Say "
+            f"what the images' values are divided by; in training it was value_scale={metadata.value_scale:g}."
+        )
+    dtype = metadata.dtype if scale is None else None
+    scenes = NewScenes.of(str(stored["dataset"].get("name")), metadata.bands, bands, dtype, factor)
     device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
     trainer = TrainerSettings(max_steps=1, batch_size=2, device=device, precision=precision)
     here = trainer.resolve_device(0)
-    network = load_network(run, stored, metadata, window)
+    network = load_network(run, stored, metadata, window, settings.value("trusted_packages", list))
     network.to(here).to(memory_format=torch.channels_last)  # as it was trained
     value_scale = scale or metadata.value_scale
     how = {"size": window.size, "overlap": window.overlap, "bands": bands, "value_scale": value_scale}
-    digest = config_hash({**how, "downsample": factor}, {"model": result["model_sha256"]})
+    how |= {"downsample": factor, "precision": trainer.resolve_precision(here)}
+    digest = config_hash(how, {"model": result["model_sha256"]})
     own = output_dir / "predict" / scenes.name / f"{run.path.resolve().name}-{digest}"
     return Job(
         run, result["model_sha256"], network, here, trainer.resolve_precision(here), window, scenes, value_scale,

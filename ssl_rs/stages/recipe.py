@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ssl_rs import batch_norm
 from ssl_rs.build import explained
 from ssl_rs.config import Settings, read_yaml, to_yaml
-from ssl_rs.config_hash import config_hash, leaves, without_effect
+from ssl_rs.config_hash import LATER, config_hash, leaves, without_effect
 from ssl_rs.encoder import Backbone
 from ssl_rs.errors import InputError
 from ssl_rs.initialization import Initialization, Provenance, Target
@@ -251,9 +251,5 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     """
     old, new = leaves(before), leaves(now)
     counted = [key for key in sorted({*old, *new}) if not without_effect(key)]
-    missing = "not set"
-    return [
-        f"{key} was {old.get(key, missing)}, is {new.get(key, missing)}"
-        for key in counted
-        if old.get(key, missing) != new.get(key, missing)
-    ]
+    pairs = {key: [each.get(key, LATER.get(key, "not set")) for each in (old, new)] for key in counted}
+    return [f"{key} was {before}, is {now}" for key, (before, now) in pairs.items() if before != now]

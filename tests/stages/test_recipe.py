@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_rs.stages.recipe import place_network
+from ssl_rs.stages.recipe import changed_settings, place_network
 from ssl_rs.training.settings import TrainerSettings
 
 
@@ -62,3 +62,13 @@ def test_every_trained_parameter_is_in_one_group_and_the_rate_of_the_rest_is_log
     assert counts == ([6] if factor == 1 else [2, 4])
     assert [group["initial_lr"] for group in optimizer.param_groups] == ([0.1] if factor == 1 else [0.1, 0.05])
     assert not any("lr_factor" in group for group in optimizer.param_groups)
+
+
+def test_a_key_that_came_later_is_no_difference_to_a_run_before_it():
+    before = {"trainer": {"max_steps": 5}}
+    assert changed_settings(before, {"trainer": {"max_steps": 6, "encoder_lr_factor": 1.0}}) == [
+        "trainer.max_steps was 5, is 6"
+    ]
+    assert changed_settings(before, {"trainer": {"max_steps": 5, "encoder_lr_factor": 0.1}}) == [
+        "trainer.encoder_lr_factor was 1.0, is 0.1"
+    ]
