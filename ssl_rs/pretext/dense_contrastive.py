@@ -17,7 +17,8 @@ from ssl_rs.pretext.pooling import mean_over_positions, position_weights
 from ssl_rs.pretext.queue import KeyQueue
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import View
-from ssl_rs.views.fused import compose, sampling_grid
+from ssl_rs.views.fused import compose
+from ssl_rs.views.resampling import sampling_grid
 
 
 class DenseContrastive(PretextTask):

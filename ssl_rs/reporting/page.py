@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -22,6 +21,7 @@ from ssl_rs.reporting.cells import (
 )
 from ssl_rs.reporting.csv_files import cells_csv, differences_csv, labels_saved_csv, results_csv, summary_csv
 from ssl_rs.reporting.figures import Line, label_curve, lines_of
+from ssl_rs.reporting.flat_texts import distinct_texts, flat_texts
 from ssl_rs.reporting.results import LeftOut, Run, read_runs
 from ssl_rs.reporting.samples import SampleGrid, sample_grid
 from ssl_rs.reporting.statistics import Summary, summarize
@@ -38,7 +38,7 @@ from ssl_rs.reporting.wording import (
     signed_points_text,
 )
 
-MOST_VALUES = 3  # a setting of the environment that differs between more runs than this is only counted
+MOST_TOLD = 3  # runs that are left out, where none is left
 METRICS = {"mIoU": "miou", "overall accuracy": "overall_accuracy", "mean F1": "mean_f1", "kappa": "kappa"}
 
 
@@ -117,7 +117,7 @@ def write_report(
     """
     runs, left_out = read_runs(runs_dir)
     if not runs:
-        told = "".join(f"\n  left out: {each.path}: {each.reason}" for each in left_out[:MOST_VALUES])
+        told = "".join(f"\n  left out: {each.path}: {each.reason}" for each in left_out[:MOST_TOLD])
         raise InputError(
             f"runs={runs_dir} holds no finished run (RUN/result.json of finetune or evaluate).{told}\n"
             "Run `python -m ssl_rs.finetune` first, or name the folder of your runs by runs=FOLDER."
@@ -216,7 +216,7 @@ def _sections(tables: Sequence[Table]) -> tuple[list[Section], list[LeftOut]]:
                 overview=_overview(own),
                 grid=grid,
                 provenance=[(label, _weights([run for run in runs if run.label == label])) for label in lines],
-                environment=list(_distinct([_flat(run.environment) for run in runs]).items()),
+                environment=list(distinct_texts([flat_texts(run.environment) for run in runs]).items()),
             )
         )
     return sections, left_out
@@ -269,36 +269,4 @@ def _summaries(table: Table, label: str, fraction: float, class_names: Sequence[
 
 def _weights(runs: Sequence[Run]) -> list[dict[str, str]]:
     """Return what the runs of one row started from, each once, flat."""
-    return list({run.weights_sha256: _flat(run.provenance) for run in runs}.values())
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return values as text by name, one level of nesting joined to the name; what is empty is left out."""
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        name = prefix + str(key).replace("_", " ")
-        if isinstance(value, Mapping) and not prefix:
-            flat |= _flat(value, f"{name} ")
-        elif value not in (None, "", [], {}) and name != "label":  # the label heads the row
-            flat[name] = str(value)[:12] if name.endswith("sha256") else _text(value)
-    return flat
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Mapping):
-        said = {str(key).replace("_", " "): each for key, each in value.items() if each not in (None, "", [], {})}
-        return " · ".join(f"{key} {_text(each)}" for key, each in said.items())
-    if isinstance(value, list):
-        return ", ".join(map(_text, value))
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _distinct(environments: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Return the values of each setting over all runs; those that differ too often are counted."""
-    merged: dict[str, str] = {}
-    for key in dict.fromkeys(key for environment in environments for key in environment):
-        values = list(dict.fromkeys(environment[key] for environment in environments if key in environment))
-        merged[key] = "; ".join(values) if len(values) <= MOST_VALUES else f"{len(values)} different values"
-    return merged
+    return list({run.weights_sha256: flat_texts(run.provenance) for run in runs}.values())

@@ -7,18 +7,8 @@ import torch
 from torch import Tensor
 
 from ssl_rs.randomness import Draws
-from ssl_rs.views.fused import (
-    ColorJitter,
-    check_probability,
-    check_range,
-    compose,
-    crop_matrix,
-    draw_dihedral,
-    move,
-    recolor,
-    warp,
-    warp_mask,
-)
+from ssl_rs.views.fused import ColorJitter, check_probability, check_range, compose, crop_matrix, draw_dihedral, recolor
+from ssl_rs.views.resampling import move, warp, warp_mask
 
 
 @dataclass(frozen=True)

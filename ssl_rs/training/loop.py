@@ -18,7 +18,7 @@ from ssl_rs.task_output import TaskOutput
 from ssl_rs.training.accumulation import in_parts
 from ssl_rs.training.compiling import compiled_or_eager
 from ssl_rs.training.finite import FirstBadSteps, save_crops
-from ssl_rs.training.progress import open_display
+from ssl_rs.training.progress import Clock, open_display
 from ssl_rs.training.schedule import Schedule
 from ssl_rs.training.settings import TrainerSettings, exactness
 from ssl_rs.training.state import Identity, Progress, check_weights, load_checkpoint, save_checkpoint
@@ -89,7 +89,7 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     crops, before = job.crops(progress.step), progress.seconds
     bad_steps, agreement = FirstBadSteps(), distributed.Agreement()
     started = time.monotonic()
-    clock = _Clock(settings.batch_size * job.processes.world_size, progress)
+    clock = Clock(settings.batch_size * job.processes.world_size, progress.step)
     try:
         with exactness(settings.deterministic), stop_requests() as requested:
             module = wrap(job, progress.step)
@@ -251,7 +251,7 @@ def _check_collapse(job: Job, progress: Progress, line: Mapping[str, float]) -> 
         warnings.warn(told, stacklevel=2)
 
 
-def _line(job: Job, progress: Progress, clock: "_Clock") -> dict[str, float]:
+def _line(job: Job, progress: Progress, clock: Clock) -> dict[str, float]:
     """Return the means since the last line, over steps and ranks, and start new sums."""
     probed = {f"collapse/{name}": value.float() for name, value in job.probe().items()} if job.probe else {}
     sums = {name: value / progress.count for name, value in progress.sums.items()} | probed
@@ -295,16 +295,3 @@ def _save(job: Job, progress: Progress) -> None:
     if job.processes.is_first:
         folder, whole = job.run.checkpoints, replace(progress, sums=sums)
         save_checkpoint(folder, job.network, job.optimizer, whole, job.identity, job.device)
-
-
-class _Clock:
-    """Images a second since the last reading."""
-
-    def __init__(self, images_a_step: int, progress: Progress) -> None:
-        self.images_a_step, self.step, self.time = images_a_step, progress.step, time.monotonic()
-
-    def rate(self, step: int) -> float:
-        now = time.monotonic()
-        rate = (step - self.step) * self.images_a_step / max(now - self.time, 1e-9)
-        self.step, self.time = step, now
-        return round(rate, 2)

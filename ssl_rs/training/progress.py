@@ -81,3 +81,22 @@ class _Lines:
 
     def close(self) -> None:
         """Nothing to restore."""
+
+
+class Clock:
+    """Images a second since the last reading.
+
+    Args:
+        images_a_step: Of all processes.
+        step: Steps that are done.
+    """
+
+    def __init__(self, images_a_step: int, step: int) -> None:
+        self.images_a_step, self.step, self.time = images_a_step, step, time.monotonic()
+
+    def rate(self, step: int) -> float:
+        """Return the rate up to a step."""
+        now = time.monotonic()
+        rate = (step - self.step) * self.images_a_step / max(now - self.time, 1e-9)
+        self.step, self.time = step, now
+        return round(rate, 2)

@@ -18,9 +18,8 @@ from ssl_rs.views.fused import (
     crop_matrix,
     recolor,
     transform_matrix,
-    warp,
-    warp_valid,
 )
+from ssl_rs.views.resampling import warp, warp_valid
 
 ATTEMPTS = 10
 """Parts that are drawn for one that fits, as torchvision's RandomResizedCrop does."""

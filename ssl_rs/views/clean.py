@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from ssl_rs.randomness import Draws
 from ssl_rs.views.base import View
-from ssl_rs.views.fused import check_probability, compose, draw_dihedral, move
+from ssl_rs.views.fused import check_probability, compose, draw_dihedral
+from ssl_rs.views.resampling import move
 
 
 @dataclass(frozen=True)

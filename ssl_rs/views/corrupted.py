@@ -8,7 +8,8 @@ from torch import Tensor
 from ssl_rs.errors import InputError
 from ssl_rs.randomness import Draws
 from ssl_rs.views.base import CorruptedView, View
-from ssl_rs.views.fused import TRANSFORMS, ColorJitter, check_range, dihedral_source, indices, recolor, transform_matrix
+from ssl_rs.views.fused import TRANSFORMS, ColorJitter, check_range, indices, recolor, transform_matrix
+from ssl_rs.views.resampling import dihedral_source
 
 _TURNED = tuple(index for index, name in enumerate(TRANSFORMS) if name != "rot0")
 

@@ -11,7 +11,6 @@ from functools import lru_cache
 
 import kornia.color
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_rs.errors import InputError
@@ -127,88 +126,6 @@ def crop_matrix(side: Tensor, position: Tensor) -> Tensor:
     side = side.view(len(side), -1).expand(-1, 2)  # [B, 2]
     offset = position * (1 - side)  # [B, 2]
     return torch.cat([torch.diag_embed(side), offset.unsqueeze(-1)], dim=-1)
-
-
-def sampling_grid(matrix: Tensor, height: int, width: int) -> Tensor:
-    """Return where each pixel comes from, [B, H, W, 2], normalized: F.affine_grid's values in a fraction of its time.
-
-    In memory it is a plane of x and a plane of y, which are quicker to fill.
-    """
-    x = (torch.arange(width, device=matrix.device) * 2 + 1) / width - 1
-    y = (torch.arange(height, device=matrix.device) * 2 + 1) / height - 1
-    linear, offset = matrix[..., :2, None, None], matrix[..., 2, None, None]
-    along_x = linear[:, :, 0] * x  # [B, 2, 1, W]
-    along_y = linear[:, :, 1] * y.unsqueeze(1) + offset  # [B, 2, H, 1]
-    return (along_x + along_y).permute(0, 2, 3, 1)
-
-
-def warp(image: Tensor, matrix: Tensor, *, inside: bool = False) -> Tensor:
-    """Resample images [B, C, H, W] bilinearly by matrices [B, 2, 3]; what lies outside mirrors the inside.
-
-    Args:
-        image: What is resampled.
-        matrix: From the result's coordinates to the image's.
-        inside: Says that nothing outside is asked for; then mirroring and holding the edge are the same, and the
-            latter is quicker.
-    """
-    grid = sampling_grid(matrix, *image.shape[-2:])
-    padding = "border" if inside else "reflection"
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode=padding, align_corners=False)
-
-
-def warp_valid(valid: Tensor, matrix: Tensor) -> Tensor:
-    """Resample bool [B, 1, H, W] to the nearest pixel by matrices [B, 2, 3]; what lies outside mirrors the inside."""
-    grid = sampling_grid(matrix, *valid.shape[-2:])
-    return F.grid_sample(valid.float(), grid, mode="nearest", padding_mode="reflection", align_corners=False) > 0.5
-
-
-def warp_mask(mask: Tensor, matrix: Tensor, fill: int) -> Tensor:
-    """Resample masks int64 [B, H, W] to the nearest pixel by matrices [B, 2, 3]; the outside is `fill`.
-
-    Labels must be below 2^24, where float32 counts exactly.
-    """
-    grid = sampling_grid(matrix, *mask.shape[-2:])
-    above_fill = (mask - fill).unsqueeze(1).float()  # zero outside is the fill
-    moved = F.grid_sample(above_fill, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-    return moved.squeeze(1).long() + fill
-
-
-def dihedral_source(matrix: Tensor, rows: Tensor, columns: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which pixel of a square each of its pixels shows after a flip or rotation in place.
-
-    Args:
-        matrix: [B, 2, 3] with entries -1, 0 or 1.
-        rows: int64 [B, m], counted from the square's upper edge.
-        columns: int64 [B, n], counted from its left edge.
-        side: int64 [B], pixels.
-
-    Returns:
-        Rows and columns, int64 [B, m, n] each.
-    """
-    linear = matrix.round().long()[..., None, None]  # [B, 2, 3, 1, 1]
-    last = (side - 1).view(-1, 1, 1)
-    # Doubled and counted from the center, positions are whole numbers.
-    x = 2 * columns[:, None, :] - last
-    y = 2 * rows[:, :, None] - last
-    source_x = linear[:, 0, 0] * x + linear[:, 0, 1] * y
-    source_y = linear[:, 1, 0] * x + linear[:, 1, 1] * y
-    return (source_y + last) // 2, (source_x + last) // 2
-
-
-def move(image: Tensor, matrix: Tensor) -> Tensor:
-    """Flip and rotate exactly, by one gather: no value changes, whatever its type.
-
-    Args:
-        image: [B, ..., n, n].
-        matrix: [B, 2, 3], products of TRANSFORMS' matrices.
-    """
-    batch, size = image.shape[0], image.shape[-1]
-    assert image.shape[-2] == size, f"rotations need square images, got {tuple(image.shape)}"
-    pixels = torch.arange(size, device=image.device).expand(batch, size)
-    rows, columns = dihedral_source(matrix, pixels, pixels, torch.full((batch,), size, device=image.device))
-    index = (rows * size + columns).view(batch, 1, -1)
-    flat = image.reshape(batch, -1, size * size)
-    return flat.gather(2, index.expand(-1, flat.shape[1], -1)).view(image.shape)
 
 
 def color_matrix(

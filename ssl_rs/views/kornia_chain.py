@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ssl_rs.errors import InputError
 from ssl_rs.randomness import Draws
 from ssl_rs.views.base import View
-from ssl_rs.views.fused import compose, warp_mask
+from ssl_rs.views.fused import compose
+from ssl_rs.views.resampling import warp_mask
 
 
 class KorniaMaker:

@@ -11,12 +11,10 @@ from ssl_rs.views.fused import (
     check_range,
     compose,
     crop_matrix,
-    move,
     recolor,
     transform_matrix,
-    warp,
-    warp_valid,
 )
+from ssl_rs.views.resampling import move, warp, warp_valid
 
 
 @dataclass(frozen=True)

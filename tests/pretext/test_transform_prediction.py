@@ -7,7 +7,8 @@ from ssl_rs.errors import InputError
 from ssl_rs.pretext.transform_prediction import TransformPrediction
 from ssl_rs.pretext.transform_prediction_pooled import PooledTransformPrediction
 from ssl_rs.views.base import TransformedView, crop_view
-from ssl_rs.views.fused import TRANSFORMS, move, transform_matrix
+from ssl_rs.views.fused import TRANSFORMS, transform_matrix
+from ssl_rs.views.resampling import move
 
 HEADS = {
     "undo": lambda: TransformPrediction(channels=[3, 8, 16], level=-2, dimensions=8),

@@ -8,20 +8,8 @@ from kornia.geometry.transform import homography_warp
 
 from ssl_rs.errors import InputError
 from ssl_rs.randomness import Draws, Rows
-from ssl_rs.views.fused import (
-    TRANSFORMS,
-    check_range,
-    compose,
-    crop_matrix,
-    draw_dihedral,
-    move,
-    sampling_grid,
-    transform_matrix,
-    undo_each,
-    warp,
-    warp_mask,
-    warp_valid,
-)
+from ssl_rs.views.fused import TRANSFORMS, check_range, compose, crop_matrix, draw_dihedral, transform_matrix, undo_each
+from ssl_rs.views.resampling import move, sampling_grid, warp, warp_mask, warp_valid
 
 ROT = (-2, -1)
 # What each class does, in torch's own words.

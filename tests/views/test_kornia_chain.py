@@ -7,8 +7,8 @@ from ssl_rs.errors import InputError
 from ssl_rs.randomness import Draws, Rows
 from ssl_rs.views.base import crop_view
 from ssl_rs.views.clean import CleanMaker
-from ssl_rs.views.fused import sampling_grid, warp
 from ssl_rs.views.kornia_chain import KorniaMaker
+from ssl_rs.views.resampling import sampling_grid, warp
 
 ROWS = Rows(0, 4, 4)
 AUGMENTATIONS = {
