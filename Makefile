@@ -12,7 +12,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here. Name a Python from 3.11 to 3.13: make $(MAKECMDGOALS) PYTHON=python3"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[sample,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[sample,export,dev]'
 	touch $@
 
 demo: $(INSTALLED)

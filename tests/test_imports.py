@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ssl_rs"
-SIBLINGS = ("pretext", "segmentation", "data", "training", "reporting", "initialization")
+SIBLINGS = ("pretext", "segmentation", "data", "training", "reporting", "initialization", "exporting")
 LEAVES = (
     "bands", "batch_norm", "distributed", "encoder", "errors", "files", "hidden", "imagenet", "locks", "plain_types",
     "pretrained", "randomness", "run_directory", "task_output", "weights", "weights_metadata",

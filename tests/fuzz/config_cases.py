@@ -21,7 +21,7 @@ from PIL import Image
 from ssl_rs.command import main
 from ssl_rs.config import compose_config, groups, options, resolve, used_groups
 
-COMMANDS = (*["pretrain"] * 4, *["finetune"] * 4, "prepare", "evaluate", "predict", "report", "benchmark")
+COMMANDS = (*["pretrain"] * 4, *["finetune"] * 4, "prepare", "evaluate", "predict", "report", "export", "benchmark")
 
 TREES = ("root", "run", "runs", "weights")
 """Keys of folders that are searched: no case may name one that is outside of its own."""
@@ -296,6 +296,7 @@ def check_settings(line: tuple[str, tuple[str, ...]]) -> None:
         "ssl_rs.stages.report.write_report",
         "ssl_rs.stages.evaluate_run.finished_finetuning",
         "ssl_rs.stages.prediction.finished_finetuning",
+        "ssl_rs.stages.exporting._finished",
         "ssl_rs.sweep._launch",
     )
     with at_home() as folder, contextlib.ExitStack() as stack, within(60):

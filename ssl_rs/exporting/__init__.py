@@ -1,0 +1,1 @@
+"""Finished weights in the forms that other programs read."""

@@ -1,0 +1,71 @@
+"""The page that lies beside exported weights: what they are, how images are normalized, how each form is loaded."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ssl_rs.exporting.forms import Form
+from ssl_rs.weights_metadata import WeightsMetadata
+
+TRAINED = {
+    "dataset": "data set",
+    "downsample": "pixels of a side that were averaged to one before the network saw them",
+    "pretext": "pretext tasks",
+    "label": "initialization",
+    "label_fraction": "share of the labels",
+    "steps": "steps",
+    "seed": "seed",
+    "miou": "mean IoU",
+    "split": "scored on",
+    "protocol": "by the protocol",
+}
+"""What is told of the training, as far as it is known, and in which words."""
+
+
+def write_card(
+    metadata: WeightsMetadata, trained: Mapping[str, Any], forms: Mapping[str, Form], left_out: Mapping[str, str]
+) -> str:
+    """Return the page as Markdown.
+
+    Args:
+        metadata: What the file of weights says of itself.
+        trained: The result of the run, and `downsample` of its data.
+        forms: What was written, by its name.
+        left_out: Why a form was not.
+    """
+    classes = [f"- classes, in the order of the scores: {_quoted(metadata.classes)}"] if metadata.classes else []
+    told = [f"- {words}: {_quoted(trained[key])}" for key, words in TRAINED.items() if key in trained]
+    loading = [line for form in forms.values() for line in ("", f"## {form.title}", "```python", form.code, "```")]
+    missing = [f"- {name}: {reason}." for name, reason in left_out.items()]
+    lines = [
+        f"# {metadata.backbone}, {'fine-tuned' if metadata.classes else 'pretrained'} by ssl_rs",
+        f"- bands, in the order of the channels: {_quoted(metadata.bands)}",
+        *classes, *told,
+        "",
+        "## Normalization",
+        "ONNX has it inside. Everything else takes images that went through this; `images` is a float tensor",
+        "[N, C, H, W] of the values as they are stored.",
+        "```python", normalization(metadata), "```",
+        *loading,
+        *(["", "## What is not here", *missing] if missing else []),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def normalization(metadata: WeightsMetadata) -> str:
+    """Return the lines of Python that normalize images."""
+    std = [value if value > 0 else 1.0 for value in metadata.statistics.std]  # as encoder.Normalization does
+    return "\n".join(
+        [
+            "import torch",
+            f"mean = torch.tensor({list(metadata.statistics.mean)}).view(1, -1, 1, 1)",
+            f"std = torch.tensor({std}).view(1, -1, 1, 1)",
+            f"normalized = (images / {metadata.value_scale:g} - mean) / std",
+        ]
+    )
+
+
+def _quoted(value: Any) -> str:
+    """Return a value as code of Markdown: names come from users' files."""
+    text = f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+    return f"`{text.replace('`', '')}`"

@@ -1,0 +1,154 @@
+"""The forms in which weights leave: files that another library reads, and the lines of Python that read them."""
+
+import io
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from ssl_rs.errors import InputError
+from ssl_rs.exporting.counterparts import for_timm, for_torchvision, timm_name, torchvision_name
+from ssl_rs.exporting.onnx_graph import Features, Probabilities, write_onnx
+from ssl_rs.files import written_aside
+from ssl_rs.run_directory import save_tensors
+from ssl_rs.weights_metadata import WeightsMetadata
+
+FormName = Literal["torchvision", "timm", "smp", "onnx"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is exported.
+
+    Args:
+        metadata: What its file of weights says of itself.
+        encoder: In evaluation mode, on the CPU.
+        model: The segmentation model that the encoder is a part of; None: it was pretrained alone.
+        side: Pixels a side of images that it takes.
+    """
+
+    metadata: WeightsMetadata
+    encoder: nn.Module
+    model: nn.Module | None
+    side: int
+
+    def images(self, count: int, height: int, width: int) -> Tensor:
+        """Return made-up images [N, C, H, W] as they would be stored, always the same."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (count, len(self.metadata.bands), height, width)
+        return torch.rand(shape, generator=generator) * self.metadata.value_scale
+
+
+@dataclass(frozen=True)
+class Form:
+    """One of them, written.
+
+    Args:
+        title: Which it is, in words.
+        code: Python that loads it from the folder of the export.
+    """
+
+    title: str
+    code: str
+
+
+def write_torchvision(subject: Subject, folder: Path) -> Form:
+    """Write the encoder for torchvision's model of the same architecture.
+
+    Raises:
+        InputError: There is none.
+    """
+    name = torchvision_name(subject.metadata.backbone, len(subject.metadata.bands))
+    weights = for_torchvision(subject.encoder, name, subject.images(1, subject.side, subject.side))
+    content = io.BytesIO()
+    torch.save({key: value.contiguous() for key, value in weights.items()}, content)
+    with written_aside(folder / "torchvision.pth") as file:
+        file.write(content.getbuffer())
+    return Form(f"The encoder in torchvision, `{name}`", _code(f"""
+        import torch, torchvision
+        model = torchvision.models.get_model({name!r}, weights=None)
+        model.load_state_dict(torch.load("torchvision.pth", weights_only=True), strict=False)  # all but the head
+    """))  # fmt: skip
+
+
+def write_timm(subject: Subject, folder: Path) -> Form:
+    """Write the encoder for timm's model of the same architecture.
+
+    Raises:
+        InputError: There is none.
+    """
+    name, bands = timm_name(subject.metadata.backbone), len(subject.metadata.bands)
+    weights = for_timm(subject.encoder, name, subject.images(1, subject.side, subject.side))
+    save_tensors(folder / "timm.safetensors", weights, {"format": "pt"})
+    return Form(f"The encoder in timm, `{name}`", _code(f"""
+        import timm
+        from safetensors.torch import load_file
+        model = timm.create_model({name!r}, in_chans={bands}, num_classes=0)
+        model.load_state_dict(load_file("timm.safetensors"), strict=False)  # all but the head
+    """))  # fmt: skip
+
+
+def write_smp(subject: Subject, folder: Path) -> Form:
+    """Write the model as segmentation-models-pytorch does, or the encoder alone as its encoders take it.
+
+    Raises:
+        InputError: The model is not one of that library.
+    """
+    if subject.model is None:
+        save_tensors(folder / "smp_encoder.safetensors", subject.encoder.state_dict(), {"format": "pt"})
+        backbone, bands = subject.metadata.backbone, len(subject.metadata.bands)
+        return Form("The encoder in segmentation-models-pytorch", _code(f"""
+            import segmentation_models_pytorch as smp
+            from safetensors.torch import load_file
+            model = smp.Unet({backbone!r}, encoder_weights=None, in_channels={bands}, classes=2)
+            model.encoder.load_state_dict(load_file("smp_encoder.safetensors"))
+        """))  # fmt: skip
+    if not type(subject.model).__module__.startswith("segmentation_models_pytorch."):
+        raise InputError(f"{type(subject.model).__name__} is no model of segmentation-models-pytorch")
+    model: Any = subject.model
+    try:
+        model.save_pretrained(folder / "smp")
+    except SafetensorError as error:  # of the system, e.g. a full disk, it tells the words alone
+        raise OSError(f"{folder / 'smp'} cannot be written: {error}") from error
+    (folder / "smp/README.md").unlink(missing_ok=True)  # it names a license, which is not ours to choose
+    return Form("The model in segmentation-models-pytorch", _code("""
+        import segmentation_models_pytorch as smp
+        model = smp.from_pretrained("smp").eval()  # normalized images -> a score for each class
+    """))  # fmt: skip
+
+
+def write_as_onnx(subject: Subject, folder: Path) -> Form:
+    """Write encoder or model as ONNX, normalization included.
+
+    Raises:
+        InputError: It has no form in ONNX, or a package that writes it is missing.
+    """
+    about = {key: getattr(subject.metadata, key) for key in ("backbone", "bands", "value_scale", "classes")}
+    side, metadata = subject.side, subject.metadata
+    sizes = ((2, side, 2 * side), (1, side, side), (3, 2 * side, side))
+    network = Features(subject.encoder, metadata) if subject.model is None else Probabilities(subject.model, metadata)
+    name = "encoder.onnx" if subject.model is None else "model.onnx"
+    write_onnx(folder / name, network.eval(), [subject.images(*size) for size in sizes], about)
+    return Form("ONNX, without PyTorch; normalization is inside", _code(f"""
+        import onnxruntime
+        session = onnxruntime.InferenceSession("{name}")
+        # images: a float32 array [N, C, H, W] of the values as they are stored
+        {", ".join(network.outputs)}, = session.run(None, {{"images": images}})
+    """))  # fmt: skip
+
+
+FORMS: Mapping[FormName, Callable[[Subject, Path], Form]] = {
+    "torchvision": write_torchvision,
+    "timm": write_timm,
+    "smp": write_smp,
+    "onnx": write_as_onnx,
+}
+
+
+def _code(text: str) -> str:
+    return textwrap.dedent(text).strip()

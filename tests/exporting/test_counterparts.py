@@ -1,0 +1,131 @@
+"""Weights under the names of other libraries: which models are the same, and that others are refused."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+from torchvision import models
+
+from ssl_rs.encoder import Backbone
+from ssl_rs.errors import InputError
+from ssl_rs.exporting.counterparts import (
+    for_timm,
+    for_torchvision,
+    layer_outputs,
+    renamed,
+    timm_name,
+    torchvision_name,
+)
+
+
+def trained(backbone, bands=3):
+    """Return an encoder whose every tensor differs from what a fresh one has; its moments are those of some images."""
+    torch.manual_seed(0)
+    encoder = Backbone(backbone).build(bands)
+    with torch.no_grad():
+        for value in encoder.parameters():
+            value.mul_(0.9 + 0.2 * torch.rand_like(value)).add_(0.01 * torch.rand_like(value))
+        for module in encoder.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.7
+        for _ in range(3):
+            encoder(torch.rand(2, bands, 64, 64))
+    return encoder.eval()
+
+
+IMAGE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "vgg16_bn", "mobilenet_v2", "densenet121", "tu-efficientnet_b0"])
+def test_models_of_torchvision_and_timm_compute_the_same_features(backbone):
+    encoder = trained(backbone)
+    deepest = encoder(IMAGE)[-1]
+    weights = for_torchvision(encoder, torchvision_name(backbone, 3), IMAGE)
+    model = models.get_model(torchvision_name(backbone, 3), weights=None).eval()
+    lacking, unexpected = model.load_state_dict(weights, strict=False)
+    assert unexpected == []
+    features = (
+        model.features(IMAGE) if hasattr(model, "features") else nn.Sequential(*list(model.children())[:-2])(IMAGE)
+    )
+    if not backbone.startswith("tu-"):  # smp takes timm's EfficientNet without its last convolution
+        assert all(name.startswith(("fc.", "classifier.")) for name in lacking)
+        torch.testing.assert_close(features, deepest, rtol=1e-3, atol=1e-3)
+
+    weights = for_timm(encoder, timm_name(backbone), IMAGE)
+    model = timm.create_model(timm_name(backbone), pretrained=False, num_classes=0).eval()
+    _, unexpected = model.load_state_dict(weights, strict=False)
+    assert unexpected == []
+    if not backbone.startswith("tu-"):  # timm's DenseNet ends with a ReLU, which is the head's elsewhere
+        torch.testing.assert_close(model.forward_features(IMAGE).relu(), deepest.relu(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("bands", [1, 4])
+def test_timm_reads_any_number_of_bands(bands):
+    encoder, image = trained("resnet18", bands), torch.rand(1, bands, 64, 64)
+    weights = for_timm(encoder, "resnet18", image)
+    model = timm.create_model("resnet18", pretrained=False, in_chans=bands, num_classes=0).eval()
+    assert model.load_state_dict(weights, strict=False).missing_keys == []
+    torch.testing.assert_close(model.forward_features(image), encoder(image)[-1], rtol=1e-3, atol=1e-3)
+
+
+def test_what_has_no_counterpart_is_told():
+    with pytest.raises(InputError, match="torchvision has no model of the name se_resnet50"):
+        torchvision_name("se_resnet50", 3)
+    with pytest.raises(InputError, match="read 3 bands, this one reads 4"):
+        torchvision_name("resnet18", 4)
+    with pytest.raises(InputError, match="timm has no model of the name mit_b0"):
+        timm_name("mit_b0")
+
+
+def test_models_with_other_tensors_are_refused():
+    with pytest.raises(InputError, match=r"timm's resnet50 has tensors of other shapes"):
+        for_timm(trained("resnet18"), "resnet50", IMAGE)
+    with pytest.raises(InputError, match=r"timm's resnet34 computes other values"):
+        for_timm(trained("resnet18"), "resnet34", IMAGE)  # it has all of resnet18's tensors, and more
+
+
+class Two(nn.Module):
+    """Two convolutions with the same shapes and names; the second one's step is free."""
+
+    def __init__(self, stride, names=("first", "second")):
+        super().__init__()
+        self.names = names
+        setattr(self, names[0], nn.Conv2d(3, 3, 3, padding=1))
+        setattr(self, names[1], nn.Conv2d(3, 3, 3, padding=1, stride=stride))
+
+    def forward(self, image):
+        for name in self.names:
+            image = getattr(self, name)(image)
+        return image
+
+
+def test_models_that_compute_something_else_from_the_same_tensors_are_refused():
+    ours, same, other = Two(1), Two(1, ("a", "b")), Two(2, ("a", "b"))
+    weights = renamed(ours, same, same, IMAGE, "the same")
+    assert list(weights) == ["a.weight", "a.bias", "b.weight", "b.bias"]
+    torch.testing.assert_close(same(IMAGE), ours(IMAGE))
+    with pytest.raises(InputError, match="computes other values"):
+        renamed(ours, other, other, IMAGE, "the other")
+
+
+def test_layers_that_run_in_another_order_are_refused():
+    ours, swapped = Two(1), Two(1)
+    swapped.names = ("second", "first")
+    with pytest.raises(InputError, match="computes other values"):
+        renamed(ours, swapped, swapped, IMAGE, "the swapped one")
+
+
+def test_values_that_are_not_numbers_are_no_match():
+    ours, same = Two(1), Two(1)
+    with torch.no_grad():
+        ours.first.bias.fill_(torch.nan)
+    with pytest.raises(InputError, match="computes other values"):
+        renamed(ours, same, same, IMAGE, "the same")
+
+
+def test_outputs_of_layers_come_in_the_order_in_which_they_ran():
+    network = Two(2)
+    first, second = layer_outputs(network, network, IMAGE)
+    torch.testing.assert_close(first, network.first(IMAGE))
+    torch.testing.assert_close(second, network(IMAGE))
+    assert not any(module._forward_hooks for module in network.modules())

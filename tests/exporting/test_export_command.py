@@ -1,0 +1,227 @@
+"""The export command: what its page tells to do gives the run's own numbers, in every form."""
+
+import json
+import re
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from ssl_rs.build import build
+from ssl_rs.command import main
+from ssl_rs.encoder import Backbone, Normalization
+from ssl_rs.files import sha256_of
+from ssl_rs.run_directory import RunDirectory, read_metadata, save_tensors
+from ssl_rs.segmentation.network import build_segmentation_model
+from ssl_rs.stages.finished_run import stored_config
+from ssl_rs.weights_metadata import read_weights_metadata
+
+QUICK = ("dataset.crop_size=32", "trainer.batch_size=4", "trainer.max_steps=3", "logger=none")
+
+
+def train(command, root, folder, *overrides):
+    threads = torch.get_num_threads()
+    given = ("dataset=folder", f"dataset.root='{root}'", *QUICK, *overrides)
+    assert main(command, [*given, f"output_dir={folder}", f"run_dir={folder / 'run'}"]) == 0
+    torch.set_num_threads(threads)
+    return RunDirectory(folder / "run")
+
+
+@pytest.fixture(scope="module")
+def pretrained(folder_dataset, tmp_path_factory):
+    return train("pretrain", folder_dataset, tmp_path_factory.mktemp("pretrained"), "pretext=[inpainting]")
+
+
+@pytest.fixture(scope="module")
+def tuned(folder_dataset, tmp_path_factory):
+    return train("finetune", folder_dataset, tmp_path_factory.mktemp("tuned"), "evaluation.window.size=32")
+
+
+@pytest.fixture
+def exported(command, tmp_path, monkeypatch):
+    """Export a run into the working directory: the folder that is printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def export(run, *overrides):
+        code, out, err = command("export", f"run={run.path}", *overrides)
+        assert code == 0, err
+        return tmp_path / out.splitlines()[-1]
+
+    return export
+
+
+@pytest.fixture
+def refused(command, tmp_path, monkeypatch):
+    """Export what cannot be: the message."""
+    monkeypatch.chdir(tmp_path)
+
+    def export(run, *overrides):
+        code, _, err = command("export", *([f"run={run}"] if run else []), *overrides)
+        assert code == 2, err
+        return err
+
+    return export
+
+
+@pytest.fixture
+def images():
+    """Two images of 64 x 96 px as a file stores them, [2, 3, 64, 96]."""
+    return torch.randint(0, 256, (2, 3, 64, 96), generator=torch.Generator().manual_seed(3)).float()
+
+
+def follow(folder, images, monkeypatch):
+    """Run the lines of Python on the page of an export, in its folder; return what each form leaves, by title."""
+    page = (folder / "README.md").read_text()
+    monkeypatch.chdir(folder)
+    first, *others = re.findall(r"## ([^\n]*)\n(?:[^`#\n][^\n]*\n)*```python\n(.*?)```", page, flags=re.DOTALL)
+    names = {"images": images}
+    exec(first[1], names)
+    made = {}
+    for title, code in others:
+        here = {**names, "images": images.numpy()}
+        exec(code, here)
+        made[title.split(",")[0]] = here
+    return names["normalized"], made
+
+
+def own_encoder(run):
+    metadata = read_weights_metadata(run.encoder)
+    encoder = Backbone(metadata.backbone).build(3)
+    encoder.load_state_dict(load_file(run.encoder))
+    return encoder.eval(), Normalization(metadata.statistics)
+
+
+@torch.no_grad()
+def deepest_of(model, normalized):
+    """Return the map that a model of torchvision or timm has before it pools."""
+    if hasattr(model, "forward_features"):
+        return model.eval().forward_features(normalized)
+    return torch.nn.Sequential(*list(model.eval().children())[:-2])(normalized)
+
+
+@pytest.mark.slow
+def test_a_pretrained_encoder_gives_its_features_in_every_form(exported, pretrained, images, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="pip install 'ssl-rs[export]'")
+    folder = exported(pretrained)
+    encoder, normalization = own_encoder(pretrained)
+    with torch.no_grad():
+        expected = encoder(normalization(images / 255))[-1]
+    normalized, made = follow(folder, images, monkeypatch)
+    torch.testing.assert_close(normalized, normalization(images / 255))
+    assert list(made) == [
+        "The encoder in torchvision", "The encoder in timm", "The encoder in segmentation-models-pytorch", "ONNX",
+    ]  # fmt: skip
+    for title in ("The encoder in torchvision", "The encoder in timm"):
+        torch.testing.assert_close(deepest_of(made[title]["model"], normalized), expected, rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        smp = made["The encoder in segmentation-models-pytorch"]["model"].encoder.eval()(normalized)[-1]
+    torch.testing.assert_close(smp, expected)
+    onnx = made["ONNX"]
+    np.testing.assert_allclose(onnx["features"], expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(onnx["embedding"], expected.mean(dim=(2, 3)), rtol=1e-3, atol=1e-4)
+    about = json.loads((folder / "export.json").read_text())
+    assert about["weights_sha256"] == sha256_of(pretrained.encoder)
+    assert about["files"] == {
+        name: sha256_of(folder / name)
+        for name in ("README.md", "encoder.onnx", "smp_encoder.safetensors", "timm.safetensors", "torchvision.pth")
+    }
+    assert about["left_out"] == {}
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, f".{folder.name}.lock"}
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_model_gives_its_probabilities_in_every_form(exported, tuned, images, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="pip install 'ssl-rs[export]'")
+    folder = exported(tuned, "formats=[smp,onnx]")
+    metadata, config = read_weights_metadata(tuned.model), stored_config(tuned)
+    model = build_segmentation_model(build(config["decoder"], "decoder"), metadata.backbone, 3, 3)
+    model.load_state_dict(load_file(tuned.model))
+    with torch.no_grad():
+        expected = model.eval()(Normalization(metadata.statistics)(images / 255))
+    normalized, made = follow(folder, images, monkeypatch)
+    with torch.no_grad():
+        torch.testing.assert_close(made["The model in segmentation-models-pytorch"]["model"](normalized), expected)
+    np.testing.assert_allclose(made["ONNX"]["probabilities"], expected.softmax(dim=1), rtol=1e-3, atol=1e-5)
+    said = made["ONNX"]["session"].get_modelmeta().custom_metadata_map
+    assert json.loads(said["classes"]) == ["a", "b", "c"]
+    assert json.loads(said["bands"]) == ["red", "green", "blue"]
+    assert json.loads(said["value_scale"]) == 255
+    page = (folder / "README.md").read_text()
+    assert '- classes, in the order of the scores: `["a", "b", "c"]`' in page
+    assert {path.name for path in (folder / "smp").iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_an_export_that_is_there_is_left_alone_and_a_damaged_one_made_again(exported, pretrained):
+    folder = exported(pretrained, "formats=[timm,smp]")
+    written = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert exported(pretrained, "formats=[timm,smp]") == folder
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    whole = (folder / "timm.safetensors").read_bytes()
+    (folder / "timm.safetensors").write_bytes(whole[:100])
+    assert exported(pretrained, "formats=[timm,smp]") == folder
+    assert (folder / "timm.safetensors").read_bytes() == whole
+    assert exported(pretrained, "formats=[timm]") != folder
+
+
+def test_four_bands_leave_out_torchvision_unless_it_was_asked_for(
+    exported, refused, pretrained, tmp_path, folder_dataset
+):
+    root = tmp_path / "four"
+    shutil.copytree(folder_dataset, root)
+    for path in (root / "images").rglob("*.png"):
+        image = Image.open(path)
+        image.putalpha(255)
+        image.convert("CMYK").save(path.with_suffix(".tif"))
+        path.unlink()
+    run = train("pretrain", root, tmp_path / "runs", "pretext=[inpainting]")
+    bands = len(read_weights_metadata(run.encoder).bands)
+    assert bands == 4
+    folder = exported(run, "formats=[timm]")
+    assert load_file(folder / "timm.safetensors")["conv1.weight"].shape[1] == 4
+    assert "cannot be exported as torchvision: torchvision's models read 3 bands, this one reads 4" in refused(
+        run.path, "formats=[torchvision]"
+    )
+
+
+def test_a_form_that_there_is_none_of_is_left_out_with_the_reason(exported, pretrained, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as where it is not installed
+    folder = exported(pretrained)
+    reason = "onnxruntime is not installed (pip install 'ssl-rs[export]')"
+    assert json.loads((folder / "export.json").read_text())["left_out"] == {"onnx": reason}
+    assert f"- onnx: {reason}." in (folder / "README.md").read_text()
+    assert not list(folder.glob("*.onnx"))
+
+
+def test_nothing_that_no_export_wrote_is_overwritten(exported, refused, pretrained, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years")
+    assert "mine holds thesis.txt, which no export wrote" in refused(pretrained.path, f"run_dir={folder}")
+    (folder / "thesis.txt").unlink()
+    assert exported(pretrained, f"run_dir={folder}", "formats=[timm]") == folder
+    (folder / "thesis.txt").write_text("years")
+    assert "holds thesis.txt" in refused(pretrained.path, f"run_dir={folder}", "formats=[smp]")
+    assert (folder / "thesis.txt").read_text() == "years"
+
+
+def test_what_is_no_finished_run_is_refused(refused, pretrained, tuned, tmp_path):
+    assert "run is not set" in refused(None)
+    assert "holds no finished pretraining or fine-tuning" in refused(tmp_path)
+    assert "Did you mean 'formats'?" in refused(pretrained.path, "format=[timm]")
+    assert "one of torchvision, timm, smp, onnx" in refused(pretrained.path, "formats=[tim]")
+    assert "formats=[] leaves nothing to write" in refused(pretrained.path, "formats=[]")
+    for run, weights in ((pretrained, "encoder.safetensors"), (tuned, "model.safetensors")):
+        copy = tmp_path / weights
+        shutil.copytree(run.path, copy)
+        tensors = load_file(copy / weights)
+        save_tensors(
+            copy / weights, {name: value + 1 for name, value in tensors.items()}, read_metadata(copy / weights)
+        )
+        assert "is not the file that its result.json names" in refused(copy, "formats=[timm]")
+        (copy / weights).unlink()
+        assert f"{weights} is missing" in refused(copy, "formats=[timm]")
+    assert not list(tmp_path.rglob("*.partial"))
