@@ -163,6 +163,10 @@ def groups() -> list[str]:
 def used_groups(command: str) -> list[str]:
     """Return the config groups that a command composes."""
     text = (conf_dir() / f"{command}.yaml").read_text(encoding="utf-8")
+    shared = [
+        conf_dir() / f"{name}.yaml" for name in re.findall(r"^  - (\w+)$", text, re.MULTILINE) if name != "_self_"
+    ]
+    text = "\n".join([text, *(path.read_text(encoding="utf-8") for path in shared)])
     return [group for group in groups() if re.search(rf"^  - (optional )?{group}:", text, re.MULTILINE)]
 
 

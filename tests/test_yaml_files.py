@@ -44,7 +44,8 @@ from ssl_rs.stages import benchmarking, finetuning, preparation, pretraining, pr
 from ssl_rs.stages.site import SiteSettings
 from ssl_rs.views.base import crop_view, make_views, views_to_make
 
-COMMANDS = sorted(path.stem for path in conf_dir().glob("*.yaml") if path.stem != "common")
+SHARED = ("common", "pretraining")
+COMMANDS = sorted(path.stem for path in conf_dir().glob("*.yaml") if path.stem not in SHARED)
 GROUPS_OF = {command: used_groups(command) for command in COMMANDS}
 ONE_COMMAND = {group: command for command in COMMANDS for group in GROUPS_OF[command]}
 """Of the commands that have a group, the last by name: pretrain rather than finetune."""
@@ -102,7 +103,7 @@ def fits(experiment: str, command: str) -> bool:
 
 def with_views(name: str) -> str:
     """Return the override that takes the default views, but this option for the view that it makes."""
-    defaults = yaml.safe_load((conf_dir() / "pretrain.yaml").read_text())["defaults"]
+    defaults = yaml.safe_load((conf_dir() / "pretraining.yaml").read_text())["defaults"]
     (usual,) = (entry["views"] for entry in defaults if isinstance(entry, dict) and "views" in entry)
     others = [other for other in usual if not keys_of("views", other) & keys_of("views", name)]
     return f"views=[{','.join([*others, name])}]"

@@ -21,7 +21,17 @@ from PIL import Image
 from ssl_rs.command import main
 from ssl_rs.config import compose_config, groups, options, resolve, used_groups
 
-COMMANDS = (*["pretrain"] * 4, *["finetune"] * 4, "prepare", "evaluate", "predict", "report", "export", "benchmark")
+COMMANDS = (
+    *["pretrain"] * 4,
+    *["finetune"] * 4,
+    "prepare",
+    "evaluate",
+    "predict",
+    "report",
+    "export",
+    "preview",
+    "benchmark",
+)
 
 TREES = ("root", "run", "runs", "weights")
 """Keys of folders that are searched: no case may name one that is outside of its own."""

@@ -243,7 +243,7 @@ def test_the_other_pairs_are_equal(name, least):
 
 
 def test_the_default_list_has_every_pair():
-    defaults = yaml.safe_load((conf_dir() / "pretrain.yaml").read_text())["defaults"]
+    defaults = yaml.safe_load((conf_dir() / "pretraining.yaml").read_text())["defaults"]
     (usual,) = (entry["views"] for entry in defaults if isinstance(entry, dict) and "views" in entry)
     assert usual == ["clean", "transformed", "corrupted", *PAIRS]
 
