@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssl_rs.benchmarks.augmentation import COLOR, SIDE, fused
-from ssl_rs.benchmarks.base import Phases, alternate
+from ssl_rs.benchmarks.base import Phases, alternate, caveat
 from ssl_rs.benchmarks.step import PHASES, bottleneck
 from ssl_rs.command import main
 from ssl_rs.randomness import Draws, Rows
@@ -53,6 +53,14 @@ def test_the_parts_of_a_step_and_its_bounds(measured):
     assert found["peak_memory_mb"] > 100
     assert found["environment"]["torch"] == str(torch.__version__)
     assert found["sentence"] in said
+    assert found["sentence"].endswith(
+        "A trial, not a measurement: benchmark.repeats=1 (below 5), trainer.batch_size=2 (below 16)."
+    )
+
+
+def test_what_is_repeated_often_enough_and_large_enough_is_no_trial():
+    assert caveat(5, 16) == ""
+    assert caveat(4, 16) == " A trial, not a measurement: benchmark.repeats=4 (below 5)."
 
 
 def test_augmentation(measured):

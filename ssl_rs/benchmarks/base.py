@@ -51,9 +51,25 @@ class Findings:
 class Benchmark(Protocol):
     """Measures one thing; a new one is a Python file here and a YAML file in conf/benchmark/."""
 
+    @property
+    def repeats(self) -> int:
+        """Turns, of which the median counts."""
+        ...
+
     def __call__(self, workplace: Workplace) -> Findings:
         """Measure."""
         ...
+
+
+ENOUGH = {"benchmark.repeats": 5, "trainer.batch_size": 16}
+"""From which on figures are worth keeping."""
+
+
+def caveat(repeats: int, batch_size: int) -> str:
+    """Return a sentence, with a space before it, that says why figures are a trial only; empty where they are not."""
+    given = {"benchmark.repeats": repeats, "trainer.batch_size": batch_size}
+    short = [f"{key}={value} (below {ENOUGH[key]})" for key, value in given.items() if value < ENOUGH[key]]
+    return f" A trial, not a measurement: {', '.join(short)}." if short else ""
 
 
 def check_repeats(repeats: int, calls: int) -> None:

@@ -1,9 +1,10 @@
 """Measure what a config describes, and write it down."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from ssl_rs.benchmarks.base import Findings, Workplace
+from ssl_rs.benchmarks.base import Benchmark, Findings, Workplace, caveat
 from ssl_rs.config import Settings
 from ssl_rs.files import write_text
 from ssl_rs.stages.pretraining import read_plan
@@ -14,12 +15,13 @@ FILE = "benchmark.json"
 
 def benchmark(settings: Settings) -> Path:
     """Run the chosen benchmark, print its table, and return the path of benchmark.json."""
-    measure, kind = settings.build("benchmark"), settings.values["benchmark"]["_target_"].split(".")[-2]
+    measure: Benchmark = settings.build("benchmark")
+    kind = settings.values["benchmark"]["_target_"].split(".")[-2]
     decoder, window = settings.build("decoder"), settings.build("evaluation.window")
     plan = read_plan(settings)
     plan.site.settle_memory()
-    found: Findings = measure(Workplace(plan, decoder, window))
-    site = plan.site
+    found, site = measure(Workplace(plan, decoder, window)), plan.site
+    found = replace(found, sentence=found.sentence + caveat(measure.repeats, site.trainer.batch_size))
     folder = site.output_dir / "benchmark" / f"{kind}-{plan.recipe.backbone.name}-{site.device.type}"
     chosen = Path(plan.recipe.run_dir) if plan.recipe.run_dir else folder
     content = {"benchmark": kind, "environment": environment(site), "config": settings.values, **found.figures}
