@@ -8,6 +8,12 @@
 #            choose     three learning rates for each initialization, 10 % of the labels, 2,000 steps, scored on validation
 #                       parts; for random initialization, whose best rate depends on them, also more labels and steps
 #            compare    the three initializations at FRACTIONS, three seeds, scored on the test parts
+#            scenes     the three initializations with 10 % of the scenes labeled whole, instead of 10 % of the tiles
+#            imagenet_first   pretraining that starts from ImageNet, its encoder at a tenth of the rate, then 2 and 10 %
+#            longer     three times the pretraining (seed 0), then 2 % of the tiles and 10 % of the scenes
+#            heads      the head that tells the transform, and the paper's, each alone
+#            gentle     the encoder at a tenth of the rate in fine-tuning, 2 %, scored on validation parts
+#            probe      kNN and linear probes of frozen encoders, scored on validation parts
 #            converged  random initialization with all labels and twice the steps
 #            report     all finished cells as tables and a page
 #            keep       copy each finished result.json to docs/results/
@@ -28,24 +34,55 @@ declare -A grid=([random]="1e-3 3e-3 1e-2" [imagenet]="3e-4 1e-3 3e-3" [pretrain
 
 fine_tune() { "$python" -m ssl_rs.finetune -m experiment=mbrsc_finetune "${common[@]}" "$@"; }
 
+pretrain() { "$python" -m ssl_rs.pretrain -m experiment=mbrsc_pretrain "${common[@]}" "$@"; }
+from_imagenet=(initialization=imagenet "initialization.weights=$weights")
+
+# The folder of the finished pretraining by the three tasks that started from $1 (random or imagenet), with seed $2 and
+# $3 steps.
+pretraining() {
+  "$python" - "$out/pretrain/mbrsc/mobilenet_v2/$tasks" "$@" <<'PYTHON'
+import json, pathlib, sys
+folder, *wanted = sys.argv[1:]
+for path in sorted(pathlib.Path(folder).glob("*/result.json")):
+    result = json.loads(path.read_text())
+    if [result["initialization"], str(result["seed"]), str(result["steps"])] == wanted:
+        sys.exit(print(path.parent))
+sys.exit(f"no finished pretraining from {wanted[0]}, seed {wanted[1]}, {wanted[2]} steps, under {folder}")
+PYTHON
+}
+
 # Where an initialization starts; each seed of fine-tuning has a pretraining of its own.
 start() {
+  local run
   case $1 in
     random) echo initialization=random ;;
-    imagenet) echo initialization=imagenet "initialization.weights=$weights" ;;
-    pretrained) echo initialization=pretrained "initialization.run=$tasks/seed$2-*" ;;
+    imagenet) echo "${from_imagenet[@]}" ;;
+    pretrained) run=$(pretraining random "$2" 1500) && echo initialization=pretrained "initialization.run=$run" ;;
   esac
 }
 
+# Fine-tune the three initializations with three seeds and the learning rate of each.
+compare() {
+  local seed name given
+  for seed in 0 1 2; do
+    for name in random imagenet pretrained; do
+      given=$(start $name $seed)
+      # shellcheck disable=SC2086
+      fine_tune $given "optimizer.lr=${rate[$name]}" "seed=$seed" "$@"
+    done
+  done
+}
+
+on_validation=(seed=0 'dataset.val_parts=[8]' evaluation.split=val)
 for stage in "$@"; do
   case $stage in
-    pretrain) "$python" -m ssl_rs.pretrain -m experiment=mbrsc_pretrain "${common[@]}" seed=0,1,2 ;;
+    pretrain) pretrain seed=0,1,2 ;;
     choose)
-      on_validation=(seed=0 'dataset.val_parts=[8]' evaluation.split=val)
       for name in random imagenet pretrained; do
         for lr in ${grid[$name]}; do
-          # shellcheck disable=SC2046
-          fine_tune $(start $name 0) "${on_validation[@]}" "initialization.label=${name}_$lr" optimizer.lr=$lr \
+          given=$(start $name 0)
+          # shellcheck disable=SC2086
+          fine_tune $given "${on_validation[@]}" "initialization.label=${name}_$lr" optimizer.lr=$lr \
             label_fraction=10pct trainer.max_steps=2000
         done
       done
@@ -53,12 +90,41 @@ for stage in "$@"; do
         fine_tune "${on_validation[@]}" "initialization.label=random_$lr" optimizer.lr=$lr label_fraction=10pct,100pct
       done
       fine_tune "${on_validation[@]}" initialization.label=random_3e-3_8000 optimizer.lr=3e-3 trainer.max_steps=8000 ;;
-    compare)
+    compare) compare "label_fraction=${FRACTIONS:-2pct,10pct,100pct}" ;;
+    scenes) compare label_fraction=10pct label_fraction.unit=scene ;;
+    imagenet_first)
+      pretrain "${from_imagenet[@]}" trainer.encoder_lr_factor=0.1 seed=0,1,2
       for seed in 0 1 2; do
-        for name in random imagenet pretrained; do
-          # shellcheck disable=SC2046
-          fine_tune $(start $name $seed) "optimizer.lr=${rate[$name]}" "seed=$seed" \
-            "label_fraction=${FRACTIONS:-2pct,10pct,100pct}"
+        run=$(pretraining imagenet $seed 1500)
+        fine_tune initialization=pretrained "initialization.run=$run" "optimizer.lr=${rate[imagenet]}" "seed=$seed" \
+          label_fraction=2pct,10pct
+      done ;;
+    longer)
+      pretrain trainer.max_steps=4500 seed=0
+      run=$(pretraining random 0 4500)
+      longer=(initialization=pretrained "initialization.run=$run" 'initialization.label=three tasks for 4500 steps')
+      fine_tune "${longer[@]}" "optimizer.lr=${rate[pretrained]}" seed=0 label_fraction=2pct
+      fine_tune "${longer[@]}" "optimizer.lr=${rate[pretrained]}" seed=0 label_fraction=10pct label_fraction.unit=scene ;;
+    heads) pretrain seed=0 'pretext=[transform_prediction],[transform_prediction_pooled]' ;;
+    gentle)
+      run=$(pretraining random 0 1500)
+      for factor in 1 0.1; do
+        fine_tune initialization=pretrained "initialization.run=$run" "${on_validation[@]}" label_fraction=2pct \
+          "initialization.label=pretrained_encoder_$factor" "trainer.encoder_lr_factor=$factor" \
+          "optimizer.lr=${rate[pretrained]}"
+      done ;;
+    probe)
+      encoders=(random imagenet "$(pretraining random 0 1500)")
+      for encoder in "${encoders[@]}"; do
+        given=("encoder=$encoder")
+        [ "$encoder" = random ] || [ "$encoder" = imagenet ] && given+=(backbone=mobilenet_v2)
+        [ "$encoder" = imagenet ] && given+=("encoder_weights=$weights")
+        for share in 2pct 10pct; do
+          for probe in knn linear; do
+            "$python" -m ssl_rs.evaluate "${given[@]}" "probe=$probe" "label_fraction=$share" dataset=mbrsc \
+              "dataset.root=$data" "output_dir=$out" dataset.downsample=2 dataset.crop_size=64 'dataset.val_parts=[8]' \
+              evaluation.split=val
+          done
         done
       done ;;
     converged) fine_tune initialization=random "optimizer.lr=${rate[random]}" seed=0,1,2 trainer.max_steps=8000 ;;

@@ -4,14 +4,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ssl_rs.exporting.forms import Form
+from ssl_rs.exporting.forms import Form, Subject
 from ssl_rs.weights_metadata import WeightsMetadata
 
 TRAINED = {
     "dataset": "data set",
     "downsample": "pixels of a side that were averaged to one before the network saw them",
     "pretext": "pretext tasks",
-    "label": "initialization",
+    "start": "weights that training started from",
     "label_fraction": "share of the labels",
     "steps": "steps",
     "seed": "seed",
@@ -23,30 +23,31 @@ TRAINED = {
 
 
 def write_card(
-    metadata: WeightsMetadata, trained: Mapping[str, Any], forms: Mapping[str, Form], left_out: Mapping[str, str]
+    subject: Subject, trained: Mapping[str, Any], forms: Mapping[str, Form], left_out: Mapping[str, str]
 ) -> str:
     """Return the page as Markdown.
 
     Args:
-        metadata: What the file of weights says of itself.
-        trained: The result of the run, and `downsample` of its data.
+        subject: What was exported.
+        trained: The result of the run, `downsample` of its data, and what its weights started from.
         forms: What was written, by its name.
         left_out: Why a form was not.
     """
+    metadata = subject.metadata
     classes = [f"- classes, in the order of the scores: {_quoted(metadata.classes)}"] if metadata.classes else []
     told = [f"- {words}: {_quoted(trained[key])}" for key, words in TRAINED.items() if key in trained]
-    loading = [line for form in forms.values() for line in ("", f"## {form.title}", "```python", form.code, "```")]
-    missing = [f"- {name}: {reason}." for name, reason in left_out.items()]
+    missing = [f"- {name}: {' '.join(reason.split())}" for name, reason in left_out.items()]
     lines = [
         f"# {metadata.backbone}, {'fine-tuned' if metadata.classes else 'pretrained'} by ssl_rs",
         f"- bands, in the order of the channels: {_quoted(metadata.bands)}",
         *classes, *told,
+        f"- images: height and width in multiples of {subject.divisor}",
         "",
         "## Normalization",
         "ONNX has it inside. Everything else takes images that went through this; `images` is a float tensor",
         "[N, C, H, W] of the values as they are stored.",
         "```python", normalization(metadata), "```",
-        *loading,
+        *(line for form in forms.values() for line in _section(form)),
         *(["", "## What is not here", *missing] if missing else []),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
@@ -60,9 +61,15 @@ def normalization(metadata: WeightsMetadata) -> str:
             "import torch",
             f"mean = torch.tensor({list(metadata.statistics.mean)}).view(1, -1, 1, 1)",
             f"std = torch.tensor({std}).view(1, -1, 1, 1)",
-            f"normalized = (images / {metadata.value_scale:g} - mean) / std",
+            f"normalized = ((images / {metadata.value_scale!r}).clamp(0, 1) - mean) / std",
         ]
     )
+
+
+def _section(form: Form) -> list[str]:
+    lacking = ", ".join(f"`{name}`" for name in form.lacking)
+    note = ["", f"Not in the file, so left as the library makes them: {lacking}."] if lacking else []
+    return ["", f"## {form.title}", "```python", form.code, "```", *note]
 
 
 def _quoted(value: Any) -> str:

@@ -1,19 +1,22 @@
 """The forms in which weights leave: files that another library reads, and the lines of Python that read them."""
 
 import io
+import shutil
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import segmentation_models_pytorch as smp
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ssl_rs.encoder import Normalization
 from ssl_rs.errors import InputError
 from ssl_rs.exporting.counterparts import for_timm, for_torchvision, timm_name, torchvision_name
-from ssl_rs.exporting.onnx_graph import Features, Probabilities, write_onnx
+from ssl_rs.exporting.onnx_graph import Features, Probabilities, as_onnx
 from ssl_rs.files import written_aside
 from ssl_rs.run_directory import save_tensors
 from ssl_rs.weights_metadata import WeightsMetadata
@@ -37,11 +40,22 @@ class Subject:
     model: nn.Module | None
     side: int
 
+    @property
+    def divisor(self) -> int:
+        """The number of pixels that sides of images are a multiple of: the encoder's stride."""
+        return int(getattr(self.encoder, "output_stride", 1))
+
     def images(self, count: int, height: int, width: int) -> Tensor:
-        """Return made-up images [N, C, H, W] as they would be stored, always the same."""
+        """Return made-up images [N, C, H, W] as they would be stored, always the same; some values are too bright."""
         generator = torch.Generator().manual_seed(0)
         shape = (count, len(self.metadata.bands), height, width)
-        return torch.rand(shape, generator=generator) * self.metadata.value_scale
+        return torch.rand(shape, generator=generator) * self.metadata.value_scale * 1.2
+
+    def normalized(self) -> Tensor:
+        """Return a made-up image [1, C, H, W] as the encoder sees it."""
+        unit = (self.images(1, self.side, self.side) / self.metadata.value_scale).clamp(0, 1)
+        image: Tensor = Normalization(self.metadata.statistics)(unit)
+        return image
 
 
 @dataclass(frozen=True)
@@ -51,10 +65,12 @@ class Form:
     Args:
         title: Which it is, in words.
         code: Python that loads it from the folder of the export.
+        lacking: Names of the tensors of the library's model that are not in the file.
     """
 
     title: str
     code: str
+    lacking: tuple[str, ...] = ()
 
 
 def write_torchvision(subject: Subject, folder: Path) -> Form:
@@ -64,16 +80,16 @@ def write_torchvision(subject: Subject, folder: Path) -> Form:
         InputError: There is none.
     """
     name = torchvision_name(subject.metadata.backbone, len(subject.metadata.bands))
-    weights = for_torchvision(subject.encoder, name, subject.images(1, subject.side, subject.side))
+    found = for_torchvision(subject.encoder, name, subject.normalized())
     content = io.BytesIO()
-    torch.save({key: value.contiguous() for key, value in weights.items()}, content)
+    torch.save({key: value.contiguous() for key, value in found.weights.items()}, content)
     with written_aside(folder / "torchvision.pth") as file:
         file.write(content.getbuffer())
     return Form(f"The encoder in torchvision, `{name}`", _code(f"""
         import torch, torchvision
         model = torchvision.models.get_model({name!r}, weights=None)
-        model.load_state_dict(torch.load("torchvision.pth", weights_only=True), strict=False)  # all but the head
-    """))  # fmt: skip
+        model.load_state_dict(torch.load("torchvision.pth", weights_only=True), strict=False)
+    """), found.lacking)  # fmt: skip
 
 
 def write_timm(subject: Subject, folder: Path) -> Form:
@@ -83,21 +99,21 @@ def write_timm(subject: Subject, folder: Path) -> Form:
         InputError: There is none.
     """
     name, bands = timm_name(subject.metadata.backbone), len(subject.metadata.bands)
-    weights = for_timm(subject.encoder, name, subject.images(1, subject.side, subject.side))
-    save_tensors(folder / "timm.safetensors", weights, {"format": "pt"})
+    found = for_timm(subject.encoder, name, subject.normalized())
+    save_tensors(folder / "timm.safetensors", found.weights, {"format": "pt"})
     return Form(f"The encoder in timm, `{name}`", _code(f"""
         import timm
         from safetensors.torch import load_file
         model = timm.create_model({name!r}, in_chans={bands}, num_classes=0)
-        model.load_state_dict(load_file("timm.safetensors"), strict=False)  # all but the head
-    """))  # fmt: skip
+        model.load_state_dict(load_file("timm.safetensors"), strict=False)
+    """), found.lacking)  # fmt: skip
 
 
 def write_smp(subject: Subject, folder: Path) -> Form:
     """Write the model as segmentation-models-pytorch does, or the encoder alone as its encoders take it.
 
     Raises:
-        InputError: The model is not one of that library.
+        InputError: The model is not one of that library, or has parts that its settings do not tell.
     """
     if subject.model is None:
         save_tensors(folder / "smp_encoder.safetensors", subject.encoder.state_dict(), {"format": "pt"})
@@ -110,12 +126,14 @@ def write_smp(subject: Subject, folder: Path) -> Form:
         """))  # fmt: skip
     if not type(subject.model).__module__.startswith("segmentation_models_pytorch."):
         raise InputError(f"{type(subject.model).__name__} is no model of segmentation-models-pytorch")
-    model: Any = subject.model
     try:
-        model.save_pretrained(folder / "smp")
+        subject.model.save_pretrained(folder / "smp")  # type: ignore[operator]
     except SafetensorError as error:  # of the system, e.g. a full disk, it tells the words alone
         raise OSError(f"{folder / 'smp'} cannot be written: {error}") from error
     (folder / "smp/README.md").unlink(missing_ok=True)  # it names a license, which is not ours to choose
+    if not _comes_back(subject.model, folder / "smp", subject.normalized()):
+        shutil.rmtree(folder / "smp")
+        raise InputError("segmentation-models-pytorch makes another network of its settings")
     return Form("The model in segmentation-models-pytorch", _code("""
         import segmentation_models_pytorch as smp
         model = smp.from_pretrained("smp").eval()  # normalized images -> a score for each class
@@ -129,11 +147,14 @@ def write_as_onnx(subject: Subject, folder: Path) -> Form:
         InputError: It has no form in ONNX, or a package that writes it is missing.
     """
     about = {key: getattr(subject.metadata, key) for key in ("backbone", "bands", "value_scale", "classes")}
+    about["side_multiple_of"] = subject.divisor
     side, metadata = subject.side, subject.metadata
     sizes = ((2, side, 2 * side), (1, side, side), (3, 2 * side, side))
     network = Features(subject.encoder, metadata) if subject.model is None else Probabilities(subject.model, metadata)
     name = "encoder.onnx" if subject.model is None else "model.onnx"
-    write_onnx(folder / name, network.eval(), [subject.images(*size) for size in sizes], about)
+    content = as_onnx(network.eval(), [subject.images(*size) for size in sizes], about)
+    with written_aside(folder / name) as file:
+        file.write(content)
     return Form("ONNX, without PyTorch; normalization is inside", _code(f"""
         import onnxruntime
         session = onnxruntime.InferenceSession("{name}")
@@ -148,6 +169,16 @@ FORMS: Mapping[FormName, Callable[[Subject, Path], Form]] = {
     "smp": write_smp,
     "onnx": write_as_onnx,
 }
+
+
+@torch.no_grad()
+def _comes_back(model: nn.Module, folder: Path, image: Tensor) -> bool:
+    """Tell whether what was written gives the scores of the model on an image [1, C, H, W]."""
+    try:
+        again = smp.from_pretrained(folder).eval()
+    except (RuntimeError, TypeError, ValueError, AttributeError):  # its settings do not make it, or not these tensors
+        return False
+    return bool(torch.allclose(again(image), model(image), rtol=1e-4, atol=1e-5))
 
 
 def _code(text: str) -> str:

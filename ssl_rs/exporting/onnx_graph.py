@@ -9,7 +9,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,8 @@ class Features(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map images [N, C, H, W] to features [N, D, h, w] and embeddings [N, D]."""
-        features: Tensor = self.encoder(self.normalization(images / self.value_scale))[-1]
+        unit = (images / self.value_scale).clamp(0, 1)
+        features: Tensor = self.encoder(self.normalization(unit))[-1]
         return features, features.mean(dim=(-2, -1))
 
 
@@ -60,16 +61,14 @@ class Probabilities(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """Map images [N, C, H, W] to probabilities [N, K, H, W]."""
-        return (self.model(self.normalization(images / self.value_scale)).softmax(dim=1),)
+        unit = (images / self.value_scale).clamp(0, 1)
+        return (self.model(self.normalization(unit)).softmax(dim=1),)
 
 
-def write_onnx(
-    path: Path, network: Features | Probabilities, examples: Sequence[Tensor], about: Mapping[str, object]
-) -> None:
-    """Write a network whose batch, height and width are free, after running it by onnxruntime.
+def as_onnx(network: Features | Probabilities, examples: Sequence[Tensor], about: Mapping[str, object]) -> bytes:
+    """Return a network, whose batch, height and width are free, as the content of a file that onnxruntime has run.
 
     Args:
-        path: Of the file.
         network: In evaluation mode, on the CPU.
         examples: Images [N, C, H, W] as they are stored, of several sizes; of the first, no side is 1.
         about: What the file says of itself, as texts of JSON.
@@ -81,37 +80,52 @@ def write_onnx(
         import onnxruntime
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError as error:
-        raise InputError(f"{error.name} is not installed (pip install 'ssl-rs[export]')") from error
-    free = {0: "batch", 2: "height", 3: "width"}
-    with _quiet():
-        try:
-            program = torch.onnx.export(
-                network,
-                (examples[0],),
-                dynamo=True,
-                dynamic_shapes=(free,),
-                input_names=["images"],
-                output_names=list(network.outputs),
-                verbose=False,
-            )
-        except Exception as error:  # torch's tracer and translator fail each in their own way
-            raise InputError(f"torch cannot write this network as ONNX ({type(error).__name__})") from error
-    assert program is not None  # it is where dynamo=True
+        raise InputError(f"{error.name or error} is not installed (pip install 'ssl-rs[export]')") from error
+    program = _translated(network, examples[0])
     program.model.metadata_props.update({key: json.dumps(value) for key, value in about.items()})
-    program.save(path)
+    content: bytes = program.model_proto.SerializeToString()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # it would print what the exception says
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     for images in examples:
+        with torch.no_grad():
+            expected = network(images)
         try:
+            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             got = session.run(None, {"images": images.numpy()})
-            with torch.no_grad():
-                expected = network(images)
         except Exception as error:  # onnxruntime has a type an error code
-            raise InputError(f"the network has no form in ONNX that takes other sizes ({str(error)[:200]})") from error
+            raise InputError(f"onnxruntime cannot run it on {tuple(images.shape)}: {_first_line(error)}") from error
         for name, ours, theirs in zip(network.outputs, expected, got, strict=True):
             if not (ours - torch.from_numpy(theirs)).abs().max() <= TOLERANCE * ours.abs().max():
                 raise InputError(f"onnxruntime computes other {name} of images of {tuple(images.shape)}")
+    return content
+
+
+def _translated(network: nn.Module, images: Tensor) -> Any:
+    """Return torch's ONNX program of a network.
+
+    Raises:
+        InputError: Torch has no way to write it so that batch, height and width are free.
+    """
+    try:
+        with _quiet():
+            return torch.onnx.export(
+                network,
+                (images,),
+                dynamo=True,
+                dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
+                input_names=["images"],
+                output_names=list(network.outputs),  # type: ignore[arg-type]
+                verbose=False,
+            )
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # torch's tracer and translator fail each in their own way
+        said = f"{type(error).__name__}: {_first_line(error)}"
+        raise InputError(f"torch cannot write it as ONNX with sides that are free ({said})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:200]
 
 
 @contextmanager

@@ -35,17 +35,18 @@ class Row:
     captions: Sequence[str] = ()
 
 
-def draw_views(rows: Sequence[Row], bands: Sequence[str], stretched: bool, title: str) -> Figure:
+def draw_views(rows: Sequence[Row], count: int, bands: Sequence[str], stretched: bool, title: str) -> Figure:
     """Return the picture.
 
     Args:
         rows: From top to bottom; the first holds the crops as they are stored.
+        count: How many crops are shown, from the first.
         bands: Names of the bands; red, green and blue are shown, else the first three.
         stretched: Show the range between the 2nd and 98th percentile of the first row instead of [0, 1], in all rows
             alike: values of 16 bits rarely fill their scale.
         title: What stands above all.
     """
-    shown, count = list(shown_bands(bands)), len(rows[0].view.image)
+    shown = list(shown_bands(bands))
     low, high = _range(rows[0].view, shown) if stretched else (0.0, 1.0)
     figure = Figure(figsize=(1.3 + CELL * count, 0.4 + (CELL + 0.22) * len(rows)), layout="constrained")
     figure.suptitle(title, fontsize=10)

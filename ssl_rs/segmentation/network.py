@@ -21,6 +21,10 @@ UNFIT = (ValueError, TypeError, RuntimeError, AssertionError, KeyError)
 """What smp and timm raise for a backbone that cannot be dilated, and for settings that do not fit its depth."""
 
 
+PARTS = ("encoder", "decoder", "requires_divisible_input_shape")
+"""What a model must have beside its forward pass."""
+
+
 @dataclass(frozen=True)
 class SegmentationBatch:
     """Images and their truth.
@@ -111,10 +115,11 @@ def build_segmentation_model(
         num_classes: Number of classes.
 
     Raises:
-        InputError: The decoder cannot serve the backbone, e.g. DeepLabV3+ a VGG, whose pooling cannot be dilated.
+        InputError: The decoder cannot serve the backbone, e.g. DeepLabV3+ a VGG, whose pooling cannot be dilated; or it
+            is one of a user's own that lacks what smp's models have.
     """
     try:
-        return _build(decoder, backbone_name, in_channels, num_classes)
+        model = _build(decoder, backbone_name, in_channels, num_classes)
     except UNFIT as error:
         name = getattr(decoder, "func", decoder).__name__.lower()
         serving = [
@@ -129,6 +134,13 @@ def build_segmentation_model(
             f"decoder={name} cannot be built on backbone.name={backbone_name} with {in_channels} bands: "
             f"{str(error) or 'the backbone cannot be dilated'}. {remedy}."
         ) from error
+    lacking = [part for part in PARTS if not hasattr(model, part)]
+    if lacking:
+        raise InputError(
+            f"decoder={type(model).__name__} has no {' and no '.join(lacking)}: expected a model with "
+            f"{', '.join(PARTS)}, as those of segmentation-models-pytorch have them. Derive it from one of theirs."
+        )
+    return model
 
 
 def input_divisor(model: nn.Module) -> int:

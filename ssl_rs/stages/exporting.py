@@ -1,10 +1,8 @@
 """Export: a finished run's weights in the forms that other programs read, each tried before it is given away."""
 
-import json
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import version
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +10,14 @@ from ssl_rs.build import build
 from ssl_rs.config import Settings, read_yaml
 from ssl_rs.config_hash import config_hash
 from ssl_rs.distributed import Processes
-from ssl_rs.encoder import Backbone
+from ssl_rs.encoder import Backbone, check_image_size
 from ssl_rs.errors import InputError
 from ssl_rs.exporting.card import write_card
+from ssl_rs.exporting.folder import check_place, filled_aside, is_there, write_about
 from ssl_rs.exporting.forms import FORMS, Form, FormName, Subject
-from ssl_rs.files import make_folder, sha256_of, write_json, write_text
+from ssl_rs.files import make_folder, sha256_of, write_text
 from ssl_rs.locks import hold
+from ssl_rs.plain_types import fits
 from ssl_rs.pretrained import read_pretraining
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.sliding_window import WindowSettings
@@ -25,10 +25,8 @@ from ssl_rs.stages.finished_run import finished_finetuning, load_network, stored
 from ssl_rs.weights import load_strictly, read_weights
 from ssl_rs.weights_metadata import read_weights_metadata
 
-ABOUT = "export.json"
-"""Says what lies in the folder of an export."""
-
-LIBRARIES = ("torch", "torchvision", "timm", "segmentation-models-pytorch")
+LIBRARIES = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "onnx", "onnxscript", "onnxruntime")
+"""Whose versions decide what is written."""
 
 
 def export(settings: Settings) -> Path:
@@ -43,71 +41,41 @@ def export(settings: Settings) -> Path:
         raise InputError("export is one process. Start it without torchrun.")
     if formats is not None and not formats:
         raise InputError(f"formats=[] leaves nothing to write. Choose of {list(FORMS)}, or null for all.")
+    wanted = None if formats is None else [name for name in FORMS if name in formats]
     run, result = _finished(chosen)
     weights = run.model if result["command"] == "finetune" else run.encoder
-    sha256 = sha256_of(weights)
-    digest = config_hash({"formats": list(formats or FORMS)}, {"weights": sha256})
-    name = f"{run.path.resolve().name}-{digest}"
-    folder = Path(run_dir) if run_dir else output_dir / "export" / str(result.get("dataset")) / name
+    sha256, versions = sha256_of(weights), {library: _version(library) for library in LIBRARIES}
+    digest = config_hash({"formats": wanted, "versions": versions}, {"weights": sha256})
+    own = output_dir / "export" / str(result["dataset"]) / f"{run.path.resolve().name}-{digest}"
+    folder = check_place(run_dir) if run_dir else own
     make_folder(folder.parent)
     with hold(folder.with_name(f".{folder.name}.lock"), str(folder), "choose another run_dir"):
-        if _is_there(folder, digest):
+        if is_there(folder, digest):
             return folder
         subject = _read_finetuning(run, trusted) if weights == run.model else _read_pretraining(run)
-        with _aside(folder) as place:
-            forms, left_out = _write_forms(subject, place, formats, run)
-            write_text(
-                place / "README.md", write_card(subject.metadata, {**result, **_resolution(run)}, forms, left_out)
-            )
+        with filled_aside(folder) as place:
+            forms, left_out = _write_forms(subject, place, wanted, run)
+            write_text(place / "README.md", write_card(subject, _training(run, result), forms, left_out))
             about = {
-                "command": "export", "run": str(run.path), "weights_sha256": sha256, "left_out": left_out,
-                "versions": {library: version(library) for library in LIBRARIES},
-                "files": _hashes(place), "config_hash": digest,
+                "command": "export", "run": str(run.path), "weights_sha256": sha256, "config_hash": digest,
+                "left_out": left_out, "versions": versions,
             }  # fmt: skip
-            write_json(place / ABOUT, about)
+            write_about(place, about)
     return folder
 
 
-def _is_there(folder: Path, digest: str) -> bool:
-    """Tell whether a folder holds this very export, whole.
-
-    Raises:
-        InputError: It holds what no export wrote, which would be lost.
-    """
+def _version(library: str) -> str | None:
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        known = dict(about["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        about, known = {}, {}
-    found = _hashes(folder)
-    others = sorted(found.keys() - known.keys() - ({ABOUT} if known else set()))
-    if others:
-        raise InputError(
-            f"run_dir={folder} holds {others[0]}, which no export wrote: it is not overwritten. Choose an empty or "
-            "new folder."
-        )
-    return about.get("config_hash") == digest and known.items() <= found.items()
-
-
-@contextmanager
-def _aside(folder: Path) -> Iterator[Path]:
-    """Give a folder to fill, which takes its name when it is whole, and vanishes if that fails."""
-    aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    make_folder(aside)
-    try:
-        yield aside
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.replace(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def _finished(chosen: str | None) -> tuple[RunDirectory, Mapping[str, Any]]:
     """Return the run at a path and its result.
 
     Raises:
-        InputError: There is none, or it is no finished pretraining or fine-tuning.
+        InputError: There is none, it is no finished pretraining or fine-tuning, or it is damaged.
     """
     if chosen is None:
         raise InputError("run is not set. Name the folder of a finished pretraining or fine-tuning: run=outputs/...")
@@ -121,54 +89,61 @@ def _finished(chosen: str | None) -> tuple[RunDirectory, Mapping[str, Any]]:
         )
     if not weights.is_file():
         raise InputError(f"{weights} is missing, so run={chosen} cannot be exported. Run it again.")
+    dataset = result.get("dataset")
+    if not isinstance(dataset, str) or not re.fullmatch(r"\w[\w.-]*", dataset):
+        raise InputError(f"{run.result} has dataset={dataset!r:.80}, expected its name: it is damaged. Run it again.")
     return run, result
-
-
-def _resolution(run: RunDirectory) -> dict[str, int]:
-    """Return how much coarser than its files a run read its data, if it did."""
-    factor = (read_yaml(run.config).get("dataset") or {}).get("downsample", 1)
-    return {"downsample": factor} if factor != 1 else {}
 
 
 def _read_finetuning(run: RunDirectory, trusted: list[str]) -> Subject:
     finished_finetuning(str(run.path))
     stored, metadata = stored_config(run), read_weights_metadata(run.model)
     window: WindowSettings = build(stored["evaluation"].get("window"), "evaluation.window")
-    model = load_network(run, stored, metadata, window, trusted).model.eval()
-    return Subject(metadata, model.encoder, model, window.size)  # type: ignore[arg-type]
+    model: Any = load_network(run, stored, metadata, window, trusted).model.eval()
+    return Subject(metadata, model.encoder, model, window.size)
 
 
 def _read_pretraining(run: RunDirectory) -> Subject:
-    metadata = read_pretraining(run).metadata
-    encoder = Backbone(metadata.backbone).build(len(metadata.bands))
+    metadata, side = read_pretraining(run).metadata, _dataset_of(run).get("crop_size")
+    if not fits(side, int) or side < 1:  # type: ignore[operator]
+        raise InputError(f"{run.config} has dataset.crop_size={side!r:.80}: it is damaged. Pretrain again.")
+    encoder, bands = Backbone(metadata.backbone).build(len(metadata.bands)), len(metadata.bands)
     load_strictly(encoder, read_weights(run.encoder), str(run.encoder), f"backbone {metadata.backbone}")
-    side = (read_yaml(run.config).get("dataset") or {}).get("crop_size")
-    if not isinstance(side, int):
-        raise InputError(f"{run.config} lacks dataset.crop_size: it is damaged. Pretrain again.")
-    return Subject(metadata, encoder.eval(), None, side)
+    check_image_size(encoder, bands, side, "dataset.crop_size")  # type: ignore[arg-type]
+    return Subject(metadata, encoder.eval(), None, side)  # type: ignore[arg-type]
+
+
+def _dataset_of(run: RunDirectory) -> Mapping[str, Any]:
+    stored = read_yaml(run.config).get("dataset")
+    if not isinstance(stored, dict):
+        raise InputError(
+            f"{run.config} has dataset={stored!r:.80}, expected its settings: it is damaged. Run it again."
+        )
+    return stored
+
+
+def _training(run: RunDirectory, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page tells of the training."""
+    factor, provenance = _dataset_of(run).get("downsample", 1), result.get("provenance")
+    start = provenance.get("label") if isinstance(provenance, dict) else None
+    return {**result, **({"downsample": factor} if factor != 1 else {}), **({"start": start} if start else {})}
 
 
 def _write_forms(
-    subject: Subject, folder: Path, formats: tuple[FormName, ...] | None, run: RunDirectory
+    subject: Subject, folder: Path, wanted: Sequence[FormName] | None, run: RunDirectory
 ) -> tuple[dict[str, Form], dict[str, str]]:
     """Write the forms that are wanted, or all that there can be; return them, and why others are not among them.
 
     Raises:
-        InputError: One that was named cannot be written, or none can.
+        InputError: One that was named cannot be written.
     """
     forms: dict[str, Form] = {}
     left_out: dict[str, str] = {}
-    for name in formats or tuple(FORMS):
+    for name in wanted or tuple(FORMS):
         try:
             forms[name] = FORMS[name](subject, folder)
         except InputError as error:
-            if formats is not None:
+            if wanted is not None:
                 raise InputError(f"formats: {run.path} cannot be exported as {name}: {error}. Leave it out.") from error
             left_out[name] = str(error)
     return forms, left_out
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    """Return the sha256 of every file below a folder, by its path from there."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): sha256_of(path) for path in files}

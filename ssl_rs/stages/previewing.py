@@ -9,7 +9,7 @@ from ssl_rs.data.sampling import Crops
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError
 from ssl_rs.files import make_folder, written_aside
-from ssl_rs.randomness import Rows
+from ssl_rs.randomness import seed_step
 from ssl_rs.reporting.views_figure import Row, draw_views
 from ssl_rs.stages.pretraining import Plan, crop_on_device, read_plan, scene_crops, views_of
 from ssl_rs.views.base import CROP, CorruptedView, TransformedView, View
@@ -17,28 +17,33 @@ from ssl_rs.views.fused import TRANSFORMS
 
 FILE = "views.png"
 
+MOST = 32
+"""Crops that one picture shows at most."""
+
 
 def preview(settings: Settings) -> Path:
     """Draw the views of some crops of a step; return the path of the picture."""
     count, step = settings.value("crops", int), settings.value("step", int)
     if Processes.from_environment().world_size > 1:
         raise InputError("preview is one process. Start it without torchrun.")
-    if count < 1 or step < 0:
-        raise InputError(f"crops={count} step={step}: expected at least one crop, and a step from 0.")
+    if not 1 <= count <= MOST or step < 0:
+        raise InputError(f"crops={count} step={step}: expected 1 to {MOST} crops, and a step from 0.")
     plan = read_plan(settings)
-    total = plan.site.rows.total
-    if count > total:
-        raise InputError(f"crops={count}: a step has trainer.batch_size={total}. Choose fewer crops or a larger batch.")
-    rows = Rows(0, count, total)  # the first of the global batch, with the numbers that the run draws for them
-    stored = scene_crops(plan, plan.site.seed).batch(step, rows)
-    manifest = plan.site.store.manifest
-    stretched = manifest.dtype != "uint8"
-    picture = draw_views(_rows(plan, stored, step, rows), manifest.bands, stretched, _title(plan, step))
-    own = plan.site.output_dir / "preview" / manifest.dataset / f"seed{plan.site.seed}-{plan.run.hash}"
+    site = plan.site
+    manifest, batch, steps = site.store.manifest, site.rows.total, site.trainer.max_steps
+    if count > batch:
+        raise InputError(f"crops={count}: a step has trainer.batch_size={batch}. Choose fewer crops or a larger batch.")
+    if step >= steps:
+        raise InputError(f"step={step}: the run has trainer.max_steps={steps}, counted from 0. Choose an earlier one.")
+    own = site.output_dir / "preview" / manifest.dataset / f"seed{site.seed}-{plan.run.hash}"
     folder = Path(plan.recipe.run_dir) if plan.recipe.run_dir else own
     make_folder(folder)
+    # As in the run, also what kornia draws from the global generator for a whole batch.
+    seed_step(site.seed, step, 0)
+    drawn = _rows(plan, scene_crops(plan, site.seed).batch(step, site.rows), step)
+    picture = draw_views(drawn, count, manifest.bands, manifest.dtype != "uint8", _title(plan, step))
     content = io.BytesIO()
-    picture.savefig(content, format="png", dpi=110, metadata={"Software": None})
+    picture.savefig(content, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
     with written_aside(folder / FILE) as file:
         file.write(content.getbuffer())
     return folder / FILE
@@ -49,11 +54,11 @@ def _title(plan: Plan, step: int) -> str:
     return f"{plan.site.store.manifest.dataset}: crops of {size} px of step {step}, seed {plan.site.seed}"
 
 
-def _rows(plan: Plan, stored: Crops, step: int, rows: Rows) -> list[Row]:
+def _rows(plan: Plan, stored: Crops, step: int) -> list[Row]:
     """Return the stored crops, then each view with the tasks that read it."""
     found = [Row(CROP, "as stored", crop_on_device(plan, stored))]
     classes: dict[str, Any] = {name: task.func for name, task in plan.tasks.items()}
-    for name, view in views_of(plan, stored, step, rows).items():
+    for name, view in views_of(plan, stored, step, plan.site.rows).items():
         readers = [task for task, kind in classes.items() if name in (*kind.views, *kind.momentum_views)]
         source = f"of {plan.makers[name].source}"
         read = f"read by {', '.join(readers)}" if readers else "read by no task, made for others"

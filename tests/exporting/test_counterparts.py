@@ -40,10 +40,11 @@ IMAGE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 def test_models_of_torchvision_and_timm_compute_the_same_features(backbone):
     encoder = trained(backbone)
     deepest = encoder(IMAGE)[-1]
-    weights = for_torchvision(encoder, torchvision_name(backbone, 3), IMAGE)
+    found = for_torchvision(encoder, torchvision_name(backbone, 3), IMAGE)
     model = models.get_model(torchvision_name(backbone, 3), weights=None).eval()
-    lacking, unexpected = model.load_state_dict(weights, strict=False)
+    lacking, unexpected = model.load_state_dict(found.weights, strict=False)
     assert unexpected == []
+    assert list(found.lacking) == lacking
     features = (
         model.features(IMAGE) if hasattr(model, "features") else nn.Sequential(*list(model.children())[:-2])(IMAGE)
     )
@@ -51,10 +52,11 @@ def test_models_of_torchvision_and_timm_compute_the_same_features(backbone):
         assert all(name.startswith(("fc.", "classifier.")) for name in lacking)
         torch.testing.assert_close(features, deepest, rtol=1e-3, atol=1e-3)
 
-    weights = for_timm(encoder, timm_name(backbone), IMAGE)
+    found = for_timm(encoder, timm_name(backbone), IMAGE)
     model = timm.create_model(timm_name(backbone), pretrained=False, num_classes=0).eval()
-    _, unexpected = model.load_state_dict(weights, strict=False)
+    lacking, unexpected = model.load_state_dict(found.weights, strict=False)
     assert unexpected == []
+    assert list(found.lacking) == lacking
     if not backbone.startswith("tu-"):  # timm's DenseNet ends with a ReLU, which is the head's elsewhere
         torch.testing.assert_close(model.forward_features(IMAGE).relu(), deepest.relu(), rtol=1e-3, atol=1e-3)
 
@@ -62,9 +64,9 @@ def test_models_of_torchvision_and_timm_compute_the_same_features(backbone):
 @pytest.mark.parametrize("bands", [1, 4])
 def test_timm_reads_any_number_of_bands(bands):
     encoder, image = trained("resnet18", bands), torch.rand(1, bands, 64, 64)
-    weights = for_timm(encoder, "resnet18", image)
+    found = for_timm(encoder, "resnet18", image)
     model = timm.create_model("resnet18", pretrained=False, in_chans=bands, num_classes=0).eval()
-    assert model.load_state_dict(weights, strict=False).missing_keys == []
+    assert model.load_state_dict(found.weights, strict=False).missing_keys == []
     torch.testing.assert_close(model.forward_features(image), encoder(image)[-1], rtol=1e-3, atol=1e-3)
 
 
@@ -101,8 +103,9 @@ class Two(nn.Module):
 
 def test_models_that_compute_something_else_from_the_same_tensors_are_refused():
     ours, same, other = Two(1), Two(1, ("a", "b")), Two(2, ("a", "b"))
-    weights = renamed(ours, same, same, IMAGE, "the same")
-    assert list(weights) == ["a.weight", "a.bias", "b.weight", "b.bias"]
+    found = renamed(ours, same, same, IMAGE, "the same")
+    assert found.lacking == ()
+    assert list(found.weights) == ["a.weight", "a.bias", "b.weight", "b.bias"]
     torch.testing.assert_close(same(IMAGE), ours(IMAGE))
     with pytest.raises(InputError, match="computes other values"):
         renamed(ours, other, other, IMAGE, "the other")
@@ -129,3 +132,12 @@ def test_outputs_of_layers_come_in_the_order_in_which_they_ran():
     torch.testing.assert_close(first, network.first(IMAGE))
     torch.testing.assert_close(second, network(IMAGE))
     assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_norms_with_another_epsilon_are_refused():
+    ours, same, other = (
+        nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, eps=eps)).eval() for eps in (1e-5, 1e-5, 0.5)
+    )
+    renamed(ours, same, same, IMAGE, "the same")
+    with pytest.raises(InputError, match="computes other values"):
+        renamed(ours, other, other, IMAGE, "the other")

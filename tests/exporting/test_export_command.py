@@ -7,18 +7,23 @@ import sys
 
 import numpy as np
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 from ssl_rs.build import build
 from ssl_rs.command import main
-from ssl_rs.encoder import Backbone, Normalization
+from ssl_rs.data.sampling import to_unit
+from ssl_rs.encoder import Backbone, Normalization, Statistics
+from ssl_rs.errors import InputError
+from ssl_rs.exporting.forms import Subject, write_as_onnx, write_smp
 from ssl_rs.files import sha256_of
 from ssl_rs.run_directory import RunDirectory, read_metadata, save_tensors
 from ssl_rs.segmentation.network import build_segmentation_model
+from ssl_rs.stages import exporting
 from ssl_rs.stages.finished_run import stored_config
-from ssl_rs.weights_metadata import read_weights_metadata
+from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
 QUICK = ("dataset.crop_size=32", "trainer.batch_size=4", "trainer.max_steps=3", "logger=none")
 
@@ -69,8 +74,8 @@ def refused(command, tmp_path, monkeypatch):
 
 @pytest.fixture
 def images():
-    """Two images of 64 x 96 px as a file stores them, [2, 3, 64, 96]."""
-    return torch.randint(0, 256, (2, 3, 64, 96), generator=torch.Generator().manual_seed(3)).float()
+    """Two images of 64 x 96 px as a file stores them, [2, 3, 64, 96]; some values are beyond the scale of 255."""
+    return torch.randint(0, 300, (2, 3, 64, 96), generator=torch.Generator().manual_seed(3)).float()
 
 
 def follow(folder, images, monkeypatch):
@@ -109,9 +114,9 @@ def test_a_pretrained_encoder_gives_its_features_in_every_form(exported, pretrai
     folder = exported(pretrained)
     encoder, normalization = own_encoder(pretrained)
     with torch.no_grad():
-        expected = encoder(normalization(images / 255))[-1]
+        expected = encoder(normalization(to_unit(images, 255)))[-1]
     normalized, made = follow(folder, images, monkeypatch)
-    torch.testing.assert_close(normalized, normalization(images / 255))
+    torch.testing.assert_close(normalized, normalization(to_unit(images, 255)))
     assert list(made) == [
         "The encoder in torchvision", "The encoder in timm", "The encoder in segmentation-models-pytorch", "ONNX",
     ]  # fmt: skip
@@ -130,6 +135,10 @@ def test_a_pretrained_encoder_gives_its_features_in_every_form(exported, pretrai
         for name in ("README.md", "encoder.onnx", "smp_encoder.safetensors", "timm.safetensors", "torchvision.pth")
     }
     assert about["left_out"] == {}
+    page = (folder / "README.md").read_text()
+    assert "left as the library makes them: `fc.weight`, `fc.bias`." in page
+    assert "- images: height and width in multiples of 32" in page
+    assert '- weights that training started from: `"random"`' in page
     assert {path.name for path in folder.parent.iterdir()} == {folder.name, f".{folder.name}.lock"}
 
 
@@ -141,7 +150,7 @@ def test_a_fine_tuned_model_gives_its_probabilities_in_every_form(exported, tune
     model = build_segmentation_model(build(config["decoder"], "decoder"), metadata.backbone, 3, 3)
     model.load_state_dict(load_file(tuned.model))
     with torch.no_grad():
-        expected = model.eval()(Normalization(metadata.statistics)(images / 255))
+        expected = model.eval()(Normalization(metadata.statistics)(to_unit(images, 255)))
     normalized, made = follow(folder, images, monkeypatch)
     with torch.no_grad():
         torch.testing.assert_close(made["The model in segmentation-models-pytorch"]["model"](normalized), expected)
@@ -187,13 +196,67 @@ def test_four_bands_leave_out_torchvision_unless_it_was_asked_for(
     )
 
 
-def test_a_form_that_there_is_none_of_is_left_out_with_the_reason(exported, pretrained, monkeypatch):
+def test_a_form_that_there_is_none_of_is_left_out_with_the_reason(exported, refused, pretrained, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as where it is not installed
     folder = exported(pretrained)
     reason = "onnxruntime is not installed (pip install 'ssl-rs[export]')"
     assert json.loads((folder / "export.json").read_text())["left_out"] == {"onnx": reason}
-    assert f"- onnx: {reason}." in (folder / "README.md").read_text()
+    assert f"- onnx: {reason}" in (folder / "README.md").read_text()
     assert not list(folder.glob("*.onnx"))
+    everything = "formats=[torchvision,timm,smp,onnx]"
+    assert f"cannot be exported as onnx: {reason}. Leave it out." in refused(pretrained.path, everything)
+
+
+def test_what_is_installed_later_makes_another_export(exported, pretrained, monkeypatch):
+    installed = exporting._version
+    monkeypatch.setattr(exporting, "_version", lambda name: None if name == "onnxruntime" else installed(name))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    folder = exported(pretrained)
+    monkeypatch.setattr(exporting, "_version", lambda name: "1.0" if name == "onnxruntime" else installed(name))
+    assert exported(pretrained) != folder
+
+
+def test_forms_are_a_set(exported, pretrained):
+    folder = exported(pretrained, "formats=[timm,smp]")
+    assert exported(pretrained, "formats=[smp,timm,smp]") == folder
+
+
+def subject_of(model):
+    metadata = WeightsMetadata(
+        "resnet18", ("red", "green", "blue"), 255.0, Statistics((0.4,) * 3, (0.2,) * 3, ""), ("a",)
+    )
+    return Subject(metadata, model.encoder, model, 32)
+
+
+def test_models_that_smp_cannot_make_again_are_refused(tmp_path):
+    plain = smp.Unet("resnet18", encoder_weights=None, classes=1).eval()
+    write_smp(subject_of(plain), tmp_path)
+    assert {path.name for path in (tmp_path / "smp").iterdir()} == {"config.json", "model.safetensors"}
+    shutil.rmtree(tmp_path / "smp")
+    other_head, toned = (smp.Unet("resnet18", encoder_weights=None, classes=1).eval() for _ in range(2))
+    other_head.segmentation_head = torch.nn.Conv2d(16, 1, 1)
+    toned.segmentation_head.append(torch.nn.Tanh())  # all tensors have the names that smp gives them
+    for model in (other_head, toned):
+        with pytest.raises(InputError, match="makes another network of its settings"):
+            write_smp(subject_of(model), tmp_path)
+        assert not (tmp_path / "smp").exists()
+
+
+def test_models_of_other_libraries_have_no_form_in_smp(tmp_path):
+    class Own(smp.Unet):
+        """A decoder of a user's own."""
+
+    with pytest.raises(InputError, match="Own is no model of segmentation-models-pytorch"):
+        write_smp(subject_of(Own("resnet18", encoder_weights=None, classes=1).eval()), tmp_path)
+
+
+@pytest.mark.slow
+def test_a_network_that_has_no_form_in_onnx_leaves_no_file(tmp_path):
+    pytest.importorskip("onnxruntime", reason="pip install 'ssl-rs[export]'")
+    pools_to_fixed_grids = smp.PSPNet("resnet18", encoder_weights=None, classes=1).eval()
+    with pytest.raises(InputError, match=r"onnxruntime cannot run it|sides that are free"):
+        write_as_onnx(subject_of(pools_to_fixed_grids), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_that_no_export_wrote_is_overwritten(exported, refused, pretrained, tmp_path):
@@ -203,9 +266,43 @@ def test_nothing_that_no_export_wrote_is_overwritten(exported, refused, pretrain
     assert "mine holds thesis.txt, which no export wrote" in refused(pretrained.path, f"run_dir={folder}")
     (folder / "thesis.txt").unlink()
     assert exported(pretrained, f"run_dir={folder}", "formats=[timm]") == folder
-    (folder / "thesis.txt").write_text("years")
-    assert "holds thesis.txt" in refused(pretrained.path, f"run_dir={folder}", "formats=[smp]")
-    assert (folder / "thesis.txt").read_text() == "years"
+    for extra in (folder / "thesis.txt", folder / "data"):
+        extra.write_text("years") if extra.suffix else extra.symlink_to(tmp_path)
+        assert f"holds {extra.name}" in refused(pretrained.path, f"run_dir={folder}", "formats=[smp]")
+        extra.unlink()
+    (folder / "empty").mkdir()
+    assert "holds empty" in refused(pretrained.path, f"run_dir={folder}", "formats=[smp]")
+    (folder / "empty").rmdir()
+    assert exported(pretrained, f"run_dir={folder}", "formats=[smp]") == folder
+    assert {path.name for path in folder.iterdir()} == {"README.md", "export.json", "smp_encoder.safetensors"}
+
+
+def test_places_that_cannot_be_replaced_are_refused(refused, pretrained, tmp_path):
+    (tmp_path / "file").write_text("")
+    for place, said in (
+        (".", "is the working directory"),
+        ("/", "is the working directory, or one above"),
+        ("file", "is no folder"),
+    ):
+        assert f"run_dir={place} {said}" in refused(pretrained.path, f"run_dir={place}", "formats=[smp]")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("config.yaml", "crop_size: 32", "crop_size: 0"),
+        ("config.yaml", "crop_size: 32", "crop_size: [1]"),
+        ("result.json", '"dataset": "folder"', '"dataset": "/tmp/elsewhere"'),
+        ("result.json", '"dataset": "folder"', '"dataset": 3'),
+    ],
+)
+def test_damaged_files_of_a_run_are_named(refused, pretrained, tmp_path, file, old, new):
+    copy = tmp_path / "copy"
+    shutil.copytree(pretrained.path, copy)
+    text = (copy / file).read_text()
+    assert old in text
+    (copy / file).write_text(text.replace(old, new))
+    assert f"{copy / file} has dataset" in refused(copy, "formats=[smp]")
 
 
 def test_what_is_no_finished_run_is_refused(refused, pretrained, tuned, tmp_path):

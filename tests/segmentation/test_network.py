@@ -164,6 +164,17 @@ def test_a_side_that_does_not_divide_names_the_key_and_the_nearest_sides():
         check_side(7, 16, "dataset.crop_size")
 
 
+class OwnModel(torch.nn.Module):
+    def __init__(self, encoder_name, encoder_weights, in_channels, classes):
+        super().__init__()
+        self.encoder = torch.nn.Conv2d(in_channels, classes, 1)
+
+
+def test_models_that_lack_what_smp_models_have_are_refused():
+    with pytest.raises(InputError, match="decoder=OwnModel has no decoder and no requires_divisible_input_shape"):
+        build_segmentation_model(OwnModel, "resnet18", in_channels=3, num_classes=2)
+
+
 def test_building_downloads_and_warns_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
