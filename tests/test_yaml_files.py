@@ -47,8 +47,8 @@ from ssl_rs.views.base import crop_view, make_views, views_to_make
 SHARED = ("common", "pretraining")
 COMMANDS = sorted(path.stem for path in conf_dir().glob("*.yaml") if path.stem not in SHARED)
 GROUPS_OF = {command: used_groups(command) for command in COMMANDS}
-ONE_COMMAND = {group: command for command in COMMANDS for group in GROUPS_OF[command]}
-"""Of the commands that have a group, the last by name: pretrain rather than finetune."""
+ONE_COMMAND = {group: command for command in COMMANDS if command != "preview" for group in GROUPS_OF[command]}
+"""Of the commands that have a group, the last by name: pretrain rather than finetune; preview reads what it does."""
 
 COMPONENTS = [(group, name) for group in ONE_COMMAND if group not in ("experiment", "sweep") for name in options(group)]
 PLUGINS = {"slurm": "hydra-submitit-launcher", "ray": "hydra-ray-launcher"}
