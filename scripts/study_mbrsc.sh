@@ -10,6 +10,7 @@
 #            compare    the three initializations at FRACTIONS, three seeds, scored on the test parts
 #            scenes     the three initializations with 10 % of the scenes labeled whole, instead of 10 % of the tiles
 #            imagenet_first   pretraining that starts from ImageNet, its encoder at a tenth of the rate, then 2 and 10 %
+#                             of the tiles and 10 % of the scenes
 #            longer     three times the pretraining (seed 0), then 2 % of the tiles and 10 % of the scenes
 #            heads      the head that tells the transform, and the paper's, each alone
 #            gentle     the encoder at a tenth of the rate in fine-tuning, 2 %, scored on validation parts
@@ -98,6 +99,8 @@ for stage in "$@"; do
         run=$(pretraining imagenet $seed 1500)
         fine_tune initialization=pretrained "initialization.run=$run" "optimizer.lr=${rate[imagenet]}" "seed=$seed" \
           label_fraction=2pct,10pct
+        fine_tune initialization=pretrained "initialization.run=$run" "optimizer.lr=${rate[imagenet]}" "seed=$seed" \
+          label_fraction=10pct label_fraction.unit=scene
       done ;;
     longer)
       pretrain trainer.max_steps=4500 seed=0
