@@ -14,7 +14,7 @@
 #            longer     three times the pretraining (seed 0), then 2 % of the tiles and 10 % of the scenes
 #            heads      the head that tells the transform, and the paper's, each alone
 #            gentle     the encoder at a tenth of the rate in fine-tuning, 2 %, scored on validation parts
-#            probe      kNN and linear probes of frozen encoders, scored on validation parts
+#            probe      kNN and linear probes of frozen encoders, the longer pretraining's too, on validation parts
 #            converged  random initialization with all labels and twice the steps
 #            report     all finished cells as tables and a page
 #            keep       copy each finished result.json to docs/results/
@@ -118,10 +118,12 @@ for stage in "$@"; do
       done ;;
     probe)
       encoders=(random imagenet "$(pretraining random 0 1500)")
+      run=$(pretraining random 0 4500 2>/dev/null) && encoders+=("$run")   # where it was run
       for encoder in "${encoders[@]}"; do
         given=("encoder=$encoder")
         [ "$encoder" = random ] || [ "$encoder" = imagenet ] && given+=(backbone=mobilenet_v2)
         [ "$encoder" = imagenet ] && given+=("encoder_weights=$weights")
+        [ "$encoder" = "$run" ] && given+=('label=three tasks for 4500 steps')
         for share in 2pct 10pct; do
           for probe in knn linear; do
             "$python" -m ssl_rs.evaluate "${given[@]}" "probe=$probe" "label_fraction=$share" dataset=mbrsc \
