@@ -4,6 +4,7 @@ import io
 import shutil
 import textwrap
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -175,7 +176,8 @@ FORMS: Mapping[FormName, Callable[[Subject, Path], Form]] = {
 def _comes_back(model: nn.Module, folder: Path, image: Tensor) -> bool:
     """Tell whether what was written gives the scores of the model on an image [1, C, H, W]."""
     try:
-        again = smp.from_pretrained(folder).eval()
+        with redirect_stdout(io.StringIO()):  # it says where it reads from
+            again = smp.from_pretrained(folder).eval()
     except (RuntimeError, TypeError, ValueError, AttributeError):  # its settings do not make it, or not these tensors
         return False
     return bool(torch.allclose(again(image), model(image), rtol=1e-4, atol=1e-5))
