@@ -163,6 +163,7 @@ def groups() -> list[str]:
 def used_groups(command: str) -> list[str]:
     """Return the config groups that a command composes."""
     text = (conf_dir() / f"{command}.yaml").read_text(encoding="utf-8")
+    # What it takes over whole, e.g. common and pretraining, are lines without a colon.
     shared = [
         conf_dir() / f"{name}.yaml" for name in re.findall(r"^  - (\w+)$", text, re.MULTILINE) if name != "_self_"
     ]

@@ -7,11 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ssl_rs.config import Settings, compose_config, resolve
-from ssl_rs.randomness import Rows
 from ssl_rs.reporting.views_figure import NO_DATA, Row, draw_views
-from ssl_rs.stages import previewing
-from ssl_rs.stages.pretraining import read_plan, scene_crops, views_of
+from ssl_rs.stages import pretraining, previewing
 from ssl_rs.views.base import crop_view
 from ssl_rs.views.fused import TRANSFORMS
 
@@ -21,39 +18,64 @@ def images_of(figure):
     return [axis.images[0].get_array() for axis in figure.axes]
 
 
-def test_the_picture_shows_the_views_of_the_runs_own_step(command, tiny, monkeypatch):
-    drawn = {}
+@pytest.fixture
+def drawn(monkeypatch):
+    """What the last preview drew: its rows, and what its cells show."""
+    kept = {}
 
-    def keep(rows, *arguments):
-        drawn.update({"rows": rows, "figure": draw_views(rows, *arguments)})
-        return drawn["figure"]
+    def draw(rows, *arguments):
+        kept["rows"], figure = rows, draw_views(rows, *arguments)
+        kept["cells"] = images_of(figure)
+        return figure
 
-    monkeypatch.setattr(previewing, "draw_views", keep)
-    code, out, err = command("preview", *tiny, "crops=3", "step=2", "seed=5")
+    monkeypatch.setattr(previewing, "draw_views", draw)
+    return kept
+
+
+@pytest.fixture
+def trained_on(monkeypatch):
+    """The views that the steps of a training were given, by step."""
+    kept = {}
+
+    def views_of(plan, stored, step, rows):
+        kept[step] = stored, pretraining_views(plan, stored, step, rows)
+        return kept[step][1]
+
+    pretraining_views = pretraining.views_of
+    monkeypatch.setattr(pretraining, "views_of", views_of)
+    return kept
+
+
+@pytest.mark.parametrize(
+    "chosen", [(), ("pretext=[inpainting,contrastive]", "views=[clean,corrupted,kornia]"), ("pretext=[byol]",)]
+)
+def test_the_picture_shows_what_the_run_itself_is_given(command, tiny, drawn, trained_on, chosen):
+    line = (*tiny, "seed=5", *chosen)
+    assert command("pretrain", *line)[0] == 0
+    assert sorted(trained_on) == [0, 1, 2, 3]
+    stored, views = trained_on[2]
+    code, out, err = command("preview", *line, "crops=3", "step=2")
     assert code == 0, err
-    picture = Image.open(out.splitlines()[-1])
-    assert picture.format == "PNG"
-
-    plan = read_plan(Settings("pretrain", resolve(compose_config("pretrain", [*tiny, "seed=5"]))))
-    rows = Rows(0, 4, 4)  # the whole batch, as the run makes it
-    stored = scene_crops(plan, 5).batch(2, rows)
-    views = views_of(plan, stored, 2, rows)
+    assert Image.open(out.splitlines()[-1]).format == "PNG"
     assert [row.name for row in drawn["rows"]] == ["crop", *views]
-    shown = images_of(drawn["figure"])
-    assert len(shown) == 3 * (1 + len(views))
+    assert len(drawn["cells"]) == 3 * (1 + len(views))
     for index in range(3):
-        np.testing.assert_allclose(shown[index], stored.images[index].movedim(0, -1).numpy() / 255, atol=1e-6)
-        for place, view in enumerate(views.values(), start=1):
-            np.testing.assert_array_equal(shown[3 * place + index], view.image[index].movedim(0, -1).numpy())
-    (transformed,) = [row for row in drawn["rows"] if row.name == "transformed"]
-    assert list(transformed.captions) == [TRANSFORMS[each] for each in views["transformed"].transform]
-    (corrupted,) = [row for row in drawn["rows"] if row.name == "corrupted"]
-    changed = [
-        (view != clean).any(0).float().mean()
-        for view, clean in zip(views["corrupted"].image, views["clean"].image, strict=True)
-    ]
-    assert list(corrupted.captions) == [f"{share:.0%} changed" for share in changed]
-    assert corrupted.about == "of clean; read by inpainting"
+        shown = drawn["cells"][index::3]
+        np.testing.assert_allclose(shown[0], stored.images[index].movedim(0, -1).numpy() / 255, atol=1e-6)
+        for cell, view in zip(shown[1:], views.values(), strict=True):
+            np.testing.assert_array_equal(cell, view.image[index].movedim(0, -1).numpy())
+
+
+def test_captions_say_what_a_task_has_to_find_out(command, tiny, drawn, trained_on):
+    assert command("pretrain", *tiny)[0] == 0
+    assert command("preview", *tiny, "crops=3", "step=1")[0] == 0
+    views, rows = trained_on[1][1], {row.name: row for row in drawn["rows"]}
+    assert list(rows["transformed"].captions) == [TRANSFORMS[each] for each in views["transformed"].transform]
+    clean, corrupted = views["clean"].image.numpy(), views["corrupted"].image.numpy()
+    shares = [np.mean((one != other).any(axis=0)) for one, other in zip(clean, corrupted, strict=True)]
+    assert list(rows["corrupted"].captions) == [f"{share:.0%} changed" for share in shares]
+    assert rows["corrupted"].about == "of clean; read by inpainting"
+    assert rows["clean"].about == "of crop; read by transform_prediction, contrastive"
 
 
 def test_only_what_the_tasks_read_is_drawn_and_equal_commands_write_equal_bytes(command, tiny):
@@ -67,14 +89,6 @@ def test_only_what_the_tasks_read_is_drawn_and_equal_commands_write_equal_bytes(
     assert Path(other).read_bytes() != content
     both = Image.open(command("preview", *tiny, "crops=2")[1].splitlines()[-1])
     assert both.height > Image.open(first).height  # three views instead of two
-
-
-def test_views_of_kornia_are_those_of_the_run_too(command, tiny):
-    line = ("preview", *tiny, "pretext=[contrastive]", "views=[clean,kornia]", "crops=2")
-    path = Path(command(*line)[1].splitlines()[-1])
-    content = path.read_bytes()
-    torch.manual_seed(123)
-    assert Path(command(*line)[1].splitlines()[-1]).read_bytes() == content
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ssl_rs.encoder import Normalization
 from ssl_rs.errors import InputError
 from ssl_rs.exporting.counterparts import for_timm, for_torchvision, timm_name, torchvision_name
-from ssl_rs.exporting.onnx_graph import Features, Probabilities, as_onnx
+from ssl_rs.exporting.onnx_graph import Features, Normalizing, Probabilities, as_onnx
 from ssl_rs.files import written_aside
 from ssl_rs.run_directory import save_tensors
 from ssl_rs.weights_metadata import WeightsMetadata
@@ -43,7 +42,7 @@ class Subject:
 
     @property
     def divisor(self) -> int:
-        """The number of pixels that sides of images are a multiple of: the encoder's stride."""
+        """The number of pixels that sides of images are a multiple of: the encoder's stride, 1 where it tells none."""
         return int(getattr(self.encoder, "output_stride", 1))
 
     def images(self, count: int, height: int, width: int) -> Tensor:
@@ -54,17 +53,16 @@ class Subject:
 
     def normalized(self) -> Tensor:
         """Return a made-up image [1, C, H, W] as the encoder sees it."""
-        unit = (self.images(1, self.side, self.side) / self.metadata.value_scale).clamp(0, 1)
-        image: Tensor = Normalization(self.metadata.statistics)(unit)
+        image: Tensor = Normalizing(self.metadata)(self.images(1, self.side, self.side))
         return image
 
 
 @dataclass(frozen=True)
 class Form:
-    """One of them, written.
+    """How one of them is read; its files are written.
 
     Args:
-        title: Which it is, in words.
+        title: Its heading on the page.
         code: Python that loads it from the folder of the export.
         lacking: Names of the tensors of the library's model that are not in the file.
     """
@@ -178,9 +176,9 @@ def _comes_back(model: nn.Module, folder: Path, image: Tensor) -> bool:
     try:
         with redirect_stdout(io.StringIO()):  # it says where it reads from
             again = smp.from_pretrained(folder).eval()
+        return bool(torch.allclose(again(image), model(image), rtol=1e-4, atol=1e-5))
     except (RuntimeError, TypeError, ValueError, AttributeError):  # its settings do not make it, or not these tensors
         return False
-    return bool(torch.allclose(again(image), model(image), rtol=1e-4, atol=1e-5))
 
 
 def _code(text: str) -> str:

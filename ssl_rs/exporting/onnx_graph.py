@@ -22,6 +22,23 @@ TOLERANCE = 1e-3
 """By how much values may differ from torch's, as a share of the largest."""
 
 
+class Normalizing(nn.Module):
+    """Images as stored -> as the encoder sees them.
+
+    Args:
+        metadata: Value scale and statistics.
+    """
+
+    def __init__(self, metadata: WeightsMetadata) -> None:
+        super().__init__()
+        self.normalization, self.value_scale = Normalization(metadata.statistics), metadata.value_scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images [N, C, H, W] to normalized ones; values beyond the scale are clipped, as in training."""
+        normalized: Tensor = self.normalization((images / self.value_scale).clamp(0, 1))
+        return normalized
+
+
 class Features(nn.Module):
     """Images as stored -> the encoder's deepest features and their mean.
 
@@ -34,13 +51,11 @@ class Features(nn.Module):
 
     def __init__(self, encoder: nn.Module, metadata: WeightsMetadata) -> None:
         super().__init__()
-        self.encoder, self.normalization = encoder, Normalization(metadata.statistics)
-        self.value_scale = metadata.value_scale
+        self.encoder, self.normalizing = encoder, Normalizing(metadata)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map images [N, C, H, W] to features [N, D, h, w] and embeddings [N, D]."""
-        unit = (images / self.value_scale).clamp(0, 1)
-        features: Tensor = self.encoder(self.normalization(unit))[-1]
+        features: Tensor = self.encoder(self.normalizing(images))[-1]
         return features, features.mean(dim=(-2, -1))
 
 
@@ -56,13 +71,11 @@ class Probabilities(nn.Module):
 
     def __init__(self, model: nn.Module, metadata: WeightsMetadata) -> None:
         super().__init__()
-        self.model, self.normalization = model, Normalization(metadata.statistics)
-        self.value_scale = metadata.value_scale
+        self.model, self.normalizing = model, Normalizing(metadata)
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """Map images [N, C, H, W] to probabilities [N, K, H, W]."""
-        unit = (images / self.value_scale).clamp(0, 1)
-        return (self.model(self.normalization(unit)).softmax(dim=1),)
+        return (self.model(self.normalizing(images)).softmax(dim=1),)
 
 
 def as_onnx(network: Features | Probabilities, examples: Sequence[Tensor], about: Mapping[str, object]) -> bytes:
@@ -86,14 +99,16 @@ def as_onnx(network: Features | Probabilities, examples: Sequence[Tensor], about
     content: bytes = program.model_proto.SerializeToString()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # it would print what the exception says
-    for images in examples:
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        run = [session.run(None, {"images": images.numpy()}) for images in examples]
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # onnxruntime has a type an error code
+        raise InputError(f"onnxruntime cannot run it: {_first_line(error)}") from error
+    for images, got in zip(examples, run, strict=True):
         with torch.no_grad():
             expected = network(images)
-        try:
-            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-            got = session.run(None, {"images": images.numpy()})
-        except Exception as error:  # onnxruntime has a type an error code
-            raise InputError(f"onnxruntime cannot run it on {tuple(images.shape)}: {_first_line(error)}") from error
         for name, ours, theirs in zip(network.outputs, expected, got, strict=True):
             if not (ours - torch.from_numpy(theirs)).abs().max() <= TOLERANCE * ours.abs().max():
                 raise InputError(f"onnxruntime computes other {name} of images of {tuple(images.shape)}")

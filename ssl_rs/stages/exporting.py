@@ -1,6 +1,7 @@
 """Export: a finished run's weights in the forms that other programs read, each tried before it is given away."""
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -146,4 +147,5 @@ def _write_forms(
             if wanted is not None:
                 raise InputError(f"formats: {run.path} cannot be exported as {name}: {error}. Leave it out.") from error
             left_out[name] = str(error)
+            print(f"{name} is left out: {error}", file=sys.stderr, flush=True)
     return forms, left_out

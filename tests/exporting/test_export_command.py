@@ -19,6 +19,7 @@ from ssl_rs.encoder import Backbone, Normalization, Statistics
 from ssl_rs.errors import InputError
 from ssl_rs.exporting.forms import Subject, write_as_onnx, write_smp
 from ssl_rs.files import sha256_of
+from ssl_rs.locks import hold
 from ssl_rs.run_directory import RunDirectory, read_metadata, save_tensors
 from ssl_rs.segmentation.network import build_segmentation_model
 from ssl_rs.stages import exporting
@@ -196,13 +197,15 @@ def test_four_bands_leave_out_torchvision_unless_it_was_asked_for(
     )
 
 
-def test_a_form_that_there_is_none_of_is_left_out_with_the_reason(exported, refused, pretrained, monkeypatch):
+def test_a_form_that_there_is_none_of_is_left_out_with_the_reason(command, exported, refused, pretrained, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as where it is not installed
     folder = exported(pretrained)
     reason = "onnxruntime is not installed (pip install 'ssl-rs[export]')"
     assert json.loads((folder / "export.json").read_text())["left_out"] == {"onnx": reason}
     assert f"- onnx: {reason}" in (folder / "README.md").read_text()
     assert not list(folder.glob("*.onnx"))
+    shutil.rmtree(folder)
+    assert f"onnx is left out: {reason}" in command("export", f"run={pretrained.path}")[2]
     everything = "formats=[torchvision,timm,smp,onnx]"
     assert f"cannot be exported as onnx: {reason}. Leave it out." in refused(pretrained.path, everything)
 
@@ -275,6 +278,18 @@ def test_nothing_that_no_export_wrote_is_overwritten(exported, refused, pretrain
     (folder / "empty").rmdir()
     assert exported(pretrained, f"run_dir={folder}", "formats=[smp]") == folder
     assert {path.name for path in folder.iterdir()} == {"README.md", "export.json", "smp_encoder.safetensors"}
+
+
+def test_what_a_kill_left_is_cleared_and_two_at_once_are_refused(exported, refused, pretrained, tmp_path):
+    folder, aside = tmp_path / "out", tmp_path / ".out.partial"
+    aside.mkdir()
+    (aside / "timm.safetensors").write_bytes(b"half")
+    with hold(tmp_path / ".out.lock", "it", "wait"):
+        assert "out is in use by process" in refused(pretrained.path, f"run_dir={folder}", "formats=[smp]")
+    assert not folder.exists()
+    assert exported(pretrained, f"run_dir={folder}", "formats=[smp]") == folder
+    assert {path.name for path in folder.iterdir()} == {"README.md", "export.json", "smp_encoder.safetensors"}
+    assert not aside.exists()
 
 
 def test_places_that_cannot_be_replaced_are_refused(refused, pretrained, tmp_path):

@@ -15,6 +15,7 @@ import torch
 
 from ssl_rs.data import store as stores
 from ssl_rs.data.map_writer import Grid, MapWriter
+from ssl_rs.exporting.forms import FORMS
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages import mapping, pretraining
 from ssl_rs.training import loop
@@ -175,6 +176,23 @@ def test_a_map_on_a_full_disk_is_not_there_and_is_made_again(
     assert command("predict", *given)[0] == 0
     with rasterio.open(disk.path / "maps/scene5.tif") as made:
         assert set(np.unique(made.read())) <= {0, 1, 2}
+
+
+@pytest.mark.parametrize("name", ["torchvision", "timm", "smp"])
+def test_an_export_on_a_full_disk_is_not_there_and_the_one_before_is(disk, fails, command, tuned, monkeypatch, name):
+    given = (f"run={tuned.path}", f"run_dir={disk.path / 'out'}")
+    assert command("export", *given, "formats=[timm]")[0] == 0
+    before = sorted(path.name for path in (disk.path / "out").iterdir())
+    write = FORMS[name]
+    monkeypatch.setitem(FORMS, name, lambda *arguments: (disk.fill(), write(*arguments))[1])
+    said = fails("export", *given, f"formats=[{name}]" if name != "timm" else "formats=[timm,smp]")
+    monkeypatch.undo()
+    assert "cannot be written" in said
+    disk.clear()
+    assert sorted(path.name for path in (disk.path / "out").iterdir()) == before
+    assert not list(disk.path.glob(".*.partial"))
+    assert command("export", *given, "formats=[torchvision,timm,smp]")[0] == 0
+    assert (disk.path / "out/smp/model.safetensors").is_file()
 
 
 def test_a_store_on_a_full_disk_goes_on_after_space_was_made(quick, disk, tuned, fails, command):
