@@ -15,12 +15,15 @@
 #            heads      the head that tells the transform, and the paper's, each alone
 #            gentle     the encoder at a tenth of the rate in fine-tuning, 2 %, scored on validation parts
 #            probe      kNN and linear probes of frozen encoders, the longer pretraining's too, on validation parts
+#            others     each of the paper's tasks alone, each pair, and each published method: pretraining, kNN probe on
+#                       validation parts, 10 % of the scenes and of the tiles; seeds SEEDS
 #            converged  random initialization with all labels and twice the steps
 #            report     all finished cells as tables and a page
 #            keep       copy each finished result.json to docs/results/
 #   PYTHON     default python
 #   OUT        default outputs/study
 #   FRACTIONS  default 2pct,10pct,100pct
+#   SEEDS      default "0 1 2"
 #
 # Everything can be started again: what is finished is skipped. Stages may run side by side, one thread each.
 set -euo pipefail
@@ -38,10 +41,10 @@ fine_tune() { "$python" -m ssl_rs.finetune -m experiment=mbrsc_finetune "${commo
 pretrain() { "$python" -m ssl_rs.pretrain -m experiment=mbrsc_pretrain "${common[@]}" "$@"; }
 from_imagenet=(initialization=imagenet "initialization.weights=$weights")
 
-# The folder of the finished pretraining by the three tasks that started from $1 (random or imagenet), with seed $2 and
-# $3 steps.
+# The folder of the finished pretraining that started from $1 (random or imagenet), with seed $2, $3 steps and the tasks
+# $4, by default the three together.
 pretraining() {
-  "$python" - "$out/pretrain/mbrsc/mobilenet_v2/$tasks" "$@" <<'PYTHON'
+  "$python" - "$out/pretrain/mbrsc/mobilenet_v2/${4:-$tasks}" "${@:1:3}" <<'PYTHON'
 import json, pathlib, sys
 folder, *wanted = sys.argv[1:]
 for path in sorted(pathlib.Path(folder).glob("*/result.json")):
@@ -72,6 +75,12 @@ compare() {
       fine_tune $given "optimizer.lr=${rate[$name]}" "seed=$seed" "$@"
     done
   done
+}
+
+# Score a frozen encoder with labels of the share $1 and a probe $2 on validation parts.
+probe() {
+  "$python" -m ssl_rs.evaluate "label_fraction=$1" "probe=$2" dataset=mbrsc "dataset.root=$data" "output_dir=$out" \
+    dataset.downsample=2 dataset.crop_size=64 'dataset.val_parts=[8]' evaluation.split=val "${@:3}"
 }
 
 on_validation=(seed=0 'dataset.val_parts=[8]' evaluation.split=val)
@@ -125,11 +134,19 @@ for stage in "$@"; do
         [ "$encoder" = imagenet ] && given+=("encoder_weights=$weights")
         [ "$encoder" = "$run" ] && given+=('label=three tasks for 4500 steps')
         for share in 2pct 10pct; do
-          for probe in knn linear; do
-            "$python" -m ssl_rs.evaluate "${given[@]}" "probe=$probe" "label_fraction=$share" dataset=mbrsc \
-              "dataset.root=$data" "output_dir=$out" dataset.downsample=2 dataset.crop_size=64 'dataset.val_parts=[8]' \
-              evaluation.split=val
-          done
+          for kind in knn linear; do probe "$share" "$kind" "${given[@]}"; done
+        done
+      done ;;
+    others)
+      for seed in ${SEEDS:-0 1 2}; do
+        for names in inpainting transform_prediction contrastive inpainting,transform_prediction inpainting,contrastive \
+          transform_prediction,contrastive simclr moco_v2 byol vicreg dense_contrastive; do
+          pretrain "pretext=[$names]" "seed=$seed"
+          run=$(pretraining random "$seed" 1500 "${names//,/+}")
+          for share in 2pct 10pct; do probe "$share" knn "encoder=$run" "seed=$seed"; done
+          from=(initialization=pretrained "initialization.run=$run" "optimizer.lr=${rate[pretrained]}" "seed=$seed")
+          fine_tune "${from[@]}" label_fraction=10pct label_fraction.unit=scene
+          fine_tune "${from[@]}" label_fraction=10pct
         done
       done ;;
     converged) fine_tune initialization=random "optimizer.lr=${rate[random]}" seed=0,1,2 trainer.max_steps=8000 ;;

@@ -85,7 +85,7 @@ def test_momentum_networks_and_queues(trials):
 
 
 def test_fine_tuning(trials):
-    whole, broken = trials("finetune", 1)
+    whole, broken = trials("finetune", 1, ("trainer.encoder_lr_factor=0.25",))  # two groups of parameters
     assert kill_at(broken, Moment("checkpoint", 0.02)) is not None
     assert stop_at_line(broken, signal.SIGUSR1, everybody=True) == 130
     assert "Traceback" not in broken.log.read_text()
