@@ -254,6 +254,37 @@ def test_what_cannot_be_mapped_is_refused(refused, image, tmp_path):
     assert "would both become scene5.tif" in refused(f"[{json.dumps(str(path))},{json.dumps(str(other))}]")
 
 
+def test_an_alpha_band_leaves_out_what_it_hides(mapped, refused, image, tmp_path):
+    values, _, path = image
+    plain = read_map(mapped(path)[0])[0]
+    opaque = np.ones((1, *values.shape[1:]), np.uint8)
+    opaque[0, :, :40] = 0
+    hidden = write_tiff(tmp_path / "hidden.tif", np.concatenate([values[[2, 1, 0]], opaque, values[:1]]))
+    found, _ = read_map(mapped(hidden, "bands=[3,2,1]", "alpha=4")[0])
+    assert np.array_equal(found[0, :, :40], np.full((values.shape[1], 40), 255))
+    far = found[0, :, 40 + 32 :]  # windows that the hidden pixels do not reach
+    assert (far == plain[0, :, 40 + 32 :]).mean() > 0.9
+    assert "alpha=6 asks for more" in refused(hidden, "bands=[3,2,1]", "alpha=6")
+    assert "of a band that is none of `bands`" in refused(hidden, "bands=[3,2,1]", "alpha=1")
+    assert "of a band that is none of `bands`" in refused(hidden, "alpha=0")
+    last = write_tiff(tmp_path / "last.tif", np.concatenate([values, opaque]))
+    with_alpha, _ = read_map(mapped(last, "alpha=4")[0])
+    assert np.array_equal(with_alpha, found)
+
+
+def test_a_run_that_knew_alpha_knows_it_in_new_images(command, folder_dataset, image, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values, _, path = image
+    run = tune(folder_dataset, tmp_path / "tuned", "dataset.bands=[red,green,blue,alpha]")
+    opaque = np.ones((1, *values.shape[1:]), np.uint8)
+    opaque[0, 10:20] = 0
+    last = write_tiff(tmp_path / "last.tif", np.concatenate([values, opaque]))
+    for images, chosen, missing in ((last, [], range(10, 20)), (path, [], []), (last, ["bands=[1,2,3]"], [])):
+        code, out, err = command("predict", f"run={run.path}", f"images={images}", *chosen)
+        assert code == 0, err
+        assert np.flatnonzero((read_map(out.strip().splitlines()[-1])[0] == 255).all(axis=(0, 2))).tolist() == list(missing)
+
+
 def test_runs_that_do_not_tell_their_classes_are_refused(command, tuned, image, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = RunDirectory(Path(shutil.copytree(tuned.path, tmp_path / "run")))

@@ -2,22 +2,25 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import cast, get_args
 
 from ssl_rs.data.classes_file import read_classes, read_yaml_mapping
-from ssl_rs.data.dataset import Dataset, Scene, SceneSource, SegmentationClass, Split
+from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass, Split
 from ssl_rs.data.mask_format import MaskFormat
-from ssl_rs.data.paired import read_pair
-from ssl_rs.data.raster import EXTENSIONS, open_raster
+from ssl_rs.data.paired import read_pair, with_alpha
+from ssl_rs.data.raster import EXTENSIONS, TiffFile, open_raster
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.splits import seeded_order
 from ssl_rs.errors import InputError, nearest
 
 LAYOUT = "images/ (jpg, png or tif) and, for segmentation, masks/ (png or tif, same stems) and classes.yaml"
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+ALPHA = "alpha"
+"""Name of a channel that says where an image has data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,8 @@ class Folder(Dataset):
 
     Args:
         bands: Names of the channels; null: red, green, blue for three, else band_1 and so on. Those named red, green
-            and blue are shown and recolored as such.
+            and blue are shown and recolored as such. A last one named alpha says where a TIFF has data (not 0) and is
+            none of the network's bands; in a PNG alpha means that by itself.
         val_share: Share of the images that are drawn for validation, in [0, 1).
         test_share: Share of the images that are drawn for testing, in [0, 1).
         split_seed: Another seed draws another split.
@@ -59,6 +63,8 @@ class Folder(Dataset):
             )
         if self.bands is not None and (not self.bands or len(set(self.bands)) < len(self.bands)):
             raise InputError(f"dataset.bands must be names that differ, one a channel, got {list(self.bands)}.")
+        if self.bands is not None and ALPHA in (self.bands[0], *self.bands[:-1]):
+            raise InputError(f"dataset.bands: {ALPHA} must be the last of several, got {list(self.bands)}.")
 
     @cached_property
     def path(self) -> Path:
@@ -81,12 +87,16 @@ class Folder(Dataset):
 
     @cached_property
     def band_names(self) -> tuple[str, ...]:
-        """What the settings say, else by the number of channels of the first image that can be read."""
+        """What the settings say, else by the number of channels of the first image that can be read; without alpha.
+
+        Raises:
+            InputError: No image can be read, or it is left open what the last band is.
+        """
         if self.bands is not None:
-            return tuple(self.bands)
+            return tuple(band for band in self.bands if band != ALPHA)
         for scene in self.scenes():
             try:
-                return band_names(open_raster(scene.files[0]).num_bands)
+                return _band_names(scene.files[0])
             except InputError as error:
                 first_error = error
                 if self.on_bad_scene == "error":
@@ -113,7 +123,14 @@ class Folder(Dataset):
 
     def read(self, scene: SceneSource) -> Scene:
         """Open an image and its mask; where the image has no data, the mask is ignored."""
-        return read_pair(scene.files[0], scene.files[1] if self.mask_format else None, self.mask_format)
+        found = read_pair(scene.files[0], scene.files[1] if self.mask_format else None, self.mask_format)
+        return replace(found, strips=map(self._without_alpha, found.strips))
+
+    def _without_alpha(self, strip: SceneArrays) -> SceneArrays:
+        """Return some rows without the band that says where there is data."""
+        if self.bands is None or self.bands[-1] != ALPHA or len(strip.image) != len(self.bands):
+            return strip
+        return replace(with_alpha(strip, -1), image=strip.image[:-1])
 
     def _images(self) -> tuple[dict[str, Path], dict[str, str]]:
         """Return the image of each stem, and what is wrong with some stems.
@@ -202,6 +219,19 @@ def _listed_splits(path: Path, images: Mapping[str, Path]) -> Mapping[str, Split
     return splits
 
 
-def band_names(count: int) -> tuple[str, ...]:
-    """Return the names of an image's channels when nothing but their number is known."""
+def _band_names(file: SourceFile) -> tuple[str, ...]:
+    """Return the names of an image's channels when nothing but their number is known.
+
+    Raises:
+        InputError: The image cannot be read, or calls its last band alpha: some do of a near infrared one.
+    """
+    image = open_raster(file)
+    count = image.num_bands
+    if isinstance(image, TiffFile) and image.called_alpha:
+        names = ["red", "green", "blue"] if count == 4 else [f"band_{index + 1}" for index in range(count - 1)]
+        given = ",".join(names)
+        raise InputError(
+            f"{file} calls the last of its {count} bands alpha. Say what it is: dataset.bands=[{given},{ALPHA}] if it "
+            f"tells where there is data, dataset.bands=[{given},nir] (or another name) if it is a band like the others."
+        )
     return ("red", "green", "blue") if count == 3 else tuple(f"band_{index + 1}" for index in range(count))

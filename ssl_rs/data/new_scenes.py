@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass
-from ssl_rs.data.paired import read_pair
+from ssl_rs.data.paired import read_pair, with_alpha
 from ssl_rs.data.raster import EXTENSIONS
 from ssl_rs.data.source_files import SourceFile, describe_files, find_files
 from ssl_rs.errors import InputError
@@ -79,11 +79,15 @@ class NewScenes(Dataset):
         expected: Names of the bands that the network takes.
         chosen: Which bands of the files these are, counted from 1; None: all, in order.
         trained_dtype: Type that values must have; None: any.
+        alpha: Which band of the files, counted from 1, is not 0 where they have data; None: see `trained_alpha`.
+        trained_alpha: The last band is that one where a file has one more than the network takes.
     """
 
     expected: tuple[str, ...]
     chosen: tuple[int, ...] | None
     trained_dtype: str | None
+    alpha: int | None
+    trained_alpha: bool
 
     def __post_init__(self) -> None:
         """Check the choice of bands."""
@@ -93,17 +97,20 @@ class NewScenes(Dataset):
                 f"bands={list(self.chosen)}: expected {len(self.expected)} numbers from 1 on, one for each of "
                 f"{', '.join(self.expected)}."
             )
+        if self.alpha is not None and (self.alpha < 1 or self.alpha in (self.chosen or ())):
+            raise InputError(f"alpha={self.alpha}: expected the number, from 1 on, of a band that is none of `bands`.")
 
     @classmethod
     def of(
-        cls, name: str, expected: Sequence[str], chosen: Sequence[int] | None, trained_dtype: str | None,
-        downsample: int,
+        cls, name: str, downsample: int, expected: Sequence[str], chosen: Sequence[int] | None,
+        trained_dtype: str | None, alpha: int | None = None, trained_alpha: bool = False,
     ) -> "NewScenes":  # fmt: skip
         """Return scenes for a network that takes the expected bands, which a data set of this name taught."""
         return cls(
             name=name, root=None, crop_size=1, tile_size=1, tile_shift=0.0, protocol="", value_scale=None,
             on_bad_scene="error", transductive=False, downsample=downsample, expected=tuple(expected),
-            chosen=None if chosen is None else tuple(chosen), trained_dtype=trained_dtype,
+            chosen=None if chosen is None else tuple(chosen), trained_dtype=trained_dtype, alpha=alpha,
+            trained_alpha=trained_alpha,
         )  # fmt: skip
 
     @property
@@ -131,21 +138,26 @@ class NewScenes(Dataset):
 
     def _chosen(self, strip: SceneArrays, file: SourceFile) -> SceneArrays:
         """Return some rows with the bands that the network takes."""
-        bands, dtype = len(strip.image), strip.image.dtype
-        if self.chosen is None and bands != len(self.expected):
+        bands, dtype, alpha = len(strip.image), strip.image.dtype, self.alpha
+        if self.trained_alpha and alpha is None and self.chosen is None and bands == len(self.expected) + 1:
+            alpha = bands
+        chosen = self.chosen or tuple(number for number in range(1, bands + 1) if number != alpha)
+        if len(chosen) != len(self.expected):
             raise InputError(
                 f"{file} has {bands} bands, the run was trained on {len(self.expected)} "
                 f"({', '.join(self.expected)}). Say which they are, e.g. "
-                f"bands={_in_brackets(range(1, len(self.expected) + 1))}."
+                f"bands={_in_brackets(range(1, len(self.expected) + 1))}, and alpha=NUMBER if one tells where data is."
             )
-        if self.chosen is not None and max(self.chosen) > bands:
-            raise InputError(f"{file} has {bands} bands: bands={_in_brackets(self.chosen)} asks for more.")
+        if max(*chosen, alpha or 1) > bands:
+            asked = f"bands={_in_brackets(chosen)}" if alpha is None or alpha <= bands else f"alpha={alpha}"
+            raise InputError(f"{file} has {bands} bands: {asked} asks for more.")
         if self.trained_dtype not in (None, dtype.name):
             raise InputError(
                 f"{file} has values of type {dtype}, the run was trained on {self.trained_dtype}. Convert the image, "
                 "or say what its values are divided by to lie in [0, 1]: value_scale=..."
             )
-        return strip if self.chosen is None else replace(strip, image=strip.image[np.array(self.chosen) - 1])
+        strip = strip if alpha is None else with_alpha(strip, alpha - 1)
+        return replace(strip, image=strip.image[np.array(chosen) - 1])
 
 
 def _in_brackets(numbers: Sequence[int]) -> str:

@@ -1,6 +1,7 @@
 """An image file and its mask files as one scene: of one size, in one place, read together strip by strip."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from rasterio.crs import CRS
@@ -89,6 +90,12 @@ def check_alike(first_file: SourceFile, first: Raster | TiffFile, file: SourceFi
                 f"{file}: the mask lies up to {apart:.4g} pixels away from its image {first_file}: transform "
                 f"{other.transform} against {first.transform}. Resample one of them to the grid of the other."
             )
+
+
+def with_alpha(strip: SceneArrays, place: int) -> SceneArrays:
+    """Return some rows whose pixels are valid only where the band at this place, counted from 0, is not 0."""
+    opaque = strip.image[place] != 0
+    return replace(strip, valid=opaque if strip.valid is None else opaque & strip.valid)
 
 
 def _same_crs(first: str, second: str) -> bool:

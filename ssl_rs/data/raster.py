@@ -10,7 +10,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
@@ -92,6 +92,9 @@ class Raster:
 class TiffFile:
     """A TIFF that is read in rows; every band is data.
 
+    `called_alpha` tells whether the file calls its last band alpha: GDAL does so of the fourth of four bands of 8 bits,
+    whatever it is.
+
     Args:
         file: Where it lies.
 
@@ -118,6 +121,7 @@ class TiffFile:
             colors = tiff.colormap(1)
             self.palette = np.array([colors.get(index, (0, 0, 0, 0))[:3] for index in range(256)], np.uint8)
         self.num_bands = int(tiff.count) if self.palette is None else 3
+        self.called_alpha = tiff.count > 1 and tiff.colorinterp[-1] == ColorInterp.alpha
         self.block_rows = int(max(rows for rows, _ in tiff.block_shapes))
         self.crs = tiff.crs.to_string() if tiff.crs else None
         a, b, c, d, e, f = (float(value) for value in tiff.transform[:6])

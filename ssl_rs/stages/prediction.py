@@ -9,6 +9,7 @@ import torch
 
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
+from ssl_rs.data.folder import ALPHA
 from ssl_rs.data.new_scenes import MARK, NewScenes, find_images
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError
@@ -105,7 +106,10 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
             f"what the images' values are divided by; in training it was value_scale={metadata.value_scale:g}."
         )
     dtype = metadata.dtype if scale is None else None
-    scenes = NewScenes.of(str(stored["dataset"].get("name")), metadata.bands, bands, dtype, factor)
+    alpha, trained_bands = settings.value("alpha", int | None), stored["dataset"].get("bands")
+    trained_alpha = isinstance(trained_bands, list) and ALPHA in trained_bands
+    name = str(stored["dataset"].get("name"))
+    scenes = NewScenes.of(name, factor, metadata.bands, bands, dtype, alpha, trained_alpha)
     device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
     trainer = TrainerSettings(max_steps=1, batch_size=2, device=device, precision=precision)
     here = trainer.resolve_device(0)
@@ -114,6 +118,7 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
     value_scale = scale or metadata.value_scale
     how = {"size": window.size, "overlap": window.overlap, "bands": bands, "value_scale": value_scale}
     how |= {"downsample": factor, "precision": trainer.resolve_precision(here)}
+    how |= {} if alpha is None else {"alpha": alpha}
     digest = config_hash(how, {"model": result["model_sha256"]})
     own = output_dir / "predict" / scenes.name / f"{run.path.resolve().name}-{digest}"
     return Job(

@@ -59,6 +59,15 @@ def labeled(tmp_path):
     return root
 
 
+def save_tif(path, values, **profile):
+    count, height, width = values.shape
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(
+        path, "w", driver="GTiff", count=count, height=height, width=width, dtype=values.dtype, **profile
+    ) as file:
+        file.write(values)
+
+
 def splits(dataset):
     return {scene.id: scene.split for scene in dataset.scenes()}
 
@@ -218,3 +227,36 @@ def test_layout_mistakes_say_what_is_missing(labeled, make, tmp_path):
 def test_shares_that_leave_no_training_are_refused(make, val, test):
     with pytest.raises(InputError, match=r"dataset\.val_share"):
         make(val_share=val, test_share=test)
+
+
+@pytest.mark.parametrize("named", [True, False])  # by the file
+def test_a_last_band_named_alpha_says_where_there_is_data(make, tmp_path, named):
+    values = RNG.integers(1, 256, (4, 6, 6)).astype(np.uint8)
+    values[3, 2, 4] = 0
+    save_tif(tmp_path / "data/images/a.tif", values, alpha="YES" if named else "UNSPECIFIED")
+    save_tif(tmp_path / "data/images/b.tif", values[:3])
+    rgba = np.dstack([rgb(), np.full((6, 6), 255, np.uint8)])
+    rgba[1, 1, 3] = 0
+    save(tmp_path / "data/images/c.png", rgba)
+    store = prepare(make(bands=["red", "green", "blue", "alpha"]), tmp_path / "stores")
+    assert store.manifest.bands == ("red", "green", "blue")
+    assert np.array_equal(store.image(0), values[:3] * (values[3] > 0))
+    missing = [
+        np.argwhere(~store.valid(index)).tolist() if store.valid(index) is not None else [] for index in range(3)
+    ]
+    assert missing == [[[2, 4]], [], [[1, 1]]]
+
+
+def test_a_band_that_the_file_calls_alpha_is_not_guessed_at(make, tmp_path):
+    """GDAL calls the fourth of four bands of 8 bits so, whatever it is."""
+    values = RNG.integers(1, 256, (4, 6, 6)).astype(np.uint8)
+    save_tif(tmp_path / "data/images/a.tif", values)
+    said = r"a.tif calls the last of its 4 bands alpha. .*bands=\[red,green,blue,alpha\] if .*\[red,green,blue,nir\]"
+    with pytest.raises(InputError, match=said):
+        prepare(make(), tmp_path / "stores")
+    store = prepare(make(bands=["red", "green", "blue", "nir"]), tmp_path / "stores")
+    assert np.array_equal(store.image(0), values)
+    assert store.valid(0) is None
+    for wrong in (["alpha"], ["alpha", "red"], ["red", "alpha", "green"]):
+        with pytest.raises(InputError, match=r"dataset.bands: alpha must be the last of several, got"):
+            make(bands=wrong)
