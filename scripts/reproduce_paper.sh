@@ -23,7 +23,8 @@ for dataset in ${DATASETS:-potsdam vaihingen levir_cs}; do
   data=("dataset=$dataset" "dataset.root=${DATA:-data}/$dataset")
   "$python" -m ssl_rs.prepare "${data[@]}"
   $launch -m ssl_rs.pretrain "experiment=paper_$backbone" "${data[@]}" "${pretrain[@]}"
-  # 256 px tiles and crops as in pretraining; the sweep's other settings are those of conf/finetune.yaml.
-  "$python" -m ssl_rs.finetune sweep=label_fraction "backbone=$backbone" dataset.crop_size=256 "${data[@]}" "${finetune[@]}"
+  # 256 px tiles and crops as in pretraining. The 500 steps of conf/finetune.yaml are a first look: too few to compare by.
+  "$python" -m ssl_rs.finetune sweep=label_fraction "backbone=$backbone" dataset.crop_size=256 trainer.max_steps=4000 \
+    "${data[@]}" "${finetune[@]}"
 done
 "$python" -m ssl_rs.report

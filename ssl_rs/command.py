@@ -143,10 +143,10 @@ def load_run(name: str) -> Callable[[Settings], Path]:
 
 def _run(name: str, arguments: list[str]) -> int:
     options_given = _parse(name, arguments)
-    if options_given.help:
-        print(help_text(name))
-        return DONE
     overrides = [*search_in(options_given.config_dir), *map(quoted, options_given.overrides)]
+    if options_given.help:
+        print(help_text(name, overrides))
+        return DONE
     sweeps = options_given.multirun or asks_for_sweep(name, overrides)
     if sweeps and not options_given.cfg:
         from ssl_rs.sweep import run_sweep
@@ -172,10 +172,10 @@ def _parse(name: str, arguments: list[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
-def help_text(name: str) -> str:
-    """Return what the command does, its config groups with their options, and its keys with their defaults."""
+def help_text(name: str, overrides: Sequence[str]) -> str:
+    """Return what the command does, its config groups with their options, and its keys as the overrides leave them."""
     first = _comment(conf_dir() / f"{name}.yaml")
-    config = resolve(compose_config(name, []))
+    config = resolve(compose_config(name, without_sweeps(overrides)))
     lines = [
         first,
         "",
@@ -187,7 +187,8 @@ def help_text(name: str) -> str:
     for group in used_groups(name):
         lines += ["", f"{group}="]
         lines += [f"  {option:<24} {_comment(conf_dir() / group / f'{option}.yaml')}" for option in options(group)]
-    return "\n".join([*lines, "", "Keys and their defaults:", "", to_yaml(config)])
+    head = "Keys and their values, with these arguments:" if overrides else "Keys and their defaults:"
+    return "\n".join([*lines, "", head, "", to_yaml(config)])
 
 
 def _comment(path: Path) -> str:

@@ -85,7 +85,10 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
     except Exception as error:  # as in compose_config
-        raise InputError(" ".join((str(error) or repr(error)).split()).partition(" See https")[0]) from error
+        said = " ".join((str(error) or repr(error)).split()).partition(" See https")[0]
+        unread = [override for override in overrides if not _parses(override)]
+        where = f"{unread[0]} cannot be read as KEY=VALUE: " if unread else ""
+        raise InputError(where + said) from error
 
 
 def without_sweeps(overrides: Sequence[str]) -> list[str]:

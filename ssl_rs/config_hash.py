@@ -33,6 +33,10 @@ LATER = {"trainer.encoder_lr_factor": 1.0}
 are left out of the config hash, so that those runs stay what they are."""
 
 
+NULL_MEANT = {"initialization.parts": "encoder"}
+"""Keys that may be null only since results were kept, each with what stood there before; hashed as that."""
+
+
 def without_effect(key: str) -> bool:
     """Tell whether a dotted key is left out of the config hash."""
     return any(key == each or key.startswith(f"{each}.") for each in WITHOUT_EFFECT)
@@ -57,6 +61,10 @@ def config_hash(values: Mapping[str, Any], inputs: Mapping[str, str | None], wit
     """
     kept = json.loads(json.dumps(values))
     as_before = [key for key, value in leaves(kept).items() if key in LATER and value == LATER[key]]
+    for key, meant in NULL_MEANT.items():
+        group, name = key.split(".")
+        if name in kept.get(group, {}) and kept[group][name] is None:
+            kept[group][name] = meant
     for key in (*WITHOUT_EFFECT, *as_before, *without):
         *path, last = key.split(".")
         node = kept

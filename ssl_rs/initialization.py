@@ -22,14 +22,14 @@ from ssl_rs.imagenet import (
     statistics_for_bands,
     torchvision_weights,
 )
-from ssl_rs.pretrained import check_decoder, find_pretraining, read_pretraining
+from ssl_rs.pretrained import Pretraining, check_decoder, find_pretraining, read_pretraining
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.weights import load_strictly, read_weights
 
 COUNT = ".num_batches_tracked"
 
-UNSET: Mapping[str, str | None] = {"run": None, "weights": None, "parts": "encoder"}
-"""Keys that mean something for some initializations only, and their value where they mean nothing."""
+CHOICES = ("run", "weights", "parts")
+"""Keys that mean something for some initializations only; null where they mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,16 @@ class Provenance:
 class Initialization(Protocol):
     """Gives an encoder its first weights."""
 
+    def check(self, dataset: str, backbone: str, pretrainings: Path) -> None:
+        """Refuse what is wrong whatever the data holds, before it is prepared.
+
+        Args:
+            dataset: As in `Target`.
+            backbone: As in `Target`.
+            pretrainings: As in `Target`.
+        """
+        ...
+
     def locate(self, target: Target) -> Provenance:
         """Find the weights and say what they are, without loading them."""
         ...
@@ -123,22 +133,27 @@ class Keys:
             `simclr/seed0-*` among the pretrainings of this data set and backbone; null: the only one there.
         weights: ImageNet: a .pth or .safetensors file of torchvision's layout; null: torchvision's own, from cache or
             network.
-        parts: Pretrained: what is initialized; a decoder is there if inpainting used the one of fine-tuning.
+        parts: Pretrained: what is initialized, null: the encoder; a decoder is there if inpainting used the one of
+            fine-tuning.
         label: Row of the report; null: "random", "imagenet", or what the pretraining started from and its tasks.
     """
 
     run: str | None = None
     weights: str | None = None
-    parts: Literal["encoder", "encoder_and_decoder"] = "encoder"
+    parts: Literal["encoder", "encoder_and_decoder"] | None = None
     label: str | None = None
 
     uses: ClassVar[tuple[str, ...]] = ()
     """Which of `run`, `weights` and `parts` mean something."""
 
+    def check(self, dataset: str, backbone: str, pretrainings: Path) -> None:
+        """Refuse keys that mean nothing here."""
+        self._refuse_unused()
+
     def _refuse_unused(self) -> None:
-        for key, unset in UNSET.items():
+        for key in CHOICES:
             value = getattr(self, key)
-            if value != unset and key not in self.uses:
+            if value is not None and key not in self.uses:
                 kind = type(self).__name__.lower()
                 raise InputError(
                     f"initialization.{key}={value} has no meaning with initialization={kind}. Leave it out."
@@ -165,17 +180,22 @@ class ImageNet(Keys):
 
     uses = ("weights",)
 
+    def check(self, dataset: str, backbone: str, pretrainings: Path) -> None:
+        """Refuse an architecture that torchvision does not know, and a file that is not there."""
+        self._refuse_unused()
+        torchvision_weights(backbone)
+        if self.weights and not Path(self.weights).is_file():
+            raise InputError(f"initialization.weights={self.weights}: there is no such file.")
+
     def locate(self, target: Target) -> Provenance:
         """Find the file; torchvision's record of the architecture tells the statistics.
 
         Raises:
             InputError: No such file, or torchvision does not know the architecture.
         """
-        self._refuse_unused()
+        self.check(target.dataset, target.backbone, target.pretrainings)
         recorded = torchvision_weights(target.backbone)
         path = Path(self.weights) if self.weights else download(recorded, target.backbone)
-        if not path.is_file():
-            raise InputError(f"initialization.weights={self.weights}: there is no such file.")
         transforms = recorded.transforms()
         imagenet = Statistics(tuple(transforms.mean), tuple(transforms.std), f"ImageNet ({recorded})")
         statistics = statistics_for_bands(imagenet, target.statistics, target.bands, target.dtype)
@@ -210,23 +230,29 @@ class Pretrained(Keys):
 
     uses = ("run", "parts")
 
+    def check(self, dataset: str, backbone: str, pretrainings: Path) -> None:
+        """Refuse a run that is not there, or of another backbone."""
+        self._find(dataset, backbone, pretrainings)
+
+    def _find(self, dataset: str, backbone: str, pretrainings: Path) -> Pretraining:
+        self._refuse_unused()
+        found = read_pretraining(find_pretraining(self.run, pretrainings, f"{backbone} on {dataset}"))
+        own = found.metadata.backbone
+        if own != backbone:
+            raise InputError(
+                f"initialization.run={found.run.path} is an encoder {own}, this run has backbone.name={backbone}. "
+                f"Choose backbone={own} or another initialization.run."
+            )
+        return found
+
     def locate(self, target: Target) -> Provenance:
         """Find the run and check that its encoder fits.
 
         Raises:
             InputError: No finished run, several, a damaged file or metadata, another backbone or other bands.
         """
-        self._refuse_unused()
-        found = read_pretraining(
-            find_pretraining(self.run, target.pretrainings, f"{target.backbone} on {target.dataset}")
-        )
+        found = self._find(target.dataset, target.backbone, target.pretrainings)
         run, metadata = found.run, found.metadata
-        if metadata.backbone != target.backbone:
-            raise InputError(
-                f"initialization.run={run.path} is an encoder {metadata.backbone}, "
-                f"this run has backbone.name={target.backbone}. "
-                f"Choose backbone={metadata.backbone} or another initialization.run."
-            )
         if metadata.bands != target.bands:
             raise InputError(
                 f"initialization.run={run.path} was trained on the bands {metadata.bands!s:.300}, the data has "

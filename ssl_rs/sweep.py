@@ -65,7 +65,7 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
     Raises:
         InputError: The command has no sweeps, torchrun started it, or an override is wrong.
     """
-    if Processes.from_environment().world_size > 1:
+    if Processes.from_environment().world_size > 1 or "TORCHELASTIC_RUN_ID" in os.environ:
         raise InputError(
             "A sweep under torchrun would mix its runs' processes. Start the sweep without torchrun; "
             "launcher=slurm or launcher=ray gives each run its own machine."
@@ -81,7 +81,9 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
     finished = sum(RunDirectory(cell.run_dir).result.is_file() for cell in cells)
     print(f"{len(cells)} runs, {finished} finished before: {plan}")
     _launch(name, overrides, {_of_task(cell.overrides): str(cell.run_dir) for cell in cells})
-    return _summarize(cells)
+    code = _summarize(cells)
+    print(plan)
+    return code
 
 
 def plan_cells(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
@@ -137,9 +139,9 @@ def cell_settings(name: str, config: DictConfig) -> Settings:
     values = resolve(config)
     node = values["initialization"]
     kind = getattr(initialization, node["_target_"].rpartition(".")[2], None)
-    for key, unset in initialization.UNSET.items():
+    for key in initialization.CHOICES:
         if kind is not None and key not in kind.uses:
-            node[key] = unset
+            node[key] = None
     return Settings(name, values)
 
 

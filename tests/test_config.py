@@ -120,6 +120,17 @@ def test_a_key_that_came_later_leaves_earlier_runs_what_they_are(command):
     assert config_hash(other, {}) != config_hash(now, {})
 
 
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_null_is_hashed_as_what_stood_there_before(command):
+    now = composed(command)
+    assert now["initialization"]["parts"] is None
+    own = config_hash(now, {})
+    now["initialization"]["parts"] = "encoder"
+    assert config_hash(now, {}) == own
+    now["initialization"]["parts"] = "encoder_and_decoder"
+    assert config_hash(now, {}) != own
+
+
 def test_the_hash_of_known_settings_is_pinned():
     settings = {"seed": 0, "trainer": {"max_steps": 5, "device": "cpu"}, "logger": {"project": "x"}}
     assert config_hash(settings, {"manifest": "m"}) == "87dbb2b2a0c3"

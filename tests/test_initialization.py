@@ -73,6 +73,7 @@ def test_random_leaves_the_weights_and_takes_the_statistics_of_the_data(tmp_path
         (Pretrained(weights="FILE"), "weights=FILE"),
         (Random(parts="encoder_and_decoder"), "parts=encoder_and_decoder"),
         (ImageNet(parts="encoder_and_decoder"), "parts=encoder_and_decoder"),
+        (ImageNet(parts="encoder"), "parts=encoder"),
     ],
 )
 def test_keys_without_a_meaning_are_refused(tmp_path, initialization, key):

@@ -51,16 +51,37 @@ def fails(capsys, name, *arguments):
             "initialization.run=nowhere holds no finished pretraining",
         ),
         ("finetune", "decoder=deeplabv3plus backbone=vgg16_bn", "decoder=unet"),
+        ("finetune", "decoder.decoder_channels=[1,2]", "decoder"),
+        ("finetune", "decoder=fpn evaluation.window.size=50", "evaluation.window.size"),
+        ("finetune", "optimizer.lr=-1", "optimizer"),
+        ("pretrain", "optimizer.lr=-1", "optimizer"),
+        ("pretrain", "initialization=imagenet initialization.weights=gone.pth", "gone.pth: there is no such file"),
+        ("pretrain", "pretext.transform_prediction.task.level=9", "level"),
+        ("pretrain", "logger=wandb logger.mode=online", "logger.mode=online needs a key"),
+        ("pretrain", "trainer={", "trainer={"),
         ("evaluate", "run=nowhere", "run=nowhere holds no finished fine-tuning"),
         ("report", "runs=nowhere", "runs"),
         ("prepare", "seed=x", "seed must be a whole number"),
     ],
 )
-def test_a_wrong_setting_is_named(capsys, tiny, name, override, said):
+def test_a_wrong_setting_is_named_before_anything_heavy(capsys, tiny, monkeypatch, name, override, said):
+    for key in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv("NETRC", "none")
     usual = tiny if name in ("pretrain", "finetune") else ()
     err = fails(capsys, name, *usual, *override.split(" "))
     assert said in err
     assert not list(Path("outputs").glob(f"{name}/**/config.yaml"))
+    assert not list(Path("outputs/stores").glob("*"))
+
+
+@pytest.mark.parametrize("given", ["backbone=resnet18 encoder_weights=gone.pth", "backbone.name=resnet19"])
+def test_a_probe_of_what_is_not_there_prepares_nothing(capsys, tiny, given):
+    chosen = (*tiny[:3], "encoder=imagenet", "probe=knn", "evaluation.window.size=32", *given.split(" "))
+    if "backbone=resnet18" not in given:
+        chosen = (*chosen, "backbone=resnet50")
+    assert given.split("=")[-1] in fails(capsys, "evaluate", *chosen)
+    assert not list(Path("outputs/stores").glob("*"))
 
 
 def test_a_missing_data_set_is_named(capsys, tmp_path, monkeypatch):

@@ -49,6 +49,8 @@ def _images_at(place: Path, without: Sequence[Path]) -> Iterator[tuple[str, Sour
     """
     known = ", ".join(EXTENSIONS)
     if place.is_dir():
+        if (place / "images").is_dir() and (place / "masks").is_dir():  # a data set with labels, which are no images
+            place = place / "images"
         files = find_files(place)
         maps = [*without, *(file.path.parent.resolve() for file in files if file.name == MARK)]
         images = [file for file in files if file.suffix in EXTENSIONS and not _below(file.path, maps)]

@@ -39,6 +39,7 @@ def prepare(
     report: Report | None = None,
     num_workers: int | None = None,
     wait: bool = True,
+    before: Callable[[], None] | None = None,
 ) -> Store:
     """Return the store of a data set; build it if there is none yet.
 
@@ -51,12 +52,15 @@ def prepare(
         num_workers: Processes that read scenes, each with at most a few hundred MB; 0: this one; None: one a core where
             the sources are large.
         wait: Where another process builds the same store, say who, and wait for it; else refuse.
+        before: Called where there is no store yet, before the first scene is read.
 
     Raises:
         InputError: Something in the data set is missing, unreadable or contradictory, or the folder cannot be written.
     """
     path, scenes = locate(dataset, store_dir)
     if not path.exists():
+        if before is not None:
+            before()
         try:
             with _held(path, wait), small_cache():
                 if not path.exists():  # another process may have built it while this one waited
@@ -124,7 +128,10 @@ def _checked_scenes(dataset: Dataset) -> Sequence[SceneSource]:
     if not scenes:
         raise InputError(f"{_name(dataset)} has no scenes.")
     if not any(scene.split == "train" for scene in scenes):
-        raise InputError(f"{_name(dataset)} has {len(scenes)} scenes, but none in the training split.")
+        raise InputError(
+            f"{_name(dataset)} has {len(scenes)} scenes, but none in the training split. "
+            "Give it some; a folder of your own takes splits.yaml, or dataset.val_share=0 and dataset.test_share=0."
+        )
     seen: dict[str, SceneSource] = {}
     checked = []
     for scene in scenes:

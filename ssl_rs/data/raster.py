@@ -198,7 +198,11 @@ def _refuse_bomb(file: SourceFile, bands: int, height: int, width: int, dtype: n
 
 
 def _unreadable(file: SourceFile, error: Exception) -> InputError:
-    said = "it is empty" if file.size == 0 else str(error).rstrip(".")
+    if isinstance(error, RasterioError) and error.__cause__ is not None:  # it says no more than "see that"
+        said = str(error.__cause__).rstrip(".")
+    else:
+        said = str(error).rstrip(".")
+    said = "it is empty" if file.size == 0 else said
     return InputError(f"{file} cannot be read as an image: {said}. Replace the file, or take it out.")
 
 

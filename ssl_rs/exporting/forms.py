@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ssl_rs.errors import InputError
-from ssl_rs.exporting.counterparts import for_timm, for_torchvision, timm_name, torchvision_name
+from ssl_rs.exporting.counterparts import Renamed, for_timm, for_torchvision, timm_name, torchvision_name
 from ssl_rs.exporting.onnx_graph import Features, Normalizing, Probabilities, as_onnx
 from ssl_rs.files import written_aside
 from ssl_rs.run_directory import save_tensors
@@ -87,7 +87,7 @@ def write_torchvision(subject: Subject, folder: Path) -> Form:
     return Form(f"The encoder in torchvision, `{name}`", _code(f"""
         import torch, torchvision
         model = torchvision.models.get_model({name!r}, weights=None)
-        model.load_state_dict(torch.load("torchvision.pth", weights_only=True), strict=False)
+        model.load_state_dict(torch.load("torchvision.pth", weights_only=True){_lenient(found)})
     """), found.lacking)  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def write_timm(subject: Subject, folder: Path) -> Form:
         import timm
         from safetensors.torch import load_file
         model = timm.create_model({name!r}, in_chans={bands}, num_classes=0)
-        model.load_state_dict(load_file("timm.safetensors"), strict=False)
+        model.load_state_dict(load_file("timm.safetensors"){_lenient(found)})
     """), found.lacking)  # fmt: skip
 
 
@@ -179,6 +179,11 @@ def _comes_back(model: nn.Module, folder: Path, image: Tensor) -> bool:
         return bool(torch.allclose(again(image), model(image), rtol=1e-4, atol=1e-5))
     except (RuntimeError, TypeError, ValueError, AttributeError):  # its settings do not make it, or not these tensors
         return False
+
+
+def _lenient(found: Renamed) -> str:
+    """Return the argument that loading takes where tensors of the library's model are not in the file."""
+    return ", strict=False" if found.lacking else ""
 
 
 def _code(text: str) -> str:

@@ -15,7 +15,7 @@ from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
 from ssl_rs.data.sampling import TileCrops, to_unit
-from ssl_rs.encoder import Normalization, check_image_size
+from ssl_rs.encoder import Backbone, Normalization, check_image_size
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Provenance
@@ -30,7 +30,7 @@ from ssl_rs.segmentation.network import (
     input_divisor,
 )
 from ssl_rs.stages.evaluation import Evaluator, read_evaluation
-from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
+from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, tell, train_network
 from ssl_rs.stages.site import Site, SiteSettings
 
 VARIED = ("seed", "label_fraction.fraction", "initialization", "dataset.protocol")
@@ -67,20 +67,32 @@ class Plan:
     run: Identified
 
 
-def read_plan(settings: Settings) -> Plan:
-    """Read and check every key, choose the labels, and derive where the run lives."""
+def read_plan(settings: Settings, planned: bool = False) -> Plan:
+    """Read and check every key, choose the labels, and derive where the run lives.
+
+    Args:
+        settings: The settings.
+        planned: It is one of a sweep, and runs later: what it starts from may not be there yet.
+    """
     surroundings, recipe = SiteSettings.read(settings), Recipe.read(settings)
     decoder, augmentation = settings.build("decoder"), settings.build("augmentation")
     fraction: LabelFraction = settings.build("label_fraction")
     evaluation = read_evaluation(settings)
     settings.check_all_read()
-    site = surroundings.enter()
-    manifest = site.store.manifest
-    if not manifest.classes:
+    dataset = surroundings.dataset
+    if not dataset.classes:
         raise InputError(
-            f"dataset={manifest.dataset} has no masks, so there is nothing to fine-tune on. "
-            f"Add masks and classes to dataset.root={site.dataset.root}, or choose another dataset."
+            f"dataset={dataset.name} has no masks, so there is nothing to fine-tune on. "
+            f"Add masks and classes to dataset.root={dataset.root}, or choose another dataset."
         )
+
+    def check_early() -> None:
+        recipe.check(surroundings)
+        bands, classes = len(dataset.band_names), len(dataset.classes)
+        _build_model(decoder, recipe.backbone, bands, classes, dataset.crop_size, evaluation.window.size)
+
+    site = surroundings.enter(None if planned else check_early)
+    manifest = site.store.manifest
     evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
     subset = choose_labels(site.store, site.dataset.tile_size, fraction, site.seed)
     kind, decoder_name = (
@@ -98,7 +110,7 @@ def read_plan(settings: Settings) -> Plan:
 
 def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
     """Return where the run would live and its place in the report's table."""
-    plan = read_plan(settings)
+    plan = read_plan(settings, planned=True)
     found = plan.recipe.locate(plan.site)
     node = settings.values["initialization"]
     label = found.label if found else node["label"] or node["run"] or plan.run.directory.path.parts[-3]
@@ -126,14 +138,11 @@ def finetune(settings: Settings) -> Path:
         return directory.path
     torch.manual_seed(derive_seed(site.seed, "weights"))
     manifest = site.store.manifest
-    model = build_segmentation_model(
-        plan.decoder, plan.recipe.backbone.name, len(manifest.bands), len(manifest.classes)
-    )
+    model = _build_model(
+        plan.decoder, plan.recipe.backbone, len(manifest.bands), len(manifest.classes), site.dataset.crop_size,
+        plan.evaluator.settings.window.size,
+    )  # fmt: skip
     encoder, decoder = model.get_submodule("encoder"), model.get_submodule("decoder")
-    sides = {"dataset.crop_size": site.dataset.crop_size, "evaluation.window.size": plan.evaluator.settings.window.size}
-    for key, side in sides.items():
-        check_side(side, input_divisor(model), key)
-        check_image_size(encoder, len(manifest.bands), side, key)
     provenance = plan.recipe.initialization.apply(encoder, plan.recipe.target(site), decoder)
     network = SegmentationNetwork(model, Normalization(provenance.statistics), manifest.ignore_index)
     optimizer = place_network(network, encoder, site, plan.recipe)
@@ -159,9 +168,25 @@ def finetune(settings: Settings) -> Path:
         result = _result(plan, provenance, network, progress.seconds)
         if site.processes.is_first:
             directory.finish(result)
+            tell("Fine-tuned", result)
         tracker.finish(result)
         distributed.barrier()
     return directory.path
+
+
+def _build_model(
+    decoder: "partial[nn.Module]", backbone: Backbone, bands: int, classes: int, crop_size: int, window: int
+) -> nn.Module:
+    """Build the network, and refuse sides of crops and windows that it cannot take.
+
+    Raises:
+        InputError: One of them, or an encoder and a decoder that do not go together.
+    """
+    model = build_segmentation_model(decoder, backbone.name, bands, classes)
+    for key, side in {"dataset.crop_size": crop_size, "evaluation.window.size": window}.items():
+        check_side(side, input_divisor(model), key)
+        check_image_size(model.get_submodule("encoder"), bands, side, key)
+    return model
 
 
 def _crops(plan: Plan) -> TileCrops:

@@ -27,9 +27,18 @@ def finished_finetuning(chosen: str | None) -> RunDirectory:
     if chosen is None:
         raise InputError("run is not set. Name the folder of a finished fine-tuning: run=outputs/finetune/...")
     run = RunDirectory(Path(chosen))
+    if not run.path.is_dir():
+        raise InputError(f"run={chosen}: there is no such folder. Name that of a finished fine-tuning.")
     result = run.read_result()
+    if result is not None and result.get("command") == "pretrain":
+        raise InputError(
+            f"run={chosen} is a pretraining. Fine-tune from it first: `python -m ssl_rs.finetune "
+            f"initialization=pretrained initialization.run={chosen}`; then name the folder that this prints."
+        )
     if result is None or result.get("command") != "finetune":
-        raise InputError(f"run={chosen} holds no finished fine-tuning (result.json of finetune). Finish it first.")
+        below = sorted(str(path.parent) for path in run.path.glob("**/result.json"))[:3]
+        hint = f"Below it lie {', '.join(below)}: name one." if below else "Finish it first."
+        raise InputError(f"run={chosen} holds no finished fine-tuning (result.json of finetune). {hint}")
     lacking = [key for key in ("config_hash", "model_sha256") if key not in result]
     if lacking:
         raise InputError(f"{run.result} lacks {lacking}: it was not written by this version. Fine-tune it again.")

@@ -51,7 +51,8 @@ def predict(settings: Settings) -> Path:
                 map_image(job, file, targets[name])
             except InputError as error:  # the others are mapped all the same
                 problems.append(str(error))
-            report(number, len(images), name)
+            else:
+                report(number, len(images), name)
     if problems:
         told = "" if len(images) == 1 else f"\n{len(problems)} of {len(images)} images were not mapped."
         raise InputError("\n".join(problems) + told)

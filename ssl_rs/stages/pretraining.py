@@ -17,7 +17,7 @@ from ssl_rs.build import explained
 from ssl_rs.config import Settings
 from ssl_rs.data.dataset import Split
 from ssl_rs.data.sampling import Crops, SceneCrops, to_unit
-from ssl_rs.encoder import Normalization, check_image_size
+from ssl_rs.encoder import Backbone, Normalization, check_image_size
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Provenance
@@ -70,8 +70,13 @@ class Plan:
         return tuple(split for split in every if scenes_of(split)) if transductive else ("train",)
 
 
-def read_plan(settings: Settings) -> Plan:
-    """Read and check every key, and derive where the run lives."""
+def read_plan(settings: Settings, planned: bool = False) -> Plan:
+    """Read and check every key, and derive where the run lives.
+
+    Args:
+        settings: The settings.
+        planned: It is one of a sweep, and runs later: what it starts from may not be there yet.
+    """
     surroundings, recipe = SiteSettings.read(settings), Recipe.read(settings)
     tasks = {name: settings.build(f"pretext.{name}.task") for name in settings.names("pretext")}
     weights = {name: settings.value(f"pretext.{name}.weight", float) for name in tasks}
@@ -85,7 +90,14 @@ def read_plan(settings: Settings) -> Plan:
     settings.drop("views", [name for name in makers if name not in needed])
     encoder_pass = settings.value("encoder_pass", EncoderPass)
     settings.check_all_read()
-    site = surroundings.enter()
+
+    def check_early() -> None:
+        recipe.check(surroundings)
+        bands = len(surroundings.dataset.band_names)
+        encoder = _encoder(recipe.backbone, bands, surroundings.dataset.crop_size)
+        _build_tasks(tasks, encoder, bands)
+
+    site = surroundings.enter(None if planned else check_early)
     folder = Path("pretrain", site.store.manifest.dataset, recipe.backbone.name, "+".join(tasks))
     run = identify(settings, site, recipe, folder, {}, LABELS_ONLY)
     return Plan(site, recipe, {name: makers[name] for name in needed}, tasks, weights, encoder_pass, run)
@@ -93,7 +105,7 @@ def read_plan(settings: Settings) -> Plan:
 
 def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
     """Return where the run would live and what a report calls it."""
-    plan = read_plan(settings)
+    plan = read_plan(settings, planned=True)
     found, tasks = plan.recipe.locate(plan.site), " + ".join(plan.tasks)
     label = tasks if found is None or found.kind == "random" else f"{found.label}, then {tasks}"
     return plan.run.directory.path, {"label": label, "seed": plan.site.seed}
@@ -136,20 +148,29 @@ def initial_network(plan: Plan) -> tuple[PretextNetwork, Provenance]:
     site = plan.site
     torch.manual_seed(derive_seed(site.seed, "weights"))
     bands = len(site.store.manifest.bands)
-    encoder = plan.recipe.backbone.build(bands)
-    check_image_size(encoder, bands, site.dataset.crop_size, "dataset.crop_size")
+    encoder = _encoder(plan.recipe.backbone, bands, site.dataset.crop_size)
     provenance = plan.recipe.initialization.apply(encoder, plan.recipe.target(site))
     return build_network(plan, encoder, provenance), provenance
 
 
 def build_network(plan: Plan, encoder: nn.Module, provenance: Provenance) -> PretextNetwork:
     """Put encoder and tasks together; their weights follow from the seed alone."""
-    channels, bands = tuple(encoder.out_channels), len(plan.site.store.manifest.bands)  # type: ignore[arg-type]
-    tasks = {}
-    for name, task in plan.tasks.items():
-        with explained(f"pretext.{name}.task"):
-            tasks[name] = build_task(task, channels=channels, bands=bands)
+    tasks = _build_tasks(plan.tasks, encoder, len(plan.site.store.manifest.bands))
     return PretextNetwork(encoder, Normalization(provenance.statistics), tasks, plan.encoder_pass)
+
+
+def _encoder(backbone: Backbone, bands: int, crop_size: int) -> nn.Module:
+    encoder = backbone.build(bands)
+    check_image_size(encoder, bands, crop_size, "dataset.crop_size")
+    return encoder
+
+
+def _build_tasks(tasks: Mapping[str, "partial[PretextTask]"], encoder: nn.Module, bands: int) -> dict[str, PretextTask]:
+    built = {}
+    for name, task in tasks.items():
+        with explained(f"pretext.{name}.task"):
+            built[name] = build_task(task, channels=tuple(encoder.out_channels), bands=bands)  # type: ignore[arg-type]
+    return built
 
 
 def scene_crops(plan: Plan, seed: int) -> SceneCrops:

@@ -29,6 +29,12 @@ class EncoderFile:
     path: Path
     label: str | None = None
 
+    def check(self, dataset: str, backbone: str, pretrainings: Path) -> None:
+        """Refuse a file of another backbone."""
+        own = read_weights_metadata(self.path).backbone
+        if own != backbone:
+            raise InputError(f"encoder={self.path} has the backbone {own}, not {backbone}. Choose backbone={own}.")
+
     def locate(self, target: Target) -> Provenance:
         """Read what the file says of itself and check that it fits.
 

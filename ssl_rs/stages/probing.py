@@ -84,7 +84,12 @@ def read_plan(settings: Settings) -> Plan:
     initialization = initialization_of(chosen, weights, label)
     if Processes.from_environment().world_size > 1:
         raise InputError("evaluate is one process. Start it without torchrun.")
-    return _place(surroundings.enter(), initialization, backbone, probe, fraction, evaluation, run_dir)
+
+    def check_early() -> None:
+        initialization.check(surroundings.dataset.name, backbone.name, surroundings.pretrainings(backbone.name))
+        backbone.build(len(surroundings.dataset.band_names))
+
+    return _place(surroundings.enter(check_early), initialization, backbone, probe, fraction, evaluation, run_dir)
 
 
 def _place(

@@ -1,5 +1,6 @@
 """What pretraining and fine-tuning share: where weights start, how they are optimized, and the folder of the run."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from ssl_rs.encoder import Backbone
 from ssl_rs.errors import InputError
 from ssl_rs.initialization import Initialization, Provenance, Target
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.stages.site import Site, environment
+from ssl_rs.stages.site import Site, SiteSettings, environment
 from ssl_rs.training.loop import Job, train
 from ssl_rs.training.schedule import Schedule
 from ssl_rs.training.state import Identity, OtherRunError, Progress
@@ -53,6 +54,17 @@ class Recipe:
         names = ("backbone", "initialization", "optimizer", "schedule", "logger")
         backbone, initialization, optimizer, schedule, logger = (settings.build(name) for name in names)
         return cls(backbone, initialization, optimizer, schedule, logger, settings.value("run_dir", str | None))
+
+    def check(self, surroundings: SiteSettings) -> None:
+        """Refuse what is wrong whatever the data holds.
+
+        Raises:
+            InputError: Settings of the optimizer, or weights that are not there.
+        """
+        with explained("optimizer"):
+            self.optimizer([nn.Parameter(torch.zeros(1))])
+        dataset, backbone = surroundings.dataset.name, self.backbone.name
+        self.initialization.check(dataset, backbone, surroundings.pretrainings(backbone))
 
     def target(self, site: Site) -> Target:
         """What the initialization must fit."""
@@ -89,7 +101,17 @@ class Identified:
                 f"{found['config_hash']}, these have {self.hash}). Choose another run_dir, or leave it out."
             )
         self.directory.drop_checkpoints()
+        tell(f"{self.directory.path} was finished before", result)
         return True
+
+
+def tell(what: str, result: Mapping[str, Any]) -> None:
+    """Say in a line, beside the path that is the command's output, how good the result is."""
+    score = ""
+    if "miou" in result:
+        score = f": mIoU {result['miou']:.1%} on the {result['split']} scenes of {result['dataset']}, by the protocol "
+        score += f"{result['protocol']}; result.json has all scores"
+    print(f"{what}{score}.", file=sys.stderr, flush=True)
 
 
 def identify(

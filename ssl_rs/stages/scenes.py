@@ -1,7 +1,7 @@
 """What a person sees of scenes that are prepared or checked: how far it is, and which are left out."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,10 @@ SKIPPED_TOLD = 3
 """Scenes that are left out of which the reason is printed."""
 
 
-def prepare_store(dataset: Dataset, store_dir: Path, num_workers: int | None = None, wait: bool = True) -> Store:
+def prepare_store(
+    dataset: Dataset, store_dir: Path, num_workers: int | None = None, wait: bool = True,
+    before: Callable[[], None] | None = None,
+) -> Store:  # fmt: skip
     """Prepare a data set, show how far it is, and say which scenes are left out.
 
     Args:
@@ -25,9 +28,10 @@ def prepare_store(dataset: Dataset, store_dir: Path, num_workers: int | None = N
         store_dir: Folder of all stores.
         num_workers: As of `ssl_rs.data.prepare.prepare`.
         wait: As of `ssl_rs.data.prepare.prepare`.
+        before: As of `ssl_rs.data.prepare.prepare`.
     """
     with scene_progress("prepared") as report:
-        store = prepare(dataset, store_dir, report, num_workers, wait)
+        store = prepare(dataset, store_dir, report, num_workers, wait, before)
     skipped = store.manifest.skipped
     if skipped:
         reasons = [f"  {scene.split} '{scene.id}': {scene.reason}" for scene in skipped[:SKIPPED_TOLD]]

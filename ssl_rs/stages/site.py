@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -89,7 +89,7 @@ class Site:
     def target(self, backbone: Backbone) -> Target:
         """What an initialization must fit."""
         manifest = self.store.manifest
-        pretrainings = self.output_dir / "pretrain" / manifest.dataset / backbone.name
+        pretrainings = _pretrainings(self.output_dir, self.dataset, backbone.name)
         return Target(
             manifest.dataset,
             backbone.name,
@@ -128,20 +128,34 @@ class SiteSettings:
             settings.build("trainer"), settings.build("dataset"), settings.value("seed", int), output_dir, store_dir
         )
 
-    def enter(self) -> Site:
-        """Join the other processes, and prepare the data if nobody has."""
+    def pretrainings(self, backbone: str) -> Path:
+        """The folder under which the pretrainings of this data set and backbone lie."""
+        return _pretrainings(self.output_dir, self.dataset, backbone)
+
+    def enter(self, before_preparing: Callable[[], None] | None = None) -> Site:
+        """Join the other processes, and prepare the data if nobody has.
+
+        Args:
+            before_preparing: Refuses what can be refused before data is prepared, which may take hours.
+        """
         processes = Processes.from_environment()
         device = self.trainer.resolve_device(processes.local_rank)
         distributed.start(processes, device)
-        store = open_store(self.dataset, self.store_dir, processes)
+        store = open_store(self.dataset, self.store_dir, processes, before_preparing)
         precision = self.trainer.resolve_precision(device)
         return Site(self.trainer, processes, device, precision, self.dataset, store, self.seed, self.output_dir)
 
 
-def open_store(dataset: Dataset, store_dir: Path, processes: Processes) -> Store:
+def _pretrainings(output_dir: Path, dataset: Dataset, backbone: str) -> Path:
+    return output_dir / "pretrain" / dataset.name / backbone
+
+
+def open_store(
+    dataset: Dataset, store_dir: Path, processes: Processes, before_preparing: Callable[[], None] | None = None
+) -> Store:
     """Return the prepared data set; the first process prepares it where that has not been done."""
     if processes.is_first:
-        store = prepare_store(dataset, store_dir)
+        store = prepare_store(dataset, store_dir, before=before_preparing)
     distributed.barrier()
     return store if processes.is_first else prepare(dataset, store_dir)
 

@@ -74,15 +74,18 @@ class WandbLogger:
     entity: str | None = None
     mode: Literal["auto", "online", "offline"] = "auto"
 
+    def __post_init__(self) -> None:
+        """Refuse to be online without a key."""
+        if self.mode == "online" and not _has_key():
+            raise InputError(
+                "logger.mode=online needs a key: set WANDB_API_KEY, run `wandb login`, or choose logger.mode=offline."
+            )
+
     def open(self, run: Path, name: str, config: Mapping[str, Any], past: Sequence[Mapping[str, Any]]) -> Tracker:
         """Start the run's mirror."""
         import wandb
 
         has_key = _has_key()
-        if self.mode == "online" and not has_key:
-            raise InputError(
-                "logger.mode=online needs a key: set WANDB_API_KEY, run `wandb login`, or choose logger.mode=offline."
-            )
         wish = os.environ.get("WANDB_MODE", "auto") if self.mode == "auto" else self.mode
         if wish == "disabled":
             return _Nowhere()
