@@ -101,7 +101,8 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
     """Sort runs into tables.
 
     Returns:
-        A table a comparison and protocol, the data set's own protocol first; and the runs whose settings differ from
+        A table a comparison and protocol, fine-tuning before probes, test scenes before validation scenes, the data
+        set's own protocol first; and the runs whose settings differ from
         those of their row, or that would fill a place a second time (same label, fraction, seed and weights): a mean
         over them would mean nothing. An `evaluate` of a run gives way without a word.
     """
@@ -124,7 +125,8 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
                     "give it a row of its own by initialization.label, or delete one of the two"
                 )
     tables = [
-        _table(*key, list(places.values())) for key, places in sorted(groups.items(), key=lambda item: item[0][0])
+        _table(*key, list(places.values()))
+        for key, places in sorted(groups.items(), key=lambda item: _comparison_order(item[0][0]))
     ]
     return tables, [LeftOut(directory, reason) for directory, reason in left_out.items()]
 
@@ -134,6 +136,11 @@ def _table(comparison: Comparison, protocol: Protocol, runs: Sequence[Run]) -> T
     labels = sorted(kinds, key=lambda label: (*_kind_order(kinds[label]), label))
     ordered = sorted(runs, key=lambda run: (labels.index(run.label), run.label_fraction, run.seed, run.weights_sha256))
     return Table(comparison, protocol, ordered, labels, sorted({run.label_fraction for run in runs}))
+
+
+def _comparison_order(comparison: Comparison) -> tuple[object, ...]:
+    """Sort data sets by name, in each fine-tuning before probes of frozen encoders, and test scenes before others."""
+    return (comparison.dataset, comparison.steps == 0, comparison.split != "test", comparison)
 
 
 def _kind_order(kind: str) -> tuple[int, str]:

@@ -50,6 +50,15 @@ def test_runs_that_must_not_be_mixed_get_tables_of_their_own(write_run, tables_o
     assert {getattr(table.comparison, key) for table in tables} >= {value}
 
 
+def test_fine_tuning_on_test_scenes_comes_first_and_probes_last(write_run, tables_of):
+    write_run("a", decoder="knn_probe", steps=0, miou=0.1)
+    write_run("b", decoder="unet", steps=20, split="val", miou=0.2)
+    write_run("c", decoder="unet", steps=20, miou=0.3)
+    write_run("d", dataset="a_set", decoder="unet", steps=20, miou=0.4)
+    tables, _ = tables_of()
+    assert [table.miou("random", 0.1).mean for table in tables] == [0.4, 0.3, 0.2, 0.1]
+
+
 def test_protocols_get_tables_of_their_own(write_run, tables_of):
     score = {"overall_accuracy": 0.5, "mean_f1": 0.5, "kappa": 0.5}
     write_run("a", protocols={"six": {"miou": 0.78, **score}, "five": {"miou": 0.86, **score}})
