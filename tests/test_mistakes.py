@@ -59,7 +59,7 @@ def fails(capsys, name, *arguments):
         ("pretrain", "pretext.transform_prediction.task.level=9", "level"),
         ("pretrain", "logger=wandb logger.mode=online", "logger.mode=online needs a key"),
         ("pretrain", "trainer={", "trainer={"),
-        ("evaluate", "run=nowhere", "run=nowhere holds no finished fine-tuning"),
+        ("evaluate", "run=nowhere", "run=nowhere: there is no such folder"),
         ("report", "runs=nowhere", "runs"),
         ("prepare", "seed=x", "seed must be a whole number"),
     ],

@@ -187,7 +187,7 @@ def test_four_bands_leave_out_torchvision_unless_it_was_asked_for(
         image.putalpha(255)
         image.convert("CMYK").save(path.with_suffix(".tif"))
         path.unlink()
-    run = train("pretrain", root, tmp_path / "runs", "pretext=[inpainting]")
+    run = train("pretrain", root, tmp_path / "runs", "pretext=[inpainting]", "dataset.bands=[a,b,c,d]")
     bands = len(read_weights_metadata(run.encoder).bands)
     assert bands == 4
     folder = exported(run, "formats=[timm]")
