@@ -37,6 +37,11 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
     _check_arguments(target, arguments, where)
     if node.get("_partial_", False):
         return partial(target, **arguments)
+    lacking = _lacking(target, arguments)
+    if lacking:
+        raise InputError(
+            f"{where} lacks what {target.__name__} needs: {', '.join(lacking)}. Its YAML file must name them."
+        )
     try:
         return target(**arguments)
     except (ValueError, TypeError) as error:
@@ -89,6 +94,14 @@ def _locate(name: str, where: str, trusted: Sequence[str]) -> Callable[..., Any]
 
 def _inside(name: str, packages: Sequence[str]) -> bool:
     return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+def _lacking(target: Callable[..., Any], arguments: Mapping[str, Any]) -> list[str]:
+    """Return the arguments without a default that are not given."""
+    parameters = inspect.signature(target).parameters.values()
+    given_by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    needed = [each.name for each in parameters if each.kind in given_by_name and each.default is each.empty]
+    return [name for name in needed if name not in arguments]
 
 
 def _check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> None:

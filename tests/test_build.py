@@ -155,7 +155,7 @@ def test_a_plain_value_is_no_component(own):
         (cosine(warmup="a lot"), ".warmup must be a number, got 'a lot'"),
         (cosine(warmup=True), ".warmup must be a number, got True"),
         ({"_target_": "ssl_rs.encoder.Backbone", "name": 18}, ".name must be a text, got 18"),
-        ({"_target_": "ssl_rs.encoder.Backbone"}, "name"),
+        ({"_target_": "ssl_rs.encoder.Backbone"}, " lacks what Backbone needs: name. Its YAML file must name them"),
         ({"_target_": "ssl_rs.views.fused.ColorJitter", "hue": [0.1]}, ".hue must be a list [a number, a number]"),
     ],
 )

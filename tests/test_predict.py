@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -19,6 +20,7 @@ from ssl_rs.data.map_writer import Grid, MapWriter, enlarged
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.run_directory import RunDirectory, read_metadata, save_tensors
+from ssl_rs.stages import scenes
 
 QUICK = (
     "dataset.crop_size=32",
@@ -252,6 +254,22 @@ def test_what_cannot_be_mapped_is_refused(refused, image, tmp_path):
     other.mkdir()
     os.link(path, other / "scene5.png")
     assert "would both become scene5.tif" in refused(f"[{json.dumps(str(path))},{json.dumps(str(other))}]")
+
+
+def test_a_long_image_is_told_in_parts_and_one_that_failed_not_at_all(mapped, refused, image, tmp_path, monkeypatch):
+    monkeypatch.setattr(scenes, "SILENCE", 0.0)
+    _, said = mapped(image[2])
+    told = [float(share) for share in re.findall(r"mapped ([\d.]+)/1 scenes \(scene5\)", said)]
+    assert len(told) > 1
+    assert told == sorted(told)
+    assert told[-1] == 1
+    one_band = write_tiff(tmp_path / "one.tif", image[0][:1])
+    assert "mapped" not in refused(one_band).replace("were not mapped", "")
+
+
+def test_masks_beside_images_are_not_mapped(mapped, folder_dataset):
+    folder, _ = mapped(folder_dataset)
+    assert len(list(folder.rglob("*.tif"))) == 6
 
 
 def test_an_alpha_band_leaves_out_what_it_hides(mapped, refused, image, tmp_path):

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,8 +85,14 @@ class Target:
         return cls(*(folder / f"{name}{end}" for end in (".tif", ".probabilities.tif", ".png", ".json")))
 
 
-def map_image(job: Job, file: SourceFile, target: Target) -> None:
+def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[float], None]) -> None:
     """Map one image, unless its map is there.
+
+    Args:
+        job: How.
+        file: The image.
+        target: Its map.
+        report: Told which share of it is mapped.
 
     Raises:
         InputError: It cannot be read, or does not fit the run.
@@ -105,7 +111,7 @@ def map_image(job: Job, file: SourceFile, target: Target) -> None:
     with _scratch(job.folder) as scratch:
         with small_cache():
             write_scene(job.scenes, 0, source, scratch)
-        pixels = _write_map(job, scratch, grid, target, {"image": str(file), "image_sha256": sha256})
+        pixels = _write_map(job, scratch, grid, target, {"image": str(file), "image_sha256": sha256}, report)
     valid, area = sum(pixels[:-1]), _square_meters(grid)
     classes = [
         {
@@ -153,7 +159,9 @@ def _scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _write_map(job: Job, scratch: Path, grid: Grid, target: Target, tags: Mapping[str, str]) -> list[int]:
+def _write_map(
+    job: Job, scratch: Path, grid: Grid, target: Target, tags: Mapping[str, str], report: Callable[[float], None]
+) -> list[int]:
     """Write a map, its probabilities and its picture; return the pixels of each class, and last those without data."""
     image = np.load(scratch / array_file(0, "image"), mmap_mode="r")  # [C, h, w], coarser by the factor
     path = scratch / array_file(0, "valid")
@@ -181,6 +189,8 @@ def _write_map(job: Job, scratch: Path, grid: Grid, target: Target, tags: Mappin
             if likely is not None:
                 values = np.where(holds, probabilities.cpu().numpy(), np.float32("nan"))
                 likely.write(top, enlarged(values, factor, height, grid.width))
+            if rows.stop < image.shape[1]:
+                report(rows.stop / image.shape[1])
         for each in (maps, likely):
             if each is not None:
                 each.finish()

@@ -11,6 +11,7 @@ from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.data.folder import ALPHA
 from ssl_rs.data.new_scenes import MARK, NewScenes, find_images
+from ssl_rs.data.source_files import SourceFile
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError
 from ssl_rs.files import write_json
@@ -43,20 +44,30 @@ def predict(settings: Settings) -> Path:
     if job.device.type == "cpu":
         keep_freed_memory()
     _check_folder(job.folder)
-    with RunDirectory(job.folder).lock(), scene_progress("mapped") as report:
+    with RunDirectory(job.folder).lock():
         write_json(job.folder / MARK, {"command": "predict", "run": str(run.path), "model_sha256": job.model_sha256})
-        problems = []
-        for number, (name, file) in enumerate(images.items(), start=1):
-            try:
-                map_image(job, file, targets[name])
-            except InputError as error:  # the others are mapped all the same
-                problems.append(str(error))
-            else:
-                report(number, len(images), name)
+        problems = _map_all(job, images, targets)
     if problems:
         told = "" if len(images) == 1 else f"\n{len(problems)} of {len(images)} images were not mapped."
         raise InputError("\n".join(problems) + told)
     return targets[next(iter(images))].map if len(images) == 1 else job.folder
+
+
+def _map_all(job: Job, images: Mapping[str, SourceFile], targets: Mapping[str, Target]) -> list[str]:
+    """Map every image that can be mapped, and return what is wrong with the others."""
+    problems = []
+    with scene_progress("mapped") as report:
+        for number, (name, file) in enumerate(images.items()):
+
+            def tell(share: float, number: int = number, name: str = name) -> None:
+                report(number + share, len(images), name)
+
+            try:
+                map_image(job, file, targets[name], tell)
+                tell(1)
+            except InputError as error:  # the others are mapped all the same
+                problems.append(str(error))
+    return problems
 
 
 def _check_targets(targets: Mapping[str, Target]) -> None:

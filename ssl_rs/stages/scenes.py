@@ -1,6 +1,7 @@
 """What a person sees of scenes that are prepared or checked: how far it is, and which are left out."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.overview import SCENES_FILE
-from ssl_rs.data.prepare import Report, prepare
+from ssl_rs.data.prepare import prepare
 from ssl_rs.data.store import Store
+
+SILENCE = 10.0
+"""Seconds after which a part of a scene is told too."""
 
 SKIPPED_TOLD = 3
 """Scenes that are left out of which the reason is printed."""
@@ -45,8 +49,10 @@ def prepare_store(
 
 
 @contextmanager
-def scene_progress(verb: str) -> Iterator[Report]:
+def scene_progress(verb: str) -> Iterator[Callable[[float, int, str], None]]:
     """Show how many scenes are done, as told to the report that this gives: a bar on a terminal, lines elsewhere.
+
+    A part of a scene may be told as a fraction.
 
     Args:
         verb: What is done to them, e.g. "prepared".
@@ -55,12 +61,12 @@ def scene_progress(verb: str) -> Iterator[Report]:
         with _bar(verb) as progress:
             task = progress.add_task("", total=None)
 
-            def advance(done: int, total: int, scene: str) -> None:
+            def advance(done: float, total: int, scene: str) -> None:
                 progress.update(task, completed=done, total=total, description=scene)
 
             yield advance
     else:
-        yield lambda done, total, scene: _say_scene(verb, done, total, scene)
+        yield _lines(verb)
 
 
 def _bar(verb: str) -> Progress:
@@ -80,7 +86,15 @@ def _bar(verb: str) -> Progress:
     )
 
 
-def _say_scene(verb: str, done: int, total: int, scene: str) -> None:
-    """Print how far it is, on one line a tenth of the scenes."""
-    if done == total or done % max(1, total // 10) == 0:
-        print(f"{verb} {done}/{total} scenes ({scene})", file=sys.stderr, flush=True)
+def _lines(verb: str) -> Callable[[float, int, str], None]:
+    """Return what prints how far it is: a line a tenth of the scenes, and after a silence one within a scene."""
+    last = time.monotonic()
+
+    def say(done: float, total: int, scene: str) -> None:
+        nonlocal last
+        told = done == total or done % max(1, total // 10) == 0
+        if told or time.monotonic() - last >= SILENCE:
+            print(f"{verb} {done if told else round(done, 2):g}/{total} scenes ({scene})", file=sys.stderr, flush=True)
+            last = time.monotonic()
+
+    return say
