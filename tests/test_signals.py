@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,6 +80,25 @@ def test_ctrl_c_that_only_readers_hear_ends_preparing_too(tmp_path, number):
     assert process.returncode == 2
     assert "a process that reads scenes was killed, perhaps because the memory ran out" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the readers below /proc")
+@pytest.mark.parametrize("which", [0, 1])
+def test_ctrl_c_that_one_reader_hears_is_known_whichever_it_is(tmp_path, which):
+    """The second starts with the second scene; the other one is ended by the pool, not by Ctrl-C."""
+    _, process = preparing(tmp_path, 2)
+    readers = readers_of(process)
+    assert len(readers) == 2
+    while is_deaf(readers[which]):
+        time.sleep(0.005)
+    os.kill(readers[which], signal.SIGINT)
+    check_interrupted(process)
+
+
+def is_deaf(pid: int) -> bool:
+    """Tell whether a process ignores Ctrl-C."""
+    (ignored,) = re.findall(r"SigIgn:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(ignored, 16) & 1 << (signal.SIGINT - 1))
 
 
 def test_a_stop_during_the_evaluation_loses_no_training(command, tiny, tmp_path, monkeypatch):

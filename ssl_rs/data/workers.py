@@ -44,12 +44,12 @@ def write_scenes(dataset: Dataset, scenes: Sequence[SceneSource], folder: Path, 
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(num_workers, len(missing)), context, _start, (dataset, folder)) as pool:
         futures: dict[int, Future[Outcome]] = {}
-        children: list[BaseProcess] = []
+        children: set[BaseProcess] = set()
         try:
             with _deaf_children():
                 for number in missing:
                     futures[number] = pool.submit(_work, number, scenes[number])
-                    children = children or multiprocessing.active_children()  # all of them start with the first scene
+                    children.update(multiprocessing.active_children())  # one may have started with each scene
             for number, scene in enumerate(scenes):
                 yield futures.pop(number).result() if number in futures else _attempt(dataset, number, scene, folder)
         except BrokenProcessPool as error:
