@@ -55,9 +55,10 @@ def test_pretraining_reads_no_mask_and_no_test_scene(command, tiny, monkeypatch)
 
 def test_the_same_command_again_returns_the_finished_run(command, tiny, pretrained):
     before = pretrained.encoder.stat().st_mtime_ns
-    code, out, _ = command("pretrain", *tiny)
+    code, out, err = command("pretrain", *tiny)
     assert code == 0
     assert Path(out.strip()) == pretrained.path
+    assert f"{pretrained.path} was finished before." in err
     assert pretrained.encoder.stat().st_mtime_ns == before
 
 
@@ -68,6 +69,7 @@ def test_finetuning_evaluation_and_report_follow(command, tiny, pretrained):
         code, out, err = command("finetune", *small, f"initialization={initialization}")
         assert code == 0, err
         runs.append(RunDirectory(Path(out.strip().splitlines()[-1])))
+        assert f"mIoU {100 * runs[-1].read_result()['miou']:.1f} % on the test scenes of folder" in err
     random, transferred = (run.read_result() for run in runs)
     assert random["subset_sha256"] == transferred["subset_sha256"]
     assert random["labeled_units"] == 18  # half of 4 scenes x 9 tiles
@@ -108,6 +110,7 @@ def test_a_sweep_fills_every_cell_and_names_what_failed(command, tiny):
     code, out, err = command("finetune", *overrides)
     assert code == 0, err
     assert "4 runs, 2 finished before" in out
+    assert len(json.loads(Path(out.splitlines()[-1]).read_text())["cells"]) == 4
     assert all(path.stat().st_mtime_ns == before for path, before in results.items())
     assert not list(Path().glob(".hydra")) + list(Path().glob("multirun*")) + list(Path().glob("*.log"))
     assert Path("outputs/sweeps/multirun.yaml").is_file()

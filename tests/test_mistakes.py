@@ -196,8 +196,9 @@ def test_a_pretraining_that_does_not_fit_is_refused(capsys, tiny):
     assert "is damaged or was replaced" in err
 
 
-def test_a_sweep_under_torchrun_is_refused(capsys, tiny, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+@pytest.mark.parametrize(("key", "value"), [("WORLD_SIZE", "2"), ("TORCHELASTIC_RUN_ID", "alone")])
+def test_a_sweep_under_torchrun_is_refused(capsys, tiny, monkeypatch, key, value):
+    monkeypatch.setenv(key, value)
     assert "A sweep under torchrun" in fails(capsys, "finetune", "sweep=label_fraction")
 
 
@@ -260,3 +261,12 @@ def test_a_folder_with_another_finished_run_is_not_taken_for_this_one(capsys, ti
         "dataset.value_scale=100",
     )
     assert "Set dataset.value_scale=255" in err
+
+
+def test_a_pretraining_is_no_run_to_map_by(capsys, tiny, tmp_path):
+    run = tmp_path / "outputs/pretrain/run"
+    run.mkdir(parents=True)
+    (run / "result.json").write_text(json.dumps({"command": "pretrain"}))
+    err = fails(capsys, "predict", f"run={run}", "images=x.tif")
+    assert f"run={run} is a pretraining. Fine-tune from it first" in err
+    assert f"Below it lie {run}: name one." in fails(capsys, "predict", f"run={run.parent}", "images=x.tif")

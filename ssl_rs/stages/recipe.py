@@ -109,8 +109,9 @@ def tell(what: str, result: Mapping[str, Any]) -> None:
     """Say in a line, beside the path that is the command's output, how good the result is."""
     score = ""
     if "miou" in result:
-        score = f": mIoU {result['miou']:.1%} on the {result['split']} scenes of {result['dataset']}, by the protocol "
-        score += f"{result['protocol']}; result.json has all scores"
+        miou = "undefined" if result["miou"] is None else f"{100 * result['miou']:.1f} %"
+        score = f": mIoU {miou} on the {result['split']} scenes of {result['dataset']}, protocol {result['protocol']}"
+        score += "; result.json has all scores"
     print(f"{what}{score}.", file=sys.stderr, flush=True)
 
 
