@@ -81,6 +81,7 @@ def test_finetuning_evaluation_and_report_follow(command, tiny, pretrained):
 
     code, out, err = command("evaluate", f"run={runs[0].path}")
     assert code == 0, err
+    assert f"Scored: mIoU {100 * random['miou']:.1f} % on the test scenes of folder" in err
     again = json.loads((Path(out.strip()) / "result.json").read_text())
     assert again["confusion"] == random["confusion"]
     assert again["protocols"] == random["protocols"]

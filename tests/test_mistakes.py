@@ -269,4 +269,8 @@ def test_a_pretraining_is_no_run_to_map_by(capsys, tiny, tmp_path):
     (run / "result.json").write_text(json.dumps({"command": "pretrain"}))
     err = fails(capsys, "predict", f"run={run}", "images=x.tif")
     assert f"run={run} is a pretraining. Fine-tune from it first" in err
+    assert "holds no finished fine-tuning (result.json of finetune). Finish it first." in fails(
+        capsys, "predict", f"run={run.parent}", "images=x.tif"
+    )
+    (run / "model.safetensors").touch()
     assert f"Below it lie {run}: name one." in fails(capsys, "predict", f"run={run.parent}", "images=x.tif")

@@ -96,11 +96,16 @@ class Folder(Dataset):
             return tuple(band for band in self.bands if band != ALPHA)
         for scene in self.scenes():
             try:
-                return _band_names(scene.files[0])
+                image = open_raster(scene.files[0])
+                alpha = isinstance(image, TiffFile) and image.seems_to_end_with_alpha()
             except InputError as error:
                 first_error = error
                 if self.on_bad_scene == "error":
                     break
+                continue
+            if alpha:
+                raise InputError(_ask_for_alpha(scene.files[0], image.num_bands))
+            return _band_names(image.num_bands)
         raise first_error
 
     def scenes(self) -> Sequence[SceneSource]:
@@ -219,19 +224,15 @@ def _listed_splits(path: Path, images: Mapping[str, Path]) -> Mapping[str, Split
     return splits
 
 
-def _band_names(file: SourceFile) -> tuple[str, ...]:
-    """Return the names of an image's channels when nothing but their number is known.
-
-    Raises:
-        InputError: The image cannot be read, or calls its last band alpha: some do of a near infrared one.
-    """
-    image = open_raster(file)
-    count = image.num_bands
-    if isinstance(image, TiffFile) and image.called_alpha:
-        names = ["red", "green", "blue"] if count == 4 else [f"band_{index + 1}" for index in range(count - 1)]
-        given = ",".join(names)
-        raise InputError(
-            f"{file} calls the last of its {count} bands alpha. Say what it is: dataset.bands=[{given},{ALPHA}] if it "
-            f"tells where there is data, dataset.bands=[{given},nir] (or another name) if it is a band like the others."
-        )
+def _band_names(count: int) -> tuple[str, ...]:
+    """Return the names of an image's channels when nothing but their number is known."""
     return ("red", "green", "blue") if count == 3 else tuple(f"band_{index + 1}" for index in range(count))
+
+
+def _ask_for_alpha(file: SourceFile, count: int) -> str:
+    """Return the message that asks what the last of some bands is."""
+    given = ",".join(_band_names(count - 1))
+    return (
+        f"{file} calls the last of its {count} bands alpha. Say what it is: dataset.bands=[{given},{ALPHA}] if it "
+        f"tells where there is data, dataset.bands=[{given},nir] (or another name) if it is a band like the others."
+    )

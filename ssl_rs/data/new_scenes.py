@@ -20,7 +20,8 @@ def find_images(places: Sequence[str], without: Sequence[Path]) -> dict[str, Sou
     """Return the images at these places by the name that their maps get.
 
     Args:
-        places: Files, and folders that are searched with all that lies below them, zip archives included.
+        places: Files, and folders that are searched with all that lies below them, zip archives included; of a folder
+            that has images/ and masks/, the images.
         without: Folders where maps are written: what lies there is no image to be mapped, nor in other folders of maps.
 
     Returns:

@@ -92,9 +92,6 @@ class Raster:
 class TiffFile:
     """A TIFF that is read in rows; every band is data.
 
-    `called_alpha` tells whether the file calls its last band alpha: GDAL does so of the fourth of four bands of 8 bits,
-    whatever it is.
-
     Args:
         file: Where it lies.
 
@@ -121,7 +118,6 @@ class TiffFile:
             colors = tiff.colormap(1)
             self.palette = np.array([colors.get(index, (0, 0, 0, 0))[:3] for index in range(256)], np.uint8)
         self.num_bands = int(tiff.count) if self.palette is None else 3
-        self.called_alpha = tiff.count > 1 and tiff.colorinterp[-1] == ColorInterp.alpha
         self.block_rows = int(max(rows for rows, _ in tiff.block_shapes))
         self.crs = tiff.crs.to_string() if tiff.crs else None
         a, b, c, d, e, f = (float(value) for value in tiff.transform[:6])
@@ -130,6 +126,21 @@ class TiffFile:
         flags = tiff.mask_flag_enums[0]
         self._masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
         _refuse_bomb(file, tiff.count, self.height, self.width, self.dtype)
+
+    def seems_to_end_with_alpha(self) -> bool:
+        """Tell whether the file calls its last band alpha, and its middle rows hold but 0 and the largest value there.
+
+        The name alone says little: GDAL calls the fourth of four bands of 8 bits so, whatever it is.
+
+        Raises:
+            InputError: The file is damaged there.
+        """
+        if self._tiff.count == 1 or self._tiff.colorinterp[-1] != ColorInterp.alpha:
+            return False
+        top = self.height // 2 // self.block_rows * self.block_rows
+        last = self.rows(top, top + self.block_rows).values[-1]
+        largest = np.iinfo(self.dtype).max if np.issubdtype(self.dtype, np.integer) else 1
+        return bool(np.isin(last, (0, largest)).all())
 
     def rows(self, top: int, bottom: int) -> Raster:
         """Read the rows [top, bottom).

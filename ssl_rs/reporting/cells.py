@@ -232,4 +232,4 @@ def _where(cell: PlannedCell) -> str:
 
 
 def _title(comparison: Comparison) -> str:
-    return " · ".join((comparison.dataset, comparison.backbone, comparison.decoder))
+    return " · ".join((comparison.dataset, comparison.backbone, comparison.decoder, comparison.setting))

@@ -25,6 +25,13 @@ class Comparison(NamedTuple):
     manifest_sha256: str
     split: str
 
+    @property
+    def setting(self) -> str:
+        """What tells it from others of its data set and network, e.g. "500 steps, test scenes, labels by tile"."""
+        trained = f"{self.steps:,} steps" if self.steps else "frozen encoder"
+        order = "" if self.label_order == "random" else f", {self.label_order} order"
+        return f"{trained}, {self.split} scenes, labels by {self.label_unit}{order}"
+
 
 class Place(NamedTuple):
     """Where a run stands in the table of its comparison, and which of several runs in that place it is."""

@@ -40,9 +40,7 @@ def tables_text(studies: Sequence[tuple[Table, Study]], kind: Kind) -> str:
 def _title(table: Table) -> str:
     comparison: Comparison = table.comparison
     named = (comparison.dataset, comparison.backbone, comparison.decoder)
-    order = "" if comparison.label_order == "random" else f", {comparison.label_order} order"
-    how = f"{comparison.steps:,} steps, {comparison.split} scenes, labels by {comparison.label_unit}{order}"
-    return f"{', '.join(named)}; {how}; protocol {table.protocol.name}"
+    return f"{', '.join(named)}; {comparison.setting}; protocol {table.protocol.name}"
 
 
 def _scores(table: Table) -> list[list[str]]:

@@ -16,7 +16,7 @@ from ssl_rs.errors import InputError
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, check_protocol
 from ssl_rs.stages.finished_run import finished_finetuning, load_network, stored_config, windows_like
-from ssl_rs.stages.recipe import Identified, opened
+from ssl_rs.stages.recipe import Identified, opened, tell
 from ssl_rs.stages.site import Site, open_store
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
@@ -50,7 +50,9 @@ def evaluate(settings: Settings) -> Path:
         site.settle_memory()
         network.to(site.device).to(memory_format=torch.channels_last)  # as it was trained
         scores = evaluator.score(network, site.processes, directory.path / "samples.npz")
-        directory.finish({**trained, **scores, "command": "evaluate", "run": str(run.path), "config_hash": digest})
+        result = {**trained, **scores, "command": "evaluate", "run": str(run.path), "config_hash": digest}
+        directory.finish(result)
+    tell("Scored", result)
     return directory.path
 
 

@@ -72,7 +72,7 @@ def read_plan(settings: Settings, planned: bool = False) -> Plan:
 
     Args:
         settings: The settings.
-        planned: It is one of a sweep, and runs later: what it starts from may not be there yet.
+        planned: It runs later if at all, e.g. as a cell of a sweep: what it starts from may not be there yet.
     """
     surroundings, recipe = SiteSettings.read(settings), Recipe.read(settings)
     decoder, augmentation = settings.build("decoder"), settings.build("augmentation")

@@ -28,7 +28,7 @@ def preview(settings: Settings) -> Path:
         raise InputError("preview is one process. Start it without torchrun.")
     if not 1 <= count <= MOST or step < 0:
         raise InputError(f"crops={count} step={step}: expected 1 to {MOST} crops, and a step from 0.")
-    plan = read_plan(settings)
+    plan = read_plan(settings, planned=True)
     site = plan.site
     manifest, batch, steps = site.store.manifest, site.rows.total, site.trainer.max_steps
     if count > batch:

@@ -27,7 +27,7 @@ from ssl_rs.segmentation.probes import Probe
 from ssl_rs.segmentation.sliding_window import WindowSettings, read_windows
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator
 from ssl_rs.stages.probed_encoder import initialization_of, stored_backbone, stored_run
-from ssl_rs.stages.recipe import Identified, opened
+from ssl_rs.stages.recipe import Identified, opened, tell
 from ssl_rs.stages.site import Site, SiteSettings
 from ssl_rs.training.settings import TrainerSettings
 
@@ -148,7 +148,9 @@ def probe_encoder(settings: Settings) -> Path:
     if plan.run.is_finished("evaluate"):
         return directory.path
     with opened(directory, settings, site):
-        directory.finish(_fit_and_score(plan))
+        result = _fit_and_score(plan)
+        directory.finish(result)
+    tell("Probed", result)
     return directory.path
 
 

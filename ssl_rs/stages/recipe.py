@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ssl_rs import batch_norm
 from ssl_rs.build import explained
 from ssl_rs.config import Settings, read_yaml, to_yaml
-from ssl_rs.config_hash import LATER, config_hash, leaves, without_effect
+from ssl_rs.config_hash import LATER, NULL_MEANT, config_hash, leaves, without_effect
+from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone
 from ssl_rs.errors import InputError
 from ssl_rs.initialization import Initialization, Provenance, Target
@@ -106,12 +107,12 @@ class Identified:
 
 
 def tell(what: str, result: Mapping[str, Any]) -> None:
-    """Say in a line, beside the path that is the command's output, how good the result is."""
-    score = ""
-    if "miou" in result:
-        miou = "undefined" if result["miou"] is None else f"{100 * result['miou']:.1f} %"
-        score = f": mIoU {miou} on the {result['split']} scenes of {result['dataset']}, protocol {result['protocol']}"
-        score += "; result.json has all scores"
+    """Say in a line, beside the path that is the output, how good the result is; of all processes, the first does."""
+    if not Processes.from_environment().is_first:
+        return
+    split, dataset, protocol = (result.get(key) for key in ("split", "dataset", "protocol"))
+    miou, where = result.get("miou"), f"on the {split} scenes of {dataset}, protocol {protocol}"
+    score = f": mIoU {100 * miou:.1f} % {where}; result.json has all scores" if isinstance(miou, float) else ""
     print(f"{what}{score}.", file=sys.stderr, flush=True)
 
 
@@ -272,7 +273,10 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
         before: The stored settings of a run.
         now: Those of this start.
     """
-    old, new = leaves(before), leaves(now)
+    old, new = (
+        {key: NULL_MEANT.get(key) if value is None else value for key, value in leaves(each).items()}
+        for each in (before, now)
+    )
     counted = [key for key in sorted({*old, *new}) if not without_effect(key)]
     pairs = {key: [each.get(key, LATER.get(key, "not set")) for each in (old, new)] for key in counted}
     return [f"{key} was {before}, is {now}" for key, (before, now) in pairs.items() if before != now]

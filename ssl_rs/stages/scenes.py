@@ -92,9 +92,12 @@ def _lines(verb: str) -> Callable[[float, int, str], None]:
 
     def say(done: float, total: int, scene: str) -> None:
         nonlocal last
-        told = done == total or done % max(1, total // 10) == 0
-        if told or time.monotonic() - last >= SILENCE:
-            print(f"{verb} {done if told else round(done, 2):g}/{total} scenes ({scene})", file=sys.stderr, flush=True)
+        if done % 1:
+            shown, due = f"{done:.2f}", time.monotonic() - last >= SILENCE
+        else:
+            shown, due = f"{done:.0f}", done == total or done % max(1, total // 10) == 0
+        if due:
+            print(f"{verb} {shown}/{total} scenes ({scene})", file=sys.stderr, flush=True)
             last = time.monotonic()
 
     return say

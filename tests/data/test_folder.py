@@ -250,13 +250,18 @@ def test_a_last_band_named_alpha_says_where_there_is_data(make, tmp_path, named)
 def test_a_band_that_the_file_calls_alpha_is_not_guessed_at(make, tmp_path):
     """GDAL calls the fourth of four bands of 8 bits so, whatever it is."""
     values = RNG.integers(1, 256, (4, 6, 6)).astype(np.uint8)
+    values[3] = RNG.choice([0, 255], (6, 6))
     save_tif(tmp_path / "data/images/a.tif", values)
     said = r"a.tif calls the last of its 4 bands alpha. .*bands=\[red,green,blue,alpha\] if .*\[red,green,blue,nir\]"
-    with pytest.raises(InputError, match=said):
-        prepare(make(), tmp_path / "stores")
+    for on_bad_scene in ("error", "skip"):  # it is a question, no bad scene
+        with pytest.raises(InputError, match=said):
+            prepare(make(on_bad_scene=on_bad_scene), tmp_path / "stores")
     store = prepare(make(bands=["red", "green", "blue", "nir"]), tmp_path / "stores")
     assert np.array_equal(store.image(0), values)
     assert store.valid(0) is None
+    values[3, 3, 3] = 7  # no mask: near infrared, say
+    save_tif(tmp_path / "data/images/a.tif", values)
+    assert prepare(make(), tmp_path / "stores").manifest.bands == ("band_1", "band_2", "band_3", "band_4")
     for wrong in (["alpha"], ["alpha", "red"], ["red", "alpha", "green"]):
         with pytest.raises(InputError, match=r"dataset.bands: alpha must be the last of several, got"):
             make(bands=wrong)
