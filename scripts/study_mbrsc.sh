@@ -15,8 +15,8 @@
 #            heads      the head that tells the transform, and the paper's, each alone
 #            gentle     the encoder at a tenth of the rate in fine-tuning, 2 %, scored on validation parts
 #            probe      kNN and linear probes of frozen encoders, the longer pretraining's too, on validation parts
-#            others     each of the paper's tasks alone, each pair, and each published method: pretraining, kNN probe on
-#                       validation parts, 10 % of the scenes and of the tiles; seeds SEEDS
+#            others     each of METHODS: pretraining, kNN probe on validation parts, then 10 % of the scenes; seeds SEEDS
+#            others_tiles   the same pretrainings, 10 % of the tiles
 #            converged  random initialization with all labels and twice the steps
 #            report     all finished cells as tables and a page
 #            keep       copy each finished result.json to docs/results/
@@ -24,6 +24,7 @@
 #   OUT        default outputs/study
 #   FRACTIONS  default 2pct,10pct,100pct
 #   SEEDS      default "0 1 2"
+#   METHODS    what others pretrains with: by default each of the paper's tasks alone, each pair, each published method
 #
 # Everything can be started again: what is finished is skipped. Stages may run side by side, one thread each.
 set -euo pipefail
@@ -31,7 +32,10 @@ data=$1 weights=$2
 shift 2
 python=${PYTHON:-python} out=${OUT:-outputs/study}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-common=("dataset.root=$data" "output_dir=$out" logger=none)
+# fp32 everywhere: a CPU with bf16 would take it, trains MobileNetV2 more slowly in it, and rounds otherwise.
+common=("dataset.root=$data" "output_dir=$out" logger=none trainer.precision=fp32)
+methods="inpainting transform_prediction contrastive inpainting,transform_prediction inpainting,contrastive
+  transform_prediction,contrastive simclr moco_v2 byol vicreg dense_contrastive"
 tasks=inpainting+transform_prediction+contrastive
 declare -A rate=([random]=3e-3 [imagenet]=1e-3 [pretrained]=3e-3)   # learning rates, chosen from these:
 declare -A grid=([random]="1e-3 3e-3 1e-2" [imagenet]="3e-4 1e-3 3e-3" [pretrained]="3e-4 1e-3 3e-3")
@@ -80,7 +84,7 @@ compare() {
 # Score a frozen encoder with labels of the share $1 and a probe $2 on validation parts.
 probe() {
   "$python" -m ssl_rs.evaluate "label_fraction=$1" "probe=$2" dataset=mbrsc "dataset.root=$data" "output_dir=$out" \
-    dataset.downsample=2 dataset.crop_size=64 'dataset.val_parts=[8]' evaluation.split=val "${@:3}"
+    trainer.precision=fp32 dataset.downsample=2 dataset.crop_size=64 'dataset.val_parts=[8]' evaluation.split=val "${@:3}"
 }
 
 on_validation=(seed=0 'dataset.val_parts=[8]' evaluation.split=val)
@@ -137,16 +141,20 @@ for stage in "$@"; do
           for kind in knn linear; do probe "$share" "$kind" "${given[@]}"; done
         done
       done ;;
-    others)
+    others | others_tiles)
       for seed in ${SEEDS:-0 1 2}; do
-        for names in inpainting transform_prediction contrastive inpainting,transform_prediction inpainting,contrastive \
-          transform_prediction,contrastive simclr moco_v2 byol vicreg dense_contrastive; do
-          pretrain "pretext=[$names]" "seed=$seed"
-          run=$(pretraining random "$seed" 1500 "${names//,/+}")
-          for share in 2pct 10pct; do probe "$share" knn "encoder=$run" "seed=$seed"; done
-          from=(initialization=pretrained "initialization.run=$run" "optimizer.lr=${rate[pretrained]}" "seed=$seed")
-          fine_tune "${from[@]}" label_fraction=10pct label_fraction.unit=scene
-          fine_tune "${from[@]}" label_fraction=10pct
+        for names in ${METHODS:-$methods}; do
+          if [ "$stage" = others ]; then
+            pretrain "pretext=[$names]" "seed=$seed"
+            run=$(pretraining random "$seed" 1500 "${names//,/+}")
+            for share in 2pct 10pct; do probe "$share" knn "encoder=$run" "seed=$seed"; done
+            unit=scene
+          else
+            run=$(pretraining random "$seed" 1500 "${names//,/+}")
+            unit=tile
+          fi
+          fine_tune initialization=pretrained "initialization.run=$run" "optimizer.lr=${rate[pretrained]}" "seed=$seed" \
+            label_fraction=10pct "label_fraction.unit=$unit"
         done
       done ;;
     converged) fine_tune initialization=random "optimizer.lr=${rate[random]}" seed=0,1,2 trainer.max_steps=8000 ;;

@@ -99,7 +99,6 @@ def views_to_make(makers: Mapping[str, ViewMaker], wanted: Iterable[str]) -> tup
 
 
 @torch.no_grad()
-@torch.no_grad()
 def make_views(
     crop: View, makers: Mapping[str, ViewMaker], names: Iterable[str], *, seed: int, step: int, rows: Rows
 ) -> dict[str, View]:
