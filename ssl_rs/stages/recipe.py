@@ -15,6 +15,7 @@ from ssl_rs import batch_norm
 from ssl_rs.build import explained
 from ssl_rs.config import Settings, read_yaml, to_yaml
 from ssl_rs.config_hash import LATER, NULL_MEANT, config_hash, leaves, without_effect
+from ssl_rs.depthwise import train_depthwise_in_fp32
 from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone
 from ssl_rs.errors import InputError
@@ -200,6 +201,7 @@ def place_network(network: nn.Module, encoder: nn.Module, site: Site, recipe: Re
     """
     network.to(site.device).to(memory_format=torch.channels_last)
     batch_norm.synchronize_batch_norm(network, site.device)
+    train_depthwise_in_fp32(network, site.device)
     with explained("optimizer"):
         optimizer = recipe.optimizer(_parameter_groups(network, encoder, site.trainer.encoder_lr_factor))
     for group in optimizer.param_groups:
