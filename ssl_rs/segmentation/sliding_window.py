@@ -61,8 +61,14 @@ def predict_scene(
     """
     classes = np.empty(scene.shape[1:], dtype=np.uint8)
     for rows, probabilities in blended_strips(predict, scene, value_scale, settings, device):
-        classes[rows] = probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
+        classes[rows] = most_probable(probabilities)
     return classes
+
+
+def most_probable(probabilities: Tensor) -> np.ndarray:
+    """Return the class, uint8 [h, W], of the greatest of probabilities [K, h, W]; the first of equal ones."""
+    # On a CPU, max takes a tenth of argmax's time over a dimension that is not the innermost.
+    return probabilities.max(dim=0).indices.to(torch.uint8).cpu().numpy()
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from ssl_rs.data.store import array_file
 from ssl_rs.files import make_folder, write_json, written_aside
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.network import Segments, scores_of
-from ssl_rs.segmentation.sliding_window import WindowSettings, blended_strips
+from ssl_rs.segmentation.sliding_window import WindowSettings, blended_strips, most_probable
 
 PICTURE = 1024
 """Pixels of the longer side that a map's picture has at most."""
@@ -179,7 +179,7 @@ def _write_map(
             likely = stack.enter_context(writer)
         for rows, probabilities in blended_strips(scores, image, job.value_scale, job.window, job.device):
             holds = np.ones((rows.stop - rows.start, image.shape[2]), np.bool_) if valid is None else valid[rows]
-            classes = np.where(holds, probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy(), np.uint8(IGNORE))
+            classes = np.where(holds, most_probable(probabilities), np.uint8(IGNORE))
             top = rows.start * factor
             height = (grid.height if rows.stop == image.shape[1] else rows.stop * factor) - top
             whole = enlarged(classes, factor, height, grid.width)

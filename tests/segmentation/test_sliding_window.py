@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from ssl_rs.errors import InputError
-from ssl_rs.segmentation.sliding_window import WindowSettings, blended_strips, predict_scene, window_starts
+from ssl_rs.segmentation.sliding_window import (
+    WindowSettings,
+    blended_strips,
+    most_probable,
+    predict_scene,
+    window_starts,
+)
 
 CPU = torch.device("cpu")
 SHAPES = [(1, 1), (1, 9), (3, 5), (8, 8), (13, 8), (17, 31), (40, 23)]
@@ -193,3 +199,10 @@ def test_batches_are_full_but_for_the_last():
     settings = WindowSettings(16, 0.5, 7)
     list(blended_strips(predict, scene, 1.0, settings, CPU))
     assert seen == [7, 7, 2]  # 4 x 4 windows
+
+
+def test_of_equally_probable_classes_the_first_is_taken():
+    probabilities = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (6, 40, 50))).float()
+    classes = most_probable(probabilities)
+    assert classes.dtype == np.uint8
+    assert np.array_equal(classes, probabilities.numpy().argmax(axis=0))
