@@ -2,10 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, cast
+from functools import partial
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ssl_rs.encoder import Pyramid
 from ssl_rs.errors import InputError
@@ -90,7 +92,34 @@ class PretextNetwork(nn.Module):
         if self.encoder_pass == "per_view":
             return {name: encoder(self.normalization(image)) for name, image in images.items()}
         levels = encoder(self.normalization(torch.cat(list(images.values()))))  # each [V * B, C_i, H_i, W_i]
-        return dict(zip(images, zip(*(level.split(batch) for level in levels), strict=True), strict=True))
+        views = (SplitViews.apply(level, batch) for level in levels)  # type: ignore[no-untyped-call]
+        return dict(zip(images, zip(*views, strict=True), strict=True))
+
+
+class SplitViews(torch.autograd.Function):
+    """Split [V * B, ...] into V of [B, ...], as torch.split, with a gradient in the layout of the whole.
+
+    That of torch.split is contiguous: in an encoder whose maps are channels_last it makes all that follows it slow.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, whole: Tensor, batch: int) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.batch = batch
+        ctx.make_like = partial(
+            torch.empty_strided, whole.shape, whole.stride(), dtype=whole.dtype, device=whole.device
+        )
+        return torch.split(whole, batch)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
+        if all(gradient is None for gradient in gradients):
+            return None, None
+        whole: Tensor = ctx.make_like()
+        for part, gradient in zip(torch.split(whole, ctx.batch), gradients, strict=True):
+            part.zero_() if gradient is None else part.copy_(gradient)
+        return whole, None
 
 
 def build_task(task: Callable[..., PretextTask], *, channels: Sequence[int], bands: int) -> PretextTask:

@@ -152,3 +152,32 @@ def test_a_task_with_a_view_that_nobody_makes_is_refused():
         "Choose views=[clean,transformed,corrupted], or leave the task out of pretext=[...]."
     )
     check_views(tasks, MAKERS)
+
+
+def test_gradients_keep_the_layout_of_the_encoders_maps():
+    """Where one is contiguous and the other channels_last, everything after it is slow."""
+    network = build().to(memory_format=torch.channels_last)
+    seen = []
+
+    def watch(module, inputs, levels):
+        for level in levels[1:]:
+            level.register_hook(lambda gradient: seen.append(gradient.is_contiguous(memory_format=torch.channels_last)))
+
+    network.encoder.register_forward_hook(watch)
+    outputs = network(step_views(size=64))
+    sum(output.loss for output in outputs.values()).backward()
+    assert seen == [True] * 5
+
+
+@pytest.mark.parametrize("used", [(0, 1, 2), (1,), (0, 2), ()])
+def test_the_gradient_of_parts_is_that_of_torch_split(used):
+    whole = torch.randn(6, 2, 3, 3).to(memory_format=torch.channels_last)
+    ours, theirs = whole.clone().requires_grad_(), whole.clone().requires_grad_()
+    weights = torch.randn(3, 2, 2, 3, 3)
+    for leaf, split in ((ours.apply), (theirs, torch.split)):
+        parts = split(leaf, 2)
+        assert [len(part) for part in parts] == [2, 2, 2]
+        total = leaf.sum() * 0 + sum((weights[index] * parts[index].square()).sum() for index in used)
+        total.backward()
+    assert torch.equal(ours.grad, theirs.grad)
+    assert ours.grad.is_contiguous(memory_format=torch.channels_last)
