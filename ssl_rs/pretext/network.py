@@ -92,15 +92,21 @@ class PretextNetwork(nn.Module):
         if self.encoder_pass == "per_view":
             return {name: encoder(self.normalization(image)) for name, image in images.items()}
         levels = encoder(self.normalization(torch.cat(list(images.values()))))  # each [V * B, C_i, H_i, W_i]
-        views = (SplitViews.apply(level, batch) for level in levels)  # type: ignore[no-untyped-call]
+        views = (split_views(level, batch) for level in levels)
         return dict(zip(images, zip(*views, strict=True), strict=True))
 
 
-class SplitViews(torch.autograd.Function):
+def split_views(whole: Tensor, batch: int) -> tuple[Tensor, ...]:
     """Split [V * B, ...] into V of [B, ...], as torch.split, with a gradient in the layout of the whole.
 
     That of torch.split is contiguous: in an encoder whose maps are channels_last it makes all that follows it slow.
     """
+    parts: tuple[Tensor, ...] = _SplitViews.apply(whole, batch)  # type: ignore[no-untyped-call]
+    return parts
+
+
+class _SplitViews(torch.autograd.Function):
+    """What `split_views` does, and its gradient."""
 
     @staticmethod
     def forward(ctx: Any, whole: Tensor, batch: int) -> tuple[Tensor, ...]:
