@@ -2,11 +2,14 @@
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SHUT = (errno.EROFS, errno.EACCES, errno.EPERM)
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+
+TOLD = 5
+"""Problems of one kind that a message lists."""
 
 
 class InputError(Exception):
@@ -48,3 +51,9 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     if close:
         return f"Did you mean '{close[0]}'?"
     return f"Known: {', '.join(known)}." if known else "Nothing is known here."
+
+
+def first_of(problems: Sequence[str]) -> list[str]:
+    """Return the lines of a message that lists problems: the first TOLD, indented, and how many more there are."""
+    more = [f"  and {len(problems) - TOLD} more"] if len(problems) > TOLD else []
+    return [*(f"  {problem}" for problem in problems[:TOLD]), *more]

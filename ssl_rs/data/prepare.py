@@ -19,7 +19,7 @@ from ssl_rs.data.records import to_json
 from ssl_rs.data.scene_writer import WrittenScene
 from ssl_rs.data.store import Store
 from ssl_rs.data.workers import write_scenes
-from ssl_rs.errors import GONE, InputError
+from ssl_rs.errors import GONE, InputError, first_of
 from ssl_rs.files import write_beside
 from ssl_rs.locks import hold
 
@@ -31,6 +31,8 @@ USED_LATER = ("root", "crop_size", "tile_size", "tile_shift", "protocol", "trans
 
 WORTH_WORKERS = 2**28
 """Bytes of source files from which on other processes help: each takes a second to start."""
+
+LEAVE_OUT = "(dataset.on_bad_scene=skip leaves such scenes out.)"
 
 
 def prepare(
@@ -165,6 +167,7 @@ def _build(
     dataset: Dataset, scenes: Sequence[SceneSource], folder: Path, report: Report | None, num_workers: int | None
 ) -> None:
     """Write every scene that is not there yet, then the manifest, and remove what only the building needed."""
+    _refuse_listed(dataset, scenes)
     folder.mkdir(exist_ok=True)
     if num_workers is None:
         size = sum(file.size for file in {file for scene in scenes for file in scene.files if file.exists()})
@@ -192,6 +195,21 @@ def _build(
     _flush(folder)
 
 
+def _refuse_listed(dataset: Dataset, scenes: Sequence[SceneSource]) -> None:
+    """Tell all problems that the listing of the files shows, before the first scene is read.
+
+    Raises:
+        InputError: There are some, and bad scenes are errors.
+    """
+    problems = [scene.problem for scene in scenes if scene.problem]
+    if not problems or dataset.on_bad_scene == "skip":
+        return
+    if len(problems) == 1:
+        raise InputError(f"{problems[0]} {LEAVE_OUT}")
+    told = f"{len(problems)} of {len(scenes)} scenes cannot be used:"
+    raise InputError("\n".join([told, *first_of(problems), LEAVE_OUT]))
+
+
 def _skip(dataset: Dataset, scene: SceneSource, reason: str) -> SkippedScene:
     """Note why a scene is left out, or stop.
 
@@ -199,7 +217,7 @@ def _skip(dataset: Dataset, scene: SceneSource, reason: str) -> SkippedScene:
         InputError: Bad scenes are errors.
     """
     if dataset.on_bad_scene == "error":
-        raise InputError(f"{reason} (dataset.on_bad_scene=skip leaves such scenes out.)")
+        raise InputError(f"{reason} {LEAVE_OUT}")
     return SkippedScene(scene.id, scene.split, reason.replace(f"{Path(dataset.root)}/", "") if dataset.root else reason)
 
 

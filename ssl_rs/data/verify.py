@@ -9,10 +9,7 @@ from ssl_rs.data.manifest import HASH_FILE, MANIFEST_FILE, Manifest, SceneRecord
 from ssl_rs.data.prepare import Report, locate
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.store import Store
-from ssl_rs.errors import InputError
-
-TOLD = 5
-"""Differences that a message lists."""
+from ssl_rs.errors import TOLD, InputError, first_of
 
 
 @dataclass(frozen=True)
@@ -130,6 +127,4 @@ class _Comparison:
         """Return the lines of a message; none where nothing is wrong."""
         if not self.problems:
             return []
-        more = [f"  and {len(self.problems) - TOLD} more"] if len(self.problems) > TOLD else []
-        first = [f"  {problem}" for problem in self.problems[:TOLD]]
-        return [f"{len(self.problems)} of {len(self.seen)} {what}:", *first, *more, remedy]
+        return [f"{len(self.problems)} of {len(self.seen)} {what}:", *first_of(self.problems), remedy]

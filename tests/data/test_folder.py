@@ -203,6 +203,20 @@ def test_an_unknown_color_is_named(labeled, make, tmp_path):
         prepare(make(), tmp_path / "stores")
 
 
+def test_missing_masks_are_told_together_before_a_scene_is_read(labeled, make, tmp_path):
+    for number in range(1, 8):
+        (labeled / "masks" / f"scene{number}.png").unlink()
+    save(labeled / "masks" / "scene0.png", np.full((6, 6, 3), 9, np.uint8))  # known only once it is read
+    with pytest.raises(InputError) as refusal:
+        prepare(make(), tmp_path / "stores")
+    first, *listed, more, remedy = str(refusal.value).splitlines()
+    assert first == "7 of 10 scenes cannot be used:"
+    assert all(f"scene{number}.png has no mask" in line for number, line in zip(range(1, 6), listed, strict=True))
+    assert more == "  and 2 more"
+    assert remedy == "(dataset.on_bad_scene=skip leaves such scenes out.)"
+    assert not list((tmp_path / "stores").glob("*/*"))
+
+
 def test_layout_mistakes_say_what_is_missing(labeled, make, tmp_path):
     (labeled / "masks" / "scene4.png").unlink()
     with pytest.raises(InputError, match=r"scene4\.png has no mask"):
