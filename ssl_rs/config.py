@@ -120,12 +120,21 @@ def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
             # Of a name that is no text, Hydra does not say which group it was given to.
             wrong = [name for name in names if f"'{group}/{name}'" in text or re.fullmatch(NO_TEXT, name)]
             if wrong:
-                return f"{group}={wrong[0]}: there is no such option. {nearest(wrong[0], known)}"
+                return f"{group}={wrong[0]}: there is no such option. {nearest(wrong[0], known)}{_another(group)}"
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if key:
         return f"{key[1]}: {command} has no such key. {_nearest_key(key[1], command)}"
     said = " ".join(text.split()).partition(" See https")[0]
     return said or f"Hydra cannot compose {command} {' '.join(overrides)} ({error!r})."
+
+
+def _another(group: str) -> str:
+    """Return a sentence that names the key which takes any other value, where a group's options differ in one alone."""
+    first, *others = (read_yaml(conf_dir() / group / f"{name}.yaml") for name in options(group))
+    varying = [key for key in first if any(other.get(key) != first[key] for other in others)]
+    if len(varying) != 1 or any(other.keys() != first.keys() for other in others):
+        return ""
+    return f" Any other: {group}.{varying[0]}=..."
 
 
 def _nearest_key(name: str, command: str) -> str:

@@ -194,6 +194,9 @@ def test_dropped_entries_count_as_nothing():
     [
         ("pretrain", ["backbone=resnt50"], "backbone=resnt50: there is no such option. Did you mean 'resnet50'?"),
         ("pretrain", ["backbone='resnt50'"], "backbone=resnt50: there is no such option."),
+        ("pretrain", ["backbone=resnet101"], "Any other: backbone.name=..."),
+        ("finetune", ["label_fraction=15pct"], "Did you mean '5pct'? Any other: label_fraction.fraction=..."),
+        ("finetune", ["label_fraction=0.15"], "20pct, 2pct, 50pct, 5pct. Any other: label_fraction.fraction=..."),
         ("pretrain", ["views=[clean,tranformed]"], "views=tranformed: there is no such option. Did you mean 'transf"),
         ("pretrain", ["pretext=[contrastive,5]"], "pretext=5: there is no such option. Known: byol, contrastive"),
         ("finetune", ["label_fraction=20"], "label_fraction=20: there is no such option. Known: 100pct, 10pct"),
