@@ -16,7 +16,7 @@
 #            gentle     the encoder at a tenth of the rate in fine-tuning, 2 %, scored on validation parts
 #            probe      kNN and linear probes of frozen encoders, the longer pretraining's too, on validation parts
 #            others     each of METHODS: pretraining, kNN probe on validation parts, then 10 % of the scenes; seeds SEEDS
-#            others_tiles   the same pretrainings, 10 % of the tiles
+#            others_tiles   after others, with its METHODS and SEEDS: 10 % of the tiles
 #            converged  random initialization with all labels and twice the steps
 #            report     all finished cells as tables and a page
 #            keep       copy each finished result.json to docs/results/
@@ -24,7 +24,8 @@
 #   OUT        default outputs/study
 #   FRACTIONS  default 2pct,10pct,100pct
 #   SEEDS      default "0 1 2"
-#   METHODS    what others pretrains with: by default each of the paper's tasks alone, each pair, each published method
+#   METHODS    what others pretrains with, e.g. "byol inpainting,contrastive"; by default each of the paper's tasks alone,
+#              each pair, each published method
 #
 # Everything can be started again: what is finished is skipped. Stages may run side by side, one thread each.
 set -euo pipefail
@@ -32,7 +33,7 @@ data=$1 weights=$2
 shift 2
 python=${PYTHON:-python} out=${OUT:-outputs/study}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-# fp32 everywhere: a CPU with bf16 would take it, trains MobileNetV2 more slowly in it, and rounds otherwise.
+# fp32 everywhere, as in all kept results: a device with bf16 would take it, and round otherwise.
 common=("dataset.root=$data" "output_dir=$out" logger=none trainer.precision=fp32)
 methods="inpainting transform_prediction contrastive inpainting,transform_prediction inpainting,contrastive
   transform_prediction,contrastive simclr moco_v2 byol vicreg dense_contrastive"

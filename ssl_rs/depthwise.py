@@ -14,14 +14,17 @@ class _InFloat32(nn.Conv2d):
         if not (torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()):
             return super().forward(input)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(input.float()).to(torch.get_autocast_dtype("cpu"))
+            return super().forward(input.to(self.weight.dtype)).to(torch.get_autocast_dtype("cpu"))
 
 
 def train_depthwise_in_fp32(module: nn.Module, device: torch.device) -> None:
     """Let the depthwise convolutions of a module on a CPU train in fp32 within autocast; keys and values stay.
 
-    oneDNN has no fast gradient of them in bf16, above all with stride 2: MobileNetV2 took twice as long a step in bf16
-    as in fp32 (docs/benchmarks.md). Without gradients they stay in bf16.
+    oneDNN has no fast gradient of them in bf16, above all with stride 2: without this, a step of MobileNetV2 takes a
+    quarter longer in bf16 than in fp32, and twice as long as with it (docs/benchmarks.md). Without gradients they stay
+    in bf16, also in a momentum encoder.
+
+    The layers cannot be pickled afterwards; their state can.
     """
     if device.type != "cpu":
         return

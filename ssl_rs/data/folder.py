@@ -1,6 +1,7 @@
 """A user's own folder of images, with or without masks."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -97,7 +98,8 @@ class Folder(Dataset):
         for scene in self.scenes():
             try:
                 image = open_raster(scene.files[0])
-                alpha = isinstance(image, TiffFile) and image.seems_to_end_with_alpha()
+                called = isinstance(image, TiffFile) and image.calls_last_band_alpha
+                alpha = isinstance(image, TiffFile) and called and image.last_band_looks_like_alpha()
             except InputError as error:
                 first_error = error
                 if self.on_bad_scene == "error":
@@ -105,6 +107,13 @@ class Folder(Dataset):
                 continue
             if alpha:
                 raise InputError(_ask_for_alpha(scene.files[0], image.num_bands))
+            if called:
+                warnings.warn(
+                    f"{scene.files[0]} calls the last of its {image.num_bands} bands alpha, as GDAL does of any fourth "
+                    "band of 8 bits. It is taken for a band like the others, since its values are not just 0 and the "
+                    "largest. If it says where there is data, name it alpha in dataset.bands.",
+                    stacklevel=2,
+                )
             return _band_names(image.num_bands)
         raise first_error
 

@@ -61,6 +61,7 @@ def prepare(
     """
     path, scenes = locate(dataset, store_dir)
     if not path.exists():
+        _refuse_listed(dataset, scenes)
         if before is not None:
             before()
         try:
@@ -114,7 +115,7 @@ def locate(dataset: Dataset, store_dir: Path) -> tuple[Path, Sequence[SceneSourc
     """Return where the store of a data set lies, or would lie, and the scenes it is made of; none is read.
 
     Raises:
-        InputError: As `prepare`, for what the listing of the files shows.
+        InputError: There are no scenes, or none to train on.
     """
     scenes = _checked_scenes(dataset)
     return store_dir / f"{dataset.name}-{_source_hash(dataset, scenes)}", scenes
@@ -167,7 +168,6 @@ def _build(
     dataset: Dataset, scenes: Sequence[SceneSource], folder: Path, report: Report | None, num_workers: int | None
 ) -> None:
     """Write every scene that is not there yet, then the manifest, and remove what only the building needed."""
-    _refuse_listed(dataset, scenes)
     folder.mkdir(exist_ok=True)
     if num_workers is None:
         size = sum(file.size for file in {file for scene in scenes for file in scene.files if file.exists()})
@@ -206,7 +206,7 @@ def _refuse_listed(dataset: Dataset, scenes: Sequence[SceneSource]) -> None:
         return
     if len(problems) == 1:
         raise InputError(f"{problems[0]} {LEAVE_OUT}")
-    told = f"{len(problems)} of {len(scenes)} scenes cannot be used:"
+    told = f"{len(problems)} of {len(scenes)} scenes cannot be used, as their files show before they are read:"
     raise InputError("\n".join([told, *first_of(problems), LEAVE_OUT]))
 
 

@@ -127,16 +127,17 @@ class TiffFile:
         self._masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
         _refuse_bomb(file, tiff.count, self.height, self.width, self.dtype)
 
-    def seems_to_end_with_alpha(self) -> bool:
-        """Tell whether the file calls its last band alpha, and its middle rows hold but 0 and the largest value there.
+    @property
+    def calls_last_band_alpha(self) -> bool:
+        """Whether the file does. It says little: GDAL calls the fourth of four bands of 8 bits so, whatever it is."""
+        return bool(self._tiff.count > 1 and self._tiff.colorinterp[-1] == ColorInterp.alpha)
 
-        The name alone says little: GDAL calls the fourth of four bands of 8 bits so, whatever it is.
+    def last_band_looks_like_alpha(self) -> bool:
+        """Tell whether the last band holds but 0 and the largest value in the middle rows.
 
         Raises:
             InputError: The file is damaged there.
         """
-        if self._tiff.count == 1 or self._tiff.colorinterp[-1] != ColorInterp.alpha:
-            return False
         top = self.height // 2 // self.block_rows * self.block_rows
         last = self.rows(top, top + self.block_rows).values[-1]
         largest = np.iinfo(self.dtype).max if np.issubdtype(self.dtype, np.integer) else 1

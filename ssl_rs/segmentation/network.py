@@ -70,6 +70,7 @@ class SegmentationNetwork(nn.Module):
         # A row a pixel: the cross entropy of maps has no deterministic kernel on CUDA.
         rows = logits.movedim(1, -1).flatten(0, 2)  # [B * H * W, K]
         total = F.cross_entropy(rows, batch.masks.flatten(), ignore_index=self.ignore_index, reduction="sum")
+        # Not argmax: see most_probable.
         right = ((logits.detach().max(dim=1).indices == batch.masks) & valid).sum()
         return {"segmentation": TaskOutput(total / count, {"pixel_accuracy": right / count})}
 

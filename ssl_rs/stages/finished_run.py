@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def finished_finetuning(chosen: str | None) -> RunDirectory:
             f"initialization=pretrained initialization.run={chosen}`; then name the folder that this prints."
         )
     if result is None or result.get("command") != "finetune":
-        below = [str(path.parent) for path in islice(run.path.glob(f"**/{run.model.name}"), 3)]
+        below = [str(path.parent) for path in nsmallest(3, run.path.glob(f"**/{run.model.name}"))]
         hint = f"Below it lie {', '.join(below)}: name one." if below else "Finish it first."
         raise InputError(f"run={chosen} holds no finished fine-tuning (result.json of finetune). {hint}")
     lacking = [key for key in ("config_hash", "model_sha256") if key not in result]

@@ -208,13 +208,21 @@ def test_missing_masks_are_told_together_before_a_scene_is_read(labeled, make, t
         (labeled / "masks" / f"scene{number}.png").unlink()
     save(labeled / "masks" / "scene0.png", np.full((6, 6, 3), 9, np.uint8))  # known only once it is read
     with pytest.raises(InputError) as refusal:
-        prepare(make(), tmp_path / "stores")
+        prepare(make(), tmp_path / "stores", before=lambda: pytest.fail("what is expensive came first"))
     first, *listed, more, remedy = str(refusal.value).splitlines()
-    assert first == "7 of 10 scenes cannot be used:"
+    assert first == "7 of 10 scenes cannot be used, as their files show before they are read:"
     assert all(f"scene{number}.png has no mask" in line for number, line in zip(range(1, 6), listed, strict=True))
     assert more == "  and 2 more"
     assert remedy == "(dataset.on_bad_scene=skip leaves such scenes out.)"
-    assert not list((tmp_path / "stores").glob("*/*"))
+
+
+def test_a_problem_that_comes_later_leaves_what_was_prepared(labeled, make, tmp_path):
+    aside = prepare(make(), tmp_path / "stores").path
+    partial = aside.rename(aside.with_name(f".{aside.name}.partial"))  # as if it had been killed
+    save(labeled / "images" / "scene4.jpg", rgb())
+    with pytest.raises(InputError, match="have the same stem"):
+        prepare(make(), tmp_path / "stores")
+    assert list(partial.iterdir())
 
 
 def test_layout_mistakes_say_what_is_missing(labeled, make, tmp_path):
@@ -275,7 +283,10 @@ def test_a_band_that_the_file_calls_alpha_is_not_guessed_at(make, tmp_path):
     assert store.valid(0) is None
     values[3, 3, 3] = 7  # no mask: near infrared, say
     save_tif(tmp_path / "data/images/a.tif", values)
-    assert prepare(make(), tmp_path / "stores").manifest.bands == ("band_1", "band_2", "band_3", "band_4")
+    with pytest.warns(
+        UserWarning, match=r"a.tif calls the last of its 4 bands alpha, .* taken for a band like the others"
+    ):
+        assert prepare(make(), tmp_path / "stores").manifest.bands == ("band_1", "band_2", "band_3", "band_4")
     for wrong in (["alpha"], ["alpha", "red"], ["red", "alpha", "green"]):
         with pytest.raises(InputError, match=r"dataset.bands: alpha must be the last of several, got"):
             make(bands=wrong)

@@ -72,3 +72,16 @@ def test_a_key_that_came_later_is_no_difference_to_a_run_before_it():
     assert changed_settings(before, {"trainer": {"max_steps": 5, "encoder_lr_factor": 0.1}}) == [
         "trainer.encoder_lr_factor was 1.0, is 0.1"
     ]
+
+
+def test_depthwise_convolutions_of_a_placed_network_train_in_fp32():
+    """What is too fine for bf16, 1 + 2^-12, reaches the gradient."""
+    network = nn.ModuleDict({"encoder": nn.Conv2d(2, 2, 1, groups=2, bias=False)})
+    with torch.no_grad():
+        network["encoder"].weight.fill_(1 + 2**-12)
+    site = SimpleNamespace(device=torch.device("cpu"), trainer=TrainerSettings(1, 2))
+    place_network(network, network["encoder"], site, SimpleNamespace(optimizer=partial(torch.optim.SGD, lr=0.1)))
+    image = torch.full((1, 2, 4, 4), 1.0, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        network["encoder"](image).float().sum().backward()
+    assert (image.grad == 1 + 2**-12).all()
