@@ -26,6 +26,7 @@ from ssl_rs.config import (
     without_sweeps,
 )
 from ssl_rs.errors import InputError, Interrupted, explain
+from ssl_rs.messages import say_line
 
 DONE, DEFECT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -200,7 +201,7 @@ def _comment(path: Path) -> str:
 
 def _say(message: str, code: int) -> int:
     rank = os.environ.get("RANK", "0")
-    print(message if rank == "0" else f"[rank {rank}] {message}", file=sys.stderr)
+    say_line(message if rank == "0" else f"[rank {rank}] {message}")
     return code
 
 

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import IO
@@ -11,6 +10,7 @@ from weakref import WeakSet
 
 from ssl_rs.errors import InputError
 from ssl_rs.files import writing
+from ssl_rs.messages import say_line
 
 _held: "WeakSet[IO[str]]" = WeakSet()
 
@@ -46,7 +46,7 @@ def hold(path: Path, what: str, remedy: str, wait: bool = False) -> IO[str]:
         if not wait:
             file.close()
             raise InputError(f"{told} Wait for it, or {remedy}.") from error
-        print(f"{told} Waiting for it.", file=sys.stderr, flush=True)
+        say_line(f"{told} Waiting for it.")
         fcntl.flock(file, fcntl.LOCK_EX)
     with writing(path):
         file.truncate(0)

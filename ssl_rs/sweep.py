@@ -38,6 +38,7 @@ from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError, Interrupted, explain
 from ssl_rs.files import write_json, write_text
 from ssl_rs.hidden import hide_passwords, hide_secrets, without_secrets
+from ssl_rs.messages import say_line
 from ssl_rs.run_directory import RunDirectory
 
 MOST_CELLS = 10_000
@@ -204,7 +205,7 @@ def run_cell(name: str, config: DictConfig, run: RunDirectory, overrides: Sequen
         }
         with suppress(OSError):  # of a full disk: the last lines of the sweep name the cell all the same
             write_json(run.failure, record)
-        print(f"failed: {told}", file=sys.stderr, flush=True)
+        say_line(f"failed: {told}")
     gc.collect()  # the next cell starts without this one's tensors
 
 
@@ -216,7 +217,7 @@ def _summarize(cells: Sequence[Cell]) -> int:
         failure = RunDirectory(cell.run_dir).failure
         error, is_defect = _read_failure(failure)
         code = 1 if is_defect or code == 1 else 2
-        print(f"failed: {_told(cell.overrides)}\n  {error}\n  {failure}", file=sys.stderr)
+        say_line(f"failed: {_told(cell.overrides)}\n  {error}\n  {failure}")
     return code
 
 

@@ -1,6 +1,5 @@
 """Score a segmentation network on whole scenes: one pass, one pooled confusion matrix, every protocol."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes, sum_over_ranks
 from ssl_rs.errors import InputError
+from ssl_rs.messages import say_line
 from ssl_rs.segmentation.metrics import confusion_matrix
 from ssl_rs.segmentation.network import Segments, scores_of
 from ssl_rs.segmentation.protocols import (
@@ -191,8 +191,4 @@ def _say_undefined(protocols: Mapping[str, Mapping[str, Any]]) -> None:
     """Name each protocol that has no mIoU, on standard error."""
     for name, found in protocols.items():
         if found["miou"] is None:
-            print(
-                f"Protocol {name} has no score: no pixel of {list(found['class_iou'])}, {found['labels']} labels.",
-                file=sys.stderr,
-                flush=True,
-            )
+            say_line(f"Protocol {name} has no score: no pixel of {list(found['class_iou'])}, {found['labels']} labels.")

@@ -1,7 +1,6 @@
 """Export: a finished run's weights in the forms that other programs read, each tried before it is given away."""
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +17,7 @@ from ssl_rs.exporting.folder import check_place, filled_aside, is_there, write_a
 from ssl_rs.exporting.forms import FORMS, Form, FormName, Subject
 from ssl_rs.files import make_folder, sha256_of, write_text
 from ssl_rs.locks import hold
+from ssl_rs.messages import say_line
 from ssl_rs.plain_types import fits
 from ssl_rs.pretrained import read_pretraining
 from ssl_rs.run_directory import RunDirectory
@@ -147,5 +147,5 @@ def _write_forms(
             if wanted is not None:
                 raise InputError(f"formats: {run.path} cannot be exported as {name}: {error}. Leave it out.") from error
             left_out[name] = str(error)
-            print(f"{name} is left out: {error}", file=sys.stderr, flush=True)
+            say_line(f"{name} is left out: {error}")
     return forms, left_out

@@ -1,6 +1,5 @@
 """Prepare a data set, or check the store of one."""
 
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from ssl_rs.data.overview import SCENES_FILE, SHEET_FILE
 from ssl_rs.data.store import Store
 from ssl_rs.data.verify import verify
 from ssl_rs.errors import InputError
+from ssl_rs.messages import say_line
 from ssl_rs.stages.scenes import prepare_store, scene_progress
 
 
@@ -27,7 +27,7 @@ def prepare(settings: Settings) -> Path:
     if check:
         return _check(dataset, folder)
     store = prepare_store(dataset, folder, num_workers, wait=False)
-    print(summary(store), file=sys.stderr)
+    say_line(summary(store))
     return store.path
 
 
@@ -39,10 +39,9 @@ def _check(dataset: Dataset, folder: Path) -> Path:
     """
     with scene_progress("checked") as report:
         found = verify(dataset, folder, report)
-    print(
+    say_line(
         f"{found.num_arrays} arrays of the store and {found.num_sources} files it was made from "
-        f"({found.size / 1e9:.3f} GB) are what its manifest says, to the last bit.",
-        file=sys.stderr,
+        f"({found.size / 1e9:.3f} GB) are what its manifest says, to the last bit."
     )
     return found.store.path
 

@@ -1,6 +1,5 @@
 """What pretraining and fine-tuning share: where weights start, how they are optimized, and the folder of the run."""
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone
 from ssl_rs.errors import InputError
 from ssl_rs.initialization import Initialization, Provenance, Target
+from ssl_rs.messages import say_line
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.site import Site, SiteSettings, environment
 from ssl_rs.training.loop import Job, train
@@ -114,7 +114,7 @@ def tell(what: str, result: Mapping[str, Any]) -> None:
     split, dataset, protocol = (result.get(key) for key in ("split", "dataset", "protocol"))
     miou, where = result.get("miou"), f"on the {split} scenes of {dataset}, protocol {protocol}"
     score = f": mIoU {100 * miou:.1f} % {where}; result.json has all scores" if isinstance(miou, float) else ""
-    print(f"{what}{score}.", file=sys.stderr, flush=True)
+    say_line(f"{what}{score}.")
 
 
 def identify(

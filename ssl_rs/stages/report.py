@@ -1,10 +1,9 @@
 """Write the report."""
 
-import sys
-from functools import partial
 from pathlib import Path
 
 from ssl_rs.config import Settings
+from ssl_rs.messages import say_line
 from ssl_rs.reporting.page import write_report
 
 
@@ -16,4 +15,4 @@ def report(settings: Settings) -> Path:
         settings.value(key, kind)
     settings.check_all_read()
     out_dir = Path(run_dir) if run_dir else output_dir / "report"
-    return write_report(Path(runs), output_dir / "sweeps", out_dir, partial(print, file=sys.stderr))
+    return write_report(Path(runs), output_dir / "sweeps", out_dir, say_line)

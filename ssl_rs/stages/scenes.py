@@ -13,6 +13,7 @@ from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.overview import SCENES_FILE
 from ssl_rs.data.prepare import prepare
 from ssl_rs.data.store import Store
+from ssl_rs.messages import say_line
 
 SILENCE = 10.0
 """Seconds after which a part of a scene is told too."""
@@ -44,7 +45,7 @@ def prepare_store(
             f"Left out of {dataset.name}: {len(skipped)} of {len(skipped) + len(store.manifest.scenes)} scenes{more}:",
             *reasons,
         ]
-        print("\n".join(lines), file=sys.stderr, flush=True)
+        say_line("\n".join(lines))
     return store
 
 
@@ -97,7 +98,7 @@ def _lines(verb: str) -> Callable[[float, int, str], None]:
         else:
             shown, due = f"{done:.0f}", done == total or done % max(1, total // 10) == 0
         if due:
-            print(f"{verb} {shown}/{total} scenes ({scene})", file=sys.stderr, flush=True)
+            say_line(f"{verb} {shown}/{total} scenes ({scene})")
             last = time.monotonic()
 
     return say

@@ -8,6 +8,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ssl_rs.messages import say_line
+
 
 class Display(Protocol):
     """Shows how far a run is."""
@@ -77,7 +79,7 @@ class _Lines:
     def line(self, step: int, values: Mapping[str, float]) -> None:
         left = (time.monotonic() - self.start) / (step - self.first) * (self.total - step)
         clock = f"{int(left // 3600)}:{int(left // 60 % 60):02d}:{int(left % 60):02d}"
-        print(f"step {step}/{self.total} | {_summary(values)} | {clock} left", file=sys.stderr, flush=True)
+        say_line(f"step {step}/{self.total} | {_summary(values)} | {clock} left")
 
     def close(self) -> None:
         """Nothing to restore."""
