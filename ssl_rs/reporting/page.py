@@ -49,7 +49,6 @@ class ScoredTable:
     Args:
         table: The runs.
         study: What they say together.
-        references: Rows of random and ImageNet initialization, which the others are measured by.
         meaning: What its protocol means, a sentence.
         labeled: How many units are labeled at each fraction, in words.
         curve: SVG; None where there is only one label fraction, or no score.
@@ -60,7 +59,6 @@ class ScoredTable:
 
     table: Table
     study: Study
-    references: Sequence[str]
     meaning: str
     labeled: Mapping[float, str]
     curve: Markup | None
@@ -231,7 +229,6 @@ def _scored(table: Table, lines: Mapping[str, Line], number: int) -> ScoredTable
     return ScoredTable(
         table=table,
         study=study_of(table),
-        references=[*{run.label: None for run in table.runs if run.initialization in ("random", "imagenet")}],
         meaning=table.protocol.sentence(names),
         labeled={fraction: _labeled(table, fraction) for fraction in table.fractions},
         curve=curve,

@@ -1,7 +1,7 @@
 """What the runs of one table say about labels: spread, paired differences, and how many labels are saved."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +77,7 @@ class Study:
     Args:
         cells: One a row and label fraction with a score.
         differences: Of every two rows at every fraction where they share a seed and subset.
+        references: Rows of random and ImageNet initialization, which the others are measured by.
         saved: By row: where it reaches random initialization with all labels; without such runs empty. Random
             initialization itself is in it, too: it should get there with all labels only.
         random: The row of random initialization, if there is just one.
@@ -84,8 +85,20 @@ class Study:
 
     cells: Sequence[CellStatistics]
     differences: Sequence[Difference]
+    references: Collection[str]
     saved: Mapping[str, LabelsSaved]
     random: str | None
+
+    @property
+    def first_differences(self) -> list[Difference]:
+        """Those that a reader asks for first: against the references; where there are none, all."""
+        return [each for each in self.differences if each.reference in self.references] or [*self.differences]
+
+    @property
+    def other_differences(self) -> list[Difference]:
+        """Those of every other pair, whose number grows with the square of the rows."""
+        first = self.first_differences
+        return [each for each in self.differences if each not in first]
 
     @property
     def labels_limit(self) -> bool:
@@ -107,7 +120,13 @@ def study_of(table: Table) -> Study:
     differences = [_difference(table, other, one, each, scenes) for one, other in pairs for each in table.fractions]
     random = list(table.random_labels)
     saved = _saved(table, random[0]) if len(random) == 1 else {}
-    return Study(cells, [each for each in differences if each], saved, random[0] if len(random) == 1 else None)
+    return Study(
+        cells,
+        [each for each in differences if each],
+        {run.label for run in table.runs if run.initialization in ("random", "imagenet")},
+        saved,
+        random[0] if len(random) == 1 else None,
+    )
 
 
 def _miou(table: Table, run: Run) -> float | None:

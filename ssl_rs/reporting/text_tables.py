@@ -59,16 +59,22 @@ def _differences(study: Study) -> list[list[str]]:
         [each.label, each.reference, share_text(each.fraction), signed_points_text(each.seeds.mean),
          interval_text(each.seeds.interval, signed_points_text), str(each.seeds.n),
          interval_text(each.scenes, signed_points_text)]
-        for each in study.differences
+        for each in study.first_differences
     ]  # fmt: skip
     return [["initialization", "minus", "labels", "difference", "95 % over seeds", "n", "95 % over scenes"], *rows]
+
+
+def _others(study: Study) -> str:
+    """Say where the pairs are that the text leaves out."""
+    count = len(study.other_differences)
+    return f" ({count} more, between other rows, are in differences.csv)" if count else ""
 
 
 def _markdown(table: Table, study: Study) -> str:
     parts = [f"### {escape_markdown(_title(table))}", "", "mIoU in %: mean ± standard deviation [95 % interval].", ""]
     parts += [_markdown_table(_scores(table)), ""]
     if study.differences:
-        parts += ["Paired differences in points:", "", _markdown_table(_differences(study)), ""]
+        parts += [f"Paired differences in points{_others(study)}:", "", _markdown_table(_differences(study)), ""]
     said = [saved_sentence(label, found) for label, found in study.saved.items() if label != study.random]
     return "\n".join([*parts, *(f"- {escape_markdown(each)}" for each in said), ""])
 
@@ -83,7 +89,8 @@ def _latex(table: Table, study: Study) -> str:
     caption = f"{_title(table)}. mIoU in %: mean ± standard deviation [95 % interval over n seeds]. {' '.join(said)}"
     parts = [_latex_table(_scores(table), caption)]
     if study.differences:
-        parts.append(_latex_table(_differences(study), f"{_title(table)}. Paired differences of mIoU in points."))
+        caption = f"{_title(table)}. Paired differences of mIoU in points{_others(study)}."
+        parts.append(_latex_table(_differences(study), caption))
     return "\n".join(parts)
 
 

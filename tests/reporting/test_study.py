@@ -230,6 +230,18 @@ def test_the_page_shows_intervals_differences_and_labels_saved(tmp_path, write_s
     assert "Every other pair" not in text  # all are against random or imagenet
 
 
+def test_pairs_of_neither_random_nor_imagenet_come_second(tmp_path, write_run):
+    for label, miou in (("random", 0.4), ("one", 0.5), ("two", 0.6), ("three", 0.7)):
+        write_run(label, label=label, miou=miou)
+    page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report")
+    assert "Every other pair" in page.read_text()
+    for name in ("table.md", "table.tex"):
+        text = (page.parent / name).read_text()
+        assert "(3 more, between other rows, are in differences.csv)" in text
+        assert text.count("random") == 4  # its own row, and what each of three is measured by
+    assert len(rows_of((page.parent / "differences.csv").read_text())) == 6
+
+
 def test_the_page_warns_where_labels_did_not_limit_random_initialization(tmp_path, write_run):
     for label in ("random", "tasks"):
         for fraction in (0.1, 1.0):
