@@ -69,9 +69,16 @@ def cells_text(
     for failure in failures:
         first = (failure.error.strip().splitlines() or ["without a word"])[0]
         yield f"  failed   {failure.directory}: {first}\n           {failure.command}"
+    seeds: dict[tuple[str, str, str], list[int]] = {}
     for cell in missing:
-        place = f"{cell.label}, {share_text(cell.label_fraction)}, seed {cell.seed}"
-        yield f"  missing  {place}: {cell.state}\n           {cell.command or 'in no plan of a sweep'}"
+        place = f"{cell.label}, {share_text(cell.label_fraction)}"
+        if cell.command is None:
+            seeds.setdefault((cell.where, place, cell.state), []).append(cell.seed)
+        else:
+            yield f"  missing  {place}, seed {cell.seed}: {cell.state}\n           {cell.command}"
+    for (_, place, state), found in seeds.items():
+        named = f"seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
+        yield f"  missing  {place}, {named}: {state}, in no plan of a sweep"
     for each in stale:
         yield f"  stale    {each.run.directory}: {each.reason}\n           {each.command or 'in no plan of a sweep'}"
 

@@ -244,3 +244,15 @@ def test_every_state_is_told_with_its_command_and_stale_runs_leave_the_table(tmp
     assert "98.7" not in page
     assert "1 stale run" in page
     assert "aged" not in (tmp_path / "report/results.csv").read_text()
+
+
+def test_places_that_nobody_planned_take_a_line_for_all_seeds(tmp_path, write_run):
+    for seed in range(3):
+        write_run(f"random{seed}", seed=seed)
+    write_run("tasks", label="tasks", seed=1)
+    said = []
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
+    assert said == [
+        "Cells: 4 done, 0 failed, 2 missing, 0 stale",
+        "  missing  tasks, 10\N{NO-BREAK SPACE}%, seeds 0, 2: not started, in no plan of a sweep",
+    ]
