@@ -19,6 +19,9 @@ SPECIAL = {
 SYMBOLS = {"±": r"$\pm$", "–": "--", "−": r"$-$", "≤": r"$\le$", "\N{NO-BREAK SPACE}": "~"}
 """What we write and LaTeX's default fonts lack."""
 
+SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+"""Starts what is made smaller where it is wider than a line."""
+
 
 def escape_latex(text: str) -> str:
     """Return text that LaTeX prints as it stands."""
@@ -33,7 +36,7 @@ def escape_markdown(text: str) -> str:
 def tables_text(studies: Sequence[tuple[Table, Study]], kind: Kind) -> str:
     """Return every table, its paired differences and labels saved."""
     parts = [_markdown(*each) if kind == "markdown" else _latex(*each) for each in studies]
-    head = "" if kind == "markdown" else "% Needs \\usepackage{booktabs}.\n"
+    head = "" if kind == "markdown" else "% Needs \\usepackage{booktabs} and \\usepackage{graphicx}.\n"
     return head + "\n".join(parts)
 
 
@@ -101,13 +104,14 @@ def _latex_table(rows: Sequence[Sequence[str]], caption: str) -> str:
             r"\begin{table}",
             r"\centering",
             f"\\caption{{{escape_latex(caption)}}}",
+            SHRINK,
             f"\\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}",
             r"\toprule",
             lines[0],
             r"\midrule",
             *lines[1:],
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
             r"\end{table}",
             "",
         ]

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -228,6 +229,18 @@ def test_the_page_shows_intervals_differences_and_labels_saved(tmp_path, write_s
     assert "+20.5 [+19.3, +21.7]" in text
     assert "[18.5, 23.5]" in text
     assert "Every other pair" not in text  # all are against random or imagenet
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not here")
+def test_latex_takes_the_tables(tmp_path, write_study):
+    write_study()
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report")
+    paper = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}\input{report/table}\end{document}"
+    (tmp_path / "paper.tex").write_text(paper)
+    call = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "Overfull" not in done.stdout
 
 
 def test_pairs_of_neither_random_nor_imagenet_come_second(tmp_path, write_run):
