@@ -26,6 +26,8 @@ class Processes:
     world_size: int = 1
     local_rank: int = 0
 
+    on_this_machine: int = 1
+
     @property
     def is_first(self) -> bool:
         """Only the first process writes."""
@@ -34,8 +36,8 @@ class Processes:
     @classmethod
     def from_environment(cls) -> "Processes":
         """Read torchrun's variables; without them the run is one process."""
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-        return cls(*(int(os.environ.get(name, default)) for name, default in zip(names, "010", strict=True)))
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        return cls(*(int(os.environ.get(name, default)) for name, default in zip(names, "0101", strict=True)))
 
 
 def start(processes: Processes, device: torch.device) -> None:

@@ -1,6 +1,9 @@
 """The benchmark command: what it writes down is whole and fits together. No time is judged here."""
 
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 from ssl_rs.benchmarks.augmentation import COLOR, SIDE, fused
 from ssl_rs.benchmarks.base import Phases, alternate, caveat
-from ssl_rs.benchmarks.step import PHASES, bottleneck
+from ssl_rs.benchmarks.step import CHANGES, PHASES, advice, bottleneck
 from ssl_rs.command import main
 from ssl_rs.randomness import Draws, Rows
 from ssl_rs.views.base import crop_view
@@ -105,6 +108,29 @@ def test_subjects_take_turns_and_are_warm():
     assert all(seconds >= 0 for seconds in taken.values())
 
 
+def test_what_was_made_ready_between_turns_is_used_up_untimed():
+    """A reader that keeps two batches ready and needs 0.05 s for one: a turn of two calls would cost nothing."""
+    ready_at = [time.monotonic(), time.monotonic()]
+
+    def take():
+        time.sleep(max(0, ready_at.pop(0) - time.monotonic()))
+        ready_at.append(max(time.monotonic(), ready_at[-1]) + 0.05)
+
+    def use_up():
+        take()
+        take()
+
+    subjects = {"reader": take, "other": lambda: time.sleep(0.2)}
+    assert alternate(subjects, 3, 2, CPU)["reader"] < 0.01
+    assert alternate(subjects, 3, 2, CPU, {"reader": use_up})["reader"] > 0.03
+
+
+def test_a_measurement_with_readers_ends(tiny, tmp_path):
+    call = [sys.executable, "-m", "ssl_rs.benchmark", *tiny, *QUICK, f"output_dir={tmp_path}", "trainer.num_workers=1"]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_phases_take_the_median():
     phases = Phases(CPU)
     phases.seconds["part"] = [1.0, 9.0, 2.0]
@@ -122,3 +148,13 @@ def test_the_bottleneck_is_the_largest_part_that_could_be_smaller(parts):
         assert around[found] == max(around.values())
     else:
         assert found == ("heads" if parts["heads"] > parts["encoder"] else "encoder")
+    assert CHANGES[found] in advice(parts)
+
+
+def test_the_advice_says_what_a_part_costs():
+    parts = {**dict.fromkeys(PHASES, 1.0), "backward": 94.0}
+    assert advice(parts).startswith("The encoder is the bottleneck, as it should be (with all of backward 95%): only")
+    assert advice({**parts, "heads": 2.0}).startswith("The heads are the bottleneck: forward they cost 2%, more")
+    assert advice({**parts, "views": 11.0}).startswith(
+        "Beside the network, views costs 10% of a step, more than 5%: use"
+    )

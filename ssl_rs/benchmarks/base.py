@@ -2,6 +2,7 @@
 
 import resource
 import statistics
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -90,7 +91,11 @@ def synchronize(device: torch.device) -> None:
 
 
 def alternate(
-    subjects: Mapping[str, Callable[[], object]], repeats: int, calls: int, device: torch.device
+    subjects: Mapping[str, Callable[[], object]],
+    repeats: int,
+    calls: int,
+    device: torch.device,
+    before: Mapping[str, Callable[[], object]] | None = None,
 ) -> dict[str, float]:
     """Return the median seconds of one call of each subject.
 
@@ -102,6 +107,8 @@ def alternate(
         repeats: Turns.
         calls: Calls in a row at each turn; what is taken is their mean.
         device: Where they compute.
+        before: What is called before each turn of a subject and not timed, by its name: e.g. what uses up the batches
+            that other processes have read while it waited for its turn.
     """
     taken: dict[str, list[float]] = defaultdict(list)
     for subject in subjects.values():
@@ -110,6 +117,8 @@ def alternate(
     for turn in range(repeats):
         names = list(subjects)
         for name in names if turn % 2 == 0 else reversed(names):
+            if before and name in before:
+                before[name]()
             synchronize(device)
             begun = time.perf_counter()
             for _ in range(calls):
@@ -148,7 +157,8 @@ def peak_memory(device: torch.device) -> float:
     """Return the most memory held so far, MB: of the GPU by tensors, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def milliseconds(seconds: float) -> str:

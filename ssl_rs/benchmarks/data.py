@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from ssl_rs.benchmarks.base import Findings, Workplace, alternate, check_repeats, milliseconds
 from ssl_rs.data.cutting import ResidentScenes
 from ssl_rs.data.manifest import FORMAT_VERSION, SceneRecord, SourceRecord
-from ssl_rs.data.sampling import Crops, SceneCrops, batches
+from ssl_rs.data.sampling import READ_AHEAD, Crops, SceneCrops, batches
 from ssl_rs.data.store import Store, array_file
 from ssl_rs.errors import InputError
 from ssl_rs.stages.pretraining import scene_crops
@@ -53,13 +54,13 @@ class DataBenchmark:
         site = workplace.plan.site
         source, resident = (scene_crops(workplace.plan, site.seed) for _ in range(2))
         resident.cutter = ResidentScenes(site.store, resident.scenes, resident.kinds, site.device)
+        workers = {"memory maps": 0, "1 worker": 1, "2 workers": 2}
         readers = {
-            "memory maps": _reader(source, site, 0),
-            "1 worker": _reader(source, site, 1),
-            "2 workers": _reader(source, site, 2),
+            **{name: _reader(source, site, count) for name, count in workers.items()},
             f"resident on {site.device.type}": _reader(resident, site, 0),
         }
-        by_reader = alternate(readers, self.repeats, self.calls, site.device)
+        before = {name: partial(_use_up, readers[name], READ_AHEAD * count) for name, count in workers.items()}
+        by_reader = alternate(readers, self.repeats, self.calls, site.device, before)
         with tempfile.TemporaryDirectory() as folder:
             sizes = sorted(set(self.scenes))
             sources = {str(count): sparse_crops(Path(folder), count, site) for count in sizes}
@@ -69,6 +70,12 @@ class DataBenchmark:
             again = alternate(known, self.repeats, self.calls, site.device)
             memory = {name: _resident_growth(reader) for name, reader in grown.items()}
         return _findings(by_reader, by_size, again, memory, site)
+
+
+def _use_up(read: Callable[[], Crops], count: int) -> None:
+    """Take the batches that processes have read ahead."""
+    for _ in range(count):
+        read()
 
 
 def _reader(source: SceneCrops, site: Site, num_workers: int) -> Callable[[], Crops]:

@@ -1,9 +1,10 @@
 """Where the time of one pretraining step goes."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from ssl_rs.benchmarks.base import (
     milliseconds,
     peak_memory,
 )
+from ssl_rs.data.sampling import READ_AHEAD
 from ssl_rs.pretext.network import PretextNetwork
 from ssl_rs.stages.pretraining import Plan, crop_on_device, initial_network, scene_crops, views_of
 from ssl_rs.stages.recipe import place_network
@@ -28,15 +30,18 @@ from ssl_rs.views.base import View, make_views
 PHASES = ("data wait", "transfer", "views", "encoder", "heads", "backward", "optimizer")
 
 CHANGES = {
-    "data wait": "Reading crops is the bottleneck: raise trainer.num_workers, or keep the store on the device with "
-    "trainer.resident=always",
-    "transfer": "Copying to the device is the bottleneck: keep the store there with trainer.resident=always",
-    "views": "Augmentation is the bottleneck: use the fused views (views=[clean,transformed,corrupted]), or fewer",
-    "heads": "The heads cost more than the encoder: narrow pretext.inpainting.task.decoder.widths, or use fewer tasks",
-    "optimizer": "The optimizer is the bottleneck: optimizer.fused=true, or a larger trainer.batch_size",
-    "encoder": "The encoder is the bottleneck, as it should be: only a smaller backbone or dataset.crop_size, "
-    "trainer.precision=bf16 or a faster device makes a step cheaper",
+    "data wait": "raise trainer.num_workers, or keep the store on the device with trainer.resident=always",
+    "transfer": "keep the store on the device with trainer.resident=always",
+    "views": "use the fused views (views=[clean,transformed,corrupted]), or fewer",
+    "heads": "narrow pretext.inpainting.task.decoder.widths, or use fewer tasks",
+    "optimizer": "use a larger trainer.batch_size, and optimizer.fused=true where it is false",
+    "encoder": "only a smaller backbone or dataset.crop_size, trainer.precision=bf16 or a faster device makes a step "
+    "cheaper",
 }
+"""What to change where a part is the bottleneck."""
+
+SPARE = 0.05
+"""The share of a step that each part may cost which is no network."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,9 @@ class StepBenchmark:
             "bare_encoder": step.bare_encoder,
             "watched": step.watched,
         }
-        seconds = alternate(subjects, self.repeats, self.calls, step.device)
+        before = dict.fromkeys(("step", "watched"), step.use_up)
+        with closing(step):
+            seconds = alternate(subjects, self.repeats, self.calls, step.device, before)
         return _findings(step, seconds)
 
 
@@ -84,6 +91,8 @@ class Step:
             group["initial_lr"] = 0.0  # the same work, and no number leaves its range
         endless = replace(site, trainer=self.trainer)
         source = endless.bring(scene_crops(plan, site.seed))
+        # What is read ahead while nobody takes any: by each process, and what is on its way to a GPU.
+        self.ready = READ_AHEAD * endless.readers(source) + (site.device.type == "cuda")
         identity = Identity(plan.run.hash, site.processes.world_size, site.precision)
         self.job = Job(
             self.network, partial(endless.batches, source), partial(views_of, plan, rows=site.rows), plan.weights,
@@ -94,12 +103,21 @@ class Step:
         self.module = wrap(self.job, 0)
         compiled = any(hasattr(part, "_orig_mod") for part in self.module.modules())  # what torch.compile wraps
         self.encoder = torch.compile(self.network.encoder) if compiled else self.network.encoder
-        self.crops: Iterator[Any] = self.job.crops(0)
+        self.crops = cast(Generator[Any, None, None], self.job.crops(0))
         self.resident = _random_views(plan, self.job)
         self.bare_job = replace(self.job, make_batch=lambda stored, step: self.resident)
         self.images = _as_encoded(self.network, self.resident)
         self.phases = Phases(self.device)
         self.progress, self.bad_steps = Progress(), FirstBadSteps()
+
+    def use_up(self) -> None:
+        """Take as many steps as there are batches that were read ahead."""
+        for _ in range(self.ready):
+            self.whole()
+
+    def close(self) -> None:
+        """End the processes that read ahead: they would outlive the end of this one."""
+        self.crops.close()
 
     def whole(self) -> None:
         """Take a step as the loop does."""
@@ -184,20 +202,36 @@ def _findings(step: Step, seconds: Mapping[str, float]) -> Findings:
         ("step over encoder", f"{figures['step_over_encoder']:.3f}", ""),
         ("peak memory, MB", f"{figures['peak_memory_mb']:.0f}", ""),
     ]
-    return Findings(figures, table, f"{CHANGES[bottleneck(parts)]}.")
+    return Findings(figures, table, advice(parts))
+
+
+def advice(parts: Mapping[str, float]) -> str:
+    """Return a sentence that names the bottleneck, what it costs, and the setting to change.
+
+    Args:
+        parts: Seconds of each of PHASES.
+    """
+    name, total = bottleneck(parts), sum(parts.values())
+    if name == "encoder":
+        share = (parts["encoder"] + parts["backward"]) / total
+        return f"The encoder is the bottleneck, as it should be (with all of backward {share:.0%}): {CHANGES[name]}."
+    share = parts[name] / total
+    if name == "heads":
+        return f"The heads are the bottleneck: forward they cost {share:.0%}, more than the encoder: {CHANGES[name]}."
+    return f"Beside the network, {name} costs {share:.0%} of a step, more than {SPARE:.0%}: {CHANGES[name]}."
 
 
 def bottleneck(parts: Mapping[str, float]) -> str:
     """Return the part that is worth changing.
 
-    What is not network must not cost more than 5 % of a step; the heads not more than the encoder.
+    What is not network must not cost more than SPARE of a step; the heads not more than the encoder.
 
     Args:
         parts: Seconds of each of PHASES.
     """
     total = sum(parts.values())
     around = max(("data wait", "transfer", "views", "optimizer"), key=lambda name: parts[name])
-    if parts[around] > 0.05 * total:
+    if parts[around] > SPARE * total:
         return around
     return "heads" if parts["heads"] > parts["encoder"] else "encoder"
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ssl_rs.cores import usable_cores
 from ssl_rs.data.dataset import Dataset, SceneSource
 from ssl_rs.data.manifest import FORMAT_VERSION, HASH_FILE, MANIFEST_FILE, Manifest, SkippedScene
 from ssl_rs.data.moments import mean_and_std
@@ -171,7 +172,7 @@ def _build(
     folder.mkdir(exist_ok=True)
     if num_workers is None:
         size = sum(file.size for file in {file for scene in scenes for file in scene.files if file.exists()})
-        num_workers = len(os.sched_getaffinity(0)) if size > WORTH_WORKERS else 0
+        num_workers = usable_cores() if size > WORTH_WORKERS else 0
     written: list[WrittenScene] = []
     skipped: list[SkippedScene] = []
     for number, outcome in enumerate(write_scenes(dataset, scenes, folder, num_workers)):

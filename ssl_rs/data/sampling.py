@@ -217,6 +217,10 @@ def to_unit(images: Tensor, value_scale: float) -> Tensor:
     return (images.to(torch.float32) / value_scale).clamp_(0, 1)
 
 
+READ_AHEAD = 2
+"""Batches that each process reads ahead."""
+
+
 class _Steps(torch_data.Dataset[T | InputError], Generic[T]):
     """The batches of a source, by step; an error is handed over: raised in a worker, it would come as a traceback."""
 
@@ -253,6 +257,7 @@ def batches(source: BatchSource[T], start_step: int, stop_step: int, rows: Rows,
         batch_size=None,
         sampler=steps,
         num_workers=num_workers,
+        prefetch_factor=READ_AHEAD,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its own: else it would draw from the global one
         worker_init_fn=_leave_signals_to_the_parent,

@@ -153,10 +153,9 @@ def check_views(tasks: Mapping[str, PretextTask | type[PretextTask]], makers: Ma
     for name, task in tasks.items():
         for view in (*task.views, *task.momentum_views):
             if view not in makers:
-                chosen = dict.fromkeys(_option(made) for made in (*makers, view))
                 raise InputError(
                     f"Pretext task '{name}' reads the view '{view}', but the views made are {list(makers)}.\n"
-                    f"Choose views=[{','.join(chosen)}], or leave the task out of pretext=[...]."
+                    f"Add {_option(view)} to views=[...], or leave the task out of pretext=[...]."
                 )
 
 

@@ -79,11 +79,16 @@ class Site:
             source.cutter = ResidentScenes(self.store, source.scenes, source.kinds, self.device)
         return source
 
+    def readers(self, source: BatchSource[Any]) -> int:
+        """Return how many processes read batches ahead for this one."""
+        if isinstance(source.cutter, ResidentScenes):
+            return 0
+        return self.trainer.resolve_workers(self.device, self.processes.on_this_machine)
+
     def batches(self, source: BatchSource[T], start: int) -> Iterator[T]:
         """Yield this process's share of the batch of each step from one on."""
-        resident = isinstance(source.cutter, ResidentScenes)  # then nobody needs to read ahead
-        workers = 0 if resident else self.trainer.num_workers
-        found = batches(source, start, self.trainer.max_steps, self.rows, workers)
+        resident = isinstance(source.cutter, ResidentScenes)
+        found = batches(source, start, self.trainer.max_steps, self.rows, self.readers(source))
         return copied_ahead(found, self.device) if self.device.type == "cuda" and not resident else found
 
     def target(self, backbone: Backbone) -> Target:

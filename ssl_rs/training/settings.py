@@ -8,7 +8,11 @@ from typing import Literal
 
 import torch
 
+from ssl_rs.cores import usable_cores
 from ssl_rs.errors import InputError
+
+MOST_READERS = 4
+"""Processes that read crops for one GPU unless the settings say otherwise."""
 
 LARGEST_BATCH = 2**16
 """Crops a step and process: drawing more takes minutes, and no device holds them."""
@@ -23,7 +27,8 @@ class TrainerSettings:
         batch_size: Crops a step and process.
         device: "auto" takes a GPU where there is one; else any name of torch, e.g. "cpu", "cuda", "mps".
         precision: "auto" takes bf16 where the device computes in it, else fp32.
-        num_workers: Processes that read crops ahead; 0 reads them in the loop.
+        num_workers: Processes that read crops ahead, for each process of the run; 0 reads them in the loop. None: 0 on
+            a CPU, where they would take cores from the step; for a GPU its share of the cores, at most MOST_READERS.
         resident: Whether the scenes lie on the device, where crops are cut at once: "auto" where a GPU has four times
             their size free; the crops are the same.
         keep_memory: On a CPU, keep memory that is freed for the next step: faster, but more is held.
@@ -47,7 +52,7 @@ class TrainerSettings:
     batch_size: int
     device: str = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    num_workers: int = 0
+    num_workers: int | None = None
     resident: Literal["auto", "always", "never"] = "auto"
     keep_memory: bool = True
     checkpoint_every_steps: int = 100
@@ -78,7 +83,7 @@ class TrainerSettings:
                 f"images, e.g. trainer.batch_size={2 * parts}."
             )
         for key in ("num_workers", "max_skipped_steps"):
-            if getattr(self, key) < 0:
+            if (getattr(self, key) or 0) < 0:
                 raise InputError(f"trainer.{key} must be at least 0, got {getattr(self, key)}.")
         if not 0 <= self.encoder_lr_factor < math.inf:
             raise InputError(f"trainer.encoder_lr_factor must be a number from 0 on, got {self.encoder_lr_factor}.")
@@ -106,6 +111,12 @@ class TrainerSettings:
         if self.resident != "auto":
             return self.resident == "always"
         return device.type == "cuda" and 4 * size <= torch.cuda.mem_get_info(device)[0]
+
+    def resolve_workers(self, device: torch.device, processes: int) -> int:
+        """Return how many processes read crops ahead for one of so many of the run on this machine."""
+        if self.num_workers is not None:
+            return self.num_workers
+        return max(0, min(MOST_READERS, usable_cores() // processes - 1)) if device.type == "cuda" else 0
 
     def resolve_precision(self, device: torch.device) -> Literal["bf16", "fp32"]:
         """Return the precision of the forward pass."""

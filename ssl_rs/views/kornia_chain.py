@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from kornia.augmentation import AugmentationSequential
+from kornia.augmentation import AugmentationSequential, MixAugmentationBaseV2, RandomPerspective
+from kornia.core.exceptions import BaseError
 from torch import Tensor, nn
 
 from ssl_rs.errors import InputError
@@ -25,19 +26,25 @@ class KorniaMaker:
 
     Args:
         source: The view it is made from.
-        augmentations: Members of kornia.augmentation that keep the image's size.
+        augmentations: Members of kornia.augmentation that keep the image's size; those that are drawn from or shuffled
+            are an AugmentationSequential among them.
+
+    Raises:
+        InputError: One of them moves pixels in a way that no affine matrix tells.
     """
 
     def __init__(self, source: str, augmentations: Sequence[nn.Module]) -> None:
         self.source = source
+        for augmentation in augmentations:
+            for module in augmentation.modules():
+                _check(module)
         self.augmentation = AugmentationSequential(*augmentations, data_keys=["input"])
 
     def __call__(self, source: View, draws: Draws) -> View:
         """Return the view of images [B, C, H, W].
 
         Raises:
-            InputError: The augmentations refuse the image's bands, change its size, or bend straight lines
-                (perspective).
+            InputError: The augmentations refuse the image's bands, or change its size.
         """
         image = self._augment(source.image)
         if image.shape != source.image.shape:
@@ -49,8 +56,6 @@ class KorniaMaker:
         matrix = cast(Tensor | None, self.augmentation.transform_matrix)
         if matrix is None:
             matrix = torch.eye(3).to(image).expand(len(image), 3, 3)
-        if not torch.equal(matrix[:, 2], torch.eye(3).to(matrix)[2].expand(len(matrix), 3)):
-            raise InputError("views.*.augmentations change the perspective; a view's geometry is affine. Remove it.")
         normalized = _normalized(matrix, *image.shape[-2:])
         valid = source.valid
         if valid is not None:
@@ -60,12 +65,33 @@ class KorniaMaker:
     def _augment(self, image: Tensor) -> Tensor:
         try:
             return cast(Tensor, self.augmentation(image))
-        except ValueError as error:  # what kornia raises for bands that a color operation has no meaning for
+        except (
+            ValueError,
+            BaseError,
+        ) as error:  # what kornia raises for bands that a color operation has no meaning for
             raise InputError(
                 f"views.*.augmentations refuse images of {image.shape[1]} bands: {' '.join(str(error).split())}. "
                 "Kornia's color operations take red, green and blue: leave them out, or choose views of ssl_rs.views, "
                 "such as views=[clean,transformed,corrupted]."
             ) from error
+
+
+def _check(module: nn.Module) -> None:
+    """Refuse what moves pixels and whose transform_matrix does not tell how.
+
+    Raises:
+        InputError: Names it, and what to write instead.
+    """
+    name = type(module).__name__
+    if isinstance(module, RandomPerspective):
+        raise InputError(f"views.*.augmentations: {name} bends the perspective; views move by affine maps. Remove it.")
+    if isinstance(module, MixAugmentationBaseV2):
+        raise InputError(f"views.*.augmentations: {name} mixes images, or parts of one; a view shows one. Remove it.")
+    if isinstance(module, nn.Sequential) and not isinstance(module, AugmentationSequential):
+        raise InputError(
+            f"views.*.augmentations: {name} does not tell how it moves pixels. List its members themselves, or in a "
+            "kornia.augmentation.AugmentationSequential with data_keys=[input]; its random_apply draws among them."
+        )
 
 
 def _normalized(matrix: Tensor, height: int, width: int) -> Tensor:

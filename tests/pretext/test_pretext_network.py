@@ -150,7 +150,7 @@ def test_a_task_with_a_view_that_nobody_makes_is_refused():
         check_views(tasks, makers)
     assert str(error.value) == (
         "Pretext task 'inpainting' reads the view 'corrupted', but the views made are ['clean', 'transformed'].\n"
-        "Choose views=[clean,transformed,corrupted], or leave the task out of pretext=[...]."
+        "Add corrupted to views=[...], or leave the task out of pretext=[...]."
     )
     check_views(tasks, MAKERS)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ssl_rs.errors import InputError
+from ssl_rs.training import settings
 from ssl_rs.training.settings import TrainerSettings, computes_bf16, exactness
 
 CPU = torch.device("cpu")
@@ -50,6 +51,19 @@ def test_auto_takes_a_gpu_where_there_is_one(monkeypatch):
     assert TrainerSettings(1, 2).resolve_device(3) == torch.device("cuda", 3)
     assert TrainerSettings(1, 2, device="cuda:1").resolve_device(3) == torch.device("cuda", 1)
     assert TrainerSettings(1, 2, device="cpu").resolve_device(3) == CPU
+
+
+@pytest.mark.parametrize(
+    ("given", "device", "cores", "processes", "expected"),
+    [
+        (None, "cpu", 16, 1, 0), (None, "cuda", 16, 1, 4), (None, "cuda", 16, 8, 1), (None, "cuda", 2, 4, 0),
+        (0, "cuda", 16, 1, 0), (7, "cpu", 2, 1, 7),
+    ],
+)  # fmt: skip
+def test_readers_take_their_share_of_the_cores_beside_a_gpu(monkeypatch, given, device, cores, processes, expected):
+    monkeypatch.setattr(settings, "usable_cores", lambda: cores)
+    found = TrainerSettings(1, 2, num_workers=given).resolve_workers(torch.device(device), processes)
+    assert found == expected
 
 
 @pytest.mark.parametrize(("avx", "amx"), [(False, False), (True, False), (False, True)])

@@ -1,7 +1,8 @@
-import kornia.augmentation
+import kornia.augmentation as K
 import pytest
 import torch
 import torch.nn.functional as F
+from kornia.augmentation.auto import RandAugment
 
 from ssl_rs.errors import InputError
 from ssl_rs.randomness import Draws, Rows
@@ -12,12 +13,17 @@ from ssl_rs.views.resampling import sampling_grid, warp
 
 ROWS = Rows(0, 4, 4)
 AUGMENTATIONS = {
-    "flip": [kornia.augmentation.RandomHorizontalFlip(p=1.0)],
-    "affine": [kornia.augmentation.RandomAffine(30.0, translate=(0.1, 0.1), scale=(1.2, 1.5), p=1.0)],
+    "flip": [K.RandomHorizontalFlip(p=1.0)],
+    "affine": [K.RandomAffine(30.0, translate=(0.1, 0.1), scale=(1.2, 1.5), p=1.0)],
     "chain": [
-        kornia.augmentation.RandomVerticalFlip(p=0.5),
-        kornia.augmentation.RandomAffine(90.0, p=1.0),
-        kornia.augmentation.RandomGaussianBlur((3, 3), (0.01, 0.01), p=1.0),
+        K.RandomVerticalFlip(p=0.5),
+        K.RandomAffine(90.0, p=1.0),
+        K.RandomGaussianBlur((3, 3), (0.01, 0.01), p=1.0),
+    ],
+    "drawn": [
+        K.AugmentationSequential(
+            K.RandomHorizontalFlip(p=1.0), K.RandomVerticalFlip(p=1.0), random_apply=1, data_keys=["input"]
+        ),
     ],
 }
 
@@ -42,7 +48,7 @@ def test_geometry_is_that_of_the_augmentations(name):
 
 
 def test_draws_follow_the_global_generator():
-    maker = KorniaMaker("clean", [kornia.augmentation.RandomAffine(30.0, p=1.0)])
+    maker = KorniaMaker("clean", [K.RandomAffine(30.0, p=1.0)])
     made = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -54,8 +60,17 @@ def test_draws_follow_the_global_generator():
 @pytest.mark.parametrize(
     ("augmentation", "message"),
     [
-        (kornia.augmentation.CenterCrop(16), "keeps its size"),
-        (kornia.augmentation.RandomPerspective(0.5, p=1.0), "perspective"),
+        (K.CenterCrop(16), "keeps its size"),
+        (K.RandomPerspective(0.5, p=1.0), "RandomPerspective bends"),
+        (K.RandomJigsaw(p=1.0), "RandomJigsaw mixes"),
+        (K.RandomMosaic(p=1.0), "RandomMosaic mixes"),
+        (K.ImageSequential(K.RandomHorizontalFlip(p=1.0)), "ImageSequential does not tell.*AugmentationSequential"),
+        (K.PatchSequential(K.RandomHorizontalFlip(p=1.0), patchwise_apply=False), "PatchSequential does not tell"),
+        (RandAugment(n=1, m=10), "RandAugment does not tell"),
+        (
+            K.AugmentationSequential(K.ImageSequential(K.RandomHorizontalFlip(p=1.0)), data_keys=["input"]),
+            "ImageSequential does not tell",
+        ),
     ],
 )
 def test_what_a_view_cannot_carry_is_refused(augmentation, message):
@@ -77,15 +92,21 @@ def test_valid_moves_with_the_pixels_and_nothing_outside_is_valid(name):
     assert view.rgb == (0, 1, 2)
     everywhere = torch.ones_like(valid)
     torch.manual_seed(0)
-    shrunk = KorniaMaker("clean", [kornia.augmentation.RandomAffine(0.0, scale=(0.5, 0.5), p=1.0)])(
+    shrunk = KorniaMaker("clean", [K.RandomAffine(0.0, scale=(0.5, 0.5), p=1.0)])(
         crop_view(crops, valid=everywhere), Draws(0, 0, "view", ROWS)
     )
     assert shrunk.valid.float().mean() == pytest.approx(0.25, abs=0.03)
 
 
-@pytest.mark.parametrize("bands", [1, 4, 6])
-def test_bands_that_kornias_colors_refuse_are_named(bands):
-    maker = KorniaMaker("clean", [kornia.augmentation.ColorJiggle(0.3, 0.5, 0.5, 0.3, p=1.0)])
+@pytest.mark.parametrize(
+    ("augmentation", "bands"),
+    [
+        *((K.ColorJiggle(0.3, 0.5, 0.5, 0.3, p=1.0), bands) for bands in (1, 4, 6)),
+        *((K.RandomRain(p=1.0), bands) for bands in (4, 6)),
+    ],
+)
+def test_bands_that_kornias_colors_refuse_are_named(augmentation, bands):
+    maker = KorniaMaker("clean", [augmentation])
     with pytest.raises(InputError, match=rf"augmentations refuse images of {bands} bands: .*leave them out"):
         maker(crop_view(torch.rand(4, bands, 8, 8)), Draws(0, 0, "view", ROWS))
     flip = KorniaMaker("clean", AUGMENTATIONS["flip"])
@@ -95,9 +116,9 @@ def test_bands_that_kornias_colors_refuse_are_named(bands):
 @pytest.mark.parametrize(
     "augmentation",
     [
-        kornia.augmentation.RandomElasticTransform(p=1.0),
-        kornia.augmentation.RandomGaussianNoise(std=1.0, p=1.0),
-        kornia.augmentation.ImageSequential(kornia.augmentation.RandomBrightness((0.5, 2.0), p=1.0)),
+        K.RandomElasticTransform(p=1.0),
+        K.RandomGaussianNoise(std=1.0, p=1.0),
+        K.AugmentationSequential(K.RandomBrightness((0.5, 2.0), p=1.0), data_keys=["input"]),
     ],
 )
 def test_augmentations_without_a_matrix_leave_the_geometry_and_values_in_range(augmentation):
