@@ -3,6 +3,7 @@
 All three name the statistics that images must be normalized with: weights bring their own, random ones the data's.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -45,6 +46,7 @@ class Target:
         value_scale: The stored value that becomes 1.
         pretrainings: Folder under which the pretrainings of this data set and backbone lie.
         decoder: Name of the decoder, None where there is none to be initialized.
+        held_out: sha256 of the stored images of validation and test scenes.
     """
 
     dataset: str
@@ -55,6 +57,7 @@ class Target:
     value_scale: float
     pretrainings: Path
     decoder: str | None = None
+    held_out: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -266,15 +269,26 @@ class Pretrained(Keys):
             )
         decoder = check_decoder(found, target.decoder) if self.parts == "encoder_and_decoder" else None
         label = self.label or f"{found.label}{' with decoder' if decoder else ''}"
-        label += " (transductive)" if found.transductive else ""  # whatever the user calls it
+        carried, seen = found.carried, 0 if found.transductive else len(run.read_images_seen() & target.held_out)
+        if seen:  # of another data set, e.g. a folder that holds these files too
+            carried |= {"transductive": True, "held_out_images_seen": seen}
+        label += (
+            " (transductive)" if carried["transductive"] or found.transductive else ""
+        )  # whatever the user calls it
         return Provenance(
-            "pretrained", label, str(run.path), found.sha256, metadata.statistics, found.carried, decoder_sha256=decoder
+            "pretrained", label, str(run.path), found.sha256, metadata.statistics, carried, decoder_sha256=decoder
         )
 
     def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:
         """Load the bare encoder strictly, and the decoder likewise: no key is renamed or left out."""
         found = self.locate(target)
         where, run = f"initialization.run={found.source}", RunDirectory(Path(str(found.source)))
+        if seen := (found.pretraining or {}).get("held_out_images_seen"):
+            warnings.warn(
+                f"{where} saw {seen} of the {len(target.held_out)} validation and test images, not their labels: "
+                "reports call it transductive. Leave them out of pretraining to know how new images fare.",
+                stacklevel=2,
+            )
         weights = read_weights(run.encoder)
         load_strictly(encoder, weights, where, f"backbone {target.backbone}")
         loaded = len(weights)

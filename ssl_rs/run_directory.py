@@ -84,6 +84,24 @@ class RunDirectory:
         return self.path / "decoder.safetensors"
 
     @property
+    def images_seen(self) -> Path:
+        """Of a pretraining: the sha256 of every image as it was stored, also of those seen before it."""
+        return self.path / "images_seen.json"
+
+    def read_images_seen(self) -> set[str]:
+        """Return which images a pretraining saw; nothing where an earlier version did not write it down.
+
+        Raises:
+            InputError: The file is damaged.
+        """
+        if not self.images_seen.is_file():
+            return set()
+        try:
+            return {str(each) for each in json.loads(self.images_seen.read_text(encoding="utf-8"))["sha256"]}
+        except (ValueError, RecursionError, KeyError, TypeError, OSError) as error:
+            raise InputError(f"{self.images_seen} cannot be read ({error!r}). {AGAIN}") from error
+
+    @property
     def model(self) -> Path:
         """The fine-tuned segmentation model."""
         return self.path / "model.safetensors"

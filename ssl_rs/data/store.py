@@ -4,6 +4,7 @@ import math
 import mmap
 import os
 import resource
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,16 @@ class Store:
                 f"The store is damaged: {error} Delete the folder {path} and run prepare again."
             ) from error
         return cls(path, manifest)
+
+    def image_hashes(self, splits: Collection[Split]) -> set[str]:
+        """Return the sha256 of the stored image of every scene of some splits: equal pixels, equal hash."""
+        return {
+            array.sha256
+            for scene in self.manifest.scenes
+            if scene.split in splits
+            for array in scene.arrays
+            if array.name == array_file(scene.number, "image")
+        }
 
     def scenes_of(self, split: Split) -> tuple[int, ...]:
         """Return the indices of a split's scenes."""

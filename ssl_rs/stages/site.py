@@ -103,6 +103,7 @@ class Site:
             self.statistics,
             manifest.value_scale,
             pretrainings,
+            held_out=frozenset(self.store.image_hashes(("val", "test"))),
         )
 
 

@@ -1,6 +1,8 @@
 """What pretraining sees: bands with their colors, where data is, and test scenes only where that was asked for."""
 
 import json
+import shutil
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -98,3 +100,31 @@ def test_results_say_that_test_scenes_were_seen(command, tiny):
     assert transferred["label"] == "inpainting + transform_prediction + contrastive (transductive)"
     assert transferred["provenance"]["pretraining"]["transductive"] is True
     assert transferred["provenance"]["pretraining"]["splits"] == ["train", "val", "test"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*saw 2 of the 2 validation and test images")
+def test_test_images_that_came_under_another_name_are_noticed(command, tiny, tmp_path):
+    """A folder may hold the images that another data set tests on; a later pretraining does not hide it."""
+    short = (*tiny, "trainer.max_steps=1")
+
+    def run_of(name, *arguments):
+        code, out, err = command(name, *arguments)
+        assert code == 0, err
+        return Path(out.strip().splitlines()[-1])
+
+    other = tmp_path / "other"
+    shutil.copytree(json.loads(tiny[1].removeprefix("dataset.root=")), other)
+    for path in [*other.glob("*/val/*"), *other.glob("*/test/*")]:
+        path.rename(path.parents[1] / "train" / path.name)
+    first = run_of("pretrain", *short, "dataset.name=other", f"dataset.root={other}")
+    clean = run_of("pretrain", *short)
+    later = run_of("pretrain", *short, "initialization=pretrained", f"initialization.run={first}")
+    for start, seen, is_new in ((clean, False, False), (first, True, True), (later, True, False)):
+        given = ("dataset.tile_size=32", "label_fraction=50pct", "initialization=pretrained")
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            run = run_of("finetune", *short, *given, f"initialization.run={start}")
+        result = json.loads((run / "result.json").read_text())
+        assert ("transductive" in result["label"]) == seen
+        assert any("saw 2 of the 2 validation and test images" in str(each.message) for each in told) == is_new
