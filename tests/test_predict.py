@@ -125,6 +125,7 @@ def test_the_map_lies_where_its_image_lies_and_tells_what_is_in_it(mapped, image
 
     about = json.loads(made.with_suffix(".json").read_text())
     assert [each["name"] for each in about["classes"]] == ["a", "b", "c"]
+    assert [each["value"] for each in about["classes"]] == [0, 1, 2]
     assert [each["pixels"] for each in about["classes"]] == [int((classes == index).sum()) for index in range(3)]
     assert sum(each["square_meters"] for each in about["classes"]) == pytest.approx(70 * 50 / 4)
     assert about["pixels_without_data"] == 0
@@ -326,6 +327,23 @@ def test_one_image_that_cannot_be_read_does_not_keep_the_others_from_their_maps(
     assert f"{folder / 'c.tif'} has 2 bands" in said
     assert said.rstrip().endswith("2 of 3 images were not mapped.")
     assert sorted(path.name for path in (tmp_path / "maps").glob("*.json")) == ["b.json", "predict.json"]
+
+
+def test_the_map_of_another_image_of_the_same_name_is_kept(command, tuned, image, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, scale in (("one", 1), ("other", 2)):
+        (tmp_path / folder).mkdir()
+        write_tiff(tmp_path / folder / "scene.tif", image[0] // scale)
+    given = (f"run={tuned.path}", "run_dir=maps")
+    assert command("predict", *given, "images=one/scene.tif")[0] == 0
+    first = (tmp_path / "maps/scene.tif").read_bytes()
+    code, _, err = command("predict", *given, "images=other/scene.tif")
+    assert code == 2
+    assert "maps/scene.tif is the map of one/scene.tif, another image of this name than other/scene.tif" in err
+    assert (tmp_path / "maps/scene.tif").read_bytes() == first
+    shutil.copy(tmp_path / "other/scene.tif", tmp_path / "one/scene.tif")  # the same image, which has changed
+    assert command("predict", *given, "images=one/scene.tif")[0] == 0
+    assert (tmp_path / "maps/scene.tif").read_bytes() != first
 
 
 def test_an_image_that_was_moved_is_mapped_again(mapped, image, tmp_path):

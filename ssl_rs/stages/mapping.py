@@ -21,6 +21,7 @@ from ssl_rs.data.raster import small_cache
 from ssl_rs.data.scene_writer import write_scene
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.store import array_file
+from ssl_rs.errors import InputError
 from ssl_rs.files import make_folder, write_json, written_aside
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.network import Segments, scores_of
@@ -95,13 +96,14 @@ def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[floa
         report: Told which share of it is mapped.
 
     Raises:
-        InputError: It cannot be read, or does not fit the run.
+        InputError: It cannot be read, does not fit the run, or another image of this name has its map there.
     """
     sha256, started = file.sha256(), time.monotonic()
     source = SceneSource(target.map.stem, "test", (file,))
     grid = _grid(job.scenes, source)
     if _is_mapped(job, sha256, grid, target):
         return
+    _check_owner(str(file), sha256, target)
     make_folder(target.map.parent)
     for left in target.map.parent.glob(".*.partial"):  # by a kill
         if left.is_file():
@@ -115,10 +117,10 @@ def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[floa
     valid, area = sum(pixels[:-1]), _square_meters(grid)
     classes = [
         {
-            "name": name, "color": list(color), "pixels": count, "share": count / valid,
+            "name": name, "value": value, "color": list(color), "pixels": count, "share": count / valid,
             **({} if area is None else {"square_meters": count * area}),
         }
-        for (name, color), count in zip(job.colors.items(), pixels, strict=False)
+        for value, ((name, color), count) in enumerate(zip(job.colors.items(), pixels, strict=False))
     ]  # fmt: skip
     about = {
         "image": str(file), "image_sha256": sha256, "run": str(job.run.path), "model_sha256": job.model_sha256,
@@ -145,6 +147,24 @@ def _is_mapped(job: Job, sha256: str, grid: Grid, target: Target) -> bool:
         return [found["image_sha256"], found["config_hash"], *place] == [sha256, job.hash, grid.crs, grid.transform]
     except (ValueError, RecursionError, KeyError, TypeError):  # damaged: it is written again, with its map
         return False
+
+
+def _check_owner(image: str, sha256: str, target: Target) -> None:
+    """Refuse to write over the map of another image that has the same name, which lies elsewhere.
+
+    Raises:
+        InputError: Names both images.
+    """
+    try:
+        found = json.loads(target.about.read_text(encoding="utf-8"))
+        owner, mapped = str(found["image"]), found["image_sha256"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):  # none, or damaged
+        return
+    if owner != image and mapped != sha256:
+        raise InputError(
+            f"{target.map} is the map of {owner}, another image of this name than {image}. Choose another run_dir, or "
+            f"delete {target.about.name} there if that map is not wanted any more."
+        )
 
 
 @contextmanager
