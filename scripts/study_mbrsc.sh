@@ -162,7 +162,7 @@ for stage in "$@"; do
     report) "$python" -m ssl_rs.report "output_dir=$out" ;;
     keep)
       kept=$(cd "$(dirname "$0")/.." && pwd)/docs/results
-      (cd "$out" && find pretrain finetune -name result.json -exec cp --parents -t "$kept" {} +) ;;
+      (cd "$out" && find pretrain finetune evaluate -name result.json -exec cp --parents -t "$kept" {} +) ;;
     *) echo "unknown stage $stage" >&2; exit 2 ;;
   esac
 done

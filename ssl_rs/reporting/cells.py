@@ -25,7 +25,7 @@ class PlannedCell:
         command: The command line that fills it.
         run_dir: Where its run lies.
         label: Row.
-        label_fraction: Column, in (0, 1].
+        label_fraction: Column, in (0, 1]; None of a pretraining, which has no place in a table.
         seed: Seed.
         belongs_to: Those fields of `Comparison` that the plan names, as text.
     """
@@ -33,14 +33,17 @@ class PlannedCell:
     command: str
     run_dir: Path
     label: str
-    label_fraction: float
+    label_fraction: float | None
     seed: int
     belongs_to: Mapping[str, str]
 
     def fills(self, comparison: Comparison, label: str, fraction: float, seed: int) -> bool:
         """Tell whether it is a cell of a comparison."""
-        same_place = (self.label, self.seed) == (label, seed) and math.isclose(self.label_fraction, fraction)
-        return same_place and all(str(getattr(comparison, key)) == value for key, value in self.belongs_to.items())
+        if self.label_fraction is None or not math.isclose(self.label_fraction, fraction):
+            return False
+        return (self.label, self.seed) == (label, seed) and all(
+            str(getattr(comparison, key)) == value for key, value in self.belongs_to.items()
+        )
 
     @property
     def is_done(self) -> bool:
@@ -55,7 +58,7 @@ class MissingCell:
     Args:
         where: The comparison it belongs to, in words; empty where only a plan knows of it.
         label: Row.
-        label_fraction: Column, in (0, 1].
+        label_fraction: Column, in (0, 1]; None of a pretraining.
         seed: Seed.
         state: "not started", or "unfinished".
         command: The command line that fills it; None where no plan has it.
@@ -63,7 +66,7 @@ class MissingCell:
 
     where: str
     label: str
-    label_fraction: float
+    label_fraction: float | None
     seed: int
     state: str
     command: str | None
@@ -104,8 +107,8 @@ def read_plans(sweeps_dir: Path, runs_dir: Path) -> tuple[list[PlannedCell], lis
     for path in sorted(sweeps_dir.glob("*.json")):
         try:
             plan = read_object(path)
-            if plan["command"] != "finetune":
-                continue  # its runs have no place in a table
+            if plan["command"] not in ("pretrain", "finetune"):
+                continue
             planned = [_planned_cell(str(plan["command"]), entry) for entry in plan["cells"]]
         except (ValueError, KeyError, TypeError, OSError, OverflowError) as error:
             left_out.append(LeftOut(path, f"no plan of a sweep ({type(error).__name__}: {error})"))
@@ -209,8 +212,8 @@ def missing_cells(
 
 
 def _planned_cell(command: str, entry: Mapping[str, Any]) -> PlannedCell:
-    fraction = float(entry["label_fraction"])
-    if not 0 < fraction <= 1:
+    fraction = None if command == "pretrain" else float(entry["label_fraction"])
+    if fraction is not None and not 0 < fraction <= 1:
         raise ValueError(f"label_fraction is {fraction}: expected a number in (0, 1]")
     return PlannedCell(
         command=command_line(command, entry["overrides"]),
@@ -227,6 +230,8 @@ def _state(run_dir: Path) -> str:
 
 
 def _where(cell: PlannedCell) -> str:
+    if cell.label_fraction is None:
+        return "pretraining"
     named = ("dataset", "backbone", "decoder")
     return " · ".join(cell.belongs_to[key] for key in named if key in cell.belongs_to)
 

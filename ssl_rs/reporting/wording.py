@@ -71,7 +71,8 @@ def cells_text(
         yield f"  failed   {failure.directory}: {first}\n           {failure.command}"
     seeds: dict[tuple[str, str, str], list[int]] = {}
     for cell in missing:
-        place = f"{cell.label}, {share_text(cell.label_fraction)}"
+        share = "pretraining" if cell.label_fraction is None else share_text(cell.label_fraction)
+        place = f"{cell.label}, {share}"
         if cell.command is None:
             seeds.setdefault((cell.where, place, cell.state), []).append(cell.seed)
         else:

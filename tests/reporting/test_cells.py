@@ -96,11 +96,33 @@ def test_a_protocol_that_some_runs_were_not_scored_by_makes_none_missing(write_r
     assert [cell[:3] for cell in missing()] == [("imagenet", 0.1, 0)]
 
 
-def test_plans_of_pretrainings_have_no_place_in_a_table(tmp_path):
-    (tmp_path / "sweeps").mkdir()
-    plan = {"command": "pretrain", "cells": [{"overrides": [], "run_dir": "x", "seed": 0}]}
-    (tmp_path / "sweeps" / "p.json").write_text(json.dumps(plan))
-    assert read_plans(tmp_path / "sweeps", tmp_path) == ([], [])
+def test_pretrainings_of_a_plan_are_told_beside_the_tables(tmp_path, write_run, plan):
+    write_run("done")
+    plan(("random", 0.1, 0, "done"))
+    entries = [
+        {"overrides": [f"seed={seed}"], "run_dir": str(tmp_path / "runs" / name), "label": "simclr", "seed": seed}
+        for seed, name in enumerate(("finished", "open", "broken"))
+    ]
+    (tmp_path / "sweeps/pretrain.json").write_text(json.dumps({"command": "pretrain", "cells": entries}))
+    for name in ("finished", "broken"):
+        (tmp_path / "runs" / name).mkdir()
+    (tmp_path / "runs/finished/result.json").write_text(json.dumps({"command": "pretrain"}))
+    failure = {"command": "pretrain", "overrides": ["seed=2"], "error": "no memory"}
+    (tmp_path / "runs/broken/failure.json").write_text(json.dumps(failure))
+    said = []
+    page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append).read_text()
+    assert said[0] == "Cells: 1 done, 1 failed, 1 missing, 0 stale"
+    assert said[1].endswith("broken: no memory\n           python -m ssl_rs.pretrain seed=2")
+    assert said[2] == (
+        "  missing  simclr, pretraining, seed 1: not started\n           python -m ssl_rs.pretrain seed=1"
+    )
+    assert "python -m ssl_rs.pretrain seed=1" in page
+    cells = list(csv.DictReader((tmp_path / "report/cells.csv").open()))
+    assert [(cell["state"], cell["label_fraction"]) for cell in cells] == [
+        ("done", "0.1"),
+        ("missing", ""),
+        ("failed", ""),
+    ]
 
 
 def test_plans_of_runs_elsewhere_do_not_count(tmp_path, write_run, plan, missing):
