@@ -26,7 +26,7 @@ from ssl_rs.reporting.results import LeftOut, Run, read_runs
 from ssl_rs.reporting.samples import SampleGrid, sample_grid
 from ssl_rs.reporting.statistics import Summary, summarize
 from ssl_rs.reporting.study import Study, study_of
-from ssl_rs.reporting.tables import Comparison, Table, compare
+from ssl_rs.reporting.tables import Comparison, Table, compare, differing_settings
 from ssl_rs.reporting.text_tables import tables_text
 from ssl_rs.reporting.wording import (
     cells_text,
@@ -81,6 +81,7 @@ class Section:
         grid: Pictures of test tiles.
         provenance: Label, and the distinct weights its runs started from.
         environment: Setting, and its values over the runs.
+        differing: Key of the config whose value is not that of all rows; each value with the rows that have it.
     """
 
     comparison: Comparison
@@ -92,6 +93,7 @@ class Section:
     grid: SampleGrid | None
     provenance: Sequence[tuple[str, Sequence[Mapping[str, str]]]]
     environment: Sequence[tuple[str, str]]
+    differing: Sequence[tuple[str, Mapping[str, Sequence[str]]]]
 
 
 def write_report(
@@ -215,6 +217,7 @@ def _sections(tables: Sequence[Table]) -> tuple[list[Section], list[LeftOut]]:
                 grid=grid,
                 provenance=[(label, _weights([run for run in runs if run.label == label])) for label in lines],
                 environment=list(distinct_texts([flat_texts(run.environment) for run in runs]).items()),
+                differing=list(differing_settings(runs).items()),
             )
         )
     return sections, left_out

@@ -58,6 +58,8 @@ class Run:
         scores: By name of the protocol.
         protocol: Name of the data set's own among them.
         environment: Its environment.json, empty where there is none.
+        settings: All that can change its result by the keys of the config, and the precision it computed in; empty
+            where an earlier version did not write them.
         scene_confusions: By the labels counted against ("full", "eroded") and the scene: int64 [K, K], row truth,
             column prediction, K as `classes`; empty where they were not written.
     """
@@ -86,6 +88,7 @@ class Run:
     classes: Sequence[LabeledClass]
     environment: Mapping[str, Any]
     scene_confusions: Mapping[str, Mapping[str, NDArray[np.int64]]] = field(default_factory=dict, compare=False)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def weights_sha256(self) -> str:
@@ -176,7 +179,17 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
             labels: {scene: _confusion(counts, len(classes)) for scene, counts in _object(scenes).items()}
             for labels, scenes in _object(result.get("scene_confusions", {})).items()
         },
+        settings=_settings(result),
     )
+
+
+def _settings(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run was made by; "auto" gives way to the precision that it meant there."""
+    settings, made_with = result.get("settings", {}), result.get("made_with", {})
+    if not isinstance(settings, dict) or not isinstance(made_with, dict):
+        raise ValueError("settings or made_with is no object")
+    resolved = {"trainer.precision": made_with["precision"]} if "precision" in made_with else {}
+    return {**settings, **resolved}
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -13,6 +13,10 @@ KINDS = ("random", "imagenet", "pretrained")
 """The order of rows; rows of one kind follow by their label."""
 
 
+MEANT = ("seed", "label_fraction.fraction", "dataset.protocol")
+"""Settings by which runs of one comparison differ on purpose, beside those of initialization."""
+
+
 class Comparison(NamedTuple):
     """What runs must have in common to be compared; each has tables and pictures of its own."""
 
@@ -136,6 +140,23 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
         for key, places in sorted(groups.items(), key=lambda item: _comparison_order(item[0][0]))
     ]
     return tables, [LeftOut(directory, reason) for directory, reason in left_out.items()]
+
+
+def differing_settings(runs: Iterable[Run]) -> dict[str, dict[str, list[str]]]:
+    """Return the settings that are not those of all rows, though a table compares them: by key, each value's rows.
+
+    What a comparison is meant to vary is not among them, nor what some row does not tell.
+    """
+    values: dict[str, dict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
+    for run in runs:
+        for key, value in run.settings.items():
+            if key not in MEANT and not key.startswith("initialization."):
+                values[key][str(value)][run.label] = None
+    return {
+        key: {value: list(labels) for value, labels in found.items()}
+        for key, found in sorted(values.items())
+        if len(found) > 1
+    }
 
 
 def _table(comparison: Comparison, protocol: Protocol, runs: Sequence[Run]) -> Table:

@@ -43,14 +43,21 @@ def evaluate(settings: Settings) -> Path:
     directory = RunDirectory(
         Path(run_dir) if run_dir else site.output_dir / "evaluate" / site.dataset.name / f"{run.path.name}-{digest}"
     )
-    if Identified(directory, digest).is_finished("evaluate"):
+    scored_by = {
+        "evaluation.split": evaluation.split,
+        "evaluation.window.size": evaluation.window.size,
+        "evaluation.window.overlap": evaluation.window.overlap,
+    }
+    identified = Identified(directory, digest, {**trained.get("settings", {}), **scored_by})
+    if identified.is_finished("evaluate"):
         return directory.path
     evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
     with opened(directory, settings, site):
         site.settle_memory()
         network.to(site.device).to(memory_format=torch.channels_last)  # as it was trained
         scores = evaluator.score(network, site.processes, directory.path / "samples.npz")
-        result = {**trained, **scores, "command": "evaluate", "run": str(run.path), "config_hash": digest}
+        told = {"command": "evaluate", "run": str(run.path), "config_hash": digest, **identified.origin(site)}
+        result = {**trained, **scores, **told}
         directory.finish(result)
     tell("Scored", result)
     return directory.path

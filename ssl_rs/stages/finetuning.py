@@ -242,4 +242,5 @@ def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, se
         "manifest_sha256": manifest.sha256,
         "settings_hash": plan.settings_hash,
         "config_hash": plan.run.hash,
+        **plan.run.origin(site),
     }

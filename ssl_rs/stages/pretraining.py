@@ -219,6 +219,7 @@ def _result(plan: Plan, provenance: Provenance, network: PretextNetwork, seconds
         "collapse": collapse,
         "manifest_sha256": site.store.manifest.sha256,
         "config_hash": plan.run.hash,
+        **plan.run.origin(site),
     }
 
 

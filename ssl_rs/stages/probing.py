@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssl_rs.build import build
 from ssl_rs.config import Settings
-from ssl_rs.config_hash import config_hash
+from ssl_rs.config_hash import config_hash, leaves
 from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
 from ssl_rs.data.labeled_pixels import by_window, draw_pixels
 from ssl_rs.data.store import Store
@@ -111,7 +111,7 @@ def _place(
     digest = config_hash({**how, "seed": site.seed}, {**inputs, **own})
     folder = Path(site.dataset.name, f"{backbone.name}-{probe.name}", found.kind, f"{fraction.fraction * 100:g}pct")
     path = Path(run_dir) if run_dir else site.output_dir / "evaluate" / folder / f"seed{site.seed}-{digest}"
-    run = Identified(RunDirectory(path), digest)
+    run = Identified(RunDirectory(path), digest, leaves(how))
     return Plan(site, initialization, backbone, probe, subset, evaluator, config_hash(how, inputs), run)
 
 
@@ -189,6 +189,7 @@ def _fit_and_score(plan: Plan) -> dict[str, Any]:
         "manifest_sha256": site.store.manifest.sha256,
         "settings_hash": plan.settings_hash,
         "config_hash": plan.run.hash,
+        **plan.run.origin(site),
     }
 
 

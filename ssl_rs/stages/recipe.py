@@ -82,10 +82,17 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Identified:
-    """A run with its folder and the hash of all that can change its result."""
+    """A run with its folder, and all that can change its result as a hash and by the dotted keys of the config."""
 
     directory: RunDirectory
     hash: str
+    settings: Mapping[str, Any]
+
+    def origin(self, site: Site) -> dict[str, Any]:
+        """Return what result.json says of how it came about, so that it can be judged where it lies alone."""
+        made_with = environment(site)
+        told = ("git_commit", "python", "torch", "device", "precision")
+        return {"settings": self.settings, "made_with": {key: made_with[key] for key in told}}
 
     def is_finished(self, command: str) -> bool:
         """Tell whether the run has its result.
@@ -141,7 +148,12 @@ def identify(
     }
     digest = config_hash(settings.values, content, without)
     own = site.output_dir / folder / f"seed{site.seed}-{digest}"
-    return Identified(RunDirectory(Path(recipe.run_dir) if recipe.run_dir else own), digest)
+    counted = {
+        key: value
+        for key, value in leaves(settings.values).items()
+        if not (without_effect(key) or key in without or key.endswith("_partial_"))
+    }
+    return Identified(RunDirectory(Path(recipe.run_dir) if recipe.run_dir else own), digest, counted)
 
 
 def unavailable(settings: Settings) -> str:
