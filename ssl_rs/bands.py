@@ -8,13 +8,14 @@ RGB = ("red", "green", "blue")
 def color_bands(bands: Sequence[str]) -> tuple[int, int, int] | None:
     """Return the indices of the bands that stand for red, green and blue.
 
-    Those named red, green and blue, in whatever order they lie; else, of exactly three bands, these in their order,
-    since false color such as near infrared, red, green is shown and jittered as RGB everywhere in the field; else None.
+    Those named red, green and blue, with or without capitals and in whatever order they lie; else, of exactly three
+    bands, these in their order, since false color such as near infrared, red, green is shown and jittered as RGB
+    everywhere in the field; else None.
 
     Args:
         bands: Names of the C bands.
     """
-    names = list(bands)
+    names = [band.lower() for band in bands]
     if set(RGB) <= set(names):
         return names.index("red"), names.index("green"), names.index("blue")
     return (0, 1, 2) if len(names) == 3 else None

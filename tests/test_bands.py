@@ -10,6 +10,8 @@ from ssl_rs.bands import color_bands, shown_bands
         (("blue", "green", "red"), (2, 1, 0), (2, 1, 0)),
         (("blue", "green", "red", "nir"), (2, 1, 0), (2, 1, 0)),
         (("coastal", "nir", "green", "blue", "swir", "red"), (5, 2, 3), (5, 2, 3)),
+        (("Red", "Green", "Blue", "NIR"), (0, 1, 2), (0, 1, 2)),
+        (("NIR", "BLUE", "GREEN", "RED"), (3, 2, 1), (3, 2, 1)),
         (("nir", "red", "green"), (0, 1, 2), (0, 1, 2)),  # false color, shown as RGB
         (("red", "green", "nir", "swir"), None, (0, 1, 2)),
         (("vv", "vh"), None, (0, 1, 0)),

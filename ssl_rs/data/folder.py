@@ -39,8 +39,8 @@ class Folder(Dataset):
 
     Args:
         bands: Names of the channels; null: red, green, blue for three, else band_1 and so on. Those named red, green
-            and blue are shown and recolored as such. A last one named alpha says where a TIFF has data (not 0) and is
-            none of the network's bands; in a PNG alpha means that by itself.
+            and blue, with or without capitals, are shown and recolored as such. A last one named alpha says where a
+            TIFF has data (not 0) and is none of the network's bands; in a PNG alpha means that by itself.
         val_share: Share of the images that are drawn for validation, in [0, 1).
         test_share: Share of the images that are drawn for testing, in [0, 1).
         split_seed: Another seed draws another split.
