@@ -134,6 +134,15 @@ def test_unlabeled_images_cannot_be_fine_tuned_on(capsys, own_dataset):
     assert "has no masks" in fails(capsys, "finetune", *overrides)
 
 
+def test_one_class_cannot_be_fine_tuned_on(capsys, own_dataset):
+    root, overrides = own_dataset
+    (root / "classes.yaml").write_text("classes: [{name: building, index: 1}]\nignore: [0, 2]\n")
+    err = fails(capsys, "finetune", *overrides)
+    assert "at least 2 classes, got 1, 'building'" in err
+    assert "Make the background a class of its own: list its color or index below classes:" in err
+    assert not list(Path("outputs").glob("*"))
+
+
 def test_zero_labeled_tiles_are_refused(capsys, own_dataset):
     root, overrides = own_dataset
     for path in (root / "masks").rglob("*.png"):

@@ -13,6 +13,7 @@ from ssl_rs import distributed
 from ssl_rs.bands import color_bands
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
+from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
 from ssl_rs.data.sampling import TileCrops, to_unit
 from ssl_rs.encoder import Backbone, Normalization, check_image_size
@@ -80,11 +81,7 @@ def read_plan(settings: Settings, planned: bool = False) -> Plan:
     evaluation = read_evaluation(settings)
     settings.check_all_read()
     dataset = surroundings.dataset
-    if not dataset.classes:
-        raise InputError(
-            f"dataset={dataset.name} has no masks, so there is nothing to fine-tune on. "
-            f"Add masks and classes to dataset.root={dataset.root}, or choose another dataset."
-        )
+    _check_classes(dataset)
 
     def check_early() -> None:
         recipe.check(surroundings)
@@ -106,6 +103,25 @@ def read_plan(settings: Settings, planned: bool = False) -> Plan:
     run = identify(settings, site, recipe, folder, {"subset": subset.sha256}, PRETRAINING_ONLY)
     settings_hash = config_hash(settings.values, {"global_batch": str(site.rows.total)}, (*VARIED, *PRETRAINING_ONLY))
     return Plan(site, recipe, decoder, decoder_name, augmentation, subset, evaluator, settings_hash, run)
+
+
+def _check_classes(dataset: Dataset) -> None:
+    """Refuse a data set on which every answer is right.
+
+    Raises:
+        InputError: It has no class, or one.
+    """
+    if not dataset.classes:
+        raise InputError(
+            f"dataset={dataset.name} has no masks, so there is nothing to fine-tune on. "
+            f"Add masks and classes to dataset.root={dataset.root}, or choose another dataset."
+        )
+    if len(dataset.classes) < 2:
+        raise InputError(
+            f"dataset={dataset.name} at dataset.root={dataset.root}: fine-tuning needs at least 2 classes, got 1, "
+            f"'{dataset.classes[0].name}', which is right for every pixel. Make the background a class of its own: "
+            "list its color or index below classes: of classes.yaml, not in ignore:."
+        )
 
 
 def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
