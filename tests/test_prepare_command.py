@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image
 
 from ssl_rs.data.store import Store
 from ssl_rs.locks import hold
-from ssl_rs.stages.scenes import scene_progress
+from ssl_rs.stages.scenes import odd_scale, scene_progress
 
 
 def only_lines(text):
@@ -133,6 +134,52 @@ def test_preparing_needs_no_torch(labeled):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"  # it would be most of the memory
+
+
+# Values far below the largest
+
+
+@pytest.fixture
+def saturated(tmp_path, monkeypatch):
+    """Two images of 16 bits whose values end at 1,000, but for one pixel."""
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(0).integers(100, 1001, (2, 2, 64, 64)).astype(np.uint16)
+    values[0, :, 5, 5] = 65535
+    Path("data/images").mkdir(parents=True)
+    for place, image in enumerate(values):
+        profile = {"driver": "GTiff", "count": 2, "height": 64, "width": 64, "dtype": "uint16"}
+        with rasterio.open(f"data/images/{place}.tif", "w", **profile) as file:
+            file.write(image)
+    return ("dataset=folder", "dataset.root=data")
+
+
+def test_a_scale_set_by_a_saturated_pixel_is_told_once(command, saturated):
+    _, _, err = command("prepare", *saturated)
+    share, proposed = re.search(
+        r"divided by the largest of its training scenes, 65535, but at least 99 % of each band's lie below (\S+) % "
+        r"of it\. If it is a saturated pixel, set dataset\.value_scale=(\d+);",
+        only_lines(err),
+    ).groups()
+    assert err.count("value_scale=65535") == 1
+    assert 1000 < int(proposed) < 0.25 * 65535
+    assert float(share) == pytest.approx(100 * int(proposed) / 65535, rel=0.1)
+    for scale in (proposed, "65535"):
+        assert "saturated" not in command("prepare", *saturated, f"dataset.value_scale={scale}")[2]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "mean", "std", "said"),
+    [
+        ("uint16", (0.02, 0.05), (0.01, 0.01), "dataset.value_scale=1500;"),
+        ("float32", (0.02, 0.05), (0.01, 0.0199), "dataset.value_scale=2500;"),
+        ("uint16", (0.02, 0.05), (0.01, 0.02), None),  # 25 %
+        ("uint16", (0.02, 0.4), (0.01, 0.2), None),
+        ("uint8", (0.02, 0.05), (0.01, 0.01), None),
+    ],
+)
+def test_only_values_far_below_the_scale_are_told(dtype, mean, std, said):
+    told = odd_scale(SimpleNamespace(dataset="x", dtype=dtype, mean=mean, std=std, value_scale=10000.0))
+    assert said in told if said else told is None
 
 
 # How far it is

@@ -1,5 +1,6 @@
-"""What a person sees of scenes that are prepared or checked: how far it is, and which are left out."""
+"""What a person sees of scenes that are prepared or checked: how far it is, which are left out, how bright they are."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ssl_rs.data.dataset import Dataset
+from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.overview import SCENES_FILE
 from ssl_rs.data.prepare import prepare
 from ssl_rs.data.store import Store
@@ -21,12 +23,15 @@ SILENCE = 10.0
 SKIPPED_TOLD = 3
 """Scenes that are left out of which the reason is printed."""
 
+DARK = 0.25
+"""Share of the largest value: where 99 % of the values lie below it, that one is likely a saturated pixel."""
+
 
 def prepare_store(
     dataset: Dataset, store_dir: Path, num_workers: int | None = None, wait: bool = True,
     before: Callable[[], None] | None = None,
 ) -> Store:  # fmt: skip
-    """Prepare a data set, show how far it is, and say which scenes are left out.
+    """Prepare a data set, show how far it is, and say which scenes are left out and whether the value scale is odd.
 
     Args:
         dataset: What to store.
@@ -46,7 +51,29 @@ def prepare_store(
             *reasons,
         ]
         say_line("\n".join(lines))
+    odd = None if dataset.value_scale else odd_scale(store.manifest)
+    if odd:
+        say_line(odd)
     return store
+
+
+def odd_scale(manifest: Manifest) -> str | None:
+    """Say that the largest value, which became the value scale, lies far above most others; None where it does not.
+
+    At least 99 % of a band's values lie below its mean + 10 std, however they are distributed (Cantelli's inequality).
+    """
+    share = max(mean + 10 * std for mean, std in zip(manifest.mean, manifest.std, strict=True))
+    if manifest.dtype == "uint8" or share >= DARK:
+        return None
+    limit = share * manifest.value_scale
+    step = 10.0 ** (math.floor(math.log10(limit)) - 1)
+    rounded = math.ceil(limit / step - 1e-6) * step  # up, to two digits
+    return (
+        f"Warning: the values of {manifest.dataset} are divided by the largest of its training scenes, "
+        f"{manifest.value_scale:.10g}, but at least 99 % of each band's lie below {100 * share:.2g} % of it. If it is "
+        f"a saturated pixel, set dataset.value_scale={rounded:.10g}; dataset.value_scale={manifest.value_scale:.10g} "
+        "keeps it without this message."
+    )
 
 
 @contextmanager
