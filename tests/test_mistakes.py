@@ -143,6 +143,31 @@ def test_one_class_cannot_be_fine_tuned_on(capsys, own_dataset):
     assert not list(Path("outputs").glob("*"))
 
 
+@pytest.mark.parametrize("num_scenes", [1, 2])
+def test_too_few_scenes_to_split_are_to_be_cut(capsys, own_dataset, num_scenes):
+    root, overrides = own_dataset
+    for kind in ("images", "masks"):
+        for place in range(num_scenes):
+            (root / kind / f"train/scene{place}.png").rename(root / kind / f"scene{place}.png")
+        for split in ("train", "val", "test"):
+            shutil.rmtree(root / kind / split)
+    cut = "Scenes are split whole: cut one large image, and its mask alike, into several files first"
+    err = fails(capsys, "finetune", *overrides)
+    assert f"has {num_scenes} scene{'s' * (num_scenes - 1)}, but none in the training split. {cut}" in err
+    assert "gdal_retile.py -ps 2048 2048 -targetDir tiles/masks masks/big.tif" in err
+    err = fails(capsys, "finetune", *overrides, "dataset.val_share=0", "dataset.test_share=0")
+    assert f"folder has no such scenes. Prepare the data with such a split. {cut}" in err
+
+
+def test_the_split_that_has_scenes_is_named(capsys, own_dataset):
+    root, overrides = own_dataset
+    for kind in ("images", "masks"):
+        (root / kind / "test/scene5.png").rename(root / kind / "train/scene5.png")
+    err = fails(capsys, "finetune", *overrides)
+    assert "Choose evaluation.split=val, or prepare the data with such a split." in err
+    assert "gdal_retile" not in err
+
+
 def test_zero_labeled_tiles_are_refused(capsys, own_dataset):
     root, overrides = own_dataset
     for path in (root / "masks").rglob("*.png"):

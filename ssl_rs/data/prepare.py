@@ -18,6 +18,7 @@ from ssl_rs.data.overview import SCENES_FILE, SHEET_FILE, write_overview
 from ssl_rs.data.raster import small_cache
 from ssl_rs.data.records import to_json
 from ssl_rs.data.scene_writer import WrittenScene
+from ssl_rs.data.splits import CUT_IT, FEWEST
 from ssl_rs.data.store import Store
 from ssl_rs.data.workers import write_scenes
 from ssl_rs.errors import GONE, InputError, first_of
@@ -133,8 +134,8 @@ def _checked_scenes(dataset: Dataset) -> Sequence[SceneSource]:
         raise InputError(f"{_name(dataset)} has no scenes.")
     if not any(scene.split == "train" for scene in scenes):
         raise InputError(
-            f"{_name(dataset)} has {len(scenes)} scenes, but none in the training split. "
-            "Give it some; a folder of your own takes splits.yaml, or dataset.val_share=0 and dataset.test_share=0."
+            f"{_name(dataset)} has {len(scenes)} scene{'s' * (len(scenes) != 1)}, but none in the training split. "
+            + _training_remedy(len(scenes))
         )
     seen: dict[str, SceneSource] = {}
     checked = []
@@ -149,6 +150,15 @@ def _checked_scenes(dataset: Dataset) -> Sequence[SceneSource]:
         checked.append(dataclasses.replace(scene, problem=problem))
         seen.setdefault(scene.id, scene)
     return checked
+
+
+def _training_remedy(num_scenes: int) -> str:
+    """Return what to do where no scene is for training; all for training would leave nothing to score."""
+    if num_scenes < FEWEST:
+        return f"{CUT_IT} Only to pretrain, dataset.val_share=0 and dataset.test_share=0 do for a folder of your own."
+    return (
+        "Give it some; a folder of your own takes splits.yaml, or a smaller dataset.val_share and dataset.test_share."
+    )
 
 
 def _name(dataset: Dataset) -> str:

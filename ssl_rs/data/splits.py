@@ -6,6 +6,17 @@ from collections.abc import Iterable, Sequence
 from ssl_rs.data.dataset import Split
 from ssl_rs.errors import InputError
 
+FEWEST = 3
+"""Scenes below which one of train, val and test has none."""
+
+CUT_IT = (
+    "Scenes are split whole: cut one large image, and its mask alike, into several files first, e.g. with GDAL: "
+    "`gdal_retile.py -ps 2048 2048 -targetDir tiles/images images/big.tif` and "
+    "`gdal_retile.py -ps 2048 2048 -targetDir tiles/masks masks/big.tif` (make both folders before, and copy "
+    "classes.yaml to tiles/); then dataset.root=tiles."
+)
+"""What to do about a folder of fewer scenes."""
+
 
 def seeded_order(names: Iterable[str], seed: int) -> list[str]:
     """Return names in the order of the sha256 of "seed/name"."""

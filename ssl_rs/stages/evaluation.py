@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssl_rs.config import Settings
 from ssl_rs.data.dataset import Dataset
+from ssl_rs.data.splits import CUT_IT, FEWEST
 from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes, sum_over_ranks
 from ssl_rs.errors import InputError
@@ -91,8 +92,7 @@ class Evaluator:
         manifest = self.store.manifest
         if not self._scenes():
             raise InputError(
-                f"evaluation.split={self.settings.split}: {manifest.dataset} has no such scenes. "
-                "Choose the other of val and test, or prepare the data with such a split."
+                f"evaluation.split={self.settings.split}: {manifest.dataset} has no such scenes. {self._other_scenes()}"
             )
         for protocol in self.protocols:
             counted_classes(self._class_names(), protocol)
@@ -103,6 +103,14 @@ class Evaluator:
                 f"evaluation.split={self.settings.split}: no such scene of {manifest.dataset} has a labeled pixel that "
                 f"counts by dataset.protocol={self.protocol}. Check their masks, or choose the other of val and test."
             )
+
+    def _other_scenes(self) -> str:
+        """Return what to do where the split has no scenes."""
+        scenes = self.store.manifest.scenes
+        other = "val" if self.settings.split == "test" else "test"
+        chosen = f"Choose evaluation.split={other}, or p" if any(scene.split == other for scene in scenes) else "P"
+        cut = f" {CUT_IT}" if len(scenes) < FEWEST else ""
+        return f"{chosen}repare the data with such a split.{cut}"
 
     @property
     def protocols(self) -> tuple[Protocol, ...]:
