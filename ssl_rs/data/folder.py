@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,9 @@ from ssl_rs.errors import InputError, nearest
 
 LAYOUT = "images/ (jpg, png or tif) and, for segmentation, masks/ (png or tif, same stems) and classes.yaml"
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+OTHERS_TOLD = 3
+"""Files in masks/ that are no image's mask of which a message gives the names."""
 
 ALPHA = "alpha"
 """Name of a channel that says where an image has data."""
@@ -125,13 +128,14 @@ class Folder(Dataset):
         if self.mask_format:
             masks, more = _by_stem(self.path / "masks", (".png", ".tif", ".tiff"))
             problems |= more
+        others = _others(self.path / "masks", images) if self.mask_format and not images.keys() <= masks.keys() else ""
         scenes = []
         for stem, image in images.items():
             files, problem = [image], problems.get(stem)
             if stem in masks:
                 files += [masks[stem], self.path / "classes.yaml"]
             elif self.mask_format and not problem:
-                problem = f"{image} has no mask {stem}.png or .tif in masks/. Add it, or take the image out."
+                problem = f"{image} has no mask {stem}.png or .tif in masks/{others}. Add it, or take the image out."
             scenes.append(SceneSource(stem, splits[stem], tuple(map(SourceFile, files)), problem))
         return scenes
 
@@ -205,6 +209,19 @@ def _by_stem(folder: Path, extensions: tuple[str, ...]) -> tuple[dict[str, Path]
             problems[path.stem] = f"{path} and {found[path.stem]} have the same stem. Rename or remove one of them."
         found.setdefault(path.stem, path)
     return dict(sorted(found.items())), problems
+
+
+def _others(folder: Path, stems: Collection[str]) -> str:
+    """Return which pictures below a folder have none of these stems, and what to do about it; "" without any."""
+    names = sorted(
+        path.name
+        for path in folder.rglob("[!.]*")
+        if path.suffix.lower() in EXTENSIONS and path.stem not in stems and path.is_file()
+    )
+    if not names:
+        return ""
+    more = f" and {len(names) - OTHERS_TOLD} more" if len(names) > OTHERS_TOLD else ""
+    return f", which holds {', '.join(names[:OTHERS_TOLD])}{more}: rename masks to the stems of their images"
 
 
 def _listed_splits(path: Path, images: Mapping[str, Path]) -> Mapping[str, Split]:

@@ -216,6 +216,26 @@ def test_missing_masks_are_told_together_before_a_scene_is_read(labeled, make, t
     assert remedy == "(dataset.on_bad_scene=skip leaves such scenes out.)"
 
 
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (0, "in masks/. Add it"),
+        (2, "in masks/, which holds scene0_mask.png, scene1_mask.png: rename masks to the stems of their images"),
+        (10, "in masks/, which holds scene0_mask.png, scene1_mask.png, scene2_mask.png and 7 more: rename"),
+    ],
+)
+def test_files_that_are_no_images_mask_are_named_with_a_missing_one(labeled, make, tmp_path, number, told):
+    (labeled / "images" / "scene.png").write_bytes((labeled / "images" / "scene0.png").read_bytes())
+    for name in (".hidden.png", "scene0.png.aux.xml"):
+        (labeled / "masks" / name).touch()
+    for place in range(number):
+        mask = labeled / "masks" / f"scene{place}.png"
+        mask.rename(mask.with_name(f"scene{place}_mask.png"))
+    with pytest.raises(InputError) as refusal:
+        prepare(make(), tmp_path / "stores")
+    assert f"scene.png has no mask scene.png or .tif {told}" in str(refusal.value)
+
+
 def test_a_problem_that_comes_later_leaves_what_was_prepared(labeled, make, tmp_path):
     aside = prepare(make(), tmp_path / "stores").path
     partial = aside.rename(aside.with_name(f".{aside.name}.partial"))  # as if it had been killed
