@@ -13,6 +13,9 @@ from ssl_rs.errors import InputError, nearest
 
 LARGEST_NUMBER = 65535
 
+REMEDY = "Repair the mask, or list it below classes: of classes.yaml, or below ignore: there if it is to count nowhere."
+"""What to do about a color or number that no mask should have."""
+
 
 def read_yaml_mapping(path: Path, known: tuple[str, ...]) -> Mapping[str, Any]:
     """Read a YAML file that is a mapping with some of the known keys.
@@ -62,12 +65,12 @@ def read_classes(path: Path) -> MaskFormat:
     if by_color:
         colors = tuple(_color(value, where.format(i)) for i, value in enumerate(ignore))
         _check_unique([*(entry.color for entry in classes), *colors], f"{path}: the color")
-        return MaskFormat.of_colors(classes, colors)
+        return MaskFormat.of_colors(classes, colors, remedy=REMEDY)
     numbers = [_number(entry.get("index"), f"{path}: classes[{i}].index") for i, entry in enumerate(entries)]
     ignored = [_number(value, where.format(i)) for i, value in enumerate(ignore)]
     _check_unique([*numbers, *ignored], f"{path}: the index")
     indices = {number: index for index, number in enumerate(numbers)} | dict.fromkeys(ignored, IGNORE)
-    return MaskFormat(classes, False, indices)
+    return MaskFormat(classes, False, indices, remedy=REMEDY)
 
 
 def _mapping(value: Any, where: str, known: tuple[str, ...]) -> Mapping[str, Any]:

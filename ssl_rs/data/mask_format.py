@@ -37,7 +37,7 @@ class MaskFormat:
     by_color: bool
     indices: Mapping[int, int]
     unknown: Literal["error", "ignore"] = "error"
-    remedy: str = "Repair the mask or list it."
+    remedy: str = "Get the file again."
 
     @classmethod
     def of_colors(
@@ -45,7 +45,7 @@ class MaskFormat:
         classes: tuple[SegmentationClass, ...],
         ignore: tuple[tuple[int, int, int], ...],
         unknown: Literal["error", "ignore"] = "error",
-        remedy: str = "Repair the mask or list it.",
+        remedy: str = "Get the file again.",
     ) -> "MaskFormat":
         """Return the format of masks in which each class has its own color."""
         indices = {color_code(entry.color): index for index, entry in enumerate(classes)}
@@ -98,8 +98,9 @@ class MaskFormat:
         what = "color" if self.by_color else "value"
         known = ", ".join(f"{self._show(known)} {self._meaning(index)}" for known, index in self.indices.items())
         return (
-            f"{name}: unknown {what} {self._show(code)} in {counts[code]} pixels, one at row {row}, column {column} "
-            f"({len(counts)} unknown {what}s in {counts.total()} pixels). Known: {known}. {self.remedy}"
+            f"{name}: unknown {what} {self._show(code)} in {_counted(counts[code], 'pixel')}, one at row {row}, column "
+            f"{column} ({_counted(len(counts), f'unknown {what}')} in {_counted(counts.total(), 'pixel')}). "
+            f"Known: {known}. {self.remedy}"
         )
 
     def _show(self, code: int) -> str:
@@ -107,6 +108,10 @@ class MaskFormat:
 
     def _meaning(self, index: int) -> str:
         return "ignore" if index == IGNORE else self.classes[index].name
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _color_codes(raster: Raster, name: object) -> NDArray[np.int32]:

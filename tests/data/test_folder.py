@@ -199,7 +199,17 @@ def test_a_label_file_of_the_wrong_size_is_named(labeled, make, tmp_path):
 
 def test_an_unknown_color_is_named(labeled, make, tmp_path):
     save(labeled / "masks" / "scene5.png", np.full((6, 6, 3), 9, np.uint8))
-    with pytest.raises(InputError, match=r"scene5\.png: unknown color 9,9,9 in 36 pixels"):
+    with pytest.raises(InputError, match=r"scene5\.png: unknown color 9,9,9 in 36 pixels") as refusal:
+        prepare(make(), tmp_path / "stores")
+    assert "(1 unknown color in 36 pixels)" in str(refusal.value)
+    assert "Repair the mask, or list it below classes: of classes.yaml, or below ignore: there" in str(refusal.value)
+
+
+def test_an_unknown_number_is_to_be_listed_in_classes_yaml(labeled, make, tmp_path):
+    for place in range(10):
+        save(labeled / "masks" / f"scene{place}.png", np.full((6, 6), 7, np.uint8))
+    (labeled / "classes.yaml").write_text("classes: [{name: a, index: 1}, {name: b, index: 2}]")
+    with pytest.raises(InputError, match=r"unknown value 7 .* or list it below classes: of classes\.yaml"):
         prepare(make(), tmp_path / "stores")
 
 

@@ -84,7 +84,7 @@ def test_an_unknown_color_is_reported_never_a_class(official, make, tmp_path):
     Image.fromarray(pixels).save(path)
     with pytest.raises(InputError) as caught:
         prepare(make(), tmp_path / "stores")
-    for part in (str(path), "60,16,153 in 2 pixels", "row 2, column 3"):
+    for part in (str(path), "60,16,153 in 2 pixels", "row 2, column 3", "Get the file again."):
         assert part in str(caught.value)
 
 

@@ -173,7 +173,7 @@ def test_black_is_known_without_boundaries_but_other_colors_are_not(few, root, m
     colors = colored(scenes["2_12"].eroded)
     colors[:, 6, 2] = (1, 0, 0)
     eroded_of(root, "2_12").write_bytes(tiff(colors))
-    words = "unknown color 1,0,0 in 1 pixels, one at row 6, column 2"
+    words = "unknown color 1,0,0 in 1 pixel, one at row 6, column 2"
     assert_refused_and_skipped(make, tmp_path / "stores", eroded_of(root, "2_12"), "2_12", words)
 
 
