@@ -157,9 +157,10 @@ class Keys:
         for key in CHOICES:
             value = getattr(self, key)
             if value is not None and key not in self.uses:
-                kind = type(self).__name__.lower()
+                readers = [each.__name__.lower() for each in Keys.__subclasses__() if key in each.uses]
                 raise InputError(
-                    f"initialization.{key}={value} has no meaning with initialization={kind}. Leave it out."
+                    f"initialization.{key}={value} has no meaning with initialization={type(self).__name__.lower()}. "
+                    f"Choose initialization={' or '.join(readers)}, or leave it out."
                 )
 
 

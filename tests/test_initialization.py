@@ -65,21 +65,22 @@ def test_random_leaves_the_weights_and_takes_the_statistics_of_the_data(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("initialization", "key"),
+    ("initialization", "key", "reader"),
     [
-        (Random(run="RUN"), "run=RUN"),
-        (Random(weights="FILE"), "weights=FILE"),
-        (ImageNet(run="RUN"), "run=RUN"),
-        (Pretrained(weights="FILE"), "weights=FILE"),
-        (Random(parts="encoder_and_decoder"), "parts=encoder_and_decoder"),
-        (ImageNet(parts="encoder_and_decoder"), "parts=encoder_and_decoder"),
-        (ImageNet(parts="encoder"), "parts=encoder"),
+        (Random(run="RUN"), "run=RUN", "pretrained"),
+        (Random(weights="FILE"), "weights=FILE", "imagenet"),
+        (ImageNet(run="RUN"), "run=RUN", "pretrained"),
+        (Pretrained(weights="FILE"), "weights=FILE", "imagenet"),
+        (Random(parts="encoder_and_decoder"), "parts=encoder_and_decoder", "pretrained"),
+        (ImageNet(parts="encoder_and_decoder"), "parts=encoder_and_decoder", "pretrained"),
+        (ImageNet(parts="encoder"), "parts=encoder", "pretrained"),
     ],
 )
-def test_keys_without_a_meaning_are_refused(tmp_path, initialization, key):
+def test_keys_without_a_meaning_are_refused_with_the_option_that_reads_them(tmp_path, initialization, key, reader):
     kind = type(initialization).__name__.lower()
-    with pytest.raises(InputError, match=f"initialization.{key} has no meaning with initialization={kind}"):
+    with pytest.raises(InputError, match=f"initialization.{key} has no meaning with initialization={kind}") as error:
         initialization.locate(target(tmp_path))
+    assert str(error.value).endswith(f". Choose initialization={reader}, or leave it out.")
 
 
 # ImageNet

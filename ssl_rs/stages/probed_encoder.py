@@ -72,7 +72,9 @@ def initialization_of(chosen: str, weights: str | None, label: str | None) -> In
         InputError: Weights are named that nothing reads.
     """
     if weights is not None and chosen != "imagenet":
-        raise InputError(f"encoder_weights={weights} has no meaning with encoder={chosen}. Leave it out.")
+        raise InputError(
+            f"encoder_weights={weights} has no meaning with encoder={chosen}. Choose encoder=imagenet, or leave it out."
+        )
     if chosen == "random":
         return Random(label=label)
     if chosen == "imagenet":

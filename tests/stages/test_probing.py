@@ -147,7 +147,8 @@ def test_more_mistakes_with_data_at_hand_are_named(command, blocks, pretrained):
         return err
 
     random = ("encoder=random", "backbone=resnet18", *blocks)
-    assert "encoder_weights=x has no meaning with encoder=random" in fails(*random, "encoder_weights=x")
+    err = fails(*random, "encoder_weights=x")
+    assert "encoder_weights=x has no meaning with encoder=random. Choose encoder=imagenet, or leave it out." in err
     assert "evaluation.window.size=40" in fails(*random, "evaluation.window.size=40")
     assert "Give one of the two" in fails(*random, "run=x")
     assert "is an encoder resnet18, this run has backbone.name=resnet34" in fails(
