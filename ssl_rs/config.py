@@ -3,6 +3,7 @@
 Composition, mistakes of config as one message, and the settings of a run with a record of which keys were read.
 """
 
+import os
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,21 @@ NO_TEXT = r"(?i:[-+.\de]+|null|true|false)"
 """What the command line takes for a number, nothing, or a truth value, and so never for the name of an option."""
 
 
+def at_home(value: Any) -> Any:
+    """Return settings, however nested, with the home folder for a `~` in front of a path, as in `root=~/data`.
+
+    The shell does so only where a word begins; no text but a path begins with `~/`.
+    """
+    if isinstance(value, dict):
+        return {key: at_home(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [at_home(each) for each in value]
+    is_at_home = isinstance(value, str) and (value == "~" or value.startswith("~/"))
+    return os.path.expanduser(value) if is_at_home else value
+
+
 OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
+OmegaConf.register_new_resolver("at_home", at_home, replace=True)
 
 
 def conf_dir() -> Path:
@@ -156,6 +171,7 @@ def search_in(folder: Path | None) -> list[str]:
     """Return the override that makes Hydra look into a folder of the user's own as well."""
     if folder is None:
         return []
+    folder = Path(at_home(str(folder)))
     if not folder.is_dir():
         raise InputError(f"--config-dir {folder}: there is no such folder.")
     path = str(folder.resolve()).replace("'", "\\'")
@@ -184,16 +200,17 @@ def used_groups(command: str) -> list[str]:
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
-    """Return the resolved config as plain dicts, without Hydra's own node.
+    """Return the resolved config as plain dicts, without Hydra's own node; paths below `~` are whole.
 
     Raises:
         InputError: An interpolation that leads nowhere or a value that is still missing.
     """
     plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     try:
-        return typing.cast(dict[str, Any], OmegaConf.to_container(plain, resolve=True, throw_on_missing=True))
+        values = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise InputError(" ".join(str(error).split())) from error
+    return typing.cast(dict[str, Any], at_home(values))
 
 
 def to_yaml(values: Mapping[str, Any]) -> str:

@@ -272,6 +272,24 @@ def test_paths_with_any_letters_reach_the_settings_as_they_are(value):
     assert config["dataset"]["root"] == value
 
 
+def test_a_tilde_in_front_of_a_path_is_the_home_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = ["dataset=folder", "dataset.root=~/my data", "output_dir=~/out", "run_dir=~", "dataset.name=a~/b"]
+    config = compose_config("pretrain", list(map(quoted, given)))
+    values = resolve(config)
+    assert values["dataset"]["root"] == f"{tmp_path}/my data"
+    assert values["store_dir"] == f"{tmp_path}/out/stores"
+    assert values["run_dir"] == str(tmp_path)
+    assert values["dataset"]["name"] == "a~/b"
+    assert config.hydra.sweep.dir == f"{tmp_path}/out/sweeps"
+    images = resolve(compose_config("predict", ["run=x", "images=['~/a.tif',b.tif]"]))["images"]
+    assert images == [f"{tmp_path}/a.tif", "b.tif"]
+    (tmp_path / "own" / "backbone").mkdir(parents=True)
+    (tmp_path / "own" / "backbone" / "mine.yaml").write_text("name: mine\n")
+    assert main("pretrain", ["--config-dir=~/own", "backbone=mine", "--cfg"]) == 0
+    assert "name: mine" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "override",
     ["seed=3", "pretext=[a,b]", "dataset.root='it is'", "trainer.gradient_clip=null", "seed=1,2", "broken=[a", "x"],
