@@ -26,6 +26,12 @@ from ssl_rs.plain_types import describe, fits
 NO_TEXT = r"(?i:[-+.\de]+|null|true|false)"
 """What the command line takes for a number, nothing, or a truth value, and so never for the name of an option."""
 
+QUOTING = (
+    "Put the whole argument in single quotes, e.g. 'dataset.bands=[red,green]' or 'dataset.root=/data/my images'; "
+    "a text with brackets or quotes needs double quotes within, e.g. 'dataset.root=\"[old] images\"'."
+)
+"""What helps where the shell took an argument apart, or Hydra took a text for a list."""
+
 
 def at_home(value: Any) -> Any:
     """Return settings, however nested, with the home folder for a `~` in front of a path, as in `root=~/data`.
@@ -101,9 +107,13 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
             return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
     except Exception as error:  # as in compose_config
         said = " ".join((str(error) or repr(error)).split()).partition(" See https")[0]
-        unread = [override for override in overrides if not _parses(override)]
-        where = f"{unread[0]} cannot be read as KEY=VALUE: " if unread else ""
-        raise InputError(where + said) from error
+        raise InputError(_unreadable(overrides, said)) from error
+
+
+def _unreadable(overrides: Sequence[str], said: str) -> str:
+    """Return Hydra's message, with the argument that its grammar does not know, if there is one, and the remedy."""
+    unread = [override for override in overrides if not _parses(override)]
+    return f"{unread[0]} cannot be read as KEY=VALUE: {said.rstrip('.')}. {QUOTING}" if unread else said
 
 
 def without_sweeps(overrides: Sequence[str]) -> list[str]:
@@ -140,7 +150,7 @@ def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
     if key:
         return f"{key[1]}: {command} has no such key. {_nearest_key(key[1], command)}"
     said = " ".join(text.split()).partition(" See https")[0]
-    return said or f"Hydra cannot compose {command} {' '.join(overrides)} ({error!r})."
+    return _unreadable(overrides, said or f"Hydra cannot compose {command} {' '.join(overrides)} ({error!r}).")
 
 
 def _another(group: str) -> str:

@@ -3,6 +3,8 @@
 import copy
 import importlib.metadata
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -220,6 +222,30 @@ def test_a_mistake_names_what_was_meant(command, overrides, said):
         resolve(compose_config(command, overrides))
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("dataset.bands=[red,", "no viable alternative at input '[red,'"),
+        ("images", "missing EQUAL at '<EOF>'"),
+        ("dataset.bands=['red", "LexerNoViableAltException"),
+        ("dataset.root=[old] images", "dataset.root=[old] images"),
+    ],
+)
+def test_what_hydra_cannot_read_is_told_with_quoting_that_it_reads(argument, said, capsys):
+    assert main("pretrain", ["dataset=folder", argument]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"{argument} cannot be read as KEY=VALUE: ")
+    assert said in err
+    typed = re.findall(r"e\.g\. ('[^']+')(?: or ('[^']+'))?", err)
+    examples = [shlex.split(each)[0] for pair in typed for each in pair if each]
+    values = [resolve(compose_config("pretrain", ["dataset=folder", quoted(each)]))["dataset"] for each in examples]
+    assert [values[0]["bands"], *(each["root"] for each in values[1:])] == [
+        ["red", "green"],
+        "/data/my images",
+        "[old] images",
+    ]
 
 
 def test_a_launcher_that_is_not_installed_names_its_extra():
