@@ -62,16 +62,20 @@ def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         InputError: An override, option or key that does not exist, with the nearest that does.
     """
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            config = compose(command, list(overrides), return_hydra_config=True)
+        config = _compose(command, overrides)
     except Exception as error:  # odd overrides fail in Hydra wherever they lead it: an assert, a TypeError
         raise InputError(_explain(command, overrides, error)) from error
     said = any(text.lstrip("+").startswith("trusted_packages=") for text in overrides)
     if config.get("trusted_packages") and not said:
         raise InputError("trusted_packages is set by a file. Only the command line can say which code may be run.")
     return config
+
+
+def _compose(command: str, overrides: Sequence[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose(command, list(overrides), return_hydra_config=True)
 
 
 def quoted(override: str) -> str:
@@ -148,7 +152,7 @@ def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
                 return f"{group}={wrong[0]}: there is no such option. {nearest(wrong[0], known)}{_another(group)}"
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if key:
-        return f"{key[1]}: {command} has no such key. {_nearest_key(key[1], command)}"
+        return f"{key[1]}: {command} has no such key. {_nearest_key(key[1], command, overrides)}"
     said = " ".join(text.split()).partition(" See https")[0]
     return _unreadable(overrides, said or f"Hydra cannot compose {command} {' '.join(overrides)} ({error!r}).")
 
@@ -162,11 +166,30 @@ def _another(group: str) -> str:
     return f" Any other: {group}.{varying[0]}=..."
 
 
-def _nearest_key(name: str, command: str) -> str:
-    """Return a sentence that offers the key nearest to a misspelt one, if one is near, and where all are shown."""
-    keys = [*used_groups(command), *_dotted(resolve(compose_config(command, [])))]
-    said = nearest(name, keys)
+def _nearest_key(name: str, command: str, overrides: Sequence[str] = ()) -> str:
+    """Return a sentence that offers the key nearest to a misspelt one, if one is near, and where all are shown.
+
+    Of a task or view that these overrides do not choose, the sentence says so.
+    """
+    chosen = [text for text in overrides if text.partition("=")[0] in (*groups(), "hydra.searchpath")]
+    try:
+        values = resolve(_compose(command, chosen))
+    except Exception:  # a file that is chosen holds the key
+        values = resolve(_compose(command, []))
+    keys = _dotted(values)
+    group, _, rest = name.partition(".")
+    entry = rest.partition(".")[0]
+    if group in values and f"{group}.{entry}" not in keys and _makes_entry(group, entry):
+        return f"{entry} is not among {group}=[{','.join(values[group])}]. Add it there, or leave the key out."
+    said = nearest(name, {*used_groups(command), *keys} - {name})
     return f"{said if said.startswith('Did') else ''} `python -m ssl_rs.{command} --cfg` prints every key.".strip()
+
+
+def _makes_entry(group: str, name: str) -> bool:
+    """Tell whether an option makes an entry of its own name in a list group, as those of pretext=[...] do."""
+    return (
+        name in options(group) and f"# @package {group}.{name}\n" in (conf_dir() / group / f"{name}.yaml").read_text()
+    )
 
 
 def _dotted(node: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -159,6 +159,13 @@ def test_a_key_that_nothing_reads_is_refused():
     values.check_all_read()
 
 
+def test_a_key_that_nothing_reads_is_not_offered_itself():
+    values = Settings("pretrain", {"trainer": {"max_steps": 1}})
+    with pytest.raises(InputError, match=r"trainer\.max_steps: pretrain has no such key") as error:
+        values.check_all_read()
+    assert "mean 'trainer.max_steps'" not in str(error.value)
+
+
 def test_a_key_beside_a_read_one_of_the_same_beginning_is_refused():
     values = Settings("pretrain", {"run": None, "run_dir": None})
     values.value("run", str | None)
@@ -211,6 +218,17 @@ def test_dropped_entries_count_as_nothing():
         ("pretrain", ["bakbone=resnet50"], "bakbone: pretrain has no such key. Did you mean 'backbone'?"),
         ("pretrain", ["zzzz=1"], "zzzz: pretrain has no such key. `python -m ssl_rs.pretrain --cfg` prints every key."),
         ("finetune", ["pretext=[contrastive]"], "pretext: finetune has no such key."),
+        (
+            "pretrain",
+            ["pretext=[simclr]", "pretext.inpainting.weight=5"],
+            "inpainting is not among pretext=[simclr]. Add it there, or leave the key out.",
+        ),
+        ("pretrain", ["pretext.byol.weight=5"], "byol is not among pretext=[inpainting,transform_prediction,contrasti"),
+        ("pretrain", ["pretext=[byol]", "pretext.byol.wieght=5"], "Did you mean 'pretext.byol.weight'?"),
+        ("pretrain", ["views=[clean]", "views.corrupted.a=5"], "corrupted is not among views=[clean]."),
+        ("finetune", ["pretext.byol.weight=5"], "pretext.byol.weight: finetune has no such key."),
+        ("pretrain", ["optimizer=sgd", "optimizer.adam=5"], "optimizer.adam: pretrain has no such key. Did you mean"),
+        ("pretrain", ["optimizer=sgd", "optimizer.momentun=5"], "Did you mean 'optimizer.momentum'?"),
         ("pretrain", ["trainer.max_steps"], "missing EQUAL"),
         ("pretrain", ["trainer={a"], "no viable alternative"),
         ("pretrain", ["seed=${nothing}"], "nothing"),
@@ -222,6 +240,7 @@ def test_a_mistake_names_what_was_meant(command, overrides, said):
         resolve(compose_config(command, overrides))
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+    assert f"Did you mean '{overrides[-1].partition('=')[0]}'" not in str(error.value)
 
 
 @pytest.mark.parametrize(
