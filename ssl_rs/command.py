@@ -26,9 +26,9 @@ from ssl_rs.config import (
     without_sweeps,
 )
 from ssl_rs.errors import InputError, Interrupted, explain
-from ssl_rs.messages import say_line
+from ssl_rs.messages import OutputClosed, print_line, say_line
 
-DONE, DEFECT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, DEFECT, BAD_INPUT, INTERRUPTED, OUTPUT_CLOSED = 0, 1, 2, 130, 141  # 141: as a shell tells of SIGPIPE
 
 GRACE = 30.0
 """Seconds for a last step and a checkpoint after torchrun was killed: as many as torchrun itself gives."""
@@ -56,6 +56,8 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
         return _say(str(error), BAD_INPUT)
     except Interrupted as stopped:
         return _say(str(stopped), INTERRUPTED)
+    except OutputClosed:
+        return OUTPUT_CLOSED
     except KeyboardInterrupt as stopped:
         return _say(str(stopped) or "Interrupted. The same command goes on from what is on disk.", INTERRUPTED)
     except OSError as error:
@@ -146,7 +148,7 @@ def _run(name: str, arguments: list[str]) -> int:
     options_given = _parse(name, arguments)
     overrides = [*search_in(options_given.config_dir), *map(quoted, options_given.overrides)]
     if options_given.help:
-        print(help_text(name, overrides))
+        print_line(help_text(name, overrides))
         return DONE
     sweeps = options_given.multirun or asks_for_sweep(name, overrides)
     if sweeps and not options_given.cfg:
@@ -155,11 +157,11 @@ def _run(name: str, arguments: list[str]) -> int:
         return run_sweep(name, overrides)
     config = compose_config(name, without_sweeps(overrides) if sweeps else overrides)
     if options_given.cfg:
-        print(to_yaml(resolve(config)), end="")
+        print_line(to_yaml(resolve(config)).removesuffix("\n"))
         return DONE
     made = load_run(name)(Settings(name, resolve(config)))
     if os.environ.get("RANK", "0") == "0":
-        print(made)
+        print_line(str(made))
     return DONE
 
 

@@ -1,6 +1,27 @@
-"""What a command tells beside its output: lines on standard error."""
+"""What a command tells: its results on standard output, all else in lines on standard error."""
 
+import os
 import sys
+
+
+class OutputClosed(KeyboardInterrupt):
+    """Nobody reads standard output any more, as behind `| head`; it ends the command as Ctrl-C does, without a word."""
+
+
+def print_line(text: str) -> None:
+    """Write a line, or several, to standard output at once.
+
+    Raises:
+        OutputClosed: It is a pipe, and its reader has closed it. What is written later goes nowhere, or Python would
+            tell of the pipe when it ends.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        raise OutputClosed from error
 
 
 def say_line(text: str) -> None:

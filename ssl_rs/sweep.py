@@ -38,7 +38,7 @@ from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError, Interrupted, explain
 from ssl_rs.files import write_json, write_text
 from ssl_rs.hidden import hide_passwords, hide_secrets, without_secrets
-from ssl_rs.messages import say_line
+from ssl_rs.messages import print_line, say_line
 from ssl_rs.run_directory import RunDirectory
 
 MOST_CELLS = 10_000
@@ -80,10 +80,10 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
     ]
     write_json(plan, {"command": name, "cells": content})
     finished = sum(RunDirectory(cell.run_dir).result.is_file() for cell in cells)
-    print(f"{len(cells)} runs, {finished} finished before: {plan}")
+    print_line(f"{len(cells)} runs, {finished} finished before: {plan}")
     _launch(name, overrides, {_of_task(cell.overrides): str(cell.run_dir) for cell in cells})
     code = _summarize(cells)
-    print(plan)
+    print_line(str(plan))
     return code
 
 
@@ -186,10 +186,10 @@ def _launch(name: str, overrides: Sequence[str], run_dirs: dict[tuple[str, ...],
 
 def run_cell(name: str, config: DictConfig, run: RunDirectory, overrides: Sequence[str]) -> None:
     """Run one cell; whatever goes wrong in it is written down and does not stop the others."""
-    print(f"-- {_told(overrides)}", flush=True)
+    print_line(f"-- {_told(overrides)}")
     execute: Callable[[Settings], Path] = importlib.import_module(f"ssl_rs.{name}").run
     try:
-        print(execute(cell_settings(name, config)), flush=True)
+        print_line(str(execute(cell_settings(name, config))))
     except Interrupted as stopped:
         raise KeyboardInterrupt(
             str(stopped)
@@ -211,7 +211,7 @@ def run_cell(name: str, config: DictConfig, run: RunDirectory, overrides: Sequen
 
 def _summarize(cells: Sequence[Cell]) -> int:
     missing = [cell for cell in cells if not RunDirectory(cell.run_dir).result.is_file()]
-    print(f"{len(cells) - len(missing)} of {len(cells)} runs are finished.")
+    print_line(f"{len(cells) - len(missing)} of {len(cells)} runs are finished.")
     code = 0
     for cell in missing:
         failure = RunDirectory(cell.run_dir).failure

@@ -1,8 +1,13 @@
 """Messages of processes that share a standard error, as those of torchrun do."""
 
+import os
 import socket
 import subprocess
 import sys
+
+import pytest
+
+from ssl_rs import command
 
 
 def test_a_message_leaves_a_process_without_a_buffer_in_one_write():
@@ -18,3 +23,55 @@ def test_a_message_leaves_a_process_without_a_buffer_in_one_write():
     assert len(writes) == 1
     assert "Did you mean 'resnet50'?" in writes[0]
     assert writes[0].endswith("\n")
+
+
+@pytest.mark.parametrize("argument", ["--help", "--cfg"])
+def test_a_closed_output_ends_a_command_without_a_word(argument):
+    read, write = os.pipe()
+    os.close(read)
+    call = [sys.executable, "-m", "ssl_rs.pretrain", argument]
+    done = subprocess.run(call, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert done.returncode == 141
+    assert done.stderr == ""
+
+
+SWEEP = """
+import select, sys
+from pathlib import Path
+from ssl_rs import pretrain
+from ssl_rs.command import main
+
+def run(settings):
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    output.poll()  # until its reader is gone
+    return Path("made")
+
+pretrain.plan = lambda settings: (Path("out", str(settings.value("seed", int))), {})
+pretrain.run = run
+sys.exit(main("pretrain", ["-m", "seed=1,2", "output_dir=out"]))
+"""
+
+
+def test_a_closed_output_ends_a_sweep_and_is_no_failure_of_its_run(tmp_path):
+    read, write = os.pipe()
+    call = [sys.executable, "-c", SWEEP]
+    process = subprocess.Popen(call, stdout=write, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    os.close(write)
+    with os.fdopen(read) as lines:
+        assert lines.readline().startswith("2 runs, 0 finished before")
+        assert lines.readline() == "-- seed=1 output_dir=out\n"
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 141, err
+    assert err == ""
+    assert not list(tmp_path.rglob("failure.json"))
+
+
+def test_a_broken_pipe_that_is_not_the_output_is_told(monkeypatch, capsys):
+    def broken(name, arguments):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(command, "_run", broken)
+    assert command.main("pretrain", []) == 2
+    assert "Broken pipe" in capsys.readouterr().err

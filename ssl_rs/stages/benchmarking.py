@@ -7,6 +7,7 @@ from pathlib import Path
 from ssl_rs.benchmarks.base import Benchmark, Findings, Workplace, caveat
 from ssl_rs.config import Settings
 from ssl_rs.files import write_text
+from ssl_rs.messages import print_line
 from ssl_rs.stages.pretraining import read_plan
 from ssl_rs.stages.site import environment
 
@@ -26,7 +27,7 @@ def benchmark(settings: Settings) -> Path:
     chosen = Path(plan.recipe.run_dir) if plan.recipe.run_dir else folder
     content = {"benchmark": kind, "environment": environment(site), "config": settings.values, **found.figures}
     if site.processes.is_first:
-        print(as_text(found), flush=True)
+        print_line(as_text(found))
         chosen.mkdir(parents=True, exist_ok=True)
         write_text(chosen / FILE, json.dumps({**content, "sentence": found.sentence}, indent=1) + "\n")
     return chosen / FILE

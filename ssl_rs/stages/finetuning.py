@@ -20,6 +20,7 @@ from ssl_rs.encoder import Backbone, Normalization, check_image_size
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Provenance
+from ssl_rs.messages import print_line
 from ssl_rs.randomness import Draws, derive_seed
 from ssl_rs.run_directory import save_tensors
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation
@@ -164,11 +165,11 @@ def finetune(settings: Settings) -> Path:
     optimizer = place_network(network, encoder, site, plan.recipe)
     with held(directory, site):
         if site.processes.is_first:
-            print(provenance.describe(), flush=True)
+            print_line(provenance.describe())
             subset = plan.subset
             order = ", in stratified order, which reads labels nobody would have" if subset.order != "random" else ""
             told = f"{len(subset.units)} of {subset.total_units} {subset.unit}s of the training split{order}"
-            print(f"Labels: {told}", flush=True)
+            print_line(f"Labels: {told}")
         progress, tracker = train_network(
             network,
             optimizer,

@@ -21,6 +21,7 @@ from ssl_rs.encoder import Backbone, Normalization, check_image_size
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of, write_json
 from ssl_rs.initialization import Provenance
+from ssl_rs.messages import print_line
 from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.collapse import collapse_measures
 from ssl_rs.pretext.network import PretextNetwork, build_task, check_views
@@ -121,7 +122,7 @@ def pretrain(settings: Settings) -> Path:
     optimizer = place_network(network, network.encoder, site, plan.recipe)
     with held(directory, site):
         if site.processes.is_first:
-            print(provenance.describe(), flush=True)
+            print_line(provenance.describe())
         progress, tracker = train_network(
             network,
             optimizer,

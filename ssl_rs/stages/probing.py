@@ -19,6 +19,7 @@ from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone, Normalization
 from ssl_rs.errors import InputError
 from ssl_rs.initialization import Initialization
+from ssl_rs.messages import print_line
 from ssl_rs.randomness import derive_seed
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.dense_features import DenseFeatures, ProbeNetwork, Standardization
@@ -162,7 +163,7 @@ def _fit_and_score(plan: Plan) -> dict[str, Any]:
     site.settle_memory()
     encoder = plan.backbone.build(len(site.store.manifest.bands))
     provenance = plan.initialization.apply(encoder, site.target(plan.backbone))
-    print(provenance.describe(), flush=True)
+    print_line(provenance.describe())
     features = DenseFeatures(encoder, Normalization(provenance.statistics), plan.probe.stride).to(site.device)  # type: ignore[arg-type]
     plan.subset.write(folder / "label_subset.json")
     network, fitted = fit_probe(plan, features)
