@@ -2,11 +2,13 @@
 
 import argparse
 import importlib
+import inspect
 import os
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +49,7 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
     # cuBLAS is asked for repeatable results before its first use, or trainer=deterministic could not have them.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
-        with _signals_end_the_command():
+        with _signals_end_the_command(), _plain_warnings():
             try:
                 return _run(name, list(sys.argv[1:] if arguments is None else arguments))
             finally:
@@ -111,6 +113,25 @@ def _signals_end_the_command() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Within it a warning that our code raises is shown as one line, without a place in the code; others as before."""
+    before = warnings.formatwarning
+
+    def plain(message: Warning | str, category: type[Warning], *place: Any, **line: Any) -> str:
+        frame = inspect.currentframe()
+        while frame and frame.f_globals.get("__name__") in (__name__, "warnings", "_py_warnings"):
+            frame = frame.f_back  # to whoever warns: the place that is told is that of a caller further up
+        ours = frame is not None and str(frame.f_globals.get("__name__")).startswith("ssl_rs.")
+        return f"warning: {message}\n" if ours else before(message, category, *place, **line)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _end_with_launcher(launcher: int) -> None:

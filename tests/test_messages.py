@@ -75,3 +75,30 @@ def test_a_broken_pipe_that_is_not_the_output_is_told(monkeypatch, capsys):
     monkeypatch.setattr(command, "_run", broken)
     assert command.main("pretrain", []) == 2
     assert "Broken pipe" in capsys.readouterr().err
+
+
+WARNING = """
+import sys, warnings
+from pathlib import Path
+from ssl_rs import pretrain
+from ssl_rs.command import main
+
+before = warnings.formatwarning
+own, other = {"__name__": "ssl_rs.data.mine"}, {"__name__": "kornia.theirs"}
+for names in (own, other):
+    exec("import warnings\\ndef warn(text):\\n  warnings.warn(text, stacklevel=2)", names)
+
+def run(settings):
+    own["warn"]("a band is called alpha")
+    other["warn"]("theirs")
+    return Path("made")
+
+pretrain.run = run
+main("pretrain", [])
+assert warnings.formatwarning is before
+"""
+
+
+def test_a_warning_of_ours_is_one_plain_line():
+    done = subprocess.run([sys.executable, "-c", WARNING], capture_output=True, text=True, check=True)
+    assert done.stderr == "warning: a band is called alpha\n<string>:14: UserWarning: theirs\n"
