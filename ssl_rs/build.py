@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from ssl_rs.errors import InputError, nearest
-from ssl_rs.plain_types import describe, fits
+from ssl_rs.plain_types import fits, misfit
 
 PACKAGES = ("ssl_rs", "torch.optim", "segmentation_models_pytorch", "kornia.augmentation")
 """A target must be a class that is defined in one of these, or be defined in a package that the command line trusts."""
@@ -116,4 +116,4 @@ def _check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], w
         hints = {}
     for name, value in arguments.items():
         if name in hints and not fits(value, hints[name]):
-            raise InputError(f"{where}.{name} must be {describe(hints[name])}, got {value!r}.")
+            raise InputError(misfit(f"{where}.{name}", value, hints[name]))

@@ -21,7 +21,7 @@ from ssl_rs.build import build
 from ssl_rs.config_hash import leaves
 from ssl_rs.errors import InputError, nearest
 from ssl_rs.hidden import environment_variable
-from ssl_rs.plain_types import describe, fits
+from ssl_rs.plain_types import fits, misfit
 
 NO_TEXT = r"(?i:[-+.\de]+|null|true|false)"
 """What the command line takes for a number, nothing, or a truth value, and so never for the name of an option."""
@@ -278,7 +278,7 @@ class Settings:
         """Return the value of a dotted key, checked against a type such as `int` or `float | None`."""
         node = self._node(key)
         if not fits(node, kind):
-            raise InputError(f"{key} must be {describe(kind)}, got {node!r}.")
+            raise InputError(misfit(key, node, kind))
         self._read.add(key)
         return float(node) if kind is float else node
 

@@ -1,6 +1,7 @@
-"""Does a plain value from YAML fit a type annotation, and how is that annotation said in words?"""
+"""Does a plain value from YAML fit a type annotation, and how is that said in words?"""
 
 import inspect
+import json
 import sys
 import types
 import typing
@@ -35,6 +36,26 @@ def _is_instance(value: Any, hint: type) -> bool:
         return isinstance(value, hint)
     except TypeError:  # a Protocol that cannot be asked at run time: it describes an object, no plain value
         return False
+
+
+def misfit(key: str, value: Any, hint: Any) -> str:
+    """Say what a setting must be and what came; where quotes make it a text that fits, how to type them.
+
+    Args:
+        key: Dotted name of the setting.
+        value: What does not fit.
+        hint: The type annotation.
+    """
+    quoted = [_as_text(item) for item in value] if isinstance(value, list) else _as_text(value)
+    remedy = f" Quotes make it a text: '{key}={json.dumps(quoted)}'." if fits(quoted, hint) else ""
+    return f"{key} must be {describe(hint)}, got {value!r}.{remedy}"
+
+
+def _as_text(value: Any) -> Any:
+    """Return a number or truth value as the command line writes it; anything else as it is."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, (int, float)) else value
 
 
 def describe(hint: Any) -> str:

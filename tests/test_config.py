@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -265,6 +265,33 @@ def test_what_hydra_cannot_read_is_told_with_quoting_that_it_reads(argument, sai
         "/data/my images",
         "[old] images",
     ]
+
+
+@pytest.mark.parametrize(
+    ("argument", "key", "text"),
+    [
+        ("dataset.name=2024", "name", "2024"),
+        ("dataset.root=2024", "root", "2024"),
+        ("dataset.name=true", "name", "true"),
+        ("dataset.bands=[1,red]", "bands", ["1", "red"]),
+    ],
+)
+def test_a_number_for_a_text_is_told_with_quotes_that_make_it_one(argument, key, text):
+    with pytest.raises(InputError, match=f"dataset.{key} must be .*a text.*, got ") as error:
+        Settings("prepare", resolve(compose_config("prepare", ["dataset=folder", argument]))).build("dataset")
+    typed = shlex.split(str(error.value).partition("Quotes make it a text: ")[2].removesuffix("."))
+    values = resolve(compose_config("prepare", ["dataset=folder", *map(quoted, typed)]))
+    assert values["dataset"][key] == text
+
+
+def test_quotes_are_offered_only_where_they_help():
+    values = Settings("pretrain", {"seed": 1.5, "logger": {"mode": 5, "label": None}, "run_dir": 2024})
+    for key, kind in (("seed", int), ("logger.mode", Literal["online"]), ("logger.label", str)):
+        with pytest.raises(InputError) as error:
+            values.value(key, kind)
+        assert "Quotes" not in str(error.value)
+    with pytest.raises(InputError, match=r"""got 2024\. .*: 'run_dir="2024"'\.$"""):
+        values.value("run_dir", str | None)
 
 
 def test_a_launcher_that_is_not_installed_names_its_extra():
