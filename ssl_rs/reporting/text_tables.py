@@ -6,7 +6,14 @@ from typing import Literal
 
 from ssl_rs.reporting.study import Study
 from ssl_rs.reporting.tables import Comparison, Table
-from ssl_rs.reporting.wording import interval_text, saved_sentence, share_text, signed_points_text, summary_text
+from ssl_rs.reporting.wording import (
+    interval_text,
+    points_text,
+    saved_sentence,
+    share_text,
+    signed_points_text,
+    summary_text,
+)
 
 Kind = Literal["markdown", "latex"]
 
@@ -18,6 +25,8 @@ SPECIAL = {
 
 SYMBOLS = {"±": r"$\pm$", "–": "--", "−": r"$-$", "≤": r"$\le$", "\N{NO-BREAK SPACE}": "~"}
 """What we write and LaTeX's default fonts lack."""
+
+OVER_SCENES = "95 % bootstrap intervals of mIoU in % over test scenes, of the mean over these seeds"
 
 SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 """Starts what is made smaller where it is wider than a line."""
@@ -57,6 +66,18 @@ def _cell(table: Table, label: str, fraction: float) -> str:
     return "–" if found is None else summary_text(found)
 
 
+def _over_scenes(table: Table, study: Study) -> list[list[str]]:
+    """Return the interval over test scenes of each cell; nothing where no run tells its scenes apart."""
+    found = {(each.label, each.fraction): each.scenes for each in study.cells if each.scenes is not None}
+    if not found:
+        return []
+    rows = [
+        [label, *(interval_text(found.get((label, fraction)), points_text) for fraction in table.fractions)]
+        for label in table.labels
+    ]
+    return [_scores(table)[0], *rows]
+
+
 def _differences(study: Study) -> list[list[str]]:
     rows = [
         [each.label, each.reference, share_text(each.fraction), signed_points_text(each.seeds.mean),
@@ -76,6 +97,8 @@ def _others(study: Study) -> str:
 def _markdown(table: Table, study: Study) -> str:
     parts = [f"### {escape_markdown(_title(table))}", "", "mIoU in %: mean ± standard deviation [95 % interval].", ""]
     parts += [_markdown_table(_scores(table)), ""]
+    if scenes := _over_scenes(table, study):
+        parts += [f"{OVER_SCENES}:", "", _markdown_table(scenes), ""]
     if study.differences:
         parts += [f"Paired differences in points{_others(study)}:", "", _markdown_table(_differences(study)), ""]
     said = [saved_sentence(label, found) for label, found in study.saved.items() if label != study.random]
@@ -91,6 +114,8 @@ def _latex(table: Table, study: Study) -> str:
     said = [saved_sentence(label, found) for label, found in study.saved.items() if label != study.random]
     caption = f"{_title(table)}. mIoU in %: mean ± standard deviation [95 % interval over n seeds]. {' '.join(said)}"
     parts = [_latex_table(_scores(table), caption)]
+    if scenes := _over_scenes(table, study):
+        parts.append(_latex_table(scenes, f"{_title(table)}. {OVER_SCENES}."))
     if study.differences:
         caption = f"{_title(table)}. Paired differences of mIoU in points{_others(study)}."
         parts.append(_latex_table(_differences(study), caption))

@@ -1,6 +1,7 @@
-"""Every published method against a version of its own: sample by sample, in float64, gradients included."""
+"""Contrastive learning and every published method against slow versions: by samples, in float64, gradients included."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import momentum_of
 from ssl_rs.pretext.byol import Byol
+from ssl_rs.pretext.contrastive import Contrastive
 from ssl_rs.pretext.heads import dense_mlp, mlp
 from ssl_rs.pretext.moco_v2 import MoCoV2
 from ssl_rs.pretext.momentum import MomentumRule
@@ -75,14 +77,14 @@ def cosine(one, other):
     return (one @ other) / (one.norm() * other.norm())
 
 
-def slow_simclr(task, pooled, parameters):
+def slow_pairs(task, pooled, parameters, temperature):
     first, second = (pooled[name] for name in task.views)
     rows = slow_mlp(torch.cat([first, second]), task.project, parameters, "project")
     losses = []
     for i, row in enumerate(rows):
         j = (i + BATCH) % (2 * BATCH)
-        total = sum((cosine(row, rows[k]) / 0.1).exp() for k in range(2 * BATCH) if k != i)
-        losses.append(total.log() - cosine(row, rows[j]) / 0.1)
+        total = sum((cosine(row, rows[k]) / temperature).exp() for k in range(2 * BATCH) if k != i)
+        losses.append(total.log() - cosine(row, rows[j]) / temperature)
     return sum(losses) / len(losses)
 
 
@@ -130,7 +132,8 @@ def slow_vicreg(task, pooled, parameters):
 
 
 METHODS = {
-    "simclr": (lambda: SimClr(CHANNELS, (7, 5)), slow_simclr),
+    "contrastive": (lambda: Contrastive(CHANNELS, 7, 5), partial(slow_pairs, temperature=0.2)),
+    "simclr": (lambda: SimClr(CHANNELS, (7, 5)), partial(slow_pairs, temperature=0.1)),
     "moco_v2": (lambda: MoCoV2(CHANNELS, RULE, (7, 5), queue=6), slow_moco),
     "byol": (lambda: Byol(CHANNELS, RULE, (7, 5), (6,)), slow_byol),
     "vicreg": (lambda: VicReg(CHANNELS, (7, 5, 4)), slow_vicreg),

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -102,3 +103,64 @@ def test_a_view_without_a_class_is_refused(name):
     plain = crop_view(torch.zeros(6, 3, 8, 8))
     with pytest.raises(InputError, match=r"views\.transformed makes a View.*TransformedView"):
         HEADS[name]()({"clean": plain, "transformed": plain}, {"clean": features(6), "transformed": features(6)})
+
+
+MOVES = {
+    "hflip": lambda row, column: (row, 3 - column),
+    "vflip": lambda row, column: (3 - row, column),
+    "rot0": lambda row, column: (row, column),
+    "rot90": lambda row, column: (3 - column, row),
+    "rot180": lambda row, column: (3 - row, 3 - column),
+    "rot270": lambda row, column: (column, 3 - row),
+}
+"""Where a pixel of a map of 4 x 4 lies after each transform."""
+
+
+def slow_transform_prediction(maps, shares, transforms, weight, bias, log_scale):
+    """Position by position: cross entropy over the candidates."""
+    losses = []
+    for index, transform in enumerate(transforms):
+        logits = []
+        for moved in (MOVES[name] for name in TRANSFORMS):
+            total, count = 0, 0
+            for row, column in itertools.product(range(4), range(4)):
+                there = moved(row, column)
+                one = weight @ maps["clean"][index, :, row, column] + bias
+                other = weight @ maps["transformed"][index, :, *there] + bias
+                share = shares["clean"][index, row, column] * shares["transformed"][index, *there]
+                total = total + share * (one @ other) / (one.norm() * other.norm())
+                count = count + share
+            logits.append(log_scale.exp() * total / count)
+        logits = torch.stack(logits)
+        losses.append(logits.exp().sum().log() - logits[transform])
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("nodata", [False, True])
+def test_loss_and_gradients_are_those_of_the_slow_version(nodata):
+    torch.manual_seed(5)
+    task = TransformPrediction((3, 6, 4), level=1, dimensions=5)
+    transform = torch.tensor([0, 1, 2, 3, 4, 5, 3])
+    valid = {name: torch.rand(7, 1, 8, 8) > (0.4 if nodata else -1) for name in task.views}
+    views = {
+        "clean": crop_view(torch.zeros(7, 3, 8, 8), valid=valid["clean"] if nodata else None),
+        "transformed": TransformedView(
+            torch.zeros(7, 3, 8, 8), torch.eye(2, 3).expand(7, 2, 3), transform,
+            valid=valid["transformed"] if nodata else None,
+        ),
+    }  # fmt: skip
+    maps = {name: torch.randn(7, 6, 4, 4, requires_grad=True) for name in task.views}
+    exact = {name: value.detach().double().requires_grad_() for name, value in maps.items()}
+    shares = {name: each.double().view(7, 4, 2, 4, 2).mean(dim=(2, 4)) for name, each in valid.items()}
+    weight, bias, log_scale = (
+        value.detach().double().requires_grad_() for value in (task.project.weight, task.project.bias, task.log_scale)
+    )
+    expected = slow_transform_prediction(exact, shares, transform, weight[:, :, 0, 0], bias, log_scale)
+    expected.backward()
+    loss = task(views, {name: [views[name].image, value, None] for name, value in maps.items()}).loss
+    loss.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for name in task.views:
+        torch.testing.assert_close(maps[name].grad.double(), exact[name].grad, atol=1e-6, rtol=1e-4)
+    for own, slow in ((task.project.weight, weight), (task.project.bias, bias), (task.log_scale, log_scale)):
+        torch.testing.assert_close(own.grad.double(), slow.grad, atol=1e-5, rtol=1e-4)
