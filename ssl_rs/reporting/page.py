@@ -29,6 +29,7 @@ from ssl_rs.reporting.study import Study, study_of
 from ssl_rs.reporting.tables import Comparison, Table, compare, differing_settings
 from ssl_rs.reporting.text_tables import tables_text
 from ssl_rs.reporting.wording import (
+    OTHER_SEEDS,
     cells_text,
     duration_text,
     interval_text,
@@ -195,6 +196,7 @@ def _render(
         num_runs=num_runs,
         metrics=list(METRICS),
         saved_sentence=saved_sentence,
+        other_seeds=OTHER_SEEDS,
     )
 
 

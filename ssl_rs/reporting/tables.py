@@ -78,12 +78,24 @@ class Table:
         known = means_by_key((seed, each) for seed, each in values if each is not None)
         return summarize(list(known.values())) if known else None
 
+    def seeds_differ(self, fraction: float) -> bool:
+        """Tell whether the cells of a column have different seeds: their means are then no measure of each other."""
+        cells = [self.cell(label, fraction) for label in self.labels]
+        return len({frozenset(run.seed for run in cell) for cell in cells if cell}) > 1
+
+    @property
+    def any_seeds_differ(self) -> bool:
+        """Tell whether they do in some column."""
+        return any(map(self.seeds_differ, self.fractions))
+
     def miou(self, label: str, fraction: float) -> Summary | None:
         """Summarize mIoU over the seeds of a cell."""
         return self.summary(label, fraction, lambda score: score.miou)
 
     def best(self, fraction: float) -> list[str]:
-        """Return the labels with the highest mean mIoU of a column, where there are two to compare."""
+        """Return the labels with the highest mean mIoU of a column, where there are two to compare, of equal seeds."""
+        if self.seeds_differ(fraction):
+            return []
         means = {label: found.mean for label in self.labels if (found := self.miou(label, fraction))}
         return [label for label, mean in means.items() if mean == max(means.values())] if len(means) > 1 else []
 

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from ssl_rs.reporting.cells import FailedRun, MissingCell, StaleRun
 from ssl_rs.reporting.statistics import Interval, LabelsSaved, Summary
 
+OTHER_SEEDS = "Cells of a column have different seeds: compare them by the paired differences, not by their means."
+"""A seed stands for a subset of labels, too, and some are harder."""
+
 
 def share_text(fraction: float) -> str:
     """Return a fraction in (0, 1] as percent, e.g. '0.37 %'."""

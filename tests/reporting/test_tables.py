@@ -4,6 +4,7 @@ from ssl_rs.reporting.page import write_report
 from ssl_rs.reporting.results import read_runs
 from ssl_rs.reporting.statistics import Summary
 from ssl_rs.reporting.tables import compare, differing_settings
+from ssl_rs.reporting.wording import OTHER_SEEDS
 
 
 @pytest.fixture
@@ -19,6 +20,7 @@ def test_cells_hold_mean_deviation_and_number_of_their_own_runs(write_run, table
     write_run("b", seed=1, miou=0.6)
     write_run("c", fraction=1.0, miou=0.7)
     write_run("d", label="imagenet", miou=0.9)
+    write_run("e", label="imagenet", seed=1, miou=0.9)
     (table,), left_out = tables_of()
     assert left_out == []
     assert (table.labels, table.fractions) == (["random", "imagenet"], [0.1, 1.0])
@@ -155,3 +157,15 @@ def test_settings_that_differ_between_rows_are_told(write_run, tmp_path):
     }
     page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report").read_text()
     assert "<dt>trainer.batch_size</dt><dd>16 (random); 64 (tasks)</dd>" in page
+
+
+def test_columns_of_different_seeds_have_no_best_and_say_so(write_run, tmp_path, tables_of):
+    for label, seed, miou in (("random", 0, 0.4), ("random", 1, 0.6), ("tasks", 0, 0.45)):
+        write_run(f"{label}{seed}", label=label, seed=seed, miou=miou)
+        write_run(f"{label}{seed}all", label=label, seed=0, fraction=1.0, miou=miou) if seed == 0 else None
+    (table,), _ = tables_of()
+    assert table.best(0.1) == []  # 50 and 45, but 40 and 45 with the seed of both
+    assert table.best(1.0) == ["tasks"]
+    page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report")
+    for text in (page.read_text(), *((page.parent / name).read_text() for name in ("table.md", "table.tex"))):
+        assert OTHER_SEEDS in " ".join(text.split())
