@@ -175,6 +175,7 @@ def test_a_scale_set_by_a_saturated_pixel_is_told_once(command, saturated):
         ("uint16", (0.02, 0.05), (0.01, 0.02), None),  # 25 %
         ("uint16", (0.02, 0.4), (0.01, 0.2), None),
         ("uint8", (0.02, 0.05), (0.01, 0.01), None),
+        ("uint16", (0.0, 0.0), (0.0, 0.0), None),
     ],
 )
 def test_only_values_far_below_the_scale_are_told(dtype, mean, std, said):

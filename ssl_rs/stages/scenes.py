@@ -63,13 +63,13 @@ def odd_scale(manifest: Manifest) -> str | None:
     At least 99 % of a band's values lie below its mean + 10 std, however they are distributed (Cantelli's inequality).
     """
     share = max(mean + 10 * std for mean, std in zip(manifest.mean, manifest.std, strict=True))
-    if manifest.dtype == "uint8" or share >= DARK:
+    if manifest.dtype == "uint8" or not 0 < share < DARK:
         return None
     limit = share * manifest.value_scale
     step = 10.0 ** (math.floor(math.log10(limit)) - 1)
     rounded = math.ceil(limit / step - 1e-6) * step  # up, to two digits
     return (
-        f"Warning: the values of {manifest.dataset} are divided by the largest of its training scenes, "
+        f"warning: the values of {manifest.dataset} are divided by the largest of its training scenes, "
         f"{manifest.value_scale:.10g}, but at least 99 % of each band's lie below {100 * share:.2g} % of it. If it is "
         f"a saturated pixel, set dataset.value_scale={rounded:.10g}; dataset.value_scale={manifest.value_scale:.10g} "
         "keeps it without this message."
