@@ -14,19 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ssl_rs.config import (
-    Settings,
-    asks_for_sweep,
-    compose_config,
-    conf_dir,
-    options,
-    quoted,
-    resolve,
-    search_in,
-    to_yaml,
-    used_groups,
-    without_sweeps,
-)
+from ssl_rs.config import Settings, asks_for_sweep, compose_config, quoted, resolve, search_in, to_yaml, without_sweeps
+from ssl_rs.config_files import conf_dir, options, used_groups
 from ssl_rs.errors import InputError, Interrupted, explain
 from ssl_rs.messages import OutputClosed, print_line, say_line
 

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_rs.build import build
+from ssl_rs.config_files import conf_dir, groups, makes_entry, options, used_groups
 from ssl_rs.config_hash import leaves
 from ssl_rs.errors import InputError, nearest
 from ssl_rs.hidden import environment_variable
@@ -48,12 +49,6 @@ def at_home(value: Any) -> Any:
 
 OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
 OmegaConf.register_new_resolver("at_home", at_home, replace=True)
-
-
-def conf_dir() -> Path:
-    """Return the folder of the YAML files: inside the installed package, or beside it in a checkout."""
-    inside = Path(__file__).parent / "conf"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
 
 
 def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
@@ -179,17 +174,10 @@ def _nearest_key(name: str, command: str, overrides: Sequence[str] = ()) -> str:
     keys = _dotted(values)
     group, _, rest = name.partition(".")
     entry = rest.partition(".")[0]
-    if group in values and f"{group}.{entry}" not in keys and _makes_entry(group, entry):
+    if group in values and f"{group}.{entry}" not in keys and makes_entry(group, entry):
         return f"{entry} is not among {group}=[{','.join(values[group])}]. Add it there, or leave the key out."
     said = nearest(name, {*used_groups(command), *keys} - {name})
     return f"{said if said.startswith('Did') else ''} `python -m ssl_rs.{command} --cfg` prints every key.".strip()
-
-
-def _makes_entry(group: str, name: str) -> bool:
-    """Tell whether an option makes an entry of its own name in a list group, as those of pretext=[...] do."""
-    return (
-        name in options(group) and f"# @package {group}.{name}\n" in (conf_dir() / group / f"{name}.yaml").read_text()
-    )
 
 
 def _dotted(node: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -209,27 +197,6 @@ def search_in(folder: Path | None) -> list[str]:
         raise InputError(f"--config-dir {folder}: there is no such folder.")
     path = str(folder.resolve()).replace("'", "\\'")
     return [f"hydra.searchpath=['file://{path}']"]  # quoted: names may hold commas and brackets
-
-
-def options(group: str) -> list[str]:
-    """Return the names of a config group's options."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
-
-
-def groups() -> list[str]:
-    """Return the names of the config groups."""
-    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
-
-
-def used_groups(command: str) -> list[str]:
-    """Return the config groups that a command composes."""
-    text = (conf_dir() / f"{command}.yaml").read_text(encoding="utf-8")
-    # What it takes over whole, e.g. common and pretraining, are lines without a colon.
-    shared = [
-        conf_dir() / f"{name}.yaml" for name in re.findall(r"^  - (\w+)$", text, re.MULTILINE) if name != "_self_"
-    ]
-    text = "\n".join([text, *(path.read_text(encoding="utf-8") for path in shared)])
-    return [group for group in groups() if re.search(rf"^  - (optional )?{group}:", text, re.MULTILINE)]
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:

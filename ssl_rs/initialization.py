@@ -273,9 +273,7 @@ class Pretrained(Keys):
         carried, seen = found.carried, 0 if found.transductive else len(run.read_images_seen() & target.held_out)
         if seen:  # of another data set, e.g. a folder that holds these files too
             carried |= {"transductive": True, "held_out_images_seen": seen}
-        label += (
-            " (transductive)" if carried["transductive"] or found.transductive else ""
-        )  # whatever the user calls it
+        label += " (transductive)" if seen or found.transductive else ""  # whatever the user calls it
         return Provenance(
             "pretrained", label, str(run.path), found.sha256, metadata.statistics, carried, decoder_sha256=decoder
         )

@@ -24,16 +24,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ssl_rs import initialization
-from ssl_rs.config import (
-    Settings,
-    compose_config,
-    conf_dir,
-    parse_overrides,
-    read_yaml,
-    resolve,
-    to_yaml,
-    without_sweeps,
-)  # fmt: skip
+from ssl_rs.config import Settings, compose_config, parse_overrides, read_yaml, resolve, to_yaml, without_sweeps
+from ssl_rs.config_files import conf_dir
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError, Interrupted, explain
 from ssl_rs.files import write_json, write_text

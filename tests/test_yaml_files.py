@@ -21,17 +21,8 @@ from torch import nn
 
 from ssl_rs.bands import RGB, color_bands
 from ssl_rs.build import build
-from ssl_rs.config import (
-    Settings,
-    asks_for_sweep,
-    compose_config,
-    conf_dir,
-    groups,
-    options,
-    resolve,
-    used_groups,
-    without_sweeps,
-)
+from ssl_rs.config import Settings, asks_for_sweep, compose_config, resolve, without_sweeps
+from ssl_rs.config_files import conf_dir, groups, options, used_groups
 from ssl_rs.data.label_subset import LabelFraction, choose_labels
 from ssl_rs.data.prepare import prepare
 from ssl_rs.data.sampling import SceneCrops, TileCrops, to_unit

@@ -19,7 +19,8 @@ from hypothesis.strategies import SearchStrategy
 from PIL import Image
 
 from ssl_rs.command import main
-from ssl_rs.config import compose_config, groups, options, resolve, used_groups
+from ssl_rs.config import compose_config, resolve
+from ssl_rs.config_files import groups, options, used_groups
 
 COMMANDS = (
     *["pretrain"] * 4,

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ssl_rs.build import build
-from ssl_rs.config import compose_config, conf_dir, resolve
+from ssl_rs.config import compose_config, resolve
+from ssl_rs.config_files import conf_dir
 from ssl_rs.pretext.network import build_task
 
 

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 import yaml
 
 from ssl_rs.build import build
-from ssl_rs.config import compose_config, conf_dir, resolve
+from ssl_rs.config import compose_config, resolve
+from ssl_rs.config_files import conf_dir
 from ssl_rs.errors import InputError
 from ssl_rs.randomness import Draws, Rows
 from ssl_rs.views.augmented import ATTEMPTS, AugmentedMaker, draw_part, gaussian_blur

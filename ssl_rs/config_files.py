@@ -1,0 +1,38 @@
+"""What the folder of YAML files holds: groups, their options, and which groups a command composes."""
+
+import re
+from pathlib import Path
+
+
+def conf_dir() -> Path:
+    """Return the folder of the YAML files: inside the installed package, or beside it in a checkout."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def options(group: str) -> list[str]:
+    """Return the names of a config group's options."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def groups() -> list[str]:
+    """Return the names of the config groups."""
+    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
+
+
+def used_groups(command: str) -> list[str]:
+    """Return the config groups that a command composes."""
+    text = (conf_dir() / f"{command}.yaml").read_text(encoding="utf-8")
+    # What it takes over whole, e.g. common and pretraining, are lines without a colon.
+    shared = [
+        conf_dir() / f"{name}.yaml" for name in re.findall(r"^  - (\w+)$", text, re.MULTILINE) if name != "_self_"
+    ]
+    text = "\n".join([text, *(path.read_text(encoding="utf-8") for path in shared)])
+    return [group for group in groups() if re.search(rf"^  - (optional )?{group}:", text, re.MULTILINE)]
+
+
+def makes_entry(group: str, name: str) -> bool:
+    """Tell whether an option makes an entry of its own name in a list group, as those of pretext=[...] do."""
+    return (
+        name in options(group) and f"# @package {group}.{name}\n" in (conf_dir() / group / f"{name}.yaml").read_text()
+    )
