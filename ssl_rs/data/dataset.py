@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 
-Split = Literal["train", "val", "test"]
+Split = Literal["train", "val", "test", "unlabeled"]
+"""What a scene is for; `unlabeled`: for pretraining alone, beside the training scenes, since it has no mask."""
+
+LEARNT_FROM: tuple[Split, ...] = ("train", "unlabeled")
+"""The splits that band statistics are made of, and that pretraining sees."""
+
 Transform = tuple[float, float, float, float, float, float]
 
 IGNORE = 255

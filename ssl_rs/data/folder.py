@@ -19,6 +19,7 @@ from ssl_rs.errors import InputError, nearest
 
 LAYOUT = "images/ (jpg, png or tif) and, for segmentation, masks/ (png or tif, same stems) and classes.yaml"
 SPLITS: tuple[Split, ...] = get_args(Split)
+LABELED: tuple[Split, ...] = tuple(split for split in SPLITS if split != "unlabeled")
 
 OTHERS_TOLD = 3
 """Files in masks/ that are no image's mask of which a message gives the names."""
@@ -31,10 +32,11 @@ ALPHA = "alpha"
 class Folder(Dataset):
     """Images of any number of bands in `images/`; for segmentation `masks/` with the same stems and `classes.yaml`.
 
-    The split of an image is, in this order of preference:
+    Images in `images/unlabeled` have no masks and serve pretraining alone. The split of the others is, in this order
+    of preference:
 
     1. what `splits.yaml` says: the keys train, val, test, each a list of stems, every image in exactly one of them;
-    2. its subfolder, if there are images/train, images/val or images/test (masks lie in subfolders of the same names);
+    2. their subfolder, if there are images/train, images/val or images/test (masks lie in subfolders of these names);
     3. drawn: stems ordered by their sha256, the first `test_share` test, the next `val_share` val, the rest train.
        Without masks nothing can be tested, so every image is train.
 
@@ -126,22 +128,29 @@ class Folder(Dataset):
         splits = self._splits(images)
         masks: dict[str, Path] = {}
         if self.mask_format:
-            masks, more = _by_stem(self.path / "masks", (".png", ".tif", ".tiff"))
+            masks, more = _by_stem(self.path / "masks", (".png", ".tif", ".tiff"), LABELED)
             problems |= more
-        others = _others(self.path / "masks", images) if self.mask_format and not images.keys() <= masks.keys() else ""
+        labeled = {stem for stem in images if splits[stem] != "unlabeled"}
+        others = _others(self.path / "masks", images) if self.mask_format and not labeled <= masks.keys() else ""
         scenes = []
         for stem, image in images.items():
             files, problem = [image], problems.get(stem)
-            if stem in masks:
+            if splits[stem] == "unlabeled":
+                if stem in masks and not problem:
+                    problem = f"{image} lies among the unlabeled, but has a mask, {masks[stem]}. Move one of them away."
+            elif stem in masks:
                 files += [masks[stem], self.path / "classes.yaml"]
             elif self.mask_format and not problem:
-                problem = f"{image} has no mask {stem}.png or .tif in masks/{others}. Add it, or take the image out."
+                problem = (
+                    f"{image} has no mask {stem}.png or .tif in masks/{others}. Add it, move the image to "
+                    "images/unlabeled, which only pretraining sees, or take it out."
+                )
             scenes.append(SceneSource(stem, splits[stem], tuple(map(SourceFile, files)), problem))
         return scenes
 
     def read(self, scene: SceneSource) -> Scene:
         """Open an image and its mask; where the image has no data, the mask is ignored."""
-        found = read_pair(scene.files[0], scene.files[1] if self.mask_format else None, self.mask_format)
+        found = read_pair(scene.files[0], scene.files[1] if len(scene.files) > 1 else None, self.mask_format)
         return replace(found, strips=map(self._without_alpha, found.strips))
 
     def _without_alpha(self, strip: SceneArrays) -> SceneArrays:
@@ -157,13 +166,20 @@ class Folder(Dataset):
             InputError: There is none.
         """
         folder = self.path / "images"
-        images, problems = _by_stem(folder, EXTENSIONS) if folder.is_dir() else ({}, {})
+        images, problems = _by_stem(folder, EXTENSIONS, SPLITS) if folder.is_dir() else ({}, {})
         if not images:
             raise InputError(f"dataset.root={self.root} has no images in images/. It should hold {LAYOUT}.")
         return images, problems
 
     def _splits(self, images: Mapping[str, Path]) -> Mapping[str, Split]:
         """Return the split of each stem."""
+        unlabeled = {stem for stem, image in images.items() if image.parent == self.path / "images" / "unlabeled"}
+        labeled = {stem: image for stem, image in images.items() if stem not in unlabeled}
+        split: Split = "unlabeled" if self.mask_format else "train"  # without any labels it makes no difference
+        return {**self._labeled_splits(labeled), **dict.fromkeys(unlabeled, split)}
+
+    def _labeled_splits(self, images: Mapping[str, Path]) -> Mapping[str, Split]:
+        """Return the split of each stem of an image that is not among the unlabeled."""
         if (self.path / "splits.yaml").is_file():
             return _listed_splits(self.path / "splits.yaml", images)
         folders = {stem: image.parent.name for stem, image in images.items() if image.parent != self.path / "images"}
@@ -187,8 +203,10 @@ def _drawn_split(place: int, num_test: int, num_val: int) -> Split:
     return "val" if place < num_test + num_val else "train"
 
 
-def _by_stem(folder: Path, extensions: tuple[str, ...]) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return the files of a folder and of its subfolders train, val, test by stem, ordered.
+def _by_stem(
+    folder: Path, extensions: tuple[str, ...], splits: Sequence[Split]
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the files of a folder and of its subfolders, named by splits, by stem, ordered.
 
     Returns:
         The first file of each stem; and for stems of which there are more files, a message that says so.
@@ -200,8 +218,8 @@ def _by_stem(folder: Path, extensions: tuple[str, ...]) -> tuple[dict[str, Path]
     problems: dict[str, str] = {}
     folders = [folder, *(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))]
     for place in folders[1:]:
-        if place.name not in SPLITS:
-            raise InputError(f"{place}: subfolders are named {', '.join(SPLITS)}. Rename it, or move its files up.")
+        if place.name not in splits:
+            raise InputError(f"{place}: subfolders are named {', '.join(splits)}. Rename it, or move its files up.")
     for path in sorted(path for place in folders for path in place.iterdir()):
         if path.suffix.lower() not in extensions or path.name.startswith(".") or not path.is_file():
             continue
@@ -230,9 +248,9 @@ def _listed_splits(path: Path, images: Mapping[str, Path]) -> Mapping[str, Split
     Raises:
         InputError: A stem without image, an image that is in no list, or in two.
     """
-    content = read_yaml_mapping(path, SPLITS)
+    content = read_yaml_mapping(path, LABELED)
     splits: dict[str, Split] = {}
-    for split in SPLITS:
+    for split in LABELED:
         stems = content.get(split, [])
         if not isinstance(stems, list) or not all(isinstance(stem, str) for stem in stems):
             raise InputError(f"{path}: {split}: expected a list of stems (put numbers in quotes), got {stems!r:.80}.")

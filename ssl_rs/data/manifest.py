@@ -38,7 +38,7 @@ class SceneRecord:
         crs: Coordinate reference system, if known.
         transform: a, b, c, d, e, f with x = a * column + b * row + c and y = d * column + e * row + f.
         sources: The files it was read from.
-        class_pixels: Pixels of each class; empty without classes.
+        class_pixels: Pixels of each class; empty without classes, 0 without labels.
         valid_share: Share of pixels with image data, in (0, 1]; below 1 there is a file of which they are.
         arrays: The scene's files in the store.
     """
@@ -75,11 +75,11 @@ class Manifest:
         bands: Names of the C bands.
         dtype: Type of the stored values.
         value_scale: The stored value that becomes 1.
-        mean: [C], over the valid pixels of the training split, after dividing by `value_scale` and clipping to [0, 1].
+        mean: [C], over the valid pixels of training and unlabeled scenes, divided by `value_scale`, clipped to [0, 1].
         std: [C], of the same pixels.
         classes: Names and colors; a class index is a place in this tuple.
         ignore_index: The mask value of pixels without a label.
-        eroded: Whether every scene has a second mask, without the boundaries of its objects.
+        eroded: Whether every labeled scene has a second mask, without the boundaries of its objects.
         scenes: In the order of their numbers.
         skipped: Scenes that could not be used.
     """

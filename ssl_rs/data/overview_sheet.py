@@ -30,7 +30,12 @@ TITLE, HEADING, TEXT = 27, 18, 14
 """Sizes of letters in pixels."""
 
 INK, PALE, LINE, WARNING = (25, 25, 25), (100, 100, 100), (140, 140, 140), (190, 25, 25)
-SPLIT_COLORS: dict[Split, Color] = {"train": (208, 228, 250), "val": (252, 234, 190), "test": (249, 212, 212)}
+SPLIT_COLORS: dict[Split, Color] = {
+    "train": (208, 228, 250),
+    "val": (252, 234, 190),
+    "test": (249, 212, 212),
+    "unlabeled": (228, 216, 242),
+}
 
 
 def draw_sheet(store: Store) -> Image.Image:
@@ -45,7 +50,8 @@ def draw_sheet(store: Store) -> Image.Image:
     for split, scenes in chosen.items():
         if scenes:
             strips.append(_heading(split, len(scenes), len(store.scenes_of(split))))
-            strips += _rows(store, scenes, columns if manifest.classes else 2 * columns)
+            labeled = bool(manifest.classes) and split != "unlabeled"
+            strips += _rows(store, scenes, columns if labeled else 2 * columns, labeled)
     sheet = Image.new("RGB", (WIDTH, sum(strip.height for strip in strips) + MARGIN), "white")
     top = 0
     for strip in strips:
@@ -103,7 +109,8 @@ def _legend_of_pictures(manifest: Manifest) -> str:
 def _legend(manifest: Manifest) -> Image.Image:
     """Show the classes: color, name, and share among the labeled pixels of all scenes."""
     counts = [sum(pixels) for pixels in zip(*(scene.class_pixels for scene in manifest.scenes), strict=True)]
-    labeled, total = sum(counts), sum(scene.height * scene.width for scene in manifest.scenes)
+    labeled = sum(counts)
+    total = sum(scene.height * scene.width for scene in manifest.scenes if scene.split != "unlabeled")
     swatches = [np.full((SWATCH, 2 * SWATCH, 3), entry.color, np.uint8) for entry in manifest.classes]
     names = [f"{entry.name}  {_percent(count, labeled)}" for entry, count in zip(manifest.classes, counts, strict=True)]
     swatches.append(hatching((SWATCH, 2 * SWATCH)))
@@ -137,9 +144,9 @@ def _heading(split: Split, shown: int, total: int) -> Image.Image:
     return strip
 
 
-def _rows(store: Store, scenes: Sequence[int], columns: int) -> Iterator[Image.Image]:
-    """Draw scenes side by side."""
-    records, labeled = store.manifest.scenes, bool(store.manifest.classes)
+def _rows(store: Store, scenes: Sequence[int], columns: int, labeled: bool) -> Iterator[Image.Image]:
+    """Draw scenes side by side, each with its mask where there are labels."""
+    records = store.manifest.scenes
     cell = (WIDTH - 2 * MARGIN + GAP) // columns - GAP
     side = (cell - 4) // 2 if labeled else cell
     for first in range(0, len(scenes), columns):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_rs.data.array_writer import SceneFiles
-from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource
+from ssl_rs.data.dataset import LEARNT_FROM, Dataset, Scene, SceneArrays, SceneSource
 from ssl_rs.data.downsampling import coarser_size, coarser_transform, downsample
 from ssl_rs.data.erosion import ROWS, erode
 from ssl_rs.data.manifest import SceneRecord, SourceRecord
@@ -29,7 +29,7 @@ class WrittenScene:
     Args:
         record: Its entry in the manifest.
         dtype: Type of its image.
-        moments: Sums for the band statistics; None for scenes outside of the training split.
+        moments: Sums for the band statistics; None for scenes of validation and test.
     """
 
     record: SceneRecord
@@ -75,7 +75,7 @@ def write_scene(dataset: Dataset, number: int, source: SceneSource, folder: Path
         valid_share=tally.valid_pixels / (height * width),
         arrays=tuple(SourceRecord(array_file(number, kind), sha256) for kind, sha256 in tally.hashes.items()),
     )
-    moments = add_up(tally.moments) if source.split == "train" else None
+    moments = add_up(tally.moments) if source.split in LEARNT_FROM else None
     written = WrittenScene(record, cast(Literal["uint8", "uint16", "float32"], tally.dtype), moments)
     write_beside(folder / record_file(number), to_json(written))
     return written
@@ -105,7 +105,7 @@ def _write_strips(dataset: Dataset, number: int, source: SceneSource, scene: Sce
     class_pixels = np.zeros(256, np.int64)
     height, width = coarser_size(scene, dataset.downsample, where)
     with SceneFiles(folder, number, height) as files:
-        for top, strip, valid in downsample(_checked_strips(dataset, scene, where), dataset.downsample):
+        for top, strip, valid in downsample(_checked_strips(dataset, source, scene, where), dataset.downsample):
             dtype = strip.image.dtype.name
             valid_pixels += int(np.count_nonzero(valid))
             # Nodata may be NaN or -9999: no value for a network.
@@ -119,12 +119,12 @@ def _write_strips(dataset: Dataset, number: int, source: SceneSource, scene: Sce
                 class_pixels += np.bincount(strip.mask.ravel(), minlength=256)
             if strip.eroded is not None:
                 files.write("eroded", top, strip.eroded)
-            if source.split == "train":
+            if source.split in LEARNT_FROM:
                 moments.append(measure(image, strip.valid, _ceiling(dataset, dtype)))
         if valid_pixels == 0:
             raise InputError(f"{where}: no pixel holds data: all are nodata. Take the scene out.")
         hashes = files.finish(leave_out=["valid"] if valid_pixels == height * width else [])
-    if dataset.erodes and "eroded" not in hashes:
+    if dataset.erodes and "mask" in hashes and "eroded" not in hashes:
         hashes["eroded"] = _write_eroded(folder, number)
     return _Tally(dtype, hashes, class_pixels, valid_pixels, moments)
 
@@ -134,7 +134,9 @@ def _ceiling(dataset: Dataset, dtype: str) -> float | None:
     return 255.0 if dataset.value_scale is None and dtype == "uint8" else dataset.value_scale
 
 
-def _checked_strips(dataset: Dataset, scene: Scene, where: str) -> Iterator[tuple[int, SceneArrays, NDArray[np.bool_]]]:
+def _checked_strips(
+    dataset: Dataset, source: SceneSource, scene: Scene, where: str
+) -> Iterator[tuple[int, SceneArrays, NDArray[np.bool_]]]:
     """Yield the first row of each strip, the strip with its masks ignored where there is no data, and where there is.
 
     Raises:
@@ -153,7 +155,7 @@ def _checked_strips(dataset: Dataset, scene: Scene, where: str) -> Iterator[tupl
                 _check_mask(labels, strip.image.shape[1:], len(dataset.classes), where)
                 labels = np.where(valid, labels, np.uint8(dataset.ignore_index))
             masks.append(labels)
-        if masks[0] is None and dataset.classes:
+        if masks[0] is None and dataset.classes and source.split != "unlabeled":
             raise InputError(
                 f"{where}: the scene has no mask, but the data set has classes. Add the mask, or take the scene out."
             )

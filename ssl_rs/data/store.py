@@ -98,7 +98,7 @@ class Store:
         return self._map(index, "image")
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """Return the mask of a scene, [H, W], as a read-only memory map; only of a data set with classes."""
+        """Return the mask of a scene, [H, W], as a read-only memory map; only of a scene with labels."""
         return self._map(index, "mask")
 
     def eroded(self, index: int) -> NDArray[np.uint8]:
@@ -195,9 +195,10 @@ def _arrays(manifest: Manifest, scene: SceneRecord) -> list[tuple[Kind, tuple[in
     """Return kind, shape and type of each array that a scene has."""
     size = (scene.height, scene.width)
     arrays: list[tuple[Kind, tuple[int, ...], str]] = [("image", (len(manifest.bands), *size), manifest.dtype)]
-    if manifest.classes:
+    labeled = scene.split != "unlabeled"
+    if manifest.classes and labeled:
         arrays.append(("mask", size, "uint8"))
-    if manifest.eroded:
+    if manifest.eroded and labeled:
         arrays.append(("eroded", size, "uint8"))
     if scene.valid_share < 1:
         arrays.append(("valid", size, "bool"))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from ssl_rs import distributed
 from ssl_rs.bands import color_bands
 from ssl_rs.build import explained
 from ssl_rs.config import Settings
-from ssl_rs.data.dataset import Split
+from ssl_rs.data.dataset import LEARNT_FROM, Split
 from ssl_rs.data.sampling import Crops, SceneCrops, to_unit
 from ssl_rs.encoder import Backbone, Normalization, check_image_size
 from ssl_rs.errors import InputError
@@ -65,10 +65,9 @@ class Plan:
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """The splits whose images are read: where it is transductive, all that have scenes."""
-        every: tuple[Split, ...] = ("train", "val", "test")
-        transductive, scenes_of = self.site.dataset.transductive, self.site.store.scenes_of
-        return tuple(split for split in every if scenes_of(split)) if transductive else ("train",)
+        """The splits whose images are read, of those that have scenes: where it is transductive, all."""
+        wanted = get_args(Split) if self.site.dataset.transductive else LEARNT_FROM
+        return tuple(split for split in wanted if self.site.store.scenes_of(split))
 
 
 def read_plan(settings: Settings, planned: bool = False) -> Plan:

@@ -9,6 +9,8 @@ from PIL import Image
 
 from ssl_rs.data.folder import Folder
 from ssl_rs.data.prepare import prepare
+from ssl_rs.data.store import array_file
+from ssl_rs.data.verify import verify
 from ssl_rs.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -121,9 +123,48 @@ def test_subfolders_are_splits(tmp_path, make):
         make().scenes()
 
 
+def test_images_among_the_unlabeled_serve_pretraining_alone(labeled, make, tmp_path):
+    before = splits(make())
+    images = {f"more{index}": rgb(8) for index in range(3)}
+    for name, values in images.items():
+        save(labeled / "images" / "unlabeled" / f"{name}.png", values)
+    dataset = make()
+    assert splits(dataset) == before | dict.fromkeys(images, "unlabeled")
+    store = prepare(dataset, tmp_path / "stores")
+    verify(dataset, tmp_path / "stores")
+    manifest = store.manifest
+    for index in store.scenes_of("unlabeled"):
+        scene = manifest.scenes[index]
+        assert np.array_equal(store.image(index), images[scene.id].transpose(2, 0, 1))
+        assert [array.name for array in scene.arrays] == [array_file(scene.number, "image")]
+        assert scene.class_pixels == (0, 0)
+    learnt_from = [*store.scenes_of("train"), *store.scenes_of("unlabeled")]
+    pixels = np.concatenate([store.image(index).reshape(3, -1) for index in learnt_from], axis=1) / 255
+    assert manifest.mean == pytest.approx(pixels.mean(axis=1))
+    assert manifest.std == pytest.approx(pixels.std(axis=1))
+
+
+def test_an_unlabeled_image_beside_splits_of_any_kind(labeled, make, tmp_path):
+    save(labeled / "images" / "unlabeled" / "more.png", rgb())
+    (labeled / "splits.yaml").write_text(f"train: [{', '.join(f'scene{i}' for i in range(10))}]")
+    assert splits(make())["more"] == "unlabeled"
+    save(labeled / "masks" / "more.png", colored(np.zeros((6, 6), int)))
+    with pytest.raises(InputError, match=r"more\.png lies among the unlabeled, but has a mask, .*masks/more\.png"):
+        prepare(make(), tmp_path / "stores")
+    (labeled / "masks" / "unlabeled").mkdir()
+    with pytest.raises(InputError, match="unlabeled: subfolders are named train, val, test\\."):
+        make().scenes()
+
+
+def test_without_labels_the_unlabeled_are_as_the_others(tmp_path, make):
+    for path in ("a.png", "unlabeled/b.png"):
+        save(tmp_path / "data" / "images" / path, rgb())
+    assert splits(make()) == {"a": "train", "b": "train"}
+
+
 def test_a_folder_of_another_name_is_refused(labeled, make):
     (labeled / "images" / "dev").mkdir()
-    with pytest.raises(InputError, match="dev: subfolders are named train, val, test"):
+    with pytest.raises(InputError, match=r"dev: subfolders are named train, val, test, unlabeled\."):
         make().scenes()
 
 
@@ -229,7 +270,7 @@ def test_missing_masks_are_told_together_before_a_scene_is_read(labeled, make, t
 @pytest.mark.parametrize(
     ("number", "told"),
     [
-        (0, "in masks/. Add it"),
+        (0, "in masks/. Add it, move the image to images/unlabeled"),
         (2, "in masks/, which holds scene0_mask.png, scene1_mask.png: rename masks to the stems of their images"),
         (10, "in masks/, which holds scene0_mask.png, scene1_mask.png, scene2_mask.png and 7 more: rename"),
     ],

@@ -187,12 +187,26 @@ def test_the_sheet_groups_by_split_in_order(colored):
         ("one", "test", scene(30, 30, color=(1, 2, 3))),
         ("two", "train", scene(30, 30, color=(4, 5, 6))),
         ("three", "val", scene(30, 30, color=(7, 8, 9))),
+        ("four", "unlabeled", dataclasses.replace(scene(30, 30, color=(6, 8, 9)), mask=None)),
     ]
     picture = sheet_of(colored(entries))
-    marks = [*overview_sheet.SPLIT_COLORS.values(), (4, 5, 6), (7, 8, 9), (1, 2, 3)]
+    marks = [*overview_sheet.SPLIT_COLORS.values(), (4, 5, 6), (7, 8, 9), (1, 2, 3), (6, 8, 9)]
     tops = [np.flatnonzero((picture == color).all(axis=-1).any(axis=1))[0] for color in marks]
-    train, val, test, two, three, one = tops
-    assert train < two < val < three < test < one
+    train, val, test, unlabeled, two, three, one, four = tops
+    assert train < two < val < three < test < one < unlabeled < four
+
+
+def test_an_unlabeled_scene_stands_alone_and_counts_nothing_in_the_legend(colored, monkeypatch):
+    told = []
+    write = overview_sheet._write
+    monkeypatch.setattr(overview_sheet, "_write", lambda *a: (told.append(a[2]), write(*a))[1])
+    entries = [
+        ("a", "train", scene(30, 30, color=(4, 5, 6))),
+        ("b", "unlabeled", dataclasses.replace(scene(90, 90, color=(6, 8, 9)), mask=None)),
+    ]
+    picture = sheet_of(colored(entries))
+    assert "no label or no data  0.0 % of all pixels" in told
+    assert count(picture, thumbnails.HATCH[0]) < 600  # the legend's swatch, and grays of letters
 
 
 def test_the_legend_shows_every_class_even_one_that_is_absent(colored):
@@ -249,8 +263,8 @@ def test_a_long_name_loses_its_middle():
 
 
 def test_of_too_many_scenes_an_even_choice_of_each_split_is_shown(colored, monkeypatch):
-    monkeypatch.setattr(overview_sheet, "MOST", 12)
-    monkeypatch.setattr(overview_sheet, "COLUMNS", ((12, 6),))
+    monkeypatch.setattr(overview_sheet, "MOST", 16)
+    monkeypatch.setattr(overview_sheet, "COLUMNS", ((16, 6),))
     drawn, headings = [], []
     image, write = image_thumbnail, overview_sheet._write
     monkeypatch.setattr(overview_sheet, "image_thumbnail", lambda *a: (drawn.append(a[1]), image(*a))[1])
@@ -260,8 +274,8 @@ def test_of_too_many_scenes_an_even_choice_of_each_split_is_shown(colored, monke
     train, test = [index for index in drawn if index < 30], [index for index in drawn if 30 <= index < 40]
     assert (train[0], train[-1], test[0], test[-1], drawn.count(40)) == (0, 29, 30, 39, 1)
     assert max(np.diff(train)) <= min(np.diff(train)) + 1
-    assert len(drawn) <= 12
-    assert "train: 30 scenes, 6 of them shown" in headings
+    assert len(drawn) <= 16
+    assert "train: 30 scenes, 8 of them shown" in headings
     assert "val: 1 scene" in headings
 
 

@@ -6,8 +6,10 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ssl_rs.config import Settings, compose_config, resolve
 from ssl_rs.data.sampling import Crops
@@ -69,7 +71,31 @@ def test_all_splits_are_drawn_from_only_where_that_was_asked_for(tiny, monkeypat
 def test_splits_without_scenes_are_not_named(tiny, monkeypatch):
     plan = read_plan(pretraining, "pretrain", *tiny, TRANSDUCTIVE)
     monkeypatch.setattr(Store, "scenes_of", lambda store, split: () if split == "val" else (0,))
-    assert plan.splits == ("train", "test")
+    assert plan.splits == ("train", "test", "unlabeled")
+
+
+def test_unlabeled_images_are_seen_by_pretraining_and_are_no_labels(tiny, tmp_path):
+    """They share a folder with the labeled ones; to fine-tuning they are nothing but statistics of bands."""
+    given = Path(json.loads(tiny[1].removeprefix("dataset.root=")))
+    root = tmp_path / "mine"
+    shutil.copytree(given, root)
+    (root / "images" / "unlabeled").mkdir()
+    pixels = np.random.default_rng(0).integers(1, 256, (3, 96, 96, 3)).astype(np.uint8)
+    for index, image in enumerate(pixels):
+        Image.fromarray(image).save(root / "images" / "unlabeled" / f"more{index}.png")
+    mine = (tiny[0], f"dataset.root={root}", *tiny[2:], "dataset.tile_size=32")
+    seen = []
+    plan = read_plan(pretraining, "pretrain", *mine)
+    store = plan.site.store
+    source = pretraining.scene_crops(plan, 0)
+    image = store.image
+    store.image = lambda index: (seen.append(store.manifest.scenes[index].split), image(index))[1]
+    source.batch(0, Rows(0, 200, 200))
+    assert plan.splits == ("train", "unlabeled")
+    assert set(seen) == {"train", "unlabeled"}
+    subsets = [read_plan(finetuning, "finetune", *each).subset for each in (mine, (*tiny, mine[-1]))]
+    assert subsets[0] == subsets[1]
+    assert len(subsets[0].units) == 4 * 9
 
 
 def test_the_hash_of_pretraining_counts_it_and_that_of_fine_tuning_does_not(tiny):
