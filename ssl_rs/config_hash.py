@@ -16,6 +16,7 @@ WITHOUT_EFFECT = (
     "initialization.run",
     "initialization.weights",
     "evaluation.window.batch_size",
+    "evaluation.every_steps",
     "trainer.device",
     "trainer.num_workers",
     "trainer.resident",

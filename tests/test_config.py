@@ -65,7 +65,8 @@ def test_what_is_ignored_is_where_and_how_a_run_computes_but_not_what():
     }  # fmt: skip
     assert {key for key in WITHOUT_EFFECT if "." in key} == {
         "dataset.root", "dataset.on_bad_scene", "initialization.run", "initialization.weights",
-        "evaluation.window.batch_size", "trainer.device", "trainer.num_workers", "trainer.resident",
+        "evaluation.window.batch_size", "evaluation.every_steps", "trainer.device", "trainer.num_workers",
+        "trainer.resident",
         "trainer.keep_memory", "trainer.accept_other_versions", "trainer.on_collapse", "trainer.checkpoint_every_steps",
         "trainer.log_every_steps",
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """Two ranks with half the batch each do what one process does with the whole."""
 
+import json
 import multiprocessing
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from torch import nn
 
 from ssl_rs.batch_norm import SynchronizedBatchNorm
 from ssl_rs.distributed import Agreement, Processes, gather, mean_count
+from ssl_rs.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -40,8 +42,9 @@ def test_torchrun_runs_both_stages(tiny):
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.strip().splitlines()) == 2  # what was loaded, and the run: rank 0 alone speaks
+    scored = ("evaluation.every_steps=3", "evaluation.split=val")  # by all ranks at once
     done = subprocess.run(
-        [*TORCHRUN, "-m", "ssl_rs.finetune", *overrides, "initialization=pretrained"],
+        [*TORCHRUN, "-m", "ssl_rs.finetune", *overrides, "initialization=pretrained", *scored],
         capture_output=True,
         text=True,
         timeout=300,
@@ -50,6 +53,10 @@ def test_torchrun_runs_both_stages(tiny):
     assert done.returncode == 0, done.stderr
     result = next(Path("outputs/finetune").rglob("result.json"))
     assert (result.parent / "samples.npz").is_file()
+    lines = RunDirectory(result.parent).read_metrics()
+    told = {line["step"]: line["validation/miou"] for line in lines if "validation/miou" in line}
+    assert list(told) == [3, 4]
+    assert told[4] == json.loads(result.read_text())["miou"]
 
 
 def agree(rank, folder, asking, told):

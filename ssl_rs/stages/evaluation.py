@@ -1,6 +1,6 @@
 """Score a segmentation network on whole scenes: one pass, one pooled confusion matrix, every protocol."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -128,26 +128,52 @@ class Evaluator:
             samples: Where the first process writes the pictures by which the report compares runs.
         """
         tiles = choose_samples(self.store, self._scenes(), SAMPLES) if processes.is_first else []
+        shown = {tile.scene for tile in tiles}
+        confusions, maps = self._predict_all(network, processes, shown)
+        if processes.is_first:
+            others = shown - maps.keys()  # these were another rank's scenes
+            maps |= {index: self.predict(network, self.store.image(index)) for index in others}
+            write_samples(self.store, tiles, maps, samples)
+        result = self._result(confusions)
+        if processes.is_first:
+            _say_undefined(result["protocols"])
+        return result
+
+    def measure(self, network: Segments, processes: Processes) -> dict[str, float]:
+        """Return mIoU, mean F1, overall accuracy, kappa, and the IoU of each class by iou/NAME, all in [0, 1].
+
+        A score without any pixel to be measured on is left out.
+
+        Args:
+            network: On the device.
+            processes: This process among all; ranks share the scenes.
+        """
+        found = self._result(self._predict_all(network, processes)[0])
+        scores = {name: found[name] for name in ("miou", "mean_f1", "overall_accuracy", "kappa")}
+        scores |= {f"iou/{name}": value for name, value in found["class_iou"].items()}
+        return {name: value for name, value in scores.items() if value is not None}
+
+    def _predict_all(
+        self, network: Segments, processes: Processes, keep: Collection[int] = ()
+    ) -> tuple[dict[Labels, Tensor], dict[int, np.ndarray]]:
+        """Predict every scene once, ranks sharing them.
+
+        Returns:
+            The counts of all ranks, int64 [S, K, K] by the labels, and this rank's maps of the scenes to keep.
+        """
         maps: dict[int, np.ndarray] = {}
         num_classes = len(self._class_names())
         scenes = self._scenes()
         shape = (len(scenes), num_classes, num_classes)
-        confusions = {labels: torch.zeros(shape, dtype=torch.int64) for labels in self._kinds()}  # each [S, K, K]
+        confusions = {labels: torch.zeros(shape, dtype=torch.int64) for labels in self._kinds()}
         for place in range(processes.rank, len(scenes), processes.world_size):
             index = scenes[place]
             prediction = self.predict(network, self.store.image(index))
             for labels, counts in self._count(index, prediction).items():
                 confusions[labels][place] = counts
-            if any(tile.scene == index for tile in tiles):
+            if index in keep:
                 maps[index] = prediction
-        if processes.is_first:
-            others = {tile.scene for tile in tiles} - maps.keys()  # these were another rank's scenes
-            maps |= {index: self.predict(network, self.store.image(index)) for index in others}
-            write_samples(self.store, tiles, maps, samples)
-        result = self._result({labels: sum_over_ranks(each, self.device) for labels, each in confusions.items()})
-        if processes.is_first:
-            _say_undefined(result["protocols"])
-        return result
+        return {labels: sum_over_ranks(each, self.device) for labels, each in confusions.items()}, maps
 
     def _count(self, index: int, prediction: np.ndarray) -> dict[Labels, Tensor]:
         """Count a scene's class map uint8 [H, W] against each kind of its labels."""

@@ -34,6 +34,7 @@ from ssl_rs.segmentation.network import (
 from ssl_rs.stages.evaluation import Evaluator, read_evaluation
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, tell, train_network
 from ssl_rs.stages.site import Site, SiteSettings
+from ssl_rs.stages.validation import Validator, read_every_steps
 
 VARIED = ("seed", "label_fraction.fraction", "initialization", "dataset.protocol")
 """What a comparison varies: runs that differ in other settings are not put into one table."""
@@ -54,6 +55,7 @@ class Plan:
         augmentation: Of image and mask together.
         subset: The labeled tiles or scenes.
         evaluator: How the result is scored.
+        validator: Scores validation scenes on the way; None: nothing does.
         settings_hash: Of all settings but those by which the report's table varies.
         run: Its folder and hash.
     """
@@ -65,6 +67,7 @@ class Plan:
     augmentation: SegmentationAugmentation
     subset: LabelSubset
     evaluator: Evaluator
+    validator: Validator | None
     settings_hash: str
     run: Identified
 
@@ -80,6 +83,7 @@ def read_plan(settings: Settings, planned: bool = False) -> Plan:
     decoder, augmentation = settings.build("decoder"), settings.build("augmentation")
     fraction: LabelFraction = settings.build("label_fraction")
     evaluation = read_evaluation(settings)
+    every_steps = read_every_steps(settings)
     settings.check_all_read()
     dataset = surroundings.dataset
     _check_classes(dataset)
@@ -92,6 +96,7 @@ def read_plan(settings: Settings, planned: bool = False) -> Plan:
     site = surroundings.enter(None if planned else check_early)
     manifest = site.store.manifest
     evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
+    validator = None if every_steps is None else Validator.of(evaluator, every_steps)
     subset = choose_labels(site.store, site.dataset.tile_size, fraction, site.seed)
     kind, decoder_name = (
         settings.values["initialization"]["_target_"].rpartition(".")[2].lower(),
@@ -103,7 +108,7 @@ def read_plan(settings: Settings, planned: bool = False) -> Plan:
     )
     run = identify(settings, site, recipe, folder, {"subset": subset.sha256}, PRETRAINING_ONLY)
     settings_hash = config_hash(settings.values, {"global_batch": str(site.rows.total)}, (*VARIED, *PRETRAINING_ONLY))
-    return Plan(site, recipe, decoder, decoder_name, augmentation, subset, evaluator, settings_hash, run)
+    return Plan(site, recipe, decoder, decoder_name, augmentation, subset, evaluator, validator, settings_hash, run)
 
 
 def _check_classes(dataset: Dataset) -> None:
@@ -181,6 +186,7 @@ def finetune(settings: Settings) -> Path:
             partial(_batch, plan),
             settings.values,
             begin=partial(plan.subset.write, directory.path / "label_subset.json"),
+            validation=plan.validator.of_network(network, site.processes) if plan.validator else None,
         )
         result = _result(plan, provenance, network, progress.seconds)
         if site.processes.is_first:

@@ -22,7 +22,7 @@ from ssl_rs.initialization import Initialization, Provenance, Target
 from ssl_rs.messages import say_line
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.site import Site, SiteSettings, environment
-from ssl_rs.training.loop import Job, train
+from ssl_rs.training.loop import Job, Validation, train
 from ssl_rs.training.schedule import Schedule
 from ssl_rs.training.state import Identity, OtherRunError, Progress
 from ssl_rs.training.tracking import Logger, NoLogger, Tracker
@@ -236,6 +236,7 @@ def train_network(
     weights: Mapping[str, float], crops: Callable[[int], Iterator[Any]], make_batch: Callable[[Any, int], Any],
     config: Mapping[str, Any], probe: Callable[[], Mapping[str, Tensor]] | None = None,
     after_step: Callable[[int, int], None] | None = None, begin: Callable[[], None] | None = None,
+    validation: Validation | None = None,
 ) -> tuple[Progress, Tracker]:  # fmt: skip
     """Train the network from where it stopped.
 
@@ -252,6 +253,7 @@ def train_network(
         probe: Numbers that tell whether features collapsed.
         after_step: Moves what no optimizer moves, after each of its steps.
         begin: What the first process also writes down once nothing speaks against the run.
+        validation: Scores that are told on the way.
 
     Raises:
         InputError: As `train`; of a folder that holds another run, with the settings that differ.
@@ -260,7 +262,7 @@ def train_network(
     identity = Identity(run.hash, site.processes.world_size, site.precision)
     job = Job(
         network, crops, make_batch, weights, optimizer, recipe.schedule, site.trainer, site.device, run.directory,
-        identity, site.processes, site.seed, probe, after_step,
+        identity, site.processes, site.seed, probe, after_step, validation,
     )  # fmt: skip
 
     def open_tracker() -> Tracker:

@@ -16,6 +16,7 @@ from ssl_rs.randomness import seed_step
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.training.accumulation import in_parts
+from ssl_rs.training.collapse import check_collapse
 from ssl_rs.training.compiling import compiled_or_eager
 from ssl_rs.training.finite import FirstBadSteps, save_crops
 from ssl_rs.training.progress import Clock, open_display
@@ -25,11 +26,18 @@ from ssl_rs.training.state import Identity, Progress, check_weights, load_checkp
 from ssl_rs.training.stopping import stop_requests
 from ssl_rs.training.tracking import Tracker
 
-COLLAPSED_STD = 0.02
-"""Below it, unit-length features lie within about a degree of one another; 1 is spread in all directions."""
 
-COLLAPSED_LINES = 3
-"""Lines of metrics.jsonl in a row: a fresh network may begin there."""
+@dataclass(frozen=True)
+class Validation:
+    """Scores that are told while a network trains; nothing is chosen by them, and no weight depends on them.
+
+    Args:
+        every_steps: How often; the last step is scored too.
+        score: Called on all ranks at once; may leave the network in evaluation mode.
+    """
+
+    every_steps: int
+    score: Callable[[], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Job:
         probe: Numbers that tell whether the features of the last batch collapsed; None where nothing can.
         after_step: Called with the step and the number of all steps after each step of the optimizer, with the weights
             that it left; None where nothing is to be moved.
+        validation: Scores that join the lines; None: no step is scored.
     """
 
     network: nn.Module
@@ -68,6 +77,7 @@ class Job:
     seed: int
     probe: Callable[[], Mapping[str, Tensor]] | None = None
     after_step: Callable[[int, int], None] | None = None
+    validation: Validation | None = None
 
 
 def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Tracker]:
@@ -98,14 +108,15 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
                 display.step()
                 progress.seconds = before + time.monotonic() - started
                 last = progress.step == settings.max_steps
-                if last or progress.step % settings.log_every_steps == 0:
+                scored = job.validation is not None and (last or progress.step % job.validation.every_steps == 0)
+                if last or scored or progress.step % settings.log_every_steps == 0:
                     _check_finite(job, bad_steps)
-                    line = _line(job, progress, clock)
+                    line = _line(job, progress, clock) | (_scores(job, clock) if scored else {})
                     display.line(progress.step, line)
                     if job.processes.is_first:
                         job.run.append_metrics(line)
                         tracker.log(line)
-                    _check_collapse(job, progress, line)
+                    check_collapse(progress, line, job.run.metrics, settings.on_collapse, tells=job.processes.is_first)
                 stopping = agreement.any_rank(bool(requested))
                 if last or stopping or progress.step % settings.checkpoint_every_steps == 0:
                     _check_finite(job, bad_steps)
@@ -228,29 +239,6 @@ def _check_finite(job: Job, bad_steps: FirstBadSteps) -> None:
     )
 
 
-def _check_collapse(job: Job, progress: Progress, line: Mapping[str, float]) -> None:
-    """Warn or stop when the features have been collapsed for some lines in a row.
-
-    Raises:
-        InputError: `trainer.on_collapse` is stop.
-    """
-    if "collapse/feature_std" not in line:
-        return
-    progress.collapsed = progress.collapsed + 1 if line["collapse/feature_std"] < COLLAPSED_STD else 0
-    if progress.collapsed != COLLAPSED_LINES:
-        return
-    told = (
-        f"The features have collapsed at step {progress.step}: for {COLLAPSED_LINES} lines of {job.run.metrics} in a "
-        f"row their std is below {COLLAPSED_STD} (1: spread in all directions); the mean cosine of two images is "
-        f"{line['collapse/mean_pair_cosine']:.4f}. Lower optimizer.lr, change the weights of the losses, or choose "
-        "tasks that keep images apart (contrastive)."
-    )
-    if job.settings.on_collapse == "stop":
-        raise InputError(f"{told} trainer.on_collapse=warn goes on all the same.")
-    if job.processes.is_first:
-        warnings.warn(told, stacklevel=2)
-
-
 def _line(job: Job, progress: Progress, clock: Clock) -> dict[str, float]:
     """Return the means since the last line, over steps and ranks, and start new sums."""
     probed = {f"collapse/{name}": value.float() for name, value in job.probe().items()} if job.probe else {}
@@ -267,6 +255,15 @@ def _line(job: Job, progress: Progress, clock: Clock) -> dict[str, float]:
         "images_per_second": clock.rate(progress.step),
         "seconds": round(progress.seconds, 3),
     }
+
+
+def _scores(job: Job, clock: Clock) -> dict[str, float]:
+    """Return the scores of the weights as they are; the time that takes is none of the steps'."""
+    assert job.validation is not None
+    scores = {f"validation/{name}": value for name, value in job.validation.score().items()}
+    job.network.train()
+    clock.restart()
+    return scores
 
 
 def _resume(job: Job) -> Progress:

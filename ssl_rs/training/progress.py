@@ -38,7 +38,8 @@ def _summary(values: Mapping[str, float]) -> str:
     losses = " ".join(
         f"{name.removeprefix('loss/')} {value:.4g}" for name, value in values.items() if name.startswith("loss")
     )
-    return f"{losses} | {values['images_per_second']:.1f} images/s"
+    miou = f" | validation mIoU {100 * values['validation/miou']:.1f} %" if "validation/miou" in values else ""
+    return f"{losses}{miou} | {values['images_per_second']:.1f} images/s"
 
 
 class _Silent:
@@ -102,3 +103,7 @@ class Clock:
         rate = (step - self.step) * self.images_a_step / max(now - self.time, 1e-9)
         self.step, self.time = step, now
         return round(rate, 2)
+
+    def restart(self) -> None:
+        """Leave out the time since the last reading."""
+        self.time = time.monotonic()
