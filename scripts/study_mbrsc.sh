@@ -17,12 +17,13 @@
 #            probe      kNN and linear probes of frozen encoders, the longer pretraining's too, on validation parts
 #            others     each of METHODS: pretraining, kNN probe on validation parts, then 10 % of the scenes; seeds SEEDS
 #            others_tiles   after others, with its METHODS and SEEDS: 10 % of the tiles
-#            converged  random initialization with all labels and twice the steps
+#            converged  random initialization with all labels and twice STEPS
 #            report     all finished cells as tables and a page
 #            keep       copy each finished result.json to docs/results/
 #   PYTHON     default python
 #   OUT        default outputs/study
 #   FRACTIONS  default 2pct,10pct,100pct
+#   STEPS      of fine-tuning in compare and scenes, default 4000: kept are also 8000
 #   SEEDS      default "0 1 2"
 #   METHODS    what others pretrains with, e.g. "byol inpainting,contrastive"; by default each of the paper's tasks alone,
 #              each pair, each published method
@@ -31,7 +32,7 @@
 set -euo pipefail
 data=$1 weights=$2
 shift 2
-python=${PYTHON:-python} out=${OUT:-outputs/study}
+python=${PYTHON:-python} out=${OUT:-outputs/study} steps=${STEPS:-4000}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 # fp32 everywhere, as in all kept results: a device with bf16 would take it, and round otherwise.
 common=("dataset.root=$data" "output_dir=$out" logger=none trainer.precision=fp32)
@@ -77,7 +78,7 @@ compare() {
     for name in random imagenet pretrained; do
       given=$(start $name $seed)
       # shellcheck disable=SC2086
-      fine_tune $given "optimizer.lr=${rate[$name]}" "seed=$seed" "$@"
+      fine_tune $given "optimizer.lr=${rate[$name]}" "seed=$seed" "trainer.max_steps=$steps" "$@"
     done
   done
 }
@@ -158,7 +159,7 @@ for stage in "$@"; do
             label_fraction=10pct "label_fraction.unit=$unit"
         done
       done ;;
-    converged) fine_tune initialization=random "optimizer.lr=${rate[random]}" seed=0,1,2 trainer.max_steps=8000 ;;
+    converged) fine_tune initialization=random "optimizer.lr=${rate[random]}" seed=0,1,2 "trainer.max_steps=$((2 * steps))" ;;
     report) "$python" -m ssl_rs.report "output_dir=$out" ;;
     keep)
       kept=$(cd "$(dirname "$0")/.." && pwd)/docs/results
