@@ -346,6 +346,19 @@ def test_the_map_of_another_image_of_the_same_name_is_kept(command, tuned, image
     assert (tmp_path / "maps/scene.tif").read_bytes() != first
 
 
+def test_a_pattern_names_the_images_that_fit_it(mapped, refused, image, tmp_path):
+    for name in ("scenes/a1.tif", "scenes/a2.tif", "scenes/b.tif", "more [1]/c.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_tiff(tmp_path / name, image[0][:, :40, :40])
+    (tmp_path / "scenes/a3.txt").write_text("no image")
+    mapped("scenes/a*")
+    assert sorted(path.name for path in (tmp_path / "outputs").rglob("*.tif")) == ["a1.tif", "a2.tif"]
+    mapped("more [1]/c.tif")  # a folder of that name, and no pattern
+    assert len(list((tmp_path / "outputs").rglob("c.tif"))) == 1
+    said = refused("scenes/*.txt")
+    assert "images=scenes/*.txt fits no folder and no image (.jpg" in said
+
+
 def test_an_image_that_was_moved_is_mapped_again(mapped, image, tmp_path):
     scene = tmp_path / "scene.tif"
     write_tiff(scene, image[0], crs=None, transform=None)

@@ -1,5 +1,6 @@
 """Images that a trained network is to map: no labels, no splits, and none of the settings of training."""
 
+import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -15,13 +16,15 @@ from ssl_rs.errors import InputError
 MARK = "predict.json"
 """Says that a folder is one of maps."""
 
+KNOWN = ", ".join(EXTENSIONS)
+
 
 def find_images(places: Sequence[str], without: Sequence[Path]) -> dict[str, SourceFile]:
     """Return the images at these places by the name that their maps get.
 
     Args:
         places: Files, and folders that are searched with all that lies below them, zip archives included; of a folder
-            that has images/ and masks/, the images.
+            that has images/ and masks/, the images. Patterns such as scenes/*.tif are files and folders, too.
         without: Folders where maps are written: what lies there is no image to be mapped, nor in other folders of maps.
 
     Returns:
@@ -48,26 +51,50 @@ def _images_at(place: Path, without: Sequence[Path]) -> Iterator[tuple[str, Sour
     Raises:
         InputError: There is none.
     """
-    known = ", ".join(EXTENSIONS)
     if place.is_dir():
-        if (place / "images").is_dir() and (place / "masks").is_dir():  # a data set with labels, which are no images
-            place = place / "images"
-        files = find_files(place)
-        maps = [*without, *(file.path.parent.resolve() for file in files if file.name == MARK)]
-        images = [file for file in files if file.suffix in EXTENSIONS and not _below(file.path, maps)]
-        if not images:
-            raise InputError(f"images={place} holds no {known}. Found: {describe_files(place, files)}.")
-        for file in images:
-            inside = file.path.relative_to(place).with_suffix("")
-            yield str(inside if file.member is None else inside / PurePosixPath(file.member).with_suffix("")), file
+        yield from _images_in(place, without)
+    elif glob.has_magic(str(place)) and not place.exists():
+        for path in _fitting(place):
+            yield from _images_at(path, without)
     elif place.suffix.lower() not in EXTENSIONS:
-        raise InputError(f"images={place} is no folder and no image ({known}). Name one or the other.")
+        raise InputError(f"images={place} is no folder and no image ({KNOWN}). Name one or the other.")
     elif not place.is_file():
-        raise InputError(f"images={place} does not exist. Name an image ({known}), a folder of them, or a list.")
+        raise InputError(f"images={place} does not exist. Name an image ({KNOWN}), a folder of them, or a list.")
     elif _below(place, without):
         raise InputError(f"images={place} lies where maps are written. Move it, or choose another run_dir.")
     else:
         yield place.stem, SourceFile(place)
+
+
+def _images_in(folder: Path, without: Sequence[Path]) -> Iterator[tuple[str, SourceFile]]:
+    """Yield all images below a folder.
+
+    Raises:
+        InputError: There is none.
+    """
+    if (folder / "images").is_dir() and (folder / "masks").is_dir():  # a data set with labels, which are no images
+        folder = folder / "images"
+    files = find_files(folder)
+    maps = [*without, *(file.path.parent.resolve() for file in files if file.name == MARK)]
+    images = [file for file in files if file.suffix in EXTENSIONS and not _below(file.path, maps)]
+    if not images:
+        raise InputError(f"images={folder} holds no {KNOWN}. Found: {describe_files(folder, files)}.")
+    for file in images:
+        inside = file.path.relative_to(folder).with_suffix("")
+        yield str(inside if file.member is None else inside / PurePosixPath(file.member).with_suffix("")), file
+
+
+def _fitting(pattern: Path) -> list[Path]:
+    """Return the images and folders that fit a pattern, ordered.
+
+    Raises:
+        InputError: There is none.
+    """
+    found = [Path(path) for path in sorted(glob.glob(str(pattern), recursive=True))]
+    images = [path for path in found if path.suffix.lower() in EXTENSIONS or path.is_dir()]
+    if not images:
+        raise InputError(f"images={pattern} fits no folder and no image ({KNOWN}). Change it, or name a folder.")
+    return images
 
 
 def _below(path: Path, folders: Sequence[Path]) -> bool:
