@@ -14,10 +14,7 @@ from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 
 Split = Literal["train", "val", "test", "unlabeled"]
-"""What a scene is for; `unlabeled`: for pretraining alone, beside the training scenes, since it has no mask."""
-
-LEARNT_FROM: tuple[Split, ...] = ("train", "unlabeled")
-"""The splits that band statistics are made of, and that pretraining sees."""
+"""What a scene is for; `unlabeled`: for pretraining alone, beside the training scenes. It has no mask."""
 
 Transform = tuple[float, float, float, float, float, float]
 
@@ -71,7 +68,7 @@ class SceneArrays:
 
     Args:
         image: [C, H, W], uint8, uint16 or float32.
-        mask: [H, W] uint8, class indices or 255; None where the data set has no classes.
+        mask: [H, W] uint8, class indices or 255; None where the data set has no classes, and of unlabeled scenes.
         crs: Coordinate reference system, e.g. "EPSG:4326".
         transform: a, b, c, d, e, f with x = a * column + b * row + c and y = d * column + e * row + f.
         valid: [H, W] bool, false where the image holds no data; None where all of it does.

@@ -2,28 +2,26 @@
 
 import math
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import cast, get_args
+from typing import cast
 
-from ssl_rs.data.classes_file import read_classes, read_yaml_mapping
+from ssl_rs.data.classes_file import read_classes
 from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass, Split
+from ssl_rs.data.folder_files import UNLABELED, by_stem, listed_splits, others, unlabeled_files
 from ssl_rs.data.mask_format import MaskFormat
 from ssl_rs.data.paired import read_pair, with_alpha
 from ssl_rs.data.raster import EXTENSIONS, TiffFile, open_raster
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.splits import seeded_order
-from ssl_rs.errors import InputError, nearest
+from ssl_rs.errors import InputError
 
-LAYOUT = "images/ (jpg, png or tif) and, for segmentation, masks/ (png or tif, same stems) and classes.yaml"
-SPLITS: tuple[Split, ...] = get_args(Split)
-LABELED: tuple[Split, ...] = tuple(split for split in SPLITS if split != "unlabeled")
-
-OTHERS_TOLD = 3
-"""Files in masks/ that are no image's mask of which a message gives the names."""
-
+LAYOUT = (
+    "images/ (jpg, png or tif) and, for segmentation, masks/ (png or tif, same stems) and classes.yaml; images without "
+    "masks in images/unlabeled/"
+)
 ALPHA = "alpha"
 """Name of a channel that says where an image has data."""
 
@@ -100,7 +98,7 @@ class Folder(Dataset):
         """
         if self.bands is not None:
             return tuple(band for band in self.bands if band != ALPHA)
-        for scene in self.scenes():
+        for scene in sorted(self.scenes(), key=lambda scene: scene.split == "unlabeled"):
             try:
                 image = open_raster(scene.files[0])
                 called = isinstance(image, TiffFile) and image.calls_last_band_alpha
@@ -128,25 +126,37 @@ class Folder(Dataset):
         splits = self._splits(images)
         masks: dict[str, Path] = {}
         if self.mask_format:
-            masks, more = _by_stem(self.path / "masks", (".png", ".tif", ".tiff"), LABELED)
+            masks, more = by_stem(self.path / "masks", (".png", ".tif", ".tiff"))
             problems |= more
-        labeled = {stem for stem in images if splits[stem] != "unlabeled"}
-        others = _others(self.path / "masks", images) if self.mask_format and not labeled <= masks.keys() else ""
+        rest = others(self.path / "masks", images) if self.mask_format and not images.keys() <= masks.keys() else ""
         scenes = []
         for stem, image in images.items():
             files, problem = [image], problems.get(stem)
-            if splits[stem] == "unlabeled":
-                if stem in masks and not problem:
-                    problem = f"{image} lies among the unlabeled, but has a mask, {masks[stem]}. Move one of them away."
-            elif stem in masks:
+            if stem in masks:
                 files += [masks[stem], self.path / "classes.yaml"]
             elif self.mask_format and not problem:
                 problem = (
-                    f"{image} has no mask {stem}.png or .tif in masks/{others}. Add it, move the image to "
-                    "images/unlabeled, which only pretraining sees, or take it out."
+                    f"{image} has no mask {stem}.png or .tif in masks/{rest}. Add it, move the image to "
+                    f"images/{UNLABELED}, which only pretraining sees, or take it out."
                 )
             scenes.append(SceneSource(stem, splits[stem], tuple(map(SourceFile, files)), problem))
-        return scenes
+        return [*scenes, *self._unlabeled({stem: masks[stem] for stem in masks if stem not in images})]
+
+    def _unlabeled(self, masks: Mapping[str, Path]) -> Iterator[SceneSource]:
+        """Yield the images that have no masks, ordered; where nothing has any, they are for training like the others.
+
+        Args:
+            masks: Those that are of no other image, by their stems.
+        """
+        split: Split = "unlabeled" if self.mask_format else "train"
+        for name, image in unlabeled_files(self.path / "images").items():
+            problem = None
+            if image.stem in masks:
+                problem = (
+                    f"{image} lies among the unlabeled, but has a mask, {masks[image.stem]}. Move the image out of "
+                    "there, or take the mask away."
+                )
+            yield SceneSource(name, split, (SourceFile(image),), problem)
 
     def read(self, scene: SceneSource) -> Scene:
         """Open an image and its mask; where the image has no data, the mask is ignored."""
@@ -166,22 +176,15 @@ class Folder(Dataset):
             InputError: There is none.
         """
         folder = self.path / "images"
-        images, problems = _by_stem(folder, EXTENSIONS, SPLITS) if folder.is_dir() else ({}, {})
-        if not images:
+        images, problems = by_stem(folder, EXTENSIONS, leave_out=UNLABELED) if folder.is_dir() else ({}, {})
+        if not images and not unlabeled_files(folder):
             raise InputError(f"dataset.root={self.root} has no images in images/. It should hold {LAYOUT}.")
         return images, problems
 
     def _splits(self, images: Mapping[str, Path]) -> Mapping[str, Split]:
         """Return the split of each stem."""
-        unlabeled = {stem for stem, image in images.items() if image.parent == self.path / "images" / "unlabeled"}
-        labeled = {stem: image for stem, image in images.items() if stem not in unlabeled}
-        split: Split = "unlabeled" if self.mask_format else "train"  # without any labels it makes no difference
-        return {**self._labeled_splits(labeled), **dict.fromkeys(unlabeled, split)}
-
-    def _labeled_splits(self, images: Mapping[str, Path]) -> Mapping[str, Split]:
-        """Return the split of each stem of an image that is not among the unlabeled."""
         if (self.path / "splits.yaml").is_file():
-            return _listed_splits(self.path / "splits.yaml", images)
+            return listed_splits(self.path / "splits.yaml", images)
         folders = {stem: image.parent.name for stem, image in images.items() if image.parent != self.path / "images"}
         if folders:
             outside = [images[stem] for stem in images if stem not in folders]
@@ -201,71 +204,6 @@ def _drawn_split(place: int, num_test: int, num_val: int) -> Split:
     if place < num_test:
         return "test"
     return "val" if place < num_test + num_val else "train"
-
-
-def _by_stem(
-    folder: Path, extensions: tuple[str, ...], splits: Sequence[Split]
-) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return the files of a folder and of its subfolders, named by splits, by stem, ordered.
-
-    Returns:
-        The first file of each stem; and for stems of which there are more files, a message that says so.
-
-    Raises:
-        InputError: A subfolder of another name.
-    """
-    found: dict[str, Path] = {}
-    problems: dict[str, str] = {}
-    folders = [folder, *(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))]
-    for place in folders[1:]:
-        if place.name not in splits:
-            raise InputError(f"{place}: subfolders are named {', '.join(splits)}. Rename it, or move its files up.")
-    for path in sorted(path for place in folders for path in place.iterdir()):
-        if path.suffix.lower() not in extensions or path.name.startswith(".") or not path.is_file():
-            continue
-        if path.stem in found:
-            problems[path.stem] = f"{path} and {found[path.stem]} have the same stem. Rename or remove one of them."
-        found.setdefault(path.stem, path)
-    return dict(sorted(found.items())), problems
-
-
-def _others(folder: Path, stems: Collection[str]) -> str:
-    """Return which pictures below a folder have none of these stems, and what to do about it; "" without any."""
-    names = sorted(
-        path.name
-        for path in folder.rglob("[!.]*")
-        if path.suffix.lower() in EXTENSIONS and path.stem not in stems and path.is_file()
-    )
-    if not names:
-        return ""
-    more = f" and {len(names) - OTHERS_TOLD} more" if len(names) > OTHERS_TOLD else ""
-    return f", which holds {', '.join(names[:OTHERS_TOLD])}{more}: rename masks to the stems of their images"
-
-
-def _listed_splits(path: Path, images: Mapping[str, Path]) -> Mapping[str, Split]:
-    """Read splits.yaml.
-
-    Raises:
-        InputError: A stem without image, an image that is in no list, or in two.
-    """
-    content = read_yaml_mapping(path, LABELED)
-    splits: dict[str, Split] = {}
-    for split in LABELED:
-        stems = content.get(split, [])
-        if not isinstance(stems, list) or not all(isinstance(stem, str) for stem in stems):
-            raise InputError(f"{path}: {split}: expected a list of stems (put numbers in quotes), got {stems!r:.80}.")
-        for stem in stems:
-            if stem not in images:
-                raise InputError(f"{path}: {split}: there is no image '{stem}'. {nearest(stem, images)}")
-            if stem in splits:
-                raise InputError(f"{path}: '{stem}' is listed twice, in {splits[stem]} and {split}.")
-            splits[stem] = split
-    unlisted = [stem for stem in images if stem not in splits]
-    if unlisted:
-        raise InputError(
-            f"{path}: {len(unlisted)} images are in no list, the first is '{unlisted[0]}'. List it or take it away."
-        )
-    return splits
 
 
 def _band_names(count: int) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ class Manifest:
         bands: Names of the C bands.
         dtype: Type of the stored values.
         value_scale: The stored value that becomes 1.
-        mean: [C], over the valid pixels of training and unlabeled scenes, divided by `value_scale`, clipped to [0, 1].
+        mean: [C], over the valid pixels of the training split, after dividing by `value_scale` and clipping to [0, 1].
         std: [C], of the same pixels.
         classes: Names and colors; a class index is a place in this tuple.
         ignore_index: The mask value of pixels without a label.

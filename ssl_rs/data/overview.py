@@ -42,4 +42,6 @@ def _row(scene: SceneRecord) -> Sequence[str | int]:
     shares = [f"{pixels / max(labeled, 1):.6f}" for pixels in scene.class_pixels]
     if scene.class_pixels:
         shares.insert(0, f"{labeled / (scene.height * scene.width):.6f}")
+    if scene.split == "unlabeled":
+        shares = [""] * len(shares)
     return [scene.id, scene.split, scene.height, scene.width, scene.crs or "", f"{scene.valid_share:.6f}", *shares]

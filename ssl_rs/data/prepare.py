@@ -133,9 +133,11 @@ def _checked_scenes(dataset: Dataset) -> Sequence[SceneSource]:
     if not scenes:
         raise InputError(f"{_name(dataset)} has no scenes.")
     if not any(scene.split == "train" for scene in scenes):
+        labeled = sum(scene.split != "unlabeled" for scene in scenes)
+        beside = f" beside {len(scenes) - labeled} unlabeled" if labeled < len(scenes) else ""
         raise InputError(
-            f"{_name(dataset)} has {len(scenes)} scene{'s' * (len(scenes) != 1)}, but none in the training split. "
-            + _training_remedy(len(scenes))
+            f"{_name(dataset)} has {labeled} scene{'s' * (labeled != 1)}{beside}, but none in the training split. "
+            + (_training_remedy(labeled) if labeled else "Only to pretrain, take masks/ and classes.yaml away.")
         )
     seen: dict[str, SceneSource] = {}
     checked = []
@@ -233,12 +235,13 @@ def _skip(dataset: Dataset, scene: SceneSource, reason: str) -> SkippedScene:
 
 
 def _of_one_type(dataset: Dataset, written: Sequence[WrittenScene]) -> tuple[list[WrittenScene], list[SkippedScene]]:
-    """Return the scenes of the most frequent type of values, and the others as left out.
+    """Return the scenes of the most frequent type of values among the labeled ones, and the others as left out.
 
     Raises:
         InputError: Bad scenes are errors, and there are others.
     """
-    counts = Counter(scene.dtype for scene in written)
+    labeled = [scene for scene in written if scene.record.split != "unlabeled"]
+    counts = Counter(scene.dtype for scene in labeled or written)
     kept, odd = [], []
     for scene in written:
         record, usual = scene.record, counts.most_common(1)[0][0]

@@ -1,5 +1,6 @@
 """Image files as arrays: GeoTIFF through rasterio, PNG and JPEG through Pillow, which notices if they are cut short."""
 
+import re
 import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -214,7 +215,7 @@ def _unreadable(file: SourceFile, error: Exception) -> InputError:
         said = str(error.__cause__).rstrip(".")
     else:
         said = str(error).rstrip(".")
-    said = "it is empty" if file.size == 0 else said
+    said = "it is empty" if file.size == 0 else re.sub(r" ?<_io\.BytesIO object at \w+>", "", said)
     return InputError(f"{file} cannot be read as an image: {said}. Replace the file, or take it out.")
 
 

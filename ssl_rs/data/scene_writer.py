@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_rs.data.array_writer import SceneFiles
-from ssl_rs.data.dataset import LEARNT_FROM, Dataset, Scene, SceneArrays, SceneSource
+from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource
 from ssl_rs.data.downsampling import coarser_size, coarser_transform, downsample
 from ssl_rs.data.erosion import ROWS, erode
 from ssl_rs.data.manifest import SceneRecord, SourceRecord
@@ -29,7 +29,7 @@ class WrittenScene:
     Args:
         record: Its entry in the manifest.
         dtype: Type of its image.
-        moments: Sums for the band statistics; None for scenes of validation and test.
+        moments: Sums for the band statistics; None for scenes outside of the training split.
     """
 
     record: SceneRecord
@@ -75,7 +75,7 @@ def write_scene(dataset: Dataset, number: int, source: SceneSource, folder: Path
         valid_share=tally.valid_pixels / (height * width),
         arrays=tuple(SourceRecord(array_file(number, kind), sha256) for kind, sha256 in tally.hashes.items()),
     )
-    moments = add_up(tally.moments) if source.split in LEARNT_FROM else None
+    moments = add_up(tally.moments) if source.split == "train" else None
     written = WrittenScene(record, cast(Literal["uint8", "uint16", "float32"], tally.dtype), moments)
     write_beside(folder / record_file(number), to_json(written))
     return written
@@ -119,7 +119,7 @@ def _write_strips(dataset: Dataset, number: int, source: SceneSource, scene: Sce
                 class_pixels += np.bincount(strip.mask.ravel(), minlength=256)
             if strip.eroded is not None:
                 files.write("eroded", top, strip.eroded)
-            if source.split in LEARNT_FROM:
+            if source.split == "train":
                 moments.append(measure(image, strip.valid, _ceiling(dataset, dtype)))
         if valid_pixels == 0:
             raise InputError(f"{where}: no pixel holds data: all are nodata. Take the scene out.")
@@ -155,6 +155,10 @@ def _checked_strips(
                 _check_mask(labels, strip.image.shape[1:], len(dataset.classes), where)
                 labels = np.where(valid, labels, np.uint8(dataset.ignore_index))
             masks.append(labels)
+        if masks[0] is not None and source.split == "unlabeled":
+            raise InputError(
+                f"{where}: the scene is unlabeled, but has a mask. Give it a split, or leave the mask out."
+            )
         if masks[0] is None and dataset.classes and source.split != "unlabeled":
             raise InputError(
                 f"{where}: the scene has no mask, but the data set has classes. Add the mask, or take the scene out."

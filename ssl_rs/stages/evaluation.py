@@ -109,7 +109,7 @@ class Evaluator:
         scenes = self.store.manifest.scenes
         other = "val" if self.settings.split == "test" else "test"
         chosen = f"Choose evaluation.split={other}, or p" if any(scene.split == other for scene in scenes) else "P"
-        cut = f" {CUT_IT}" if len(scenes) < FEWEST else ""
+        cut = f" {CUT_IT}" if sum(scene.split != "unlabeled" for scene in scenes) < FEWEST else ""
         return f"{chosen}repare the data with such a split.{cut}"
 
     @property

@@ -20,7 +20,7 @@ from ssl_rs.encoder import Backbone, Normalization, check_image_size
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Provenance
-from ssl_rs.messages import print_line
+from ssl_rs.messages import print_line, say_line
 from ssl_rs.randomness import Draws, derive_seed
 from ssl_rs.run_directory import save_tensors
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation
@@ -34,7 +34,7 @@ from ssl_rs.segmentation.network import (
 from ssl_rs.stages.evaluation import Evaluator, read_evaluation
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, tell, train_network
 from ssl_rs.stages.site import Site, SiteSettings
-from ssl_rs.stages.validation import Validator, read_every_steps
+from ssl_rs.stages.validation import KEY, Validator, read_every_steps
 
 VARIED = ("seed", "label_fraction.fraction", "initialization", "dataset.protocol")
 """What a comparison varies: runs that differ in other settings are not put into one table."""
@@ -157,6 +157,8 @@ def finetune(settings: Settings) -> Path:
     plan = read_plan(settings)
     site, directory = plan.site, plan.run.directory
     if plan.run.is_finished("finetune"):
+        if plan.validator and site.processes.is_first:
+            say_line(f"{KEY} scores nothing of it: run_dir=NEW_FOLDER trains once more.")
         return directory.path
     torch.manual_seed(derive_seed(site.seed, "weights"))
     manifest = site.store.manifest

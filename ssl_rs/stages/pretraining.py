@@ -15,7 +15,7 @@ from ssl_rs import distributed
 from ssl_rs.bands import color_bands
 from ssl_rs.build import explained
 from ssl_rs.config import Settings
-from ssl_rs.data.dataset import LEARNT_FROM, Split
+from ssl_rs.data.dataset import Split
 from ssl_rs.data.sampling import Crops, SceneCrops, to_unit
 from ssl_rs.encoder import Backbone, Normalization, check_image_size
 from ssl_rs.errors import InputError
@@ -66,7 +66,7 @@ class Plan:
     @property
     def splits(self) -> tuple[Split, ...]:
         """The splits whose images are read, of those that have scenes: where it is transductive, all."""
-        wanted = get_args(Split) if self.site.dataset.transductive else LEARNT_FROM
+        wanted: tuple[Split, ...] = get_args(Split) if self.site.dataset.transductive else ("train", "unlabeled")
         return tuple(split for split in wanted if self.site.store.scenes_of(split))
 
 

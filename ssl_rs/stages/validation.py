@@ -49,7 +49,13 @@ class Validator:
                 f"{KEY}={every_steps}: {evaluator.store.manifest.dataset} has no validation scenes to score. Leave it "
                 "out, or prepare the data with such a split."
             )
-        return cls(every_steps, replace(evaluator, settings=replace(evaluator.settings, split="val")))
+        try:
+            return cls(every_steps, replace(evaluator, settings=replace(evaluator.settings, split="val")))
+        except InputError as error:
+            raise InputError(
+                f"{KEY}={every_steps}: no validation scene of {evaluator.store.manifest.dataset} has a labeled pixel "
+                f"that counts by dataset.protocol={evaluator.protocol}. Check their masks, or leave it out."
+            ) from error
 
     def of_network(self, network: Segments, processes: Processes) -> Validation:
         """Return what the training loop calls."""

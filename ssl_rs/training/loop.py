@@ -1,6 +1,5 @@
 """The training loop of both stages: batch, forward, backward, step; logs and checkpoints between steps."""
 
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from ssl_rs.training.accumulation import in_parts
 from ssl_rs.training.collapse import check_collapse
 from ssl_rs.training.compiling import compiled_or_eager
 from ssl_rs.training.finite import FirstBadSteps, save_crops
-from ssl_rs.training.progress import Clock, open_display
+from ssl_rs.training.progress import Clock, Display, open_display
 from ssl_rs.training.schedule import Schedule
 from ssl_rs.training.settings import TrainerSettings, exactness
 from ssl_rs.training.state import Identity, Progress, check_weights, load_checkpoint, save_checkpoint
@@ -96,22 +95,21 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     tracker = open_tracker()
     network.train()
     display = open_display(progress.step, settings.max_steps, job.processes.is_first)
-    crops, before = job.crops(progress.step), progress.seconds
+    crops = job.crops(progress.step)
     bad_steps, agreement = FirstBadSteps(), distributed.Agreement()
-    started = time.monotonic()
-    clock = Clock(settings.batch_size * job.processes.world_size, progress.step)
+    clock = Clock(settings.batch_size * job.processes.world_size, progress.step, progress.seconds)
     try:
         with exactness(settings.deterministic), stop_requests() as requested:
             module = wrap(job, progress.step)
             while progress.step < settings.max_steps:
                 take_step(module, next(crops), job, progress, bad_steps)
                 display.step()
-                progress.seconds = before + time.monotonic() - started
+                progress.seconds = clock.seconds
                 last = progress.step == settings.max_steps
                 scored = job.validation is not None and (last or progress.step % job.validation.every_steps == 0)
                 if last or scored or progress.step % settings.log_every_steps == 0:
                     _check_finite(job, bad_steps)
-                    line = _line(job, progress, clock) | (_scores(job, clock) if scored else {})
+                    line = _line(job, progress, clock) | (_scores(job, clock, display) if scored else {})
                     display.line(progress.step, line)
                     if job.processes.is_first:
                         job.run.append_metrics(line)
@@ -257,12 +255,13 @@ def _line(job: Job, progress: Progress, clock: Clock) -> dict[str, float]:
     }
 
 
-def _scores(job: Job, clock: Clock) -> dict[str, float]:
+def _scores(job: Job, clock: Clock, display: Display) -> dict[str, float]:
     """Return the scores of the weights as they are; the time that takes is none of the steps'."""
     assert job.validation is not None
-    scores = {f"validation/{name}": value for name, value in job.validation.score().items()}
+    display.scoring()
+    with clock.paused():
+        scores = {f"validation/{name}": value for name, value in job.validation.score().items()}
     job.network.train()
-    clock.restart()
     return scores
 
 

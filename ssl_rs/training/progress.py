@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
@@ -22,6 +23,10 @@ class Display(Protocol):
         """Show losses and rates."""
         ...
 
+    def scoring(self) -> None:
+        """Validation scenes are being scored."""
+        ...
+
     def close(self) -> None:
         """Leave the terminal as it was."""
         ...
@@ -38,8 +43,11 @@ def _summary(values: Mapping[str, float]) -> str:
     losses = " ".join(
         f"{name.removeprefix('loss/')} {value:.4g}" for name, value in values.items() if name.startswith("loss")
     )
-    miou = f" | validation mIoU {100 * values['validation/miou']:.1f} %" if "validation/miou" in values else ""
-    return f"{losses}{miou} | {values['images_per_second']:.1f} images/s"
+    return f"{losses} | {values['images_per_second']:.1f} images/s"
+
+
+def _score(values: Mapping[str, float]) -> str:
+    return f"validation mIoU {100 * values['validation/miou']:.1f} %"
 
 
 class _Silent:
@@ -47,6 +55,9 @@ class _Silent:
         """Show nothing."""
 
     def line(self, step: int, values: Mapping[str, float]) -> None:
+        """Show nothing."""
+
+    def scoring(self) -> None:
         """Show nothing."""
 
     def close(self) -> None:
@@ -58,13 +69,19 @@ class _Bar:
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         self.progress = Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True))
         self.task = self.progress.add_task("", total=total, completed=done)
+        self.score = ""
         self.progress.start()
 
     def step(self) -> None:
         self.progress.advance(self.task)
 
     def line(self, step: int, values: Mapping[str, float]) -> None:
-        self.progress.update(self.task, description=_summary(values))
+        if "validation/miou" in values:
+            self.score = f" | {_score(values)} at {step}"
+        self.progress.update(self.task, description=_summary(values) + self.score)
+
+    def scoring(self) -> None:
+        self.progress.update(self.task, description="scoring validation scenes")
 
     def close(self) -> None:
         self.progress.stop()
@@ -80,22 +97,33 @@ class _Lines:
     def line(self, step: int, values: Mapping[str, float]) -> None:
         left = (time.monotonic() - self.start) / (step - self.first) * (self.total - step)
         clock = f"{int(left // 3600)}:{int(left // 60 % 60):02d}:{int(left % 60):02d}"
-        say_line(f"step {step}/{self.total} | {_summary(values)} | {clock} left")
+        score = f"{_score(values)} | " if "validation/miou" in values else ""
+        say_line(f"step {step}/{self.total} | {_summary(values)} | {score}{clock} left")
+
+    def scoring(self) -> None:
+        """Lines are printed at log steps only."""
 
     def close(self) -> None:
         """Nothing to restore."""
 
 
 class Clock:
-    """Images a second since the last reading.
+    """Seconds of training, and images a second since the last reading.
 
     Args:
         images_a_step: Of all processes.
         step: Steps that are done.
+        seconds: That they took.
     """
 
-    def __init__(self, images_a_step: int, step: int) -> None:
+    def __init__(self, images_a_step: int, step: int, seconds: float) -> None:
         self.images_a_step, self.step, self.time = images_a_step, step, time.monotonic()
+        self.start = self.time - seconds
+
+    @property
+    def seconds(self) -> float:
+        """What all steps have taken, those of earlier starts included."""
+        return time.monotonic() - self.start
 
     def rate(self, step: int) -> float:
         """Return the rate up to a step."""
@@ -104,6 +132,12 @@ class Clock:
         self.step, self.time = step, now
         return round(rate, 2)
 
-    def restart(self) -> None:
-        """Leave out the time since the last reading."""
-        self.time = time.monotonic()
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out the time that something else takes."""
+        before = time.monotonic()
+        try:
+            yield
+        finally:
+            taken = time.monotonic() - before
+            self.time, self.start = self.time + taken, self.start + taken

@@ -7,6 +7,8 @@ from PIL import Image
 from ssl_rs.data.dataset import SceneArrays
 from ssl_rs.data.folder import Folder
 from ssl_rs.data.prepare import prepare
+from ssl_rs.data.raster import open_raster
+from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -33,6 +35,26 @@ BAD = {
     "class": (lambda: arrays(mask=np.full((6, 7), 9, np.uint8)), r"the mask holds \[9\]"),
     "unlabeled": (lambda: arrays(mask=None), "no mask"),
 }
+
+
+def test_an_unlabeled_scene_with_a_mask_contradicts_itself(made_up, tmp_path):
+    entries = [("first", "train", arrays()), ("more", "unlabeled", arrays(mask=None)), ("odd", "unlabeled", arrays())]
+    assert len(prepare(made_up(entries[:2]), tmp_path / "stores").manifest.scenes) == 2
+    with pytest.raises(InputError, match="the scene is unlabeled, but has a mask"):
+        prepare(made_up(entries), tmp_path / "stores")
+
+
+def test_an_unreadable_image_is_told_in_the_same_words_every_time(tmp_path):
+    """The words are in the manifest, whose hash names the data that a result was measured on."""
+    told = set()
+    for name in ("a", "b"):
+        path = tmp_path / name / "odd.jpg"
+        path.parent.mkdir()
+        path.write_bytes(b"no image at all")
+        with pytest.raises(InputError) as refusal:
+            open_raster(SourceFile(path))
+        told.add(str(refusal.value).replace(str(path), "odd.jpg"))
+    assert told == {"odd.jpg cannot be read as an image: cannot identify image file. Replace the file, or take it out."}
 
 
 @pytest.mark.parametrize("kind", BAD)

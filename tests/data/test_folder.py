@@ -1,6 +1,8 @@
 """A user's own folder."""
 
+import csv
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import rasterio
 from PIL import Image
 
 from ssl_rs.data.folder import Folder
-from ssl_rs.data.prepare import prepare
+from ssl_rs.data.prepare import locate, prepare
 from ssl_rs.data.store import array_file
 from ssl_rs.data.verify import verify
 from ssl_rs.errors import InputError
@@ -124,10 +126,11 @@ def test_subfolders_are_splits(tmp_path, make):
 
 
 def test_images_among_the_unlabeled_serve_pretraining_alone(labeled, make, tmp_path):
-    before = splits(make())
-    images = {f"more{index}": rgb(8) for index in range(3)}
+    before, statistics = splits(make()), prepare(make(), tmp_path / "stores").manifest
+    images = {f"unlabeled/{name}.png": rgb(8) for name in ("more0", "2019/scene0", "2020/more0")}
     for name, values in images.items():
-        save(labeled / "images" / "unlabeled" / f"{name}.png", values)
+        save(labeled / "images" / name, values)
+    save(labeled / "images" / "unlabeled" / ".hidden" / "more.png", rgb())
     dataset = make()
     assert splits(dataset) == before | dict.fromkeys(images, "unlabeled")
     store = prepare(dataset, tmp_path / "stores")
@@ -138,16 +141,22 @@ def test_images_among_the_unlabeled_serve_pretraining_alone(labeled, make, tmp_p
         assert np.array_equal(store.image(index), images[scene.id].transpose(2, 0, 1))
         assert [array.name for array in scene.arrays] == [array_file(scene.number, "image")]
         assert scene.class_pixels == (0, 0)
-    learnt_from = [*store.scenes_of("train"), *store.scenes_of("unlabeled")]
-    pixels = np.concatenate([store.image(index).reshape(3, -1) for index in learnt_from], axis=1) / 255
-    assert manifest.mean == pytest.approx(pixels.mean(axis=1))
-    assert manifest.std == pytest.approx(pixels.std(axis=1))
+    assert (manifest.mean, manifest.std) == (statistics.mean, statistics.std)  # of the training scenes alone
+    rows = list(csv.DictReader((store.path / "scenes.csv").open()))
+    shares = {row["split"]: row["labeled_share"] for row in rows}
+    assert shares["unlabeled"] == ""
+    assert float(shares["train"]) > 0
 
 
 def test_an_unlabeled_image_beside_splits_of_any_kind(labeled, make, tmp_path):
     save(labeled / "images" / "unlabeled" / "more.png", rgb())
-    (labeled / "splits.yaml").write_text(f"train: [{', '.join(f'scene{i}' for i in range(10))}]")
-    assert splits(make())["more"] == "unlabeled"
+    listed = f"train: [{', '.join(f'scene{i}' for i in range(10))}]"
+    (labeled / "splits.yaml").write_text(listed)
+    assert splits(make())["unlabeled/more.png"] == "unlabeled"
+    (labeled / "splits.yaml").write_text(listed.replace("]", ", more]"))
+    with pytest.raises(InputError, match=r"there is no image 'more' \(those in images/unlabeled are in no split\)"):
+        make().scenes()
+    (labeled / "splits.yaml").write_text(listed)
     save(labeled / "masks" / "more.png", colored(np.zeros((6, 6), int)))
     with pytest.raises(InputError, match=r"more\.png lies among the unlabeled, but has a mask, .*masks/more\.png"):
         prepare(make(), tmp_path / "stores")
@@ -156,10 +165,43 @@ def test_an_unlabeled_image_beside_splits_of_any_kind(labeled, make, tmp_path):
         make().scenes()
 
 
+def test_unlabeled_images_decide_neither_bands_nor_type_nor_scale(labeled, make, tmp_path):
+    for number in range(12):
+        save_tif(labeled / "images/unlabeled" / f"a{number:02d}.tif", np.full((4, 6, 6), 60000, np.uint16))
+    with pytest.raises(InputError, match=r"a00\.tif: expected 3 bands"):
+        prepare(make(), tmp_path / "stores")
+    skipped = prepare(make(on_bad_scene="skip"), tmp_path / "stores").manifest
+    assert {scene.split for scene in skipped.skipped} == {"unlabeled"}
+    for number in range(12):
+        save_tif(labeled / "images/unlabeled" / f"a{number:02d}.tif", np.full((3, 6, 6), 60000, np.uint16))
+    with pytest.raises(InputError, match=r"a00\.tif has values of type uint16, most scenes of uint8"):
+        prepare(make(), tmp_path / "stores")
+    manifest = prepare(make(on_bad_scene="skip"), tmp_path / "stores").manifest
+    assert (len(manifest.scenes), manifest.value_scale) == (10, 255)
+
+
+def test_unlabeled_images_are_no_training_scenes(labeled, make, tmp_path):
+    save(labeled / "images" / "unlabeled" / "more.png", rgb())
+    for path in labeled.glob("images/*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match="no usable training scene is left; 10 scenes are left out"):
+        prepare(make(on_bad_scene="skip"), tmp_path / "stores")
+    for place in range(1, 10):
+        (labeled / "images" / f"scene{place}.png").unlink()
+    with pytest.raises(
+        InputError, match=r"has 1 scene beside 1 unlabeled, but none in the training split\. Scenes are"
+    ):
+        locate(make(), Path("nowhere"))
+    (labeled / "images" / "scene0.png").unlink()
+    with pytest.raises(InputError, match=r"has 0 scenes beside 1 unlabeled, .* Only to pretrain, take masks/ and"):
+        locate(make(), Path("nowhere"))
+
+
 def test_without_labels_the_unlabeled_are_as_the_others(tmp_path, make):
-    for path in ("a.png", "unlabeled/b.png"):
-        save(tmp_path / "data" / "images" / path, rgb())
-    assert splits(make()) == {"a": "train", "b": "train"}
+    save(tmp_path / "data/images/unlabeled/b.png", rgb())
+    assert splits(make()) == {"unlabeled/b.png": "train"}
+    save(tmp_path / "data/images/a.png", rgb())
+    assert splits(make()) == {"a": "train", "unlabeled/b.png": "train"}
 
 
 def test_a_folder_of_another_name_is_refused(labeled, make):

@@ -2,14 +2,17 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.training import loop
+from ssl_rs.training import loop, progress
 
 EVERY = "evaluation.every_steps"
 
@@ -77,6 +80,28 @@ def test_a_run_that_was_stopped_tells_the_same_scores(finetune, command, tiny, m
     assert scores(parts) == scores(whole)
 
 
+def test_a_finished_run_says_that_nothing_of_it_is_scored(finetune):
+    finetune("plain")
+    run, told = finetune("plain", f"{EVERY}=2")
+    assert f"{EVERY} scores nothing of it: run_dir=NEW_FOLDER trains once more." in told
+    assert scores(run) == {}
+
+
+def test_a_bar_keeps_the_last_score(monkeypatch):
+    bar = progress._Bar(0, 8)
+    told = []
+    monkeypatch.setattr(bar.progress, "update", lambda task, description: told.append(description))
+    line = {"loss": 1.5, "images_per_second": 3.0}
+    bar.line(2, line)
+    bar.scoring()
+    bar.line(4, line | {"validation/miou": 0.25})
+    bar.line(6, line)
+    bar.close()
+    plain = "loss 1.5 | 3.0 images/s"
+    scored = f"{plain} | validation mIoU 25.0 % at 4"
+    assert told == [plain, "scoring validation scenes", scored, scored]
+
+
 @pytest.mark.parametrize("value", ["0", "-5"])
 def test_less_than_one_step_is_refused(command, tiny, value):
     code, _, err = command("finetune", *tiny, f"{EVERY}={value}")
@@ -95,3 +120,14 @@ def test_without_validation_scenes_it_is_refused_before_training(command, tiny, 
     code, out, err = command("finetune", tiny[0], f"dataset.root={root}", *tiny[2:], f"{EVERY}=2")
     assert (code, out) == (2, "")
     assert f"{EVERY}=2: folder has no validation scenes to score. Leave it out, or prepare" in err
+
+
+def test_validation_scenes_without_labels_are_refused_before_training(command, tiny, tmp_path):
+    root = tmp_path / "mine"
+    shutil.copytree(json.loads(tiny[1].removeprefix("dataset.root=")), root)
+    classes = root / "classes.yaml"
+    classes.write_text(classes.read_text() + "ignore: [9]\n")
+    Image.fromarray(np.full((96, 96), 9, np.uint8)).save(root / "masks/val/scene4.png")
+    code, out, err = command("finetune", tiny[0], f"dataset.root={root}", *tiny[2:], f"{EVERY}=2")
+    assert (code, out) == (2, "")
+    assert f"{EVERY}=2: no validation scene of folder has a labeled pixel that counts by dataset.protocol=all_" in err

@@ -15,7 +15,7 @@ from ssl_rs.errors import InputError, Interrupted
 from ssl_rs.randomness import derive_seed
 from ssl_rs.run_directory import TIMING_KEYS, RunDirectory
 from ssl_rs.task_output import TaskOutput
-from ssl_rs.training.loop import Job, train
+from ssl_rs.training.loop import Job, Validation, train
 from ssl_rs.training.schedule import Cosine
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.training.state import Identity, load_checkpoint
@@ -324,11 +324,33 @@ def test_seconds_go_on_over_starts(tmp_path, monkeypatch):
         clock.now += 1.0
         return clock.now
 
-    monkeypatch.setattr("ssl_rs.training.loop.time", SimpleNamespace(monotonic=tick))
+    monkeypatch.setattr("ssl_rs.training.progress.time", SimpleNamespace(monotonic=tick))
     first, _ = train(job(tmp_path, max_steps=6), Recorder)
     spent = first.seconds
     again, _ = train(job(tmp_path), Recorder)
     assert again.seconds > spent >= 6
+
+
+def test_seconds_are_those_of_the_steps_and_not_of_scoring(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("ssl_rs.training.progress.time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def score():
+        clock.now += 1000.0
+        return {"miou": 0.5}
+
+    def slow_batch(stored, step):
+        clock.now += 1.0
+        return make_batch(stored, step)
+
+    own = job(tmp_path, make_batch=slow_batch, validation=Validation(3, score))
+    progress, _ = train(own, Recorder)
+    assert progress.seconds == STEPS
+    lines = own.run.read_metrics()
+    assert [line["step"] for line in lines] == [3, 4, 6, 8, 9, 11]
+    assert [line["step"] for line in lines if "validation/miou" in line] == [3, 6, 9, 11]
+    assert [line["seconds"] for line in lines] == [line["step"] for line in lines]
+    assert {line["images_per_second"] for line in lines} == {4.0}
 
 
 class Poisoned(Network):

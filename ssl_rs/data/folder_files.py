@@ -1,0 +1,103 @@
+"""Which files of a user's own folder are images and masks, and what its splits.yaml says."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import get_args
+
+from ssl_rs.data.classes_file import read_yaml_mapping
+from ssl_rs.data.dataset import Split
+from ssl_rs.data.raster import EXTENSIONS
+from ssl_rs.errors import InputError, nearest
+
+UNLABELED = "unlabeled"
+"""The folder in images/ of what has no mask."""
+
+SPLITS: tuple[Split, ...] = tuple(split for split in get_args(Split) if split != "unlabeled")
+OTHERS_TOLD = 3
+"""Files in masks/ that are no image's mask of which a message gives the names."""
+
+
+def unlabeled_files(images: Path) -> dict[str, Path]:
+    """Return the images below images/unlabeled, however deep, by their path from images/ on, ordered."""
+    folder = images / UNLABELED
+    found = {path.relative_to(images): path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS}
+    return {
+        name.as_posix(): path
+        for name, path in sorted(found.items())
+        if path.is_file() and not any(part.startswith(".") for part in name.parts)
+    }
+
+
+def by_stem(
+    folder: Path, extensions: tuple[str, ...], leave_out: str | None = None
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the files of a folder and of its subfolders train, val, test by stem, ordered.
+
+    Args:
+        folder: Where they are.
+        extensions: Of the files that count.
+        leave_out: A subfolder that is somebody else's.
+
+    Returns:
+        The first file of each stem; and for stems of which there are more files, a message that says so.
+
+    Raises:
+        InputError: A subfolder of another name.
+    """
+    found: dict[str, Path] = {}
+    problems: dict[str, str] = {}
+    folders = [folder, *(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))]
+    folders = [place for place in folders if place == folder or place.name != leave_out]
+    for place in folders[1:]:
+        if place.name not in SPLITS:
+            known = ", ".join([*SPLITS, leave_out] if leave_out else SPLITS)
+            raise InputError(f"{place}: subfolders are named {known}. Rename it, or move its files up.")
+    for path in sorted(path for place in folders for path in place.iterdir()):
+        if path.suffix.lower() not in extensions or path.name.startswith(".") or not path.is_file():
+            continue
+        if path.stem in found:
+            problems[path.stem] = f"{path} and {found[path.stem]} have the same stem. Rename or remove one of them."
+        found.setdefault(path.stem, path)
+    return dict(sorted(found.items())), problems
+
+
+def others(folder: Path, stems: Collection[str]) -> str:
+    """Return which pictures below a folder have none of these stems, and what to do about it; "" without any."""
+    names = sorted(
+        path.name
+        for path in folder.rglob("[!.]*")
+        if path.suffix.lower() in EXTENSIONS and path.stem not in stems and path.is_file()
+    )
+    if not names:
+        return ""
+    more = f" and {len(names) - OTHERS_TOLD} more" if len(names) > OTHERS_TOLD else ""
+    return f", which holds {', '.join(names[:OTHERS_TOLD])}{more}: rename masks to the stems of their images"
+
+
+def listed_splits(path: Path, images: Mapping[str, Path]) -> Mapping[str, Split]:
+    """Read splits.yaml.
+
+    Raises:
+        InputError: A stem without image, an image that is in no list, or in two.
+    """
+    content = read_yaml_mapping(path, SPLITS)
+    splits: dict[str, Split] = {}
+    for split in SPLITS:
+        stems = content.get(split, [])
+        if not isinstance(stems, list) or not all(isinstance(stem, str) for stem in stems):
+            raise InputError(f"{path}: {split}: expected a list of stems (put numbers in quotes), got {stems!r:.80}.")
+        for stem in stems:
+            if stem not in images:
+                raise InputError(
+                    f"{path}: {split}: there is no image '{stem}' (those in images/{UNLABELED} are in no split). "
+                    + nearest(stem, images)
+                )
+            if stem in splits:
+                raise InputError(f"{path}: '{stem}' is listed twice, in {splits[stem]} and {split}.")
+            splits[stem] = split
+    unlisted = [stem for stem in images if stem not in splits]
+    if unlisted:
+        raise InputError(
+            f"{path}: {len(unlisted)} images are in no list, the first is '{unlisted[0]}'. List it or take it away."
+        )
+    return splits
