@@ -83,6 +83,25 @@ def labels_saved_csv(studies: Studies) -> str:
     )
 
 
+def budgets_csv(studies: Studies) -> str:
+    """Return one line a cell and protocol that was also trained for more steps: its mIoU then minus its mIoU."""
+    return _text(
+        [
+            {
+                **_place(table),
+                "longer_steps": study.budget.longer,
+                "label": each.label,
+                "label_fraction": each.fraction,
+                **_summary("change", each.seeds, "pairs"),
+                "allowed": each.allowed,
+            }
+            for table, study in studies
+            if study.budget
+            for each in study.budget.changes
+        ]
+    )
+
+
 def cells_csv(
     done: Sequence[Run], planned: Sequence[PlannedCell], missing: Sequence[MissingCell],
     failures: Sequence[FailedRun], stale: Sequence[StaleRun],

@@ -19,7 +19,14 @@ from ssl_rs.reporting.cells import (
     read_plans,
     stale_runs,
 )
-from ssl_rs.reporting.csv_files import cells_csv, differences_csv, labels_saved_csv, results_csv, summary_csv
+from ssl_rs.reporting.csv_files import (
+    budgets_csv,
+    cells_csv,
+    differences_csv,
+    labels_saved_csv,
+    results_csv,
+    summary_csv,
+)
 from ssl_rs.reporting.figures import Line, label_curve, lines_of
 from ssl_rs.reporting.flat_texts import distinct_texts, flat_texts
 from ssl_rs.reporting.results import LeftOut, Run, read_runs
@@ -30,6 +37,7 @@ from ssl_rs.reporting.tables import Comparison, Table, compare, differing_settin
 from ssl_rs.reporting.text_tables import tables_text
 from ssl_rs.reporting.wording import (
     OTHER_SEEDS,
+    budget_sentence,
     cells_text,
     duration_text,
     interval_text,
@@ -157,6 +165,7 @@ def _write_tables(out_dir: Path, runs: Sequence[Run], sections: Sequence[Section
     write_beside(out_dir / "summary.csv", summary_csv(studies))
     write_beside(out_dir / "differences.csv", differences_csv(studies))
     write_beside(out_dir / "labels_saved.csv", labels_saved_csv(studies))
+    write_beside(out_dir / "budgets.csv", budgets_csv(studies))
     curves = {scored.curve_file: scored.curve for section in sections for scored in section.tables if scored.curve}
     for name, curve in curves.items():
         write_beside(out_dir / name, str(curve).replace("<svg", '<svg style="background: #fff"', 1))
@@ -196,6 +205,7 @@ def _render(
         num_runs=num_runs,
         metrics=list(METRICS),
         saved_sentence=saved_sentence,
+        budget_sentence=budget_sentence,
         other_seeds=OTHER_SEEDS,
     )
 
@@ -214,7 +224,7 @@ def _sections(tables: Sequence[Table]) -> tuple[list[Section], list[LeftOut]]:
                 num_runs=len(runs),
                 mean_seconds=summarize([run.wall_seconds for run in runs]).mean,
                 lines=lines,
-                tables=[_scored(table, lines, next(numbers)) for table in own],
+                tables=[_scored(table, tables, lines, next(numbers)) for table in own],
                 overview=_overview(own),
                 grid=grid,
                 provenance=[(label, _weights([run for run in runs if run.label == label])) for label in lines],
@@ -225,7 +235,7 @@ def _sections(tables: Sequence[Table]) -> tuple[list[Section], list[LeftOut]]:
     return sections, left_out
 
 
-def _scored(table: Table, lines: Mapping[str, Line], number: int) -> ScoredTable:
+def _scored(table: Table, tables: Sequence[Table], lines: Mapping[str, Line], number: int) -> ScoredTable:
     names = list(dict.fromkeys(name for run in table.runs for name in run.scores[table.protocol.name].class_iou))
     rows = [(label, fraction) for label in table.labels for fraction in table.fractions if table.cell(label, fraction)]
     curve = None
@@ -233,7 +243,7 @@ def _scored(table: Table, lines: Mapping[str, Line], number: int) -> ScoredTable
         curve = Markup(label_curve(table, lines))  # matplotlib escapes what it writes
     return ScoredTable(
         table=table,
-        study=study_of(table),
+        study=study_of(table, tables),
         meaning=table.protocol.sentence(names),
         labeled={fraction: _labeled(table, fraction) for fraction in table.fractions},
         curve=curve,

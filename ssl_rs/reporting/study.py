@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_rs.reporting.budgets import Budget, budget_of
 from ssl_rs.reporting.results import Run
 from ssl_rs.reporting.statistics import (
     Interval,
@@ -81,6 +82,7 @@ class Study:
         saved: By row: where it reaches random initialization with all labels; without such runs empty. Random
             initialization itself is in it, too: it should get there with all labels only.
         random: The row of random initialization, if there is just one.
+        budget: What more steps change, where there are such runs.
     """
 
     cells: Sequence[CellStatistics]
@@ -88,6 +90,7 @@ class Study:
     references: Collection[str]
     saved: Mapping[str, LabelsSaved]
     random: str | None
+    budget: Budget | None = None
 
     @property
     def first_differences(self) -> list[Difference]:
@@ -110,8 +113,13 @@ class Study:
         return own is None or own.fraction > own.smallest or own.smallest == own.largest
 
 
-def study_of(table: Table) -> Study:
-    """Do all statistics of a table."""
+def study_of(table: Table, tables: Sequence[Table] = ()) -> Study:
+    """Do all statistics of a table.
+
+    Args:
+        table: The runs.
+        tables: Others, among which may be one that differs in its number of steps alone.
+    """
     scenes = _ResampledScenes(table)
     rows = [(label, fraction) for label in table.labels for fraction in table.fractions]
     cells = [_cell(table, *row, scenes) for row in rows if table.miou(*row)]
@@ -126,6 +134,7 @@ def study_of(table: Table) -> Study:
         {run.label for run in table.runs if run.initialization in ("random", "imagenet")},
         saved,
         random[0] if len(random) == 1 else None,
+        budget_of(table, tables),
     )
 
 

@@ -4,10 +4,12 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from ssl_rs.reporting.budgets import Budget
 from ssl_rs.reporting.study import Study
 from ssl_rs.reporting.tables import Comparison, Table
 from ssl_rs.reporting.wording import (
     OTHER_SEEDS,
+    budget_sentence,
     interval_text,
     points_text,
     saved_sentence,
@@ -89,6 +91,15 @@ def _differences(study: Study) -> list[list[str]]:
     return [["initialization", "minus", "labels", "difference", "95 % over seeds", "n", "95 % over scenes"], *rows]
 
 
+def _changes(budget: Budget) -> list[list[str]]:
+    rows = [
+        [each.label, share_text(each.fraction), signed_points_text(each.seeds.mean),
+         interval_text(each.seeds.interval, signed_points_text), str(each.seeds.n)]
+        for each in budget.changes
+    ]  # fmt: skip
+    return [["initialization", "labels", "change", "95 % over seeds", "n"], *rows]
+
+
 def _others(study: Study) -> str:
     """Say where the pairs are that the text leaves out."""
     count = len(study.other_differences)
@@ -105,7 +116,11 @@ def _markdown(table: Table, study: Study) -> str:
     if study.differences:
         parts += [f"Paired differences in points{_others(study)}:", "", _markdown_table(_differences(study)), ""]
     said = [saved_sentence(label, found) for label, found in study.saved.items() if label != study.random]
-    return "\n".join([*parts, *(f"- {escape_markdown(each)}" for each in said), ""])
+    parts += [*(f"- {escape_markdown(each)}" for each in said), ""]
+    if study.budget:
+        parts += [f"{study.budget.longer:,} steps instead of {study.budget.steps:,}, in points:", ""]
+        parts += [_markdown_table(_changes(study.budget)), "", escape_markdown(budget_sentence(study.budget)), ""]
+    return "\n".join(parts)
 
 
 def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
@@ -123,6 +138,9 @@ def _latex(table: Table, study: Study) -> str:
     if study.differences:
         caption = f"{_title(table)}. Paired differences of mIoU in points{_others(study)}."
         parts.append(_latex_table(_differences(study), caption))
+    if study.budget:
+        told = f"{study.budget.longer:,} steps instead of {study.budget.steps:,}, change of mIoU in points"
+        parts.append(_latex_table(_changes(study.budget), f"{_title(table)}. {told}. {budget_sentence(study.budget)}"))
     return "\n".join(parts)
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 
+from ssl_rs.reporting.budgets import Budget
 from ssl_rs.reporting.cells import FailedRun, MissingCell, StaleRun
 from ssl_rs.reporting.statistics import Interval, LabelsSaved, Summary
 
@@ -62,6 +63,27 @@ def saved_sentence(label: str, found: LabelsSaved) -> str:
         said = f"{label} reaches {target} with {_share(found.fraction)} of the labels: {_times(found.fraction)} fewer"
     again = f", but is below it again at {_share(found.falls_below)}" if found.falls_below else ""
     return f"{said}{again} ({_saved_interval(found)})."
+
+
+def budget_sentence(budget: Budget) -> str:
+    """Say in a sentence or two whether the number of steps was enough for random initialization with all labels."""
+    steps, longer = f"{budget.steps:,}", f"{budget.longer:,}"
+    change = budget.full_random
+    if change is None:
+        return f"Whether {steps} steps are enough is not known: no random initialization with all labels has {longer}."
+    moved = f"{longer} move its mean by {signed_points_text(change.seeds.mean)} points, n = {change.seeds.n}"
+    allowed = f"allowed are {points_text(change.allowed)}"
+    rule = "half a point or its standard error, whichever is larger"
+    who = "Random initialization with all labels"
+    if budget.has_converged is None:
+        weak = "but that is one seed" if change.seeds.n == 1 else "but that is less than twice as many"
+        return f"{who} may have converged after {steps} steps: {moved}, {weak}."
+    if budget.has_converged:
+        return f"{who} has converged after {steps} steps: {moved}; {allowed} ({rule})."
+    return (
+        f"{who} has not converged after {steps} steps: {moved}; {allowed} ({rule}). So the numbers above, labels saved "
+        "too, also measure how fast each initialization is optimized."
+    )
 
 
 def cells_text(

@@ -17,7 +17,16 @@ PROTOCOLS = (
     "clutter_as_error_eroded",
     "clutter_ignored_eroded",
 )
-FILES = ("cells.csv", "results.csv", "summary.csv", "differences.csv", "labels_saved.csv", "table.md", "table.tex")
+FILES = (
+    "cells.csv",
+    "results.csv",
+    "summary.csv",
+    "differences.csv",
+    "labels_saved.csv",
+    "budgets.csv",
+    "table.md",
+    "table.tex",
+)
 VOID = {"meta", "img", "br", "path", "use", "line", "circle", "rect", "clippath", "wbr"}
 
 

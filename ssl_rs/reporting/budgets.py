@@ -1,0 +1,123 @@
+"""What more steps of fine-tuning change: whether a table's number of steps was enough to say anything of labels."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ssl_rs.reporting.results import Run
+from ssl_rs.reporting.statistics import Summary, means_by_key, paired_difference, summarize
+from ssl_rs.reporting.tables import MEANT, Table
+
+LEAST = 0.005
+"""A mean mIoU in [0, 1] that moves by less has converged, however small its standard error."""
+
+Key = tuple[int, str]
+
+
+@dataclass(frozen=True)
+class Change:
+    """The mIoU of one cell after more steps minus that after fewer.
+
+    Args:
+        label: Row.
+        fraction: Column, in (0, 1].
+        seeds: The differences, one a seed and subset that both have.
+        error: Standard error of the mean after fewer steps, over the same seeds; None for one.
+    """
+
+    label: str
+    fraction: float
+    seeds: Summary
+    error: float | None
+
+    @property
+    def allowed(self) -> float:
+        """Return by how much the mean may move: half a point or its standard error, whichever is larger."""
+        return max(LEAST, self.error or 0.0)
+
+    @property
+    def is_small(self) -> bool:
+        """Tell whether it moves by less."""
+        return abs(self.seeds.mean) < self.allowed
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A table against the same with more steps.
+
+    Args:
+        steps: Of the table.
+        longer: Of the other.
+        changes: Of every cell that both have, in the order of the table.
+        full_random: That of random initialization with all labels among them.
+    """
+
+    steps: int
+    longer: int
+    changes: Sequence[Change]
+    full_random: Change | None
+
+    @property
+    def has_converged(self) -> bool | None:
+        """Tell whether at least twice the steps left random initialization with all labels as it was; None: unknown.
+
+        One seed, or less than twice the steps, can show that it has not converged, and not that it has.
+        """
+        change = self.full_random
+        if change is None or (change.is_small and (change.seeds.n == 1 or self.longer < 2 * self.steps)):
+            return None
+        return change.is_small
+
+
+def budget_of(table: Table, tables: Sequence[Table]) -> Budget | None:
+    """Compare a table with the one of the fewest steps that has at least twice its own, or else the most.
+
+    Args:
+        table: Of fine-tuning.
+        tables: Among which the other is looked for; it differs in nothing but its number of steps.
+
+    Returns:
+        None where there is no such table, or it shares no cell.
+    """
+    own = table.comparison
+    longer = {
+        each.comparison.steps: each
+        for each in tables
+        if each.protocol == table.protocol
+        and each.comparison == own._replace(steps=each.comparison.steps)
+        and each.comparison.steps > own.steps > 0
+    }
+    if not longer:
+        return None
+    steps = min((each for each in longer if each >= 2 * own.steps), default=max(longer))
+    cells = itertools.product(table.labels, table.fractions)
+    changes = [change for cell in cells if (change := _change(table, longer[steps], *cell))]
+    if not changes:
+        return None
+    full = [each for each in changes if each.fraction == 1 and each.label in table.random_labels]
+    return Budget(own.steps, steps, changes, full[0] if len(full) == 1 else None)
+
+
+def _change(table: Table, longer: Table, label: str, fraction: float) -> Change | None:
+    runs = [each.cell(label, fraction) for each in (longer, table)]
+    if any(_other_settings(one, other) for one, other in itertools.product(*runs)):
+        return None
+    more, less = (_mious(table, each) for each in runs)
+    found = paired_difference(more, less)
+    if found is None:
+        return None
+    shared = summarize([less[key] for key in less if key in more])
+    return Change(label, fraction, found, None if shared.std is None else shared.std / math.sqrt(shared.n))
+
+
+def _mious(table: Table, runs: Sequence[Run]) -> Mapping[Key, float]:
+    """Return the mean mIoU of each seed and subset; several pretrainings of one seed are averaged."""
+    scored = [((run.seed, run.subset_sha256), run.scores[table.protocol.name].miou) for run in runs]
+    return means_by_key((key, value) for key, value in scored if value is not None)
+
+
+def _other_settings(one: Run, other: Run) -> bool:
+    """Tell whether two runs are known to differ in more than the number of steps."""
+    shared = one.settings.keys() & other.settings.keys() - {"trainer.max_steps", *MEANT}
+    return any(one.settings[key] != other.settings[key] for key in shared if not key.startswith("initialization."))

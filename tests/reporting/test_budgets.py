@@ -1,0 +1,113 @@
+"""The same cells after more steps: has random initialization with all labels converged?"""
+
+import csv
+import math
+
+import pytest
+
+from ssl_rs.reporting.budgets import budget_of
+from ssl_rs.reporting.page import write_report
+from ssl_rs.reporting.results import read_runs
+from ssl_rs.reporting.tables import compare
+from ssl_rs.reporting.wording import budget_sentence
+
+
+@pytest.fixture
+def budgets(tmp_path, write_run):
+    """Write runs {steps: {(label, fraction): [mIoU of seed 0, 1, ...]}}; the budget of each table by its steps."""
+
+    def make(scores, **changes):
+        for steps, cells in scores.items():
+            for (label, fraction), values in cells.items():
+                for seed, miou in enumerate(values):
+                    given = {"subset_sha256": f"{seed}-{fraction}", "steps": steps} | changes.get(f"of_{steps}", {})
+                    write_run(
+                        f"{steps}-{label}-{fraction}-{seed}",
+                        label=label,
+                        fraction=fraction,
+                        seed=seed,
+                        miou=miou,
+                        **given,
+                    )
+        tables, left_out = compare(read_runs(tmp_path / "runs")[0])
+        assert not left_out
+        return {table.comparison.steps: budget_of(table, tables) for table in tables}
+
+    return make
+
+
+RANDOM, FEW = ("random", 1.0), ("pretrained", 0.1)
+
+
+def test_twice_the_steps_are_compared_cell_by_cell_within_seeds(budgets):
+    found = budgets(
+        {20: {RANDOM: [0.60, 0.64, 0.62], FEW: [0.50, 0.51]}, 40: {RANDOM: [0.63, 0.66, 0.66], FEW: [0.49, 0.49]}}
+    )
+    assert found[40] is None
+    budget = found[20]
+    assert (budget.steps, budget.longer) == (20, 40)
+    assert [(each.label, each.fraction) for each in budget.changes] == [RANDOM, FEW]
+    random, few = budget.full_random, next(each for each in budget.changes if each.label == "pretrained")
+    assert random.seeds.mean == pytest.approx(0.03)
+    assert random.seeds.std == pytest.approx(0.01)
+    assert random.error == pytest.approx(0.02 / math.sqrt(3))
+    assert random.allowed == random.error
+    assert (few.seeds.n, few.seeds.mean) == (2, pytest.approx(-0.015))
+    assert budget.has_converged is False
+
+
+@pytest.mark.parametrize(
+    ("less", "more", "longer", "converged", "said"),
+    [
+        ([0.60, 0.64, 0.62], [0.61, 0.65, 0.63], 40, True, "has converged after 20 steps: 40 move its mean by +1.0"),
+        ([0.60, 0.60, 0.60], [0.61, 0.61, 0.61], 40, False, "has not converged after 20 steps"),  # no error, 1 > 0.5
+        ([0.60, 0.60, 0.60], [0.604, 0.604, 0.604], 40, True, "allowed are 0.5 (half a point"),
+        ([0.60, 0.60, 0.60], [0.59, 0.59, 0.59], 40, False, "by −1.0 points"),
+        ([0.60, 0.60, 0.60], [0.604, 0.604, 0.604], 30, None, "may have converged after 20 steps"),
+        ([0.60, 0.60, 0.60], [0.61, 0.61, 0.61], 30, False, "has not converged after 20 steps: 30 move"),
+        ([0.60], [0.604], 40, None, "n = 1, but that is one seed."),
+        ([0.60], [0.64], 40, False, "has not converged"),
+    ],
+)
+def test_it_has_converged_if_it_moves_by_less_than_its_error_or_half_a_point(
+    budgets, less, more, longer, converged, said
+):
+    budget = budgets({20: {RANDOM: less}, longer: {RANDOM: more}})[20]
+    assert budget.has_converged is converged
+    assert said in budget_sentence(budget)
+
+
+def test_the_nearest_number_that_is_twice_as_large_counts_or_else_the_largest(budgets):
+    found = budgets({steps: {RANDOM: [0.5, 0.6]} for steps in (20, 30, 50, 90)})
+    assert {steps: budget and budget.longer for steps, budget in found.items()} == {20: 50, 30: 90, 50: 90, 90: None}
+
+
+def test_without_random_initialization_and_all_labels_it_is_not_known(budgets):
+    budget = budgets({20: {FEW: [0.5, 0.6]}, 40: {FEW: [0.6, 0.7]}})[20]
+    assert budget.has_converged is None
+    assert "Whether 20 steps are enough is not known" in budget_sentence(budget)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"subset_sha256": "others"}, {"split": "val"}, {"decoder": "fpn"}, {"dataset": "other"}]
+)
+def test_what_differs_in_more_is_not_compared(budgets, changes):
+    found = budgets({20: {RANDOM: [0.5]}, 40: {RANDOM: [0.6]}}, of_40=changes)
+    assert found[20] is None
+
+
+def test_other_settings_are_not_compared_where_they_are_told(budgets):
+    told = [{"settings": {"trainer.max_steps": steps, "optimizer.lr": lr}} for steps, lr in ((20, 1e-3), (40, 3e-3))]
+    assert budgets({20: {RANDOM: [0.5]}, 40: {RANDOM: [0.6]}}, of_20=told[0], of_40=told[1])[20] is None
+
+
+def test_the_report_says_it_everywhere(tmp_path, budgets):
+    budget = budgets({20: {RANDOM: [0.60, 0.64]}, 40: {RANDOM: [0.66, 0.68]}})[20]
+    page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report").read_text()
+    said = budget_sentence(budget)
+    assert said in page
+    assert said in (tmp_path / "report/table.md").read_text().replace("\\", "")
+    assert "Random initialization with all labels has not converged" in (tmp_path / "report/table.tex").read_text()
+    (row,) = csv.DictReader((tmp_path / "report/budgets.csv").open())
+    assert (row["steps"], row["longer_steps"], row["label"], row["pairs"]) == ("20", "40", "random", "2")
+    assert float(row["change_mean"]) == pytest.approx(0.05)
