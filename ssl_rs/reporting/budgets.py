@@ -50,24 +50,25 @@ class Budget:
         steps: Of the table.
         longer: Of the other.
         changes: Of every cell that both have, in the order of the table.
-        full_random: That of random initialization with all labels among them.
+        random: That of random initialization with the most labels among them.
     """
 
     steps: int
     longer: int
     changes: Sequence[Change]
-    full_random: Change | None
+    random: Change | None
 
     @property
     def has_converged(self) -> bool | None:
         """Tell whether at least twice the steps left random initialization with all labels as it was; None: unknown.
 
-        One seed, or less than twice the steps, can show that it has not converged, and not that it has.
+        Fewer labels, one seed, or less than twice the steps can show that it has not converged, and not that it has.
         """
-        change = self.full_random
-        if change is None or (change.is_small and (change.seeds.n == 1 or self.longer < 2 * self.steps)):
+        change = self.random
+        if change is None:
             return None
-        return change.is_small
+        tells = change.fraction == 1 and change.seeds.n > 1 and self.longer >= 2 * self.steps
+        return None if change.is_small and not tells else change.is_small
 
 
 def budget_of(table: Table, tables: Sequence[Table]) -> Budget | None:
@@ -95,8 +96,9 @@ def budget_of(table: Table, tables: Sequence[Table]) -> Budget | None:
     changes = [change for cell in cells if (change := _change(table, longer[steps], *cell))]
     if not changes:
         return None
-    full = [each for each in changes if each.fraction == 1 and each.label in table.random_labels]
-    return Budget(own.steps, steps, changes, full[0] if len(full) == 1 else None)
+    random = [each for each in changes if each.label in table.random_labels]
+    most = [each for each in random if each.fraction == max(each.fraction for each in random)]
+    return Budget(own.steps, steps, changes, most[0] if len(most) == 1 else None)
 
 
 def _change(table: Table, longer: Table, label: str, fraction: float) -> Change | None:

@@ -67,22 +67,25 @@ def saved_sentence(label: str, found: LabelsSaved) -> str:
 
 def budget_sentence(budget: Budget) -> str:
     """Say in a sentence or two whether the number of steps was enough for random initialization with all labels."""
-    steps, longer = f"{budget.steps:,}", f"{budget.longer:,}"
-    change = budget.full_random
+    steps, longer, change = f"{budget.steps:,}", f"{budget.longer:,}", budget.random
     if change is None:
-        return f"Whether {steps} steps are enough is not known: no random initialization with all labels has {longer}."
+        return f"Whether {steps} steps are enough is not known: {longer} were not taken from random initialization."
     moved = f"{longer} move its mean by {signed_points_text(change.seeds.mean)} points, n = {change.seeds.n}"
-    allowed = f"allowed are {points_text(change.allowed)}"
-    rule = "half a point or its standard error, whichever is larger"
-    who = "Random initialization with all labels"
-    if budget.has_converged is None:
-        weak = "but that is one seed" if change.seeds.n == 1 else "but that is less than twice as many"
-        return f"{who} may have converged after {steps} steps: {moved}, {weak}."
+    rule = f"allowed are {points_text(change.allowed)} (half a point or its standard error, whichever is larger)"
+    share = "all" if change.fraction == 1 else f"{share_text(change.fraction)} of the"
+    who = f"Random initialization with {share} labels"
     if budget.has_converged:
-        return f"{who} has converged after {steps} steps: {moved}; {allowed} ({rule})."
+        return f"{who} has converged after {steps} steps: {moved}; {rule}."
+    if budget.has_converged is None:
+        lacks = [
+            *(["one seed"] if change.seeds.n == 1 else []),
+            *(["less than twice the steps"] if budget.longer < 2 * budget.steps else []),
+            *(["not all labels"] if change.fraction < 1 else []),
+        ]
+        return f"{who} may have converged after {steps} steps: {moved}, but that is {' and '.join(lacks)}."
     return (
-        f"{who} has not converged after {steps} steps: {moved}; {allowed} ({rule}). So the numbers above, labels saved "
-        "too, also measure how fast each initialization is optimized."
+        f"{who} has not converged after {steps} steps: {moved}; {rule}. So the numbers above, labels saved too, also "
+        "measure how fast each initialization is optimized."
     )
 
 

@@ -47,7 +47,7 @@ def test_twice_the_steps_are_compared_cell_by_cell_within_seeds(budgets):
     budget = found[20]
     assert (budget.steps, budget.longer) == (20, 40)
     assert [(each.label, each.fraction) for each in budget.changes] == [RANDOM, FEW]
-    random, few = budget.full_random, next(each for each in budget.changes if each.label == "pretrained")
+    random, few = budget.random, next(each for each in budget.changes if each.label == "pretrained")
     assert random.seeds.mean == pytest.approx(0.03)
     assert random.seeds.std == pytest.approx(0.01)
     assert random.error == pytest.approx(0.02 / math.sqrt(3))
@@ -66,6 +66,7 @@ def test_twice_the_steps_are_compared_cell_by_cell_within_seeds(budgets):
         ([0.60, 0.60, 0.60], [0.604, 0.604, 0.604], 30, None, "may have converged after 20 steps"),
         ([0.60, 0.60, 0.60], [0.61, 0.61, 0.61], 30, False, "has not converged after 20 steps: 30 move"),
         ([0.60], [0.604], 40, None, "n = 1, but that is one seed."),
+        ([0.60], [0.604], 30, None, "n = 1, but that is one seed and less than twice the steps."),
         ([0.60], [0.64], 40, False, "has not converged"),
     ],
 )
@@ -82,10 +83,24 @@ def test_the_nearest_number_that_is_twice_as_large_counts_or_else_the_largest(bu
     assert {steps: budget and budget.longer for steps, budget in found.items()} == {20: 50, 30: 90, 50: 90, 90: None}
 
 
-def test_without_random_initialization_and_all_labels_it_is_not_known(budgets):
+def test_without_random_initialization_it_is_not_known(budgets):
     budget = budgets({20: {FEW: [0.5, 0.6]}, 40: {FEW: [0.6, 0.7]}})[20]
     assert budget.has_converged is None
-    assert "Whether 20 steps are enough is not known" in budget_sentence(budget)
+    assert "Whether 20 steps are enough is not known: 40 were not taken from random" in budget_sentence(budget)
+
+
+def test_fewer_labels_can_show_that_it_has_not_converged_and_not_that_it_has(budgets):
+    cells = {("random", 0.1): [0.5, 0.6], ("random", 0.2): [0.6, 0.7]}
+    budget = budgets({20: cells, 40: {**cells, ("random", 0.1): [0.9, 0.9]}})[20]
+    assert (budget.random.fraction, budget.has_converged) == (0.2, None)
+    assert "20\N{NO-BREAK SPACE}% of the labels may have converged" in budget_sentence(budget)
+    assert "but that is not all labels." in budget_sentence(budget)
+
+
+def test_fewer_labels_that_move_have_not_converged(budgets):
+    budget = budgets({20: {("random", 0.1): [0.5, 0.52]}, 40: {("random", 0.1): [0.6, 0.62]}})[20]
+    assert budget.has_converged is False
+    assert "10\N{NO-BREAK SPACE}% of the labels has not converged after 20 steps" in budget_sentence(budget)
 
 
 @pytest.mark.parametrize(
