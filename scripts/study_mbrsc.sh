@@ -163,7 +163,9 @@ for stage in "$@"; do
     report) "$python" -m ssl_rs.report "output_dir=$out" ;;
     keep)
       kept=$(cd "$(dirname "$0")/.." && pwd)/docs/results
-      (cd "$out" && find pretrain finetune evaluate -name result.json -exec cp --parents -t "$kept" {} +) ;;
+      (cd "$out" && find pretrain finetune evaluate -name result.json -exec cp --parents -t "$kept" {} +)
+      # Where this machine has its runs means nothing elsewhere.
+      find "$kept" -name result.json -exec sed -i "s|\"$out/|\"outputs/study/|" {} + ;;
     *) echo "unknown stage $stage" >&2; exit 2 ;;
   esac
 done
