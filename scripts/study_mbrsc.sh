@@ -13,7 +13,8 @@
 #                             of the tiles and 10 % of the scenes
 #            longer     three times the pretraining (seed 0), then 2 % of the tiles and 10 % of the scenes
 #            heads      the head that tells the transform, and the paper's, each alone
-#            gentle     the encoder at a tenth of the rate in fine-tuning, 2 %, scored on validation parts
+#            levers     each of LEVERS, one change at a time to the three tasks (pretraining of seed 0): 2 % of the tiles, seeds
+#                       0 and 1, scored on validation parts; beside them random initialization and the tasks as they are
 #            probe      kNN and linear probes of frozen encoders, the longer pretraining's too, on validation parts
 #            others     each of METHODS: pretraining, kNN probe on validation parts, then 10 % of the scenes; seeds SEEDS
 #            others_tiles   after others, with its METHODS and SEEDS: 10 % of the tiles
@@ -25,6 +26,7 @@
 #   FRACTIONS  default 2pct,10pct,100pct
 #   STEPS      of fine-tuning in compare and scenes, default 4000: kept are also 8000
 #   SEEDS      default "0 1 2"
+#   LEVERS     what levers tries, e.g. "random as_it_is per_view"; by default all
 #   METHODS    what others pretrains with, e.g. "byol inpainting,contrastive"; by default each of the paper's tasks alone,
 #              each pair, each published method
 #
@@ -89,7 +91,42 @@ probe() {
     trainer.precision=fp32 dataset.downsample=2 dataset.crop_size=64 'dataset.val_parts=[8]' evaluation.split=val "${@:3}"
 }
 
-on_validation=(seed=0 'dataset.val_parts=[8]' evaluation.split=val)
+# What each lever changes: the pretraining by the three tasks, or how its weights are fine-tuned.
+levers="inpainting_30 decoder_transfer per_view batch_64 blocks_12 temperature_0.5 dense gentle_encoder"
+declare -A lever_pretraining=(
+  [inpainting_30]="pretext.inpainting.weight=30"
+  [decoder_transfer]="pretext=[inpainting_unet,transform_prediction,contrastive]
+    pretext.inpainting.task.decoder.model.decoder_channels=[64,48,32,16,8]"
+  [per_view]="encoder_pass=per_view"
+  [batch_64]="trainer.batch_size=64 trainer.max_steps=750"   # as many images as without
+  [blocks_12]="views.corrupted.num_blocks=12"
+  [temperature_0.5]="pretext.contrastive.task.temperature=0.5"
+  [dense]="pretext=[inpainting,transform_prediction,contrastive,dense_contrastive]"
+)
+declare -A lever_fine_tuning=(
+  [decoder_transfer]="initialization.parts=encoder_and_decoder"
+  [gentle_encoder]="trainer.encoder_lr_factor=0.1"
+)
+
+# Pull the lever $1; random is initialization without pretraining, as_it_is the pretraining without any lever.
+lever() {
+  local start=(initialization=random) run
+  if [ "$1" != random ]; then
+    if [ -n "${lever_pretraining[$1]:-}" ]; then
+      run=$out/pretrain/levers/$1
+      # shellcheck disable=SC2086
+      "$python" -m ssl_rs.pretrain experiment=mbrsc_pretrain "${common[@]}" seed=0 "run_dir=$run" ${lever_pretraining[$1]}
+    else
+      run=$(pretraining random 0 1500)
+    fi
+    start=(initialization=pretrained "initialization.run=$run")
+  fi
+  # shellcheck disable=SC2086
+  fine_tune "${start[@]}" "${on_validation[@]}" seed=0,1 "initialization.label=lever $1" optimizer.lr=3e-3 \
+    label_fraction=2pct ${lever_fine_tuning[$1]:-}
+}
+
+on_validation=('dataset.val_parts=[8]' evaluation.split=val)
 for stage in "$@"; do
   case $stage in
     pretrain) pretrain seed=0,1,2 ;;
@@ -98,14 +135,14 @@ for stage in "$@"; do
         for lr in ${grid[$name]}; do
           given=$(start $name 0)
           # shellcheck disable=SC2086
-          fine_tune $given "${on_validation[@]}" "initialization.label=${name}_$lr" optimizer.lr=$lr \
+          fine_tune $given "${on_validation[@]}" seed=0 "initialization.label=${name}_$lr" optimizer.lr=$lr \
             label_fraction=10pct trainer.max_steps=2000
         done
       done
       for lr in 1e-3 3e-3; do
-        fine_tune "${on_validation[@]}" "initialization.label=random_$lr" optimizer.lr=$lr label_fraction=10pct,100pct
+        fine_tune "${on_validation[@]}" seed=0 "initialization.label=random_$lr" optimizer.lr=$lr label_fraction=10pct,100pct
       done
-      fine_tune "${on_validation[@]}" initialization.label=random_3e-3_8000 optimizer.lr=3e-3 trainer.max_steps=8000 ;;
+      fine_tune "${on_validation[@]}" seed=0 initialization.label=random_3e-3_8000 optimizer.lr=3e-3 trainer.max_steps=8000 ;;
     compare) compare "label_fraction=${FRACTIONS:-2pct,10pct,100pct}" ;;
     scenes) compare label_fraction=10pct label_fraction.unit=scene ;;
     imagenet_first)
@@ -124,13 +161,7 @@ for stage in "$@"; do
       fine_tune "${longer[@]}" "optimizer.lr=${rate[pretrained]}" seed=0 label_fraction=2pct
       fine_tune "${longer[@]}" "optimizer.lr=${rate[pretrained]}" seed=0 label_fraction=10pct label_fraction.unit=scene ;;
     heads) pretrain seed=0 'pretext=[transform_prediction],[transform_prediction_pooled]' ;;
-    gentle)
-      run=$(pretraining random 0 1500)
-      for factor in 1 0.1; do
-        fine_tune initialization=pretrained "initialization.run=$run" "${on_validation[@]}" label_fraction=2pct \
-          "initialization.label=pretrained_encoder_$factor" "trainer.encoder_lr_factor=$factor" \
-          "optimizer.lr=${rate[pretrained]}"
-      done ;;
+    levers) for name in ${LEVERS:-random as_it_is $levers}; do lever "$name"; done ;;
     probe)
       encoders=(random imagenet "$(pretraining random 0 1500)")
       run=$(pretraining random 0 4500 2>/dev/null) && encoders+=("$run")   # where it was run
