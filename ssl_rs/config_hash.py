@@ -29,9 +29,14 @@ WITHOUT_EFFECT = (
 """Keys left out of the config hash: they change no weight and no score, or do so only through a file whose sha256 is
 hashed. How often lines are logged decides over how many steps the last line of a pretraining is a mean."""
 
-LATER = {"trainer.encoder_lr_factor": 1.0}
-"""Keys that came when results were kept already, each with the value that says what runs did before. At that value they
-are left out of the config hash, so that those runs stay what they are."""
+LATER = {
+    "trainer.encoder_lr_factor": 1.0,
+    "loss": {
+        "_target_": "ssl_rs.segmentation.loss.SegmentationLoss", "balance": 0.0, "focusing": 0.0, "dice": 0.0,
+    },
+}  # fmt: skip
+"""Keys and groups that came when results were kept already, each with the value that says what runs did before. At that
+value they are left out of the config hash, so that those runs stay what they are."""
 
 
 NULL_MEANT = {"initialization.parts": "encoder"}
@@ -52,6 +57,13 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def _at(node: Any, key: str) -> Any:
+    """Return what stands at a dotted key; None where nothing does."""
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node
+
+
 def config_hash(values: Mapping[str, Any], inputs: Mapping[str, str | None], without: Sequence[str] = ()) -> str:
     """Return 12 hex digits over everything that can change a result.
 
@@ -61,7 +73,7 @@ def config_hash(values: Mapping[str, Any], inputs: Mapping[str, str | None], wit
         without: Further keys that mean nothing to the command, or that are meant to differ.
     """
     kept = json.loads(json.dumps(values))
-    as_before = [key for key, value in leaves(kept).items() if key in LATER and value == LATER[key]]
+    as_before = [key for key, value in LATER.items() if _at(kept, key) == value]
     for key, meant in NULL_MEANT.items():
         group, name = key.split(".")
         if name in kept.get(group, {}) and kept[group][name] is None:

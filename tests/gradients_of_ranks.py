@@ -23,7 +23,13 @@ from ssl_rs.pretext.simclr import SimClr
 from ssl_rs.pretext.transform_prediction import TransformPrediction
 from ssl_rs.pretext.vicreg import VicReg
 from ssl_rs.randomness import Rows
-from ssl_rs.segmentation.network import SegmentationBatch, SegmentationNetwork, build_segmentation_model
+from ssl_rs.segmentation.loss import SegmentationLoss
+from ssl_rs.segmentation.network import (
+    CROSS_ENTROPY,
+    SegmentationBatch,
+    SegmentationNetwork,
+    build_segmentation_model,
+)
 from ssl_rs.views.augmented import AugmentedMaker
 from ssl_rs.views.base import crop_view, make_views
 from ssl_rs.views.clean import CleanMaker
@@ -81,7 +87,7 @@ def methods(rows):
     return PretextNetwork(encoder, Normalization(STATISTICS), tasks, "joint"), views
 
 
-def finetuning(rows):
+def finetuning(rows, loss=CROSS_ENTROPY, weights=None):
     """Return the network and this rank's rows of a batch whose ranks have unequal numbers of labeled pixels."""
     import segmentation_models_pytorch as smp
 
@@ -92,15 +98,20 @@ def finetuning(rows):
     masks[1, : SIZE // 2] = 255
     model = build_segmentation_model(smp.Unet, "resnet18", 3, 4)
     mine = slice(rows.start, rows.stop)
-    return SegmentationNetwork(model, Normalization(STATISTICS), 255), SegmentationBatch(
-        images[mine].double(), masks[mine]
-    )
+    network = SegmentationNetwork(model, Normalization(STATISTICS), 255, loss, weights)
+    return network, SegmentationBatch(images[mine].double(), masks[mine])
+
+
+def unequal_classes(rows):
+    """Return fine-tuning with a loss whose every part depends on the pixels of all ranks."""
+    return finetuning(rows, SegmentationLoss(focusing=2.0, dice=1.0), torch.tensor([0.5, 1.0, 1.5, 2.0]))
 
 
 STAGES = {
     "pretrain": pretraining,
     "methods": methods,
     "finetune": finetuning,
+    "unequal_classes": unequal_classes,
     "activation_in_batch_norm": lambda rows: pretraining(rows, "tu-mobilenetv3_small_100"),
 }
 

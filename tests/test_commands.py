@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 
+from ssl_rs.data.label_subset import LabelSubset
 from ssl_rs.run_directory import RunDirectory
+from ssl_rs.segmentation.loss import SegmentationLoss
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +63,30 @@ def test_the_same_command_again_returns_the_finished_run(command, tiny, pretrain
     assert Path(out.strip()) == pretrained.path
     assert f"{pretrained.path} was finished before." in err
     assert pretrained.encoder.stat().st_mtime_ns == before
+
+
+def test_fine_tuning_weighs_classes_by_the_labels_of_its_own_subset(command, tiny, folder_dataset, monkeypatch):
+    given = []
+    plain = SegmentationLoss.__call__
+
+    def spy(loss, logits, masks, ignore_index, class_weights):
+        given.append(class_weights)
+        return plain(loss, logits, masks, ignore_index, class_weights)
+
+    monkeypatch.setattr(SegmentationLoss, "__call__", spy)
+    few = ("label_fraction.fraction=0.3", "dataset.tile_size=16")
+    code, out, _ = command("finetune", *tiny, *few, "loss=balanced", "loss.balance=1", "loss.dice=0.5")
+    assert code == 0
+    run = Path(out.splitlines()[-1])
+    subset = LabelSubset.read(run / "label_subset.json")
+    masks = {path.stem: np.array(Image.open(path)) for path in folder_dataset.glob("masks/train/*.png")}
+    tiles = [masks[u.scene][u.row : u.row + u.height, u.column : u.column + u.width].ravel() for u in subset.units]
+    pixels = np.bincount(np.concatenate(tiles), minlength=3)
+    assert given[0].tolist() == pytest.approx(pixels.sum() / 3 / pixels, rel=1e-5)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {"segmentation/dice", "segmentation/cross_entropy"} <= lines[-1].keys()
+    _, out, _ = command("finetune", *tiny, *few)
+    assert Path(out.splitlines()[-1]) != run
 
 
 def test_finetuning_evaluation_and_report_follow(command, tiny, pretrained):

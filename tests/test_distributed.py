@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "methods", "finetune", "activation_in_batch_norm"])
+@pytest.mark.parametrize("stage", ["pretrain", "methods", "finetune", "unequal_classes", "activation_in_batch_norm"])
 def test_two_ranks_have_the_gradients_of_one_process(stage, tmp_path):
     path = tmp_path / "gradients.pt"
     script = Path(__file__).with_name("gradients_of_ranks.py")

@@ -139,6 +139,12 @@ def choose_labels(store: Store, tile_size: int, label_fraction: LabelFraction, s
     return LabelSubset(manifest.dataset, unit, tile_size, fraction, seed, units, len(found), order)
 
 
+def pixels_of_units(store: Store, subset: LabelSubset) -> NDArray[np.int64]:
+    """Count the labeled pixels of a subset by unit and class: int64 [U, K], in the order of its units."""
+    size = subset.tile_size if subset.unit == "tile" else None
+    return class_pixels(store, [(unit.scene, unit.row, unit.column) for unit in subset.units], size)
+
+
 def _rank(seed: int, dataset: str, unit: LabeledUnit) -> str:
     """Return what the units are ordered by: equal on every machine, and for every fraction."""
     return hashlib.sha256(json.dumps([seed, dataset, unit.scene, unit.row, unit.column]).encode()).hexdigest()

@@ -7,9 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_rs.data.label_subset import LabeledUnit, LabelSubset
+from ssl_rs.data.label_subset import LabeledUnit, LabelSubset, pixels_of_units
 from ssl_rs.data.store import Store
-from ssl_rs.data.stratified import class_pixels
 from ssl_rs.randomness import derive_seed
 
 Sampling = Literal["uniform", "balanced"]
@@ -45,8 +44,7 @@ def draw_pixels(store: Store, subset: LabelSubset, number: int, sampling: Sampli
     Returns:
         One entry a unit that has drawn pixels, in the order of the subset.
     """
-    size = subset.tile_size if subset.unit == "tile" else None
-    counts = class_pixels(store, [(unit.scene, unit.row, unit.column) for unit in subset.units], size)  # [U, K]
+    counts = pixels_of_units(store, subset)  # [U, K]
     classes = range(counts.shape[1])
     groups = [list(classes)] if sampling == "uniform" else [[index] for index in classes]
     generator = np.random.default_rng(derive_seed(seed, "labeled pixels", sampling))

@@ -1,4 +1,4 @@
-"""Fine-tuning's network: normalization, then encoder and decoder, then the cross entropy of the labeled pixels."""
+"""Fine-tuning's network: normalization, then encoder and decoder, then the loss of the labeled pixels."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,12 +6,11 @@ from typing import Any, Protocol
 
 import segmentation_models_pytorch as smp
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_rs.distributed import mean_count
 from ssl_rs.encoder import Normalization
 from ssl_rs.errors import InputError
+from ssl_rs.segmentation.loss import SegmentationLoss
 from ssl_rs.task_output import TaskOutput
 
 DECODERS = {"unet": smp.Unet, "fpn": smp.FPN, "deeplabv3plus": smp.DeepLabV3Plus}
@@ -23,6 +22,9 @@ UNFIT = (ValueError, TypeError, RuntimeError, AssertionError, KeyError)
 
 PARTS = ("encoder", "decoder", "requires_divisible_input_shape")
 """What a model must have beside its forward pass."""
+
+
+CROSS_ENTROPY = SegmentationLoss()
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,23 @@ class SegmentationNetwork(nn.Module):
         model: A model of segmentation-models-pytorch, see `build_segmentation_model`.
         normalization: The statistics that belong to the weights of its encoder.
         ignore_index: Pixels of this value in the masks count neither for the loss nor for the accuracy.
+        loss: What is minimized.
+        class_weights: [K], what each class weighs in it; None: all alike.
     """
 
-    def __init__(self, model: nn.Module, normalization: Normalization, ignore_index: int) -> None:
+    class_weights: Tensor | None
+
+    def __init__(
+        self, model: nn.Module, normalization: Normalization, ignore_index: int,
+        loss: SegmentationLoss = CROSS_ENTROPY, class_weights: Tensor | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.model = model
         self.normalization = normalization
         self.ignore_index = ignore_index
+        self.loss = loss
+        # They follow from the labels, so no checkpoint holds them.
+        self.register_buffer("class_weights", class_weights, persistent=False)
 
     def logits(self, images: Tensor) -> Tensor:
         """Map images [B, C, H, W] in [0, 1] to unnormalized scores [B, K, H, W] of the classes."""
@@ -59,20 +71,9 @@ class SegmentationNetwork(nn.Module):
         return scores
 
     def forward(self, batch: SegmentationBatch) -> Mapping[str, TaskOutput]:
-        """Return the mean cross entropy over the valid pixels of all ranks, and the share of them that is right.
-
-        A batch without a valid pixel has loss 0, with a gradient of 0.
-        """
-        logits = self.logits(batch.images).float()  # [B, K, H, W]
-        valid = batch.masks != self.ignore_index  # [B, H, W]
-        count = mean_count(valid.sum())
-        count = torch.where(count > 0, count, torch.ones_like(count))  # scalar
-        # A row a pixel: the cross entropy of maps has no deterministic kernel on CUDA.
-        rows = logits.movedim(1, -1).flatten(0, 2)  # [B * H * W, K]
-        total = F.cross_entropy(rows, batch.masks.flatten(), ignore_index=self.ignore_index, reduction="sum")
-        # Not argmax: see most_probable.
-        right = ((logits.detach().max(dim=1).indices == batch.masks) & valid).sum()
-        return {"segmentation": TaskOutput(total / count, {"pixel_accuracy": right / count})}
+        """Return the loss of the valid pixels of all ranks, and the share of them that is right."""
+        loss = self.loss(self.logits(batch.images), batch.masks, self.ignore_index, self.class_weights)
+        return {"segmentation": loss}
 
 
 class Segments(Protocol):

@@ -14,7 +14,7 @@ from ssl_rs.bands import color_bands
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.data.dataset import Dataset
-from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
+from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels, pixels_of_units
 from ssl_rs.data.sampling import TileCrops, to_unit
 from ssl_rs.encoder import Backbone, Normalization, check_image_size
 from ssl_rs.errors import InputError
@@ -24,6 +24,7 @@ from ssl_rs.messages import print_line, say_line
 from ssl_rs.randomness import Draws, derive_seed
 from ssl_rs.run_directory import save_tensors
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation
+from ssl_rs.segmentation.loss import SegmentationLoss
 from ssl_rs.segmentation.network import (
     SegmentationBatch,
     SegmentationNetwork,
@@ -53,6 +54,7 @@ class Plan:
         decoder: A model class of segmentation-models-pytorch with its settings bound.
         decoder_name: Its name in folders and tables.
         augmentation: Of image and mask together.
+        loss: What is minimized.
         subset: The labeled tiles or scenes.
         evaluator: How the result is scored.
         validator: Scores validation scenes on the way; None: nothing does.
@@ -65,6 +67,7 @@ class Plan:
     decoder: "partial[nn.Module]"
     decoder_name: str
     augmentation: SegmentationAugmentation
+    loss: SegmentationLoss
     subset: LabelSubset
     evaluator: Evaluator
     validator: Validator | None
@@ -80,7 +83,7 @@ def read_plan(settings: Settings, planned: bool = False) -> Plan:
         planned: It runs later if at all, e.g. as a cell of a sweep: what it starts from may not be there yet.
     """
     surroundings, recipe = SiteSettings.read(settings), Recipe.read(settings)
-    decoder, augmentation = settings.build("decoder"), settings.build("augmentation")
+    decoder, augmentation, loss = (settings.build(name) for name in ("decoder", "augmentation", "loss"))
     fraction: LabelFraction = settings.build("label_fraction")
     evaluation = read_evaluation(settings)
     every_steps = read_every_steps(settings)
@@ -108,7 +111,9 @@ def read_plan(settings: Settings, planned: bool = False) -> Plan:
     )
     run = identify(settings, site, recipe, folder, {"subset": subset.sha256}, PRETRAINING_ONLY)
     settings_hash = config_hash(settings.values, {"global_batch": str(site.rows.total)}, (*VARIED, *PRETRAINING_ONLY))
-    return Plan(site, recipe, decoder, decoder_name, augmentation, subset, evaluator, validator, settings_hash, run)
+    return Plan(
+        site, recipe, decoder, decoder_name, augmentation, loss, subset, evaluator, validator, settings_hash, run
+    )  # fmt: skip
 
 
 def _check_classes(dataset: Dataset) -> None:
@@ -168,7 +173,10 @@ def finetune(settings: Settings) -> Path:
     )  # fmt: skip
     encoder, decoder = model.get_submodule("encoder"), model.get_submodule("decoder")
     provenance = plan.recipe.initialization.apply(encoder, plan.recipe.target(site), decoder)
-    network = SegmentationNetwork(model, Normalization(provenance.statistics), manifest.ignore_index)
+    weights = plan.loss.class_weights(partial(pixels_of_units, site.store, plan.subset))
+    network = SegmentationNetwork(
+        model, Normalization(provenance.statistics), manifest.ignore_index, plan.loss, weights
+    )  # fmt: skip
     optimizer = place_network(network, encoder, site, plan.recipe)
     with held(directory, site):
         if site.processes.is_first:

@@ -294,5 +294,6 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
         for each in (before, now)
     )
     counted = [key for key in sorted({*old, *new}) if not without_effect(key)]
-    pairs = {key: [each.get(key, LATER.get(key, "not set")) for each in (old, new)] for key in counted}
+    before_it_came = leaves(LATER)
+    pairs = {key: [each.get(key, before_it_came.get(key, "not set")) for each in (old, new)] for key in counted}
     return [f"{key} was {before}, is {now}" for key, (before, now) in pairs.items() if before != now]
