@@ -25,6 +25,7 @@
 #   OUT        default outputs/study
 #   FRACTIONS  default 2pct,10pct,100pct
 #   STEPS      of fine-tuning in compare and scenes, default 4000: kept are also 8000
+#   DOWNSAMPLE default 2: half the files' resolution; kept are also 4, a quarter of it
 #   SEEDS      default "0 1 2"
 #   LEVERS     what levers tries, e.g. "random as_it_is per_view"; by default all
 #   METHODS    what others pretrains with, e.g. "byol inpainting,contrastive"; by default each of the paper's tasks alone,
@@ -34,10 +35,11 @@
 set -euo pipefail
 data=$1 weights=$2
 shift 2
-python=${PYTHON:-python} out=${OUT:-outputs/study} steps=${STEPS:-4000}
+python=${PYTHON:-python} out=${OUT:-outputs/study} steps=${STEPS:-4000} downsample=${DOWNSAMPLE:-2}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+[ "$downsample" = 2 ] || out=$out/downsample$downsample   # other images, other encoders
 # fp32 everywhere, as in all kept results: a device with bf16 would take it, and round otherwise.
-common=("dataset.root=$data" "output_dir=$out" logger=none trainer.precision=fp32)
+common=("dataset.root=$data" "output_dir=$out" logger=none trainer.precision=fp32 "dataset.downsample=$downsample")
 methods="inpainting transform_prediction contrastive inpainting,transform_prediction inpainting,contrastive
   transform_prediction,contrastive simclr moco_v2 byol vicreg dense_contrastive"
 tasks=inpainting+transform_prediction+contrastive
@@ -88,7 +90,8 @@ compare() {
 # Score a frozen encoder with labels of the share $1 and a probe $2 on validation parts.
 probe() {
   "$python" -m ssl_rs.evaluate "label_fraction=$1" "probe=$2" dataset=mbrsc "dataset.root=$data" "output_dir=$out" \
-    trainer.precision=fp32 dataset.downsample=2 dataset.crop_size=64 'dataset.val_parts=[8]' evaluation.split=val "${@:3}"
+    trainer.precision=fp32 "dataset.downsample=$downsample" dataset.crop_size=64 'dataset.val_parts=[8]' \
+    evaluation.split=val "${@:3}"
 }
 
 # What each lever changes: the pretraining by the three tasks, or how its weights are fine-tuned.
