@@ -207,7 +207,7 @@ def missing_cells(
         for label, fraction, seed in itertools.product(labels, fractions, seeds):
             planned_here = any(cell.fills(comparison, label, fraction, seed) for cell in open_cells)
             if (label, fraction, seed) not in there and not planned_here:
-                missing.append(MissingCell(_title(comparison), label, fraction, seed, "not started", None))
+                missing.append(MissingCell(_title(own[0]), label, fraction, seed, "not started", None))
     return missing
 
 
@@ -236,5 +236,6 @@ def _where(cell: PlannedCell) -> str:
     return " · ".join(cell.belongs_to[key] for key in named if key in cell.belongs_to)
 
 
-def _title(comparison: Comparison) -> str:
-    return " · ".join((comparison.dataset, comparison.backbone, comparison.decoder, comparison.setting))
+def _title(table: Table) -> str:
+    comparison = table.comparison
+    return " · ".join((comparison.dataset, comparison.backbone, comparison.decoder, table.setting))

@@ -56,6 +56,7 @@ class Table:
         runs: In the order of the rows.
         labels: The rows, by kind and name.
         fractions: The columns, ascending, in (0, 1].
+        apart: What tells its data from that of another comparison that reads alike; empty where none does.
     """
 
     comparison: Comparison
@@ -63,6 +64,12 @@ class Table:
     runs: Sequence[Run]
     labels: Sequence[str]
     fractions: Sequence[float]
+    apart: str = ""
+
+    @property
+    def setting(self) -> str:
+        """What tells it from others of its data set and network."""
+        return ", ".join(filter(None, (self.comparison.setting, self.apart)))
 
     def cell(self, label: str, fraction: float) -> list[Run]:
         """Return the runs of one cell; their seeds or their weights differ."""
@@ -125,9 +132,9 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
 
     Returns:
         A table a comparison and protocol, fine-tuning before probes, test scenes before validation scenes, the data
-        set's own protocol first; and the runs whose settings differ from
-        those of their row, or that would fill a place a second time (same label, fraction, seed and weights): a mean
-        over them would mean nothing. An `evaluate` of a run gives way without a word.
+        set's own protocol first; and the runs whose settings differ from those of their row, or that would fill a
+        place a second time (same label, fraction, seed and weights): a mean over them would mean nothing. An
+        `evaluate` of a run gives way without a word.
     """
     groups: dict[tuple[Comparison, Protocol], dict[Place, Run]] = defaultdict(dict)
     left_out = {}
@@ -147,8 +154,9 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
                     f"same label '{run.label}', label fraction and seed as {first.directory}, but other settings; "
                     "give it a row of its own by initialization.label, or delete one of the two"
                 )
+    apart = _apart({comparison: list(places.values()) for (comparison, _), places in groups.items()})
     tables = [
-        _table(*key, list(places.values()))
+        _table(*key, list(places.values()), apart[key[0]])
         for key, places in sorted(groups.items(), key=lambda item: _comparison_order(item[0][0]))
     ]
     return tables, [LeftOut(directory, reason) for directory, reason in left_out.items()]
@@ -171,11 +179,26 @@ def differing_settings(runs: Iterable[Run]) -> dict[str, dict[str, list[str]]]:
     }
 
 
-def _table(comparison: Comparison, protocol: Protocol, runs: Sequence[Run]) -> Table:
+def _apart(groups: Mapping[Comparison, Sequence[Run]]) -> dict[Comparison, str]:
+    """Name what differs between comparisons that read alike: settings of their data, or else its manifest."""
+    alike: dict[Comparison, list[Comparison]] = defaultdict(list)
+    for comparison in groups:
+        alike[comparison._replace(manifest_sha256="")].append(comparison)
+    told = {}
+    for comparison, runs in groups.items():
+        others = alike[comparison._replace(manifest_sha256="")]
+        differing = differing_settings(run for other in others for run in groups[other])
+        known = {key: value for run in runs for key, value in run.settings.items() if key in differing}
+        named = ", ".join(f"{key}={known[key]}" for key in sorted(known) if key.startswith("dataset."))
+        told[comparison] = "" if len(others) == 1 else named or f"data {comparison.manifest_sha256[:8]}"
+    return told
+
+
+def _table(comparison: Comparison, protocol: Protocol, runs: Sequence[Run], apart: str) -> Table:
     kinds: Mapping[str, str] = {run.label: run.initialization for run in runs}
     labels = sorted(kinds, key=lambda label: (*_kind_order(kinds[label]), label))
     ordered = sorted(runs, key=lambda run: (labels.index(run.label), run.label_fraction, run.seed, run.weights_sha256))
-    return Table(comparison, protocol, ordered, labels, sorted({run.label_fraction for run in runs}))
+    return Table(comparison, protocol, ordered, labels, sorted({run.label_fraction for run in runs}), apart)
 
 
 def _comparison_order(comparison: Comparison) -> tuple[object, ...]:

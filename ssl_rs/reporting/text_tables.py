@@ -55,7 +55,7 @@ def tables_text(studies: Sequence[tuple[Table, Study]], kind: Kind) -> str:
 def _title(table: Table) -> str:
     comparison: Comparison = table.comparison
     named = (comparison.dataset, comparison.backbone, comparison.decoder)
-    return f"{', '.join(named)}; {comparison.setting}; protocol {table.protocol.name}"
+    return f"{', '.join(named)}; {table.setting}; protocol {table.protocol.name}"
 
 
 def _scores(table: Table) -> list[list[str]]:

@@ -169,3 +169,20 @@ def test_columns_of_different_seeds_have_no_best_and_say_so(write_run, tmp_path,
     page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report")
     for text in (page.read_text(), *((page.parent / name).read_text() for name in ("table.md", "table.tex"))):
         assert OTHER_SEEDS in " ".join(text.split())
+
+
+def test_tables_that_read_alike_are_told_apart_by_the_settings_of_their_data(write_run, tables_of):
+    for number, downsample in enumerate((2, 4)):
+        settings = {"dataset.downsample": downsample, "optimizer.lr": downsample}
+        write_run(f"{number}", manifest_sha256=f"{number}" * 64, settings=settings)
+    write_run("untold", manifest_sha256="ab" * 32)
+    tables, _ = tables_of()
+    said = [table.setting.partition("labels by tile, ")[2] for table in tables]
+    assert said == ["dataset.downsample=2", "dataset.downsample=4", "data abababab"]
+
+
+def test_tables_that_read_otherwise_say_no_more(write_run, tables_of):
+    for steps in (100, 200):
+        write_run(f"{steps}", steps=steps, manifest_sha256=f"{steps}", settings={"dataset.downsample": steps})
+    tables, _ = tables_of()
+    assert [table.apart for table in tables] == ["", ""]
