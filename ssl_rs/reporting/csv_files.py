@@ -79,6 +79,7 @@ def labels_saved_csv(studies: Studies) -> str:
             }
             for table, study in studies
             for label, found in study.saved.items()
+            if found
         ]
     )
 

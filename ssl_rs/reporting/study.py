@@ -22,6 +22,9 @@ from ssl_rs.reporting.statistics import (
 )
 from ssl_rs.reporting.tables import Table
 
+NEARLY_ALL = 0.995
+"""A larger share of the labels is all of them, in words."""
+
 
 @dataclass(frozen=True)
 class CellStatistics:
@@ -79,16 +82,16 @@ class Study:
         cells: One a row and label fraction with a score.
         differences: Of every two rows at every fraction where they share a seed and subset.
         references: Rows of random and ImageNet initialization, which the others are measured by.
-        saved: By row: where it reaches random initialization with all labels; without such runs empty. Random
-            initialization itself is in it, too: it should get there with all labels only.
-        random: The row of random initialization, if there is just one.
+        saved: By row: where it reaches random initialization with all labels, None where no seed has both; without such
+            runs empty. Random initialization itself is in it, too: it should get there with all labels only.
+        random: The row of random initialization that the others are measured by, see `Table.random_label`.
         budget: What more steps change, where there are such runs.
     """
 
     cells: Sequence[CellStatistics]
     differences: Sequence[Difference]
     references: Collection[str]
-    saved: Mapping[str, LabelsSaved]
+    saved: Mapping[str, LabelsSaved | None]
     random: str | None
     budget: Budget | None = None
 
@@ -104,13 +107,13 @@ class Study:
         return [each for each in self.differences if each not in first]
 
     @property
-    def labels_limit(self) -> bool:
-        """Tell whether random initialization needs more labels than the smallest share to do what it does with all.
+    def saturation(self) -> LabelsSaved | None:
+        """Return where random initialization itself reaches what it does with all labels; None if with all of them.
 
-        If it does not, labels were not what limited it, and labels saved measure how fast an optimizer starts.
+        Where it gets there with fewer, more labels did nothing for it, and shares above that save none.
         """
         own = self.saved.get(self.random or "")
-        return own is None or own.fraction > own.smallest or own.smallest == own.largest
+        return own if own is not None and own.fraction < NEARLY_ALL else None
 
 
 def study_of(table: Table, tables: Sequence[Table] = ()) -> Study:
@@ -126,14 +129,14 @@ def study_of(table: Table, tables: Sequence[Table] = ()) -> Study:
     pairs = itertools.combinations(table.labels, 2)
     # Rows stand in the order random, imagenet, pretrained: the later one is measured by the earlier.
     differences = [_difference(table, other, one, each, scenes) for one, other in pairs for each in table.fractions]
-    random = list(table.random_labels)
-    saved = _saved(table, random[0]) if len(random) == 1 else {}
+    random = table.random_label
+    saved = {} if random is None else _saved(table, random)
     return Study(
         cells,
         [each for each in differences if each],
         {run.label for run in table.runs if run.initialization in ("random", "imagenet")},
         saved,
-        random[0] if len(random) == 1 else None,
+        random,
         budget_of(table, tables),
     )
 
@@ -181,7 +184,7 @@ def _pair(run: Run) -> tuple[int, str]:
     return run.seed, run.subset_sha256
 
 
-def _saved(table: Table, random: str) -> dict[str, LabelsSaved]:
+def _saved(table: Table, random: str) -> dict[str, LabelsSaved | None]:
     curves: dict[str, dict[int, dict[float, float]]] = {}
     for label, fraction in itertools.product(table.labels, table.fractions):
         means = means_by_key((run.seed, value) for run, value in _scored(table, label, fraction))

@@ -111,10 +111,15 @@ class Table:
         """The rows of random initialization."""
         return {run.label for run in self.runs if run.initialization == "random"}
 
+    @property
+    def random_label(self) -> str | None:
+        """The row of random initialization that others are measured by: the only one, or of several that called so."""
+        labels = self.random_labels
+        return next(iter(labels)) if len(labels) == 1 else "random" if "random" in labels else None
+
     def full_random(self) -> Summary | None:
         """Return the mIoU of random initialization with every label: what pretraining tries to reach with fewer."""
-        labels = list(self.random_labels)
-        return self.miou(labels[0], 1.0) if len(labels) == 1 else None
+        return None if self.random_label is None else self.miou(self.random_label, 1.0)
 
     def reaches_full_random(self, label: str, fraction: float) -> bool:
         """Tell whether a cell of another initialization is at least as good as `full_random`."""

@@ -12,7 +12,7 @@ from ssl_rs.reporting.wording import (
     budget_sentence,
     interval_text,
     points_text,
-    saved_sentence,
+    saved_sentences,
     share_text,
     signed_points_text,
     summary_text,
@@ -115,7 +115,7 @@ def _markdown(table: Table, study: Study) -> str:
         parts += [f"{OVER_SCENES}:", "", _markdown_table(scenes), ""]
     if study.differences:
         parts += [f"Paired differences in points{_others(study)}:", "", _markdown_table(_differences(study)), ""]
-    said = [saved_sentence(label, found) for label, found in study.saved.items() if label != study.random]
+    said = saved_sentences(table, study)
     parts += [*(f"- {escape_markdown(each)}" for each in said), ""]
     if study.budget:
         parts += [f"{study.budget.longer:,} steps instead of {study.budget.steps:,}, in points:", ""]
@@ -129,7 +129,7 @@ def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _latex(table: Table, study: Study) -> str:
-    said = [saved_sentence(label, found) for label, found in study.saved.items() if label != study.random]
+    said = saved_sentences(table, study)
     caption = f"{_title(table)}. mIoU in %: mean ± standard deviation [95 % interval over n seeds]. {' '.join(said)}"
     caption += f" {OTHER_SEEDS}" if table.any_seeds_differ else ""
     parts = [_latex_table(_scores(table), caption)]

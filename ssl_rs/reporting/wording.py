@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from ssl_rs.reporting.budgets import Budget
 from ssl_rs.reporting.cells import FailedRun, MissingCell, StaleRun
 from ssl_rs.reporting.statistics import Interval, LabelsSaved, Summary
+from ssl_rs.reporting.study import NEARLY_ALL, Study
+from ssl_rs.reporting.tables import Table
 
 OTHER_SEEDS = "Cells of a column have different seeds: compare them by the paired differences, not by their means."
 """A seed stands for a subset of labels, too, and some are harder."""
@@ -47,12 +49,35 @@ def summary_text(summary: Summary) -> str:
     return f"{points_text(summary.mean)} ± {points_text(summary.std)} {ends}, n = {summary.n}"
 
 
-def saved_sentence(label: str, found: LabelsSaved) -> str:
+def saved_sentences(table: Table, study: Study) -> list[str]:
+    """Say of each row how many labels it saves, and what speaks against taking that for more than it is."""
+    said = [saved_sentence(label, found) for label, found in study.saved.items() if label != study.random]
+    return [*said, *saved_doubts(table, study)]
+
+
+def saved_doubts(table: Table, study: Study) -> list[str]:
+    """Say where labels did not limit random initialization, and where labels saved cannot be told."""
+    own = study.saturation
+    if table.random_label is None and table.random_labels:
+        rows = ", ".join(sorted(table.random_labels))
+        return [f"Labels saved are not told: label one of the rows of random initialization ({rows}) random."]
+    if own is None or len(study.saved) == 1:
+        return []
+    reached = f"{_share(own.fraction)} of the labels ({_saved_interval(own)})"
+    return [
+        f"Random initialization itself does with {reached} what it does with all: more did not show in these seeds. So "
+        "a share above that saves none, and one below it saves less than it seems."
+    ]
+
+
+def saved_sentence(label: str, found: LabelsSaved | None) -> str:
     """Say in one sentence how many labels an initialization needs to do as well as random initialization with all."""
+    if found is None:
+        return f"{label} shares no seed with random initialization with all labels: what it saves is not known."
     target = f"random initialization with all labels ({points_text(found.target)})"
     if not found.is_reached:
         said = f"{label} does not reach {target} with up to {_share(found.largest)} of the labels"
-    elif found.fraction > 0.995:
+    elif found.fraction >= NEARLY_ALL:
         said = f"{label} reaches {target} with all labels only"
     elif found.at_smallest:
         said = (
@@ -113,7 +138,7 @@ def cells_text(
 
 
 def _share(fraction: float) -> str:
-    return f"{100 * fraction:.2g}\N{NO-BREAK SPACE}%" if fraction < 0.995 else "100\N{NO-BREAK SPACE}%"
+    return f"{100 * fraction:.2g}\N{NO-BREAK SPACE}%" if fraction < NEARLY_ALL else "100\N{NO-BREAK SPACE}%"
 
 
 def _times(fraction: float) -> str:
@@ -123,7 +148,7 @@ def _times(fraction: float) -> str:
 
 def _saved_interval(found: LabelsSaved) -> str:
     if found.interval is None:
-        return "n = 1: no interval" if found.seeds else "no seed has both: no interval"
+        return "n = 1: no interval"
     ends = [_share(end) if math.isfinite(end) else "not reached" for end in found.interval]
     at_most = "at most " if found.interval.low == found.smallest else ""  # below it nothing was measured
     said = ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"

@@ -232,6 +232,20 @@ def curves(*rows, fractions=(0.01, 0.1, 1.0)):
     return {seed: dict(zip(fractions, row, strict=True)) for seed, row in enumerate(rows)}
 
 
+def slow_interval(curves, reference):
+    """Look at each of many fractions: scipy's t interval of the differences there."""
+    low = high = math.inf
+    for place in np.geomspace(min(curves[0]), max(curves[0]), 4001):
+        differences = [
+            np.interp(math.log(place), [math.log(each) for each in curve], list(curve.values())) - reference[seed]
+            for seed, curve in curves.items()
+        ]
+        ends = stats.ttest_1samp(differences, 0).confidence_interval()
+        low = min(low, place) if ends.high >= 0 else low
+        high = min(high, place) if ends.low >= 0 else high
+    return low, high
+
+
 def test_labels_saved_of_a_hand_made_curve():
     found = labels_saved(curves((0.2, 0.4, 0.5), (0.2, 0.4, 0.5)), {0: 0.28, 1: 0.32})
     assert found.fraction == pytest.approx(0.1**1.5)
@@ -239,28 +253,58 @@ def test_labels_saved_of_a_hand_made_curve():
     assert found.is_reached
     assert not found.at_smallest
     assert found.falls_below is None
-    # Of two seeds, a quarter of the resamples holds the first alone, target 0.28, and a quarter the second, 0.32.
-    assert found.interval == pytest.approx((10 ** (-2 + 0.4), 10 ** (-2 + 0.6)))
+    # The differences at a fraction lie 0.02 about their mean: t(1) = 12.7 times 0.02 is more than all the curve rises.
+    assert found.interval == (0.01, math.inf)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_interval_of_labels_saved_is_the_slow_one(seed):
+    generator = np.random.default_rng(seed)
+    rows = np.array([0.2, 0.4, 0.5]) + generator.normal(0, 0.01, (5, 3))
+    reference = dict(enumerate(0.3 + generator.normal(0, 0.01, 5)))
+    found = labels_saved(curves(*rows), reference)
+    assert found.interval == pytest.approx(slow_interval(curves(*rows), reference), rel=0.02)
+    assert found.interval.low < found.fraction < found.interval.high
+
+
+def test_the_interval_of_labels_saved_holds_the_truth_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    holds = 0
+    for _ in range(400):
+        rows = np.array([0.28, 0.32, 0.36]) + generator.normal(0, 0.01, (3, 3))
+        found = labels_saved(curves(*rows), dict(enumerate(0.31 + generator.normal(0, 0.01, 3))))
+        holds += found.interval.low <= 10**-1.25 <= found.interval.high  # where the true curve has 0.31
+    assert holds / 400 > 0.92
 
 
 def test_one_seed_has_no_interval():
     found = labels_saved(curves((0.2, 0.4, 0.5)), {0: 0.3})
     assert (found.interval, found.seeds) == (None, 1)
-    assert labels_saved(curves((0.2, 0.4, 0.5)), {7: 0.3}).seeds == 0
+
+
+def test_without_a_shared_seed_nothing_is_said():
+    assert labels_saved(curves((0.2, 0.4, 0.5)), {7: 0.3}) is None
+    assert labels_saved({}, {0: 0.3}) is None
+
+
+def test_curve_and_reference_are_means_over_the_same_seeds():
+    found = labels_saved(curves((0.2, 0.4, 0.5), (0.2, 0.4, 0.5)), {0: 0.3, 1: 0.3, 2: 0.9})
+    assert (found.target, found.seeds) == (0.3, 2)
+    assert found.fraction == pytest.approx(0.1**1.5)
 
 
 def test_not_reached_and_reached_at_the_smallest_are_answers():
-    never = labels_saved(curves((0.1, 0.2, 0.25), (0.1, 0.2, 0.27)), {0: 0.3, 1: 0.3})
+    never = labels_saved(curves((0.1, 0.2, 0.25), (0.1, 0.2, 0.25)), {0: 0.3, 1: 0.3})
     assert not never.is_reached
     assert never.interval == (math.inf, math.inf)
-    at_once = labels_saved(curves((0.4, 0.5, 0.6), (0.35, 0.5, 0.6)), {0: 0.3, 1: 0.3})
+    at_once = labels_saved(curves((0.4, 0.5, 0.6), (0.4, 0.5, 0.6)), {0: 0.3, 1: 0.3})
     assert (at_once.fraction, at_once.at_smallest, at_once.interval) == (0.01, True, Interval(0.01, 0.01))
 
 
 def test_a_seed_that_never_gets_there_opens_the_interval():
     found = labels_saved(curves((0.2, 0.4, 0.5), (0.1, 0.2, 0.25)), {0: 0.3, 1: 0.3})
     assert found.is_reached  # the mean curve, at 1.0, has 0.375
-    assert found.interval == (pytest.approx(0.1**1.5), math.inf)
+    assert found.interval.high == math.inf
 
 
 def test_a_curve_that_falls_below_again_says_so():
@@ -268,16 +312,24 @@ def test_a_curve_that_falls_below_again_says_so():
     assert (found.fraction, found.falls_below) == (pytest.approx(0.1**1.5), 1.0)
 
 
-def test_seeds_are_drawn_with_their_reference():
+def test_seeds_are_compared_with_their_own_reference():
     """Each seed reaches its own reference at the same place, so that nothing but the seeds' offset differs."""
     offsets = (0.0, 0.1, 0.3)
     rows = [(0.2 + offset, 0.4 + offset, 0.5 + offset) for offset in offsets]
     found = labels_saved(curves(*rows), {seed: 0.3 + offset for seed, offset in enumerate(offsets)})
-    assert found.interval == pytest.approx((0.1**1.5, 0.1**1.5))
+    assert found.interval == pytest.approx((0.1**1.5, 0.1**1.5), rel=0.01)
 
 
-def test_seeds_without_some_fraction_do_not_stop_the_bootstrap():
-    some = {0: {0.01: 0.2, 1.0: 0.5}, 1: {0.01: 0.2, 0.1: 0.4, 1.0: 0.5}}
-    found = labels_saved(some, {0: 0.3, 1: 0.3})
-    assert found.fraction == pytest.approx(0.1**1.5)
-    assert found.interval == pytest.approx((0.1**1.5, 10 ** (-2 + 2 / 3)))
+@pytest.mark.parametrize(
+    ("measured", "seeds", "smallest"),
+    [
+        ([(0.01, 0.1, 1.0), (0.01, 0.1, 1.0), (0.1,)], 2, 0.01),  # a seed of one fraction is left out
+        ([(0.01, 0.1, 1.0), (0.1, 1.0), (0.1, 1.0)], 3, 0.1),  # a fraction of one seed is left out
+        ([(0.01,), (0.1,)], 1, 0.01),
+    ],
+)
+def test_a_curve_is_of_seeds_that_all_have_its_fractions(measured, seeds, smallest):
+    values = {0.01: 0.2, 0.1: 0.4, 1.0: 0.5}
+    given = {seed: {fraction: values[fraction] for fraction in each} for seed, each in enumerate(measured)}
+    found = labels_saved(given, dict.fromkeys(given, 0.3))
+    assert (found.seeds, found.smallest) == (seeds, smallest)

@@ -73,7 +73,7 @@ def test_cells_differences_and_labels_saved_of_a_hand_made_study(write_study, ta
     assert study.saved["imagenet"].at_smallest
     assert study.saved["random"].fraction == pytest.approx(1.0)
     assert study.random == "random"
-    assert study.labels_limit
+    assert study.saturation is None
 
 
 def test_random_that_needs_no_labels_is_told(write_run, tables_of):
@@ -81,7 +81,31 @@ def test_random_that_needs_no_labels_is_told(write_run, tables_of):
         write_run(f"r{fraction}", fraction=fraction, miou=0.5)
         write_run(f"t{fraction}", label="tasks", fraction=fraction, miou=0.55)
     (table,) = tables_of()
-    assert not study_of(table).labels_limit
+    assert study_of(table).saturation.fraction == 0.1
+
+
+def test_what_random_needs_itself_is_said_beside_what_others_save(tmp_path, write_run):
+    """Random initialization is as good with a tenth as with all labels: a row that needs a quarter saves nothing."""
+    for label, values in {"random": (0.1, 0.31, 0.3), "tasks": (0.1, 0.2, 0.4)}.items():
+        for fraction, value in zip(FRACTIONS, values, strict=True):
+            write_run(f"{label}{fraction}", label=label, fraction=fraction, miou=value)
+    page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report")
+    for text in (page.read_text(), *((page.parent / name).read_text() for name in ("table.md", "table.tex"))):
+        plain = " ".join(text.replace("\\", "").split())
+        assert "tasks reaches random initialization with all labels (30.0) with 32 % of the labels" in plain
+        assert "Random initialization itself does with 9 % of the labels (n = 1: no interval) what it does" in plain
+
+
+def test_rows_of_random_initialization_that_cannot_be_told_apart_are_told(tmp_path, write_run):
+    for label in ("random_1e-3", "random_3e-3", "tasks"):
+        kind = "pretrained" if label == "tasks" else "random"
+        write_run(label, label=label, initialization=kind, fraction=1.0)
+    page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report").read_text()
+    assert "label one of the rows of random initialization (random_1e-3, random_3e-3) random" in page
+    write_run("random", label="random", fraction=1.0, miou=0.1)
+    page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report").read_text()
+    assert "Labels saved are not told" not in page
+    assert "tasks reaches random initialization with all labels (10.0)" in page
 
 
 def test_runs_on_other_subsets_are_no_pairs(write_run, tables_of):
@@ -225,7 +249,7 @@ def test_the_page_shows_intervals_differences_and_labels_saved(tmp_path, write_s
     text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
     assert "tasks reaches random initialization with all labels (31.0) with 3 % of the labels: 33 times fewer" in text
     assert "imagenet reaches random initialization with all labels (31.0) at the smallest share measured, 1 %" in text
-    assert "random reaches" not in text
+    assert "Random initialization itself" not in text
     assert "+20.5 [+19.3, +21.7]" in text
     assert "[18.5, 23.5]" in text
     assert "Every other pair" not in text  # all are against random or imagenet
@@ -260,5 +284,5 @@ def test_the_page_warns_where_labels_did_not_limit_random_initialization(tmp_pat
         for fraction in (0.1, 1.0):
             write_run(f"{label}{fraction}", label=label, fraction=fraction, miou=0.5)
     page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report").read_text()
-    assert "labels did not limit it" in page
+    assert "Random initialization itself does with 10 % of the labels" in " ".join(page.split())
     assert "n = 1: no interval" in page
