@@ -17,7 +17,8 @@ def mlp(in_features: int, widths: Sequence[int], batch_norms: BatchNorms, where:
     Args:
         in_features: Width of what goes in.
         widths: Of each layer.
-        batch_norms: Where BatchNorm stands; a layer before one has no bias, which it would take away.
+        batch_norms: Where BatchNorm stands; a layer before one has no bias, which it would take away, nor has the last
+            one of a head with BatchNorm: BYOL's and VICReg's code leaves it out.
         where: Key of the widths, for the message.
 
     Raises:
@@ -28,7 +29,7 @@ def mlp(in_features: int, widths: Sequence[int], batch_norms: BatchNorms, where:
     for index, width in enumerate(widths):
         last = index == len(widths) - 1
         normalized = batch_norms == "all" or (batch_norms == "hidden" and not last)
-        layers.append(nn.Linear(in_features, width, bias=not normalized))
+        layers.append(nn.Linear(in_features, width, bias=batch_norms == "none"))
         layers += [nn.BatchNorm1d(width)] if normalized else []
         layers += [] if last else [nn.ReLU(inplace=True)]
         in_features = width
