@@ -40,7 +40,8 @@ class Pretraining:
     @property
     def carried(self) -> dict[str, Any]:
         """What a later run records of it."""
-        return {key: self.result[key] for key in CARRIED}
+        told = {"settings_hash": self.result["settings_hash"]} if "settings_hash" in self.result else {}
+        return {key: self.result[key] for key in CARRIED} | told  # an earlier version wrote no such hash
 
     @property
     def transductive(self) -> bool:

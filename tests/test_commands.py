@@ -1,6 +1,7 @@
 """Whole commands on a tiny labeled data set: what they leave behind, and what they say of mistakes."""
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -142,6 +143,21 @@ def test_a_sweep_fills_every_cell_and_names_what_failed(command, tiny):
     assert all(path.stat().st_mtime_ns == before for path, before in results.items())
     assert not list(Path().glob(".hydra")) + list(Path().glob("multirun*")) + list(Path().glob("*.log"))
     assert Path("outputs/sweeps/multirun.yaml").is_file()
+
+
+def test_the_reports_command_fills_a_cell_that_was_planned_before_its_pretraining(command, tiny):
+    overrides = ("-m", *tiny, "seed=0,1", "initialization=pretrained", "initialization.run=contrastive", "decoder=fpn")
+    assert command("finetune", *overrides)[0] == 2
+    code, _, err = command("report")
+    assert code == 2
+    assert "Cells: 0 done, 2 failed, 0 missing, 0 stale" in err
+    assert command("pretrain", *tiny, "pretext=[contrastive]")[0] == 0
+    for rest in (1, 0):
+        told = next(line for line in err.splitlines() if "python -m ssl_rs.finetune" in line)
+        assert command("finetune", *shlex.split(told)[3:])[0] == 0
+        code, _, err = command("report")
+        assert code == 0, err
+        assert f"Cells: {2 - rest} done, {rest} failed, 0 missing, 0 stale" in err
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "vgg16_bn", "mobilenet_v2", "convnext_tiny"])

@@ -1,54 +1,13 @@
-"""Which cells are done, and what a table lacks: cells that are missing, runs that failed, and runs that are stale.
-
-The identity of a planned cell is its run's folder, which holds the hash of its config: whichever launcher, order or
-restart filled it.
-"""
+"""Which cells are done, and what a table lacks: cells that are missing, runs that failed, and runs that are stale."""
 
 import itertools
-import math
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ssl_rs.hidden import hide_secrets
+from ssl_rs.reporting.plans import PlannedCell, command_line
 from ssl_rs.reporting.results import LeftOut, Run, read_object
 from ssl_rs.reporting.tables import Comparison, Table, comparison_of
-
-
-@dataclass(frozen=True)
-class PlannedCell:
-    """One run of a sweep, as its plan under outputs/sweeps/ names it.
-
-    Args:
-        command: The command line that fills it.
-        run_dir: Where its run lies.
-        label: Row.
-        label_fraction: Column, in (0, 1]; None of a pretraining, which has no place in a table.
-        seed: Seed.
-        belongs_to: Those fields of `Comparison` that the plan names, as text.
-    """
-
-    command: str
-    run_dir: Path
-    label: str
-    label_fraction: float | None
-    seed: int
-    belongs_to: Mapping[str, str]
-
-    def fills(self, comparison: Comparison, label: str, fraction: float, seed: int) -> bool:
-        """Tell whether it is a cell of a comparison."""
-        if self.label_fraction is None or not math.isclose(self.label_fraction, fraction):
-            return False
-        return (self.label, self.seed) == (label, seed) and all(
-            str(getattr(comparison, key)) == value for key, value in self.belongs_to.items()
-        )
-
-    @property
-    def is_done(self) -> bool:
-        """Tell whether its run has a result."""
-        return (self.run_dir / "result.json").is_file()
 
 
 @dataclass(frozen=True)
@@ -96,31 +55,12 @@ class FailedRun:
     error: str
 
 
-def read_plans(sweeps_dir: Path, runs_dir: Path) -> tuple[list[PlannedCell], list[LeftOut]]:
-    """Read the planned cells whose runs lie below a folder; a cell planned twice counts once.
-
-    Returns:
-        The cells, and each plan that is broken.
-    """
-    cells: dict[Path, PlannedCell] = {}
-    left_out = []
-    for path in sorted(sweeps_dir.glob("*.json")):
-        try:
-            plan = read_object(path)
-            if plan["command"] not in ("pretrain", "finetune"):
-                continue
-            planned = [_planned_cell(str(plan["command"]), entry) for entry in plan["cells"]]
-        except (ValueError, KeyError, TypeError, OSError, OverflowError) as error:
-            left_out.append(LeftOut(path, f"no plan of a sweep ({type(error).__name__}: {error})"))
-            continue
-        cells.update({cell.run_dir: cell for cell in planned if cell.run_dir.is_relative_to(runs_dir.resolve())})
-    return list(cells.values()), left_out
-
-
-def read_failures(runs_dir: Path) -> tuple[list[FailedRun], list[LeftOut]]:
-    """Read the failure of every run below a folder that has no result."""
+def read_failures(runs_dir: Path, planned: Sequence[PlannedCell] = ()) -> tuple[list[FailedRun], list[LeftOut]]:
+    """Read the failure of every run below a folder, and of every planned one, that has no result."""
     failures, left_out = [], []
-    for path in sorted(runs_dir.rglob("failure.json")):
+    below = {path.resolve(): path for path in runs_dir.rglob("failure.json")}
+    elsewhere = [path for cell in planned if (path := cell.run_dir / "failure.json").is_file() and path not in below]
+    for path in sorted([*below.values(), *elsewhere]):
         if (path.parent / "result.json").is_file():
             continue
         try:
@@ -150,7 +90,7 @@ def stale_runs(runs: Sequence[Run], planned: Sequence[PlannedCell]) -> list[Stal
         own = next(
             (cell for cell in here if cell.fills(comparison_of(run), run.label, run.label_fraction, run.seed)), None
         )
-        if own is not None and run.directory.resolve() not in current:
+        if own is not None and run.directory.resolve() not in current and not own.starts_alike(run):
             stale.append(
                 StaleRun(run, "the plan of its sweep has other settings, or other weights, by now", own.command)
             )
@@ -168,17 +108,6 @@ def _weights_replaced(run: Run) -> bool:
         return result is not None and read_object(result).get("encoder_sha256") != run.provenance.get("sha256")
     except (ValueError, OSError):  # it is gone, e.g. where results are all that was kept
         return False
-
-
-def command_line(command: str, overrides: Any) -> str:
-    """Return the command of a run, quoted for a shell, without secrets.
-
-    Raises:
-        ValueError: The overrides are no list of texts.
-    """
-    if not isinstance(overrides, list) or not all(isinstance(override, str) for override in overrides):
-        raise ValueError(f"overrides is {overrides!r}: expected a list of texts")
-    return shlex.join(["python", "-m", f"ssl_rs.{command}", *map(hide_secrets, overrides)])
 
 
 def missing_cells(
@@ -209,20 +138,6 @@ def missing_cells(
             if (label, fraction, seed) not in there and not planned_here:
                 missing.append(MissingCell(_title(own[0]), label, fraction, seed, "not started", None))
     return missing
-
-
-def _planned_cell(command: str, entry: Mapping[str, Any]) -> PlannedCell:
-    fraction = None if command == "pretrain" else float(entry["label_fraction"])
-    if fraction is not None and not 0 < fraction <= 1:
-        raise ValueError(f"label_fraction is {fraction}: expected a number in (0, 1]")
-    return PlannedCell(
-        command=command_line(command, entry["overrides"]),
-        run_dir=Path(entry["run_dir"]).resolve(),
-        label=str(entry["label"]),
-        label_fraction=fraction,
-        seed=int(entry["seed"]),
-        belongs_to={key: str(entry[key]) for key in Comparison._fields if key in entry},
-    )
 
 
 def _state(run_dir: Path) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_rs.reporting.cells import FailedRun, MissingCell, PlannedCell, StaleRun
-from ssl_rs.reporting.results import Run, Score
+from ssl_rs.reporting.cells import FailedRun, MissingCell, StaleRun
+from ssl_rs.reporting.plans import PlannedCell
+from ssl_rs.reporting.results import LeftOut, Run, Score
 from ssl_rs.reporting.statistics import Interval, Summary
 from ssl_rs.reporting.study import Study
 from ssl_rs.reporting.tables import Table
@@ -105,11 +106,17 @@ def budgets_csv(studies: Studies) -> str:
 
 def cells_csv(
     done: Sequence[Run], planned: Sequence[PlannedCell], missing: Sequence[MissingCell],
-    failures: Sequence[FailedRun], stale: Sequence[StaleRun],
+    failures: Sequence[FailedRun], stale: Sequence[StaleRun], left_out: Sequence[LeftOut] = (),
 ) -> str:  # fmt: skip
-    """Return one line a cell: its state (done, missing, failed or stale), its place, and the command that fills it."""
+    """Return one line a cell: its state (done, left out, missing, failed or stale), its place, and what fills it."""
     plans = {cell.run_dir: cell for cell in planned}
-    rows: list[dict[str, Any]] = [_cell_row("done", run, _command(plans, run.directory)) for run in done]
+    reasons = {each.path: each.reason for each in left_out}
+    rows: list[dict[str, Any]] = [
+        _cell_row("left out", run, _command(plans, run.directory)) | {"reason": reasons[run.directory]}
+        if run.directory in reasons
+        else _cell_row("done", run, _command(plans, run.directory))
+        for run in done
+    ]
     rows += [_cell_row("stale", each.run, each.command) | {"reason": each.reason} for each in stale]
     rows += [
         {

@@ -16,7 +16,6 @@ from ssl_rs.reporting.cells import (
     StaleRun,
     missing_cells,
     read_failures,
-    read_plans,
     stale_runs,
 )
 from ssl_rs.reporting.csv_files import (
@@ -29,6 +28,7 @@ from ssl_rs.reporting.csv_files import (
 )
 from ssl_rs.reporting.figures import Line, label_curve, lines_of
 from ssl_rs.reporting.flat_texts import distinct_texts, flat_texts
+from ssl_rs.reporting.plans import read_plans, settled
 from ssl_rs.reporting.results import LeftOut, Run, read_runs
 from ssl_rs.reporting.samples import SampleGrid, sample_grid
 from ssl_rs.reporting.statistics import Summary, summarize
@@ -126,24 +126,25 @@ def write_report(
         InputError: No finished run.
     """
     runs, left_out = read_runs(runs_dir)
+    planned, broken_plans = read_plans(sweeps_dir, runs_dir)
+    planned = settled(planned, runs)
+    stale = stale_runs(runs, planned)
+    old = {each.run.directory for each in stale}
+    current_runs = [run for run in runs if run.directory not in old]
+    tables, duplicates = compare(current_runs)
+    found, broken_failures = read_failures(runs_dir, planned)
+    current = {cell.run_dir for cell in planned}  # what failed under a plan that has changed since is no news
+    failures = [failure for failure in found if not current or failure.directory.resolve() in current]
+    missing = missing_cells(tables, planned, failures)
+    for line in cells_text(len(current_runs) - len(duplicates), missing, failures, stale, duplicates):
+        say(line)
     if not runs:
         told = "".join(f"\n  left out: {each.path}: {each.reason}" for each in left_out[:MOST_TOLD])
         raise InputError(
             f"runs={runs_dir} holds no finished run (RUN/result.json of finetune or evaluate).{told}\n"
             "Run `python -m ssl_rs.finetune` first, or name the folder of your runs by runs=FOLDER."
         )
-    planned, broken_plans = read_plans(sweeps_dir, runs_dir)
-    stale = stale_runs(runs, planned)
-    old = {each.run.directory for each in stale}
-    current_runs = [run for run in runs if run.directory not in old]
-    tables, duplicates = compare(current_runs)
-    found, broken_failures = read_failures(runs_dir)
-    current = {cell.run_dir for cell in planned}  # what failed under a plan that has changed since is no news
-    failures = [failure for failure in found if not current or failure.directory.resolve() in current]
     sections, broken_samples = _sections(tables)
-    missing = missing_cells(tables, planned, failures)
-    for line in cells_text(len(current_runs), missing, failures, stale):
-        say(line)
     page = _render(
         sections=sections,
         missing=missing,
@@ -153,7 +154,7 @@ def write_report(
         num_runs=len(current_runs),
     )
     make_folder(out_dir)
-    write_beside(out_dir / "cells.csv", cells_csv(current_runs, planned, missing, failures, stale))
+    write_beside(out_dir / "cells.csv", cells_csv(current_runs, planned, missing, failures, stale, duplicates))
     _write_tables(out_dir, current_runs, sections)
     write_beside(out_dir / "index.html", page)
     return out_dir / "index.html"

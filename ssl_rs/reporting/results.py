@@ -95,6 +95,12 @@ class Run:
         """Hash of the weights it started from; empty for random."""
         return str(self.provenance.get("sha256") or "")
 
+    @property
+    def pretraining(self) -> Mapping[str, Any]:
+        """What is known of the pretraining it started from; empty where there was none."""
+        found = self.provenance.get("pretraining")
+        return found if isinstance(found, Mapping) else {}
+
 
 @dataclass(frozen=True)
 class LeftOut:

@@ -1,8 +1,9 @@
 """Runs put side by side: only what may be compared shares a table."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from ssl_rs.reporting.protocols import Protocol
@@ -142,14 +143,10 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
         `evaluate` of a run gives way without a word.
     """
     groups: dict[tuple[Comparison, Protocol], dict[Place, Run]] = defaultdict(dict)
-    left_out = {}
-    settings: dict[tuple[Comparison, str], str] = {}
-    for run in sorted(runs, key=lambda run: (run.command == "evaluate", str(run.directory))):
-        if settings.setdefault((comparison_of(run), run.label), run.settings_hash) != run.settings_hash:
-            left_out[run.directory] = (
-                f"its settings differ from those of the other runs of the row '{run.label}'; "
-                "give it a row of its own by initialization.label, or delete it"
-            )
+    ordered = sorted(runs, key=lambda run: (run.command == "evaluate", str(run.directory)))
+    left_out = _odd_ones(ordered)
+    for run in ordered:
+        if run.directory in left_out:
             continue
         for score in sorted(run.scores.values(), key=lambda score: score.protocol.name != run.protocol):
             places = groups[comparison_of(run), score.protocol]
@@ -165,6 +162,52 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
         for key, places in sorted(groups.items(), key=lambda item: _comparison_order(item[0][0]))
     ]
     return tables, [LeftOut(directory, reason) for directory, reason in left_out.items()]
+
+
+def _odd_ones(runs: Sequence[Run]) -> dict[Path, str]:
+    """Return the runs whose settings, or whose pretraining's, are not those of most runs of their row, and why."""
+    rows: dict[tuple[Comparison, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        rows[comparison_of(run), run.label].append(run)
+    odd = {}
+    for (_, label), row in rows.items():
+        alike = _most(row, [run.settings_hash for run in row])
+        usual = _most(alike, _pretrainings(alike))
+        ways = [
+            ("its settings", "", row, alike),
+            ("the settings of its pretraining", "the pretrainings of ", alike, usual),
+        ]
+        for what, whose, among, kept in ways:
+            directories = {run.directory for run in kept}
+            for run in among:
+                if run.directory not in directories:
+                    odd[run.directory] = (
+                        f"{what} are not those of {whose}most other runs of the row '{label}'; "
+                        "give it a row of its own by initialization.label, or delete it"
+                    )
+    return odd
+
+
+def _most(runs: Sequence[Run], keys: Sequence[Hashable]) -> list[Run]:
+    """Return the runs with the key that most of them have; of keys that as many have, the first."""
+    common = Counter(keys).most_common(1)
+    return [run for run, key in zip(runs, keys, strict=True) if key == common[0][0]]
+
+
+def _pretrainings(runs: Sequence[Run]) -> list[Hashable]:
+    """Return of each run what the pretrainings of one row must have in common.
+
+    Those of an earlier version wrote no hash of their settings: they are taken for those that agree in all else.
+    """
+    told = [tuple(str(run.pretraining.get(key)) for key in ("dataset", "steps", "images_seen")) for run in runs]
+    hashes = [str(run.pretraining.get("settings_hash") or "") for run in runs]
+    known: dict[Hashable, set[str]] = defaultdict(set)
+    for key, found in zip(told, hashes, strict=True):
+        known[key] |= {found} - {""}
+    return [
+        (key, next(iter(known[key])) if not found and len(known[key]) == 1 else found)
+        for key, found in zip(told, hashes, strict=True)
+    ]
 
 
 def differing_settings(runs: Iterable[Run]) -> dict[str, dict[str, list[str]]]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ssl_rs.reporting.budgets import Budget
 from ssl_rs.reporting.cells import FailedRun, MissingCell, StaleRun
+from ssl_rs.reporting.results import LeftOut
 from ssl_rs.reporting.statistics import Interval, LabelsSaved, Summary
 from ssl_rs.reporting.study import NEARLY_ALL, Study
 from ssl_rs.reporting.tables import Table
@@ -115,10 +116,13 @@ def budget_sentence(budget: Budget) -> str:
 
 
 def cells_text(
-    done: int, missing: Sequence[MissingCell], failures: Sequence[FailedRun], stale: Sequence[StaleRun]
-) -> Iterator[str]:
+    done: int, missing: Sequence[MissingCell], failures: Sequence[FailedRun], stale: Sequence[StaleRun],
+    left_out: Sequence[LeftOut] = (),
+) -> Iterator[str]:  # fmt: skip
     """Say in lines how many cells are in which state, and for each that is not done the command that fills it."""
-    yield f"Cells: {done} done, {len(failures)} failed, {len(missing)} missing, {len(stale)} stale"
+    others = f", {len(left_out)} left out" if left_out else ""
+    yield f"Cells: {done} done, {len(failures)} failed, {len(missing)} missing, {len(stale)} stale{others}"
+    yield from (f"  left out {each.path}: {each.reason}" for each in left_out)
     for failure in failures:
         first = (failure.error.strip().splitlines() or ["without a word"])[0]
         yield f"  failed   {failure.directory}: {first}\n           {failure.command}"

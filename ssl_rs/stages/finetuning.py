@@ -153,6 +153,9 @@ def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
         "steps": plan.site.trainer.max_steps,
         "split": plan.evaluator.settings.split,
         "manifest_sha256": plan.site.store.manifest.sha256,
+        "settings_hash": plan.settings_hash,
+        "waits_for_weights": found is None,
+        "pretraining_settings_hash": found and (found.pretraining or {}).get("settings_hash"),
     }
     return plan.run.directory.path, row
 

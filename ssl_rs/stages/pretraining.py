@@ -15,6 +15,7 @@ from ssl_rs import distributed
 from ssl_rs.bands import color_bands
 from ssl_rs.build import explained
 from ssl_rs.config import Settings
+from ssl_rs.config_hash import config_hash
 from ssl_rs.data.dataset import Split
 from ssl_rs.data.sampling import Crops, SceneCrops, to_unit
 from ssl_rs.encoder import Backbone, Normalization, check_image_size
@@ -37,6 +38,9 @@ EncoderPass = Literal["joint", "per_view"]
 LABELS_ONLY = ("dataset.tile_size", "dataset.tile_shift", "dataset.protocol")
 """Settings of a data set that mean nothing where no label is read."""
 
+VARIED = ("seed", "initialization.label")
+"""What pretrainings of one row may differ in."""
+
 PROBED = 128
 """Training crops whose features tell at the end whether the encoder collapsed."""
 
@@ -52,6 +56,7 @@ class Plan:
         tasks: The chosen tasks; each still takes the channels of the encoder.
         weights: Factor of each task's loss.
         encoder_pass: All views in one pass of the encoder, or one pass a view.
+        settings_hash: Of all settings but the seed and its name: what several pretrainings of one row have in common.
         run: Its folder and hash.
     """
 
@@ -61,6 +66,7 @@ class Plan:
     tasks: Mapping[str, "partial[PretextTask]"]
     weights: Mapping[str, float]
     encoder_pass: EncoderPass
+    settings_hash: str
     run: Identified
 
     @property
@@ -100,7 +106,10 @@ def read_plan(settings: Settings, planned: bool = False) -> Plan:
     site = surroundings.enter(None if planned else check_early)
     folder = Path("pretrain", site.store.manifest.dataset, recipe.backbone.name, "+".join(tasks))
     run = identify(settings, site, recipe, folder, {}, LABELS_ONLY)
-    return Plan(site, recipe, {name: makers[name] for name in needed}, tasks, weights, encoder_pass, run)
+    shared = {"manifest": site.store.manifest.sha256, "global_batch": str(site.rows.total)}
+    settings_hash = config_hash(settings.values, shared, (*VARIED, *LABELS_ONLY))
+    own_makers = {name: makers[name] for name in needed}
+    return Plan(site, recipe, own_makers, tasks, weights, encoder_pass, settings_hash, run)
 
 
 def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
@@ -218,6 +227,7 @@ def _result(plan: Plan, provenance: Provenance, network: PretextNetwork, seconds
         **_save_decoder(plan, network),
         "collapse": collapse,
         "manifest_sha256": site.store.manifest.sha256,
+        "settings_hash": plan.settings_hash,
         "config_hash": plan.run.hash,
         **plan.run.origin(site),
     }

@@ -3,8 +3,10 @@ import json
 
 import pytest
 
-from ssl_rs.reporting.cells import command_line, missing_cells, read_failures, read_plans, stale_runs
+from ssl_rs.errors import InputError
+from ssl_rs.reporting.cells import missing_cells, read_failures, stale_runs
 from ssl_rs.reporting.page import write_report
+from ssl_rs.reporting.plans import command_line, read_plans
 from ssl_rs.reporting.results import read_runs
 from ssl_rs.reporting.tables import compare
 
@@ -234,6 +236,75 @@ def test_a_run_whose_pretraining_has_other_weights_now_is_stale(tmp_path, write_
         (tmp_path / "pretraining").mkdir()
         (tmp_path / "pretraining" / "result.json").write_text(json.dumps({"encoder_sha256": now}))
     assert [each[0] for each in stale()] == (["a"] if is_stale else [])
+
+
+def start(sha256, pretraining_hash="p", source="outputs/pretrain/a"):
+    """Return the provenance of weights from a pretraining with some settings."""
+    pretraining = {"settings_hash": pretraining_hash, "steps": 100, "dataset": "tiny", "images_seen": 400}
+    return {"kind": "pretrained", "sha256": sha256 * 32, "source": source, "pretraining": pretraining}
+
+
+@pytest.mark.parametrize(
+    ("pretraining_hash", "settings_hash", "is_stale"), [("p", "s", False), ("q", "s", True), ("p", "t", True)]
+)
+def test_a_further_pretraining_of_a_row_is_not_stale(write_run, plan, stale, pretraining_hash, settings_hash, is_stale):
+    write_run("one", label="tasks", settings_hash="s", provenance=start("aa"))
+    plan(("tasks", 0.1, 0, "one"), settings_hash="s", pretraining_settings_hash="p", **PLACE)
+    write_run("two", label="tasks", settings_hash=settings_hash, provenance=start("bb", pretraining_hash))
+    assert [each[0] for each in stale()] == (["two"] if is_stale else [])
+
+
+@pytest.mark.parametrize("planned_label", ["tasks", "pretrained", "outputs/pretrain/a"])
+def test_a_cell_that_waited_for_its_weights_is_filled_by_the_run_that_has_them(
+    tmp_path, write_run, plan, planned_label
+):
+    """Its folder is another one, since the weights count for it."""
+    plan((planned_label, 0.1, 0, "waiting"), settings_hash="s", waits_for_weights=True, **PLACE)
+    (tmp_path / "runs/waiting").mkdir(parents=True)
+    failure = {"command": "finetune", "overrides": ["seed=0"], "error": "there is no finished pretraining"}
+    (tmp_path / "runs/waiting/failure.json").write_text(json.dumps(failure))
+    write_run("other", label="tasks", settings_hash="t", seed=1, provenance=start("aa"))
+    said = []
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
+    assert said[0] == "Cells: 1 done, 1 failed, 0 missing, 0 stale"
+    write_run("made", label="tasks", settings_hash="s", provenance=start("aa"))
+    said.clear()
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
+    assert said[0].startswith("Cells: 1 done, 0 failed, 0 missing, 0 stale, 1 left out")  # "other" has other settings
+    cells = list(csv.DictReader((tmp_path / "report/cells.csv").open()))
+    assert ("done", f"python -m ssl_rs.finetune initialization={planned_label} seed=0") in {
+        (cell["state"], cell["command"]) for cell in cells
+    }
+
+
+def test_without_a_finished_run_the_cells_are_told_before_it_is_refused(tmp_path, plan):
+    plan(("random", 0.1, 0, "a"), ("random", 0.1, 1, "b"))
+    (tmp_path / "runs").mkdir()
+    said = []
+    with pytest.raises(InputError, match="holds no finished run"):
+        write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
+    assert said[0] == "Cells: 0 done, 0 failed, 2 missing, 0 stale"
+    assert said[1].endswith("python -m ssl_rs.finetune initialization=random seed=0")
+
+
+def test_pretrainings_lie_beside_the_fine_tunings_of_a_report(tmp_path, write_run):
+    write_run("done")
+    folders = {"open": tmp_path / "pretrain/open", "elsewhere": tmp_path.parent / "elsewhere"}
+    entries = [
+        {"overrides": [f"seed={seed}"], "run_dir": str(folder), "label": name, "seed": seed}
+        for seed, (name, folder) in enumerate(folders.items())
+    ]
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps/pretrain.json").write_text(json.dumps({"command": "pretrain", "cells": entries}))
+    said = []
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
+    assert said[0] == "Cells: 1 done, 0 failed, 1 missing, 0 stale"
+    assert said[1].startswith("  missing  open, pretraining")
+    folders["open"].mkdir(parents=True)
+    failure = {"command": "pretrain", "overrides": ["seed=0"], "error": "no memory"}
+    (folders["open"] / "failure.json").write_text(json.dumps(failure))
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
+    assert said[2] == "Cells: 1 done, 1 failed, 0 missing, 0 stale"
 
 
 def test_every_state_is_told_with_its_command_and_stale_runs_leave_the_table(tmp_path, write_run, plan):

@@ -1,0 +1,145 @@
+"""The plans of sweeps: which runs somebody meant to have.
+
+The identity of a planned cell is its run's folder, which holds the hash of its config: whichever launcher, order or
+restart filled it.
+"""
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ssl_rs.hidden import hide_secrets
+from ssl_rs.reporting.results import LeftOut, Run, read_object
+from ssl_rs.reporting.tables import Comparison, comparison_of
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One run of a sweep, as its plan under outputs/sweeps/ names it.
+
+    Args:
+        command: The command line that fills it.
+        run_dir: Where its run lies.
+        label: Row.
+        label_fraction: Column, in (0, 1]; None of a pretraining, which has no place in a table.
+        seed: Seed.
+        belongs_to: Those fields of `Comparison` that the plan names, as text.
+        settings_hash: Of the settings that a row has in common; None where an earlier version wrote the plan.
+        pretraining_settings_hash: The same of the pretraining that it starts from, where that is known.
+        waits_for_weights: What it starts from was not there yet when it was planned.
+    """
+
+    command: str
+    run_dir: Path
+    label: str
+    label_fraction: float | None
+    seed: int
+    belongs_to: Mapping[str, str]
+    settings_hash: str | None = None
+    pretraining_settings_hash: str | None = None
+    waits_for_weights: bool = False
+
+    def fills(self, comparison: Comparison, label: str, fraction: float, seed: int) -> bool:
+        """Tell whether it is a cell of a comparison."""
+        return self.label == label and self._lies_at(comparison, fraction, seed)
+
+    def waited_for(self, run: Run) -> bool:
+        """Tell whether a run is what it stands for, though its own weights came later than its plan."""
+        if not (self.waits_for_weights and run.initialization == "pretrained"):
+            return False
+        source = run.provenance.get("source")
+        named = self.label in (run.label, "pretrained") or (
+            isinstance(source, str) and Path(self.label).resolve() == Path(source).resolve()
+        )
+        here = self._lies_at(comparison_of(run), run.label_fraction, run.seed)
+        return named and here and self.settings_hash == run.settings_hash
+
+    def starts_alike(self, run: Run) -> bool:
+        """Tell whether a run differs in nothing but which of several pretrainings alike it started from."""
+        known = self.pretraining_settings_hash
+        alike = known is not None and known == run.pretraining.get("settings_hash")
+        return alike and self.settings_hash == run.settings_hash
+
+    def _lies_at(self, comparison: Comparison, fraction: float, seed: int) -> bool:
+        if self.label_fraction is None or not math.isclose(self.label_fraction, fraction):
+            return False
+        belongs = (str(getattr(comparison, key)) == value for key, value in self.belongs_to.items())
+        return self.seed == seed and all(belongs)
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether its run has a result."""
+        return (self.run_dir / "result.json").is_file()
+
+
+def read_plans(sweeps_dir: Path, runs_dir: Path) -> tuple[list[PlannedCell], list[LeftOut]]:
+    """Read the planned cells whose runs lie below a folder, and pretrainings beside it; one planned twice counts once.
+
+    Returns:
+        The cells, and each plan that is broken.
+    """
+    cells: dict[Path, PlannedCell] = {}
+    left_out = []
+    for path in sorted(sweeps_dir.glob("*.json")):
+        try:
+            plan = read_object(path)
+            if plan["command"] not in ("pretrain", "finetune"):
+                continue
+            planned = [_planned_cell(str(plan["command"]), entry) for entry in plan["cells"]]
+        except (ValueError, KeyError, TypeError, OSError, OverflowError) as error:
+            left_out.append(LeftOut(path, f"no plan of a sweep ({type(error).__name__}: {error})"))
+            continue
+        below = {"pretrain": runs_dir.resolve().parent, "finetune": runs_dir.resolve()}[plan["command"]]
+        cells.update({cell.run_dir: cell for cell in planned if cell.run_dir.is_relative_to(below)})
+    return list(cells.values()), left_out
+
+
+def settled(planned: Sequence[PlannedCell], runs: Sequence[Run]) -> list[PlannedCell]:
+    """Return the cells, those that waited for weights with the folder of the run that was made of them since.
+
+    The weights count for a run's folder, so it is not the one that was planned without them.
+    """
+    taken = {cell.run_dir for cell in planned}
+    found = []
+    for cell in planned:
+        own = (run.directory.resolve() for run in runs if not cell.is_done and cell.waited_for(run))
+        place = next((path for path in own if path not in taken), cell.run_dir)
+        taken.add(place)
+        found.append(replace(cell, run_dir=place))
+    return found
+
+
+def command_line(command: str, overrides: Any) -> str:
+    """Return the command of a run, quoted for a shell, without secrets.
+
+    Raises:
+        ValueError: The overrides are no list of texts.
+    """
+    if not isinstance(overrides, list) or not all(isinstance(override, str) for override in overrides):
+        raise ValueError(f"overrides is {overrides!r}: expected a list of texts")
+    return shlex.join(["python", "-m", f"ssl_rs.{command}", *map(hide_secrets, overrides)])
+
+
+def _planned_cell(command: str, entry: Mapping[str, Any]) -> PlannedCell:
+    fraction = None if command == "pretrain" else float(entry["label_fraction"])
+    if fraction is not None and not 0 < fraction <= 1:
+        raise ValueError(f"label_fraction is {fraction}: expected a number in (0, 1]")
+    return PlannedCell(
+        command=command_line(command, entry["overrides"]),
+        run_dir=Path(entry["run_dir"]).resolve(),
+        label=str(entry["label"]),
+        label_fraction=fraction,
+        seed=int(entry["seed"]),
+        belongs_to={key: str(entry[key]) for key in Comparison._fields if key in entry},
+        settings_hash=_text(entry, "settings_hash"),
+        pretraining_settings_hash=_text(entry, "pretraining_settings_hash"),
+        waits_for_weights=entry.get("waits_for_weights") is True,
+    )
+
+
+def _text(entry: Mapping[str, Any], key: str) -> str | None:
+    value = entry.get(key)
+    return value if isinstance(value, str) else None
