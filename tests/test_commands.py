@@ -90,6 +90,15 @@ def test_fine_tuning_weighs_classes_by_the_labels_of_its_own_subset(command, tin
     assert Path(out.splitlines()[-1]) != run
 
 
+def test_transform_prediction_is_learnt(command, tiny):
+    """Crop, colors and all, from random weights: chance is one in six, where a head that pools stays for good."""
+    sizes = ("dataset.crop_size=64", "trainer.batch_size=16", "trainer.max_steps=40", "trainer.log_every_steps=20")
+    code, out, _ = command("pretrain", *tiny, *sizes, "pretext=[transform_prediction]")
+    assert code == 0
+    accuracies = [line["transform_prediction/accuracy"] for line in RunDirectory(Path(out.strip())).read_metrics()]
+    assert accuracies[-1] > 0.5  # of the last 20 steps
+
+
 def test_finetuning_evaluation_and_report_follow(command, tiny, pretrained):
     small = (*tiny, "label_fraction=50pct", "dataset.tile_size=32")
     runs = []
