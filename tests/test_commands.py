@@ -95,7 +95,10 @@ def test_transform_prediction_is_learnt(command, tiny):
     sizes = ("dataset.crop_size=64", "trainer.batch_size=16", "trainer.max_steps=40", "trainer.log_every_steps=20")
     code, out, _ = command("pretrain", *tiny, *sizes, "pretext=[transform_prediction]")
     assert code == 0
-    accuracies = [line["transform_prediction/accuracy"] for line in RunDirectory(Path(out.strip())).read_metrics()]
+    accuracies = [
+        line["transform_prediction/accuracy"]
+        for line in RunDirectory(Path(out.strip().splitlines()[-1])).read_metrics()
+    ]
     assert accuracies[-1] > 0.5  # of the last 20 steps
 
 
