@@ -33,6 +33,12 @@ def write_scene(folder: Path, split: str, stem: str, seed: int, size: int = 96) 
         Image.fromarray(array).save(path)
 
 
+@pytest.fixture
+def draw_scene() -> Callable[..., None]:
+    """Write an image and its mask, see `write_scene`."""
+    return write_scene
+
+
 @pytest.fixture(scope="session")
 def folder_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of 6 scenes of 96 px with 3 classes that can be learnt from their color."""

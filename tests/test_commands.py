@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from PIL import Image
 from safetensors import safe_open
@@ -132,6 +133,36 @@ def test_finetuning_evaluation_and_report_follow(command, tiny, pretrained):
     assert "random" in page
     assert transferred["label"] in page
     assert len(Path("outputs/report/results.csv").read_text().splitlines()) == 3
+
+
+def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny, tmp_path, draw_scene):
+    """16 bits, without a scale of their own: other images have another largest value, and the network knows one."""
+    roots = [tmp_path / name for name in ("one", "other")]
+    for root, factor in zip(roots, (40, 50), strict=True):
+        for index, split in enumerate(("train", "train", "test")):
+            draw_scene(root, split, f"s{index}", index)
+        for path in root.glob("images/*/*.png"):
+            values = np.array(Image.open(path)).astype(np.uint16) * factor
+            with rasterio.open(path.with_suffix(".tif"), "w", driver="GTiff", width=96, height=96, count=3,
+                               dtype="uint16") as file:  # fmt: skip
+                file.write(values.transpose(2, 0, 1))
+            path.unlink()
+        (root / "classes.yaml").write_text("classes: [{name: a, index: 0}, {name: b, index: 1}, {name: c, index: 2}]")
+    code, out, err = command("finetune", *tiny, f"dataset.root={roots[0]}")
+    assert code == 0, err
+    run = RunDirectory(Path(out.splitlines()[-1]))
+    trained = run.read_result()
+    code, out, err = command("evaluate", f"run={run.path}", f"dataset.root={roots[1]}")
+    assert code == 0, err
+    assert "These are other data than the run was trained on (folder)" in err
+    scored = RunDirectory(Path(out.splitlines()[-1])).read_result()
+    assert scored["trained_on_manifest_sha256"] == trained["manifest_sha256"] != scored["manifest_sha256"]
+    stores = [json.loads(path.read_text()) for path in Path("outputs/stores").glob("*/manifest.json")]
+    assert len(stores) == 3  # the other data twice: by their own scale, and by the run's
+    assert len({store["value_scale"] for store in stores}) == 2
+    code, out, err = command("evaluate", f"run={run.path}", f"dataset.root={roots[0]}")
+    assert "other data" not in err
+    assert RunDirectory(Path(out.splitlines()[-1])).read_result()["manifest_sha256"] == trained["manifest_sha256"]
 
 
 def test_a_sweep_fills_every_cell_and_names_what_failed(command, tiny):

@@ -172,6 +172,23 @@ def test_values_of_another_type_are_divided_by_what_is_said(mapped, refused, ima
     assert np.array_equal(read_map(wide)[0], read_map(plain)[0])
 
 
+def test_an_image_brighter_than_the_run_knows_is_told(command, tuned, image, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scene = write_tiff(tmp_path / "wide.tif", image[0].astype(np.uint16) * 40)
+    given = (f"run={tuned.path}", f"images={scene}")
+    with pytest.warns(
+        UserWarning, match="of its values lie above value_scale=255, by which the run divides, and count"
+    ):
+        code, out, _ = command("predict", *given, "value_scale=255")
+    assert code == 0
+    about = json.loads(Path(out.strip().splitlines()[-1]).with_suffix(".json").read_text())
+    assert about["share_clipped"] > 0.9
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        code, out, _ = command("predict", *given, "value_scale=10200")
+    assert json.loads(Path(out.strip().splitlines()[-1]).with_suffix(".json").read_text())["share_clipped"] == 0
+
+
 def test_a_run_at_a_coarser_resolution_maps_at_the_images_own(command, folder_dataset, image, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = tune(folder_dataset, tmp_path, "dataset.downsample=2")

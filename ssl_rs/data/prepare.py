@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ssl_rs.cores import usable_cores
+from ssl_rs.data.bad_scenes import left_out, refuse_listed
+from ssl_rs.data.clipping import warn_of_clipping
 from ssl_rs.data.dataset import Dataset, SceneSource
 from ssl_rs.data.manifest import FORMAT_VERSION, HASH_FILE, MANIFEST_FILE, Manifest, SkippedScene
 from ssl_rs.data.moments import mean_and_std
@@ -21,7 +23,7 @@ from ssl_rs.data.scene_writer import WrittenScene
 from ssl_rs.data.splits import CUT_IT, FEWEST
 from ssl_rs.data.store import Store
 from ssl_rs.data.workers import write_scenes
-from ssl_rs.errors import GONE, InputError, first_of
+from ssl_rs.errors import GONE, TOLD, InputError
 from ssl_rs.files import write_beside
 from ssl_rs.locks import hold
 
@@ -33,8 +35,6 @@ USED_LATER = ("root", "crop_size", "tile_size", "tile_shift", "protocol", "trans
 
 WORTH_WORKERS = 2**28
 """Bytes of source files from which on other processes help: each takes a second to start."""
-
-LEAVE_OUT = "(dataset.on_bad_scene=skip leaves such scenes out.)"
 
 
 def prepare(
@@ -63,7 +63,7 @@ def prepare(
     """
     path, scenes = locate(dataset, store_dir)
     if not path.exists():
-        _refuse_listed(dataset, scenes)
+        refuse_listed(dataset, scenes)
         if before is not None:
             before()
         try:
@@ -186,18 +186,22 @@ def _build(
         size = sum(file.size for file in {file for scene in scenes for file in scene.files if file.exists()})
         num_workers = usable_cores() if size > WORTH_WORKERS else 0
     written: list[WrittenScene] = []
-    skipped: list[SkippedScene] = []
+    bad: list[tuple[SceneSource, str]] = []
     for number, outcome in enumerate(write_scenes(dataset, scenes, folder, num_workers)):
         scene = scenes[number]
         if isinstance(outcome, WrittenScene):
             written.append(outcome)
         else:
-            skipped.append(_skip(dataset, scene, str(outcome)))
+            bad.append((scene, str(outcome)))
         if report:
             report(number + 1, len(scenes), scene.id)
+        if dataset.on_bad_scene == "error" and len(bad) == TOLD:  # enough to see what is wrong
+            break
+    skipped = left_out(dataset, bad, number + 1, len(scenes))
     written, odd = _of_one_type(dataset, written)
     manifest = _manifest(dataset, written, [*skipped, *odd])
     write_overview(Store(folder, manifest))
+    warn_of_clipping(Store(folder, manifest))
     write_beside(folder / HASH_FILE, f"{manifest.sha256}\n")
     write_beside(folder / MANIFEST_FILE, to_json(manifest))
     kept = {SCENES_FILE, SHEET_FILE, HASH_FILE, MANIFEST_FILE}
@@ -206,32 +210,6 @@ def _build(
         if path.name not in kept:
             path.unlink()
     _flush(folder)
-
-
-def _refuse_listed(dataset: Dataset, scenes: Sequence[SceneSource]) -> None:
-    """Tell all problems that the listing of the files shows, before the first scene is read.
-
-    Raises:
-        InputError: There are some, and bad scenes are errors.
-    """
-    problems = [scene.problem for scene in scenes if scene.problem]
-    if not problems or dataset.on_bad_scene == "skip":
-        return
-    if len(problems) == 1:
-        raise InputError(f"{problems[0]} {LEAVE_OUT}")
-    told = f"{len(problems)} of {len(scenes)} scenes cannot be used, as their files show before they are read:"
-    raise InputError("\n".join([told, *first_of(problems), LEAVE_OUT]))
-
-
-def _skip(dataset: Dataset, scene: SceneSource, reason: str) -> SkippedScene:
-    """Note why a scene is left out, or stop.
-
-    Raises:
-        InputError: Bad scenes are errors.
-    """
-    if dataset.on_bad_scene == "error":
-        raise InputError(f"{reason} {LEAVE_OUT}")
-    return SkippedScene(scene.id, scene.split, reason.replace(f"{Path(dataset.root)}/", "") if dataset.root else reason)
 
 
 def _of_one_type(dataset: Dataset, written: Sequence[WrittenScene]) -> tuple[list[WrittenScene], list[SkippedScene]]:
@@ -250,8 +228,8 @@ def _of_one_type(dataset: Dataset, written: Sequence[WrittenScene]) -> tuple[lis
             continue
         source = SceneSource(record.id, record.split, ())
         reason = f"{record.sources[0].name} has values of type {scene.dtype}, most scenes of {usual}. Convert it."
-        odd.append(_skip(dataset, source, reason))
-    return kept, odd
+        odd.append((source, reason))
+    return kept, left_out(dataset, odd, len(written), len(written))
 
 
 def _manifest(dataset: Dataset, written: Sequence[WrittenScene], skipped: Sequence[SkippedScene]) -> Manifest:

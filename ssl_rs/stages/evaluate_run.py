@@ -13,6 +13,7 @@ from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.manifest import Manifest
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError
+from ssl_rs.messages import say_line
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, check_protocol
 from ssl_rs.stages.finished_run import finished_finetuning, load_network, stored_config, windows_like
@@ -57,7 +58,7 @@ def evaluate(settings: Settings) -> Path:
         network.to(site.device).to(memory_format=torch.channels_last)  # as it was trained
         scores = evaluator.score(network, site.processes, directory.path / "samples.npz")
         told = {"command": "evaluate", "run": str(run.path), "config_hash": digest, **identified.origin(site)}
-        result = {**trained, **scores, **told}
+        result = {**trained, **scores, **told, **_data(trained, manifest)}
         directory.finish(result)
     tell("Scored", result)
     return directory.path
@@ -67,6 +68,15 @@ def _read_evaluation_like(settings: Settings, stored: Mapping[str, Any], dataset
     """Read the split and the windows; what is null is as the run had it."""
     split = settings.value("evaluation.split", Literal["val", "test"])
     return EvaluationSettings(split, windows_like(settings, stored), dataset.clutter)
+
+
+def _data(trained: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
+    """Return what result.json says of the data that was scored, and say if the run was trained on other data."""
+    told = {"dataset": manifest.dataset, "manifest_sha256": manifest.sha256}
+    if trained.get("manifest_sha256") == manifest.sha256:
+        return told
+    say_line(f"These are other data than the run was trained on ({trained.get('dataset')}): a table of their own.")
+    return {**told, "trained_on_manifest_sha256": trained.get("manifest_sha256")}
 
 
 def _check_data(run: RunDirectory, metadata: WeightsMetadata, manifest: Manifest) -> None:
@@ -84,7 +94,7 @@ def _check_data(run: RunDirectory, metadata: WeightsMetadata, manifest: Manifest
     if metadata.value_scale != manifest.value_scale:
         raise InputError(
             f"{run.model} was trained on values divided by {metadata.value_scale:g}, the data at dataset.root is "
-            f"divided by {manifest.value_scale:g}. Fine-tune with dataset.value_scale={manifest.value_scale:g}."
+            f"divided by {manifest.value_scale:g}, as the run's config.yaml says. Fine-tune again, or take other data."
         )
 
 
@@ -105,7 +115,12 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
         raise InputError("evaluate is one process. Start it without torchrun.")
     here = trainer.resolve_device(processes.local_rank)
     output_dir, seed = settings.value("output_dir", str), settings.value("seed", int)
-    store = open_store(dataset, Path(settings.value("store_dir", str)), processes)
+    store_dir = Path(settings.value("store_dir", str))
+    store, scale = open_store(dataset, store_dir, processes), read_weights_metadata(run.model).value_scale
+    if root and node.get("value_scale", scale) is None and store.manifest.value_scale != scale:
+        # Other images than those of the training have another largest value; the network knows the old one.
+        dataset = build({**node, "value_scale": scale}, "dataset", trusted)
+        store = open_store(dataset, store_dir, processes)
     return Site(
         trainer, processes, here, trainer.resolve_precision(here), dataset, store, seed, Path(output_dir)
     ), stored

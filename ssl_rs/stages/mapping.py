@@ -3,10 +3,12 @@
 import json
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rasterio.crs import CRS
 
+from ssl_rs.data.clipping import WORTH_TELLING, share_above
 from ssl_rs.data.dataset import IGNORE, SceneSource
 from ssl_rs.data.map_writer import Grid, MapWriter, enlarged
 from ssl_rs.data.new_scenes import NewScenes
@@ -113,6 +116,7 @@ def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[floa
     with _scratch(job.folder) as scratch:
         with small_cache():
             write_scene(job.scenes, 0, source, scratch)
+        clipped = _share_clipped(job, scratch, file)
         pixels = _write_map(job, scratch, grid, target, {"image": str(file), "image_sha256": sha256}, report)
     valid, area = sum(pixels[:-1]), _square_meters(grid)
     classes = [
@@ -125,7 +129,7 @@ def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[floa
     about = {
         "image": str(file), "image_sha256": sha256, "run": str(job.run.path), "model_sha256": job.model_sha256,
         "config_hash": job.hash, "height": grid.height, "width": grid.width, "crs": grid.crs,
-        "transform": grid.transform, "classes": classes, "pixels_without_data": pixels[-1],
+        "transform": grid.transform, "classes": classes, "pixels_without_data": pixels[-1], "share_clipped": clipped,
         "wall_seconds": round(time.monotonic() - started, 3),
     }  # fmt: skip
     write_json(target.about, about)
@@ -179,13 +183,30 @@ def _scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _load(scratch: Path) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Return the image on its way through, [C, h, w], coarser by the factor, and where it holds data; None: all."""
+    valid = scratch / array_file(0, "valid")
+    image = np.load(scratch / array_file(0, "image"), mmap_mode="r")
+    return image, np.load(valid, mmap_mode="r") if valid.is_file() else None
+
+
+def _share_clipped(job: Job, scratch: Path, file: SourceFile) -> float:
+    """Return which share of the values counts as white, since it lies above the value scale; warn of many."""
+    share, largest = share_above(*_load(scratch), job.value_scale)
+    if share > WORTH_TELLING:
+        warnings.warn(
+            f"{file}: {100 * share:.0f} % of its values lie above value_scale={job.value_scale:g}, by which the run "
+            f"divides, and count as white; the largest seen is {largest:g}. Are its values of the same kind?",
+            stacklevel=2,
+        )
+    return round(share, 4)
+
+
 def _write_map(
     job: Job, scratch: Path, grid: Grid, target: Target, tags: Mapping[str, str], report: Callable[[float], None]
 ) -> list[int]:
     """Write a map, its probabilities and its picture; return the pixels of each class, and last those without data."""
-    image = np.load(scratch / array_file(0, "image"), mmap_mode="r")  # [C, h, w], coarser by the factor
-    path = scratch / array_file(0, "valid")
-    valid = np.load(path, mmap_mode="r") if path.is_file() else None
+    image, valid = _load(scratch)
     factor, counts, picture = job.scenes.downsample, np.zeros(256, np.int64), []
     every = -(-max(grid.height, grid.width) // PICTURE)
     scores = scores_of(job.network, job.device, job.precision)

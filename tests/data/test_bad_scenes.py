@@ -76,6 +76,23 @@ def test_bad_scenes_are_errors_or_left_out_and_named(made_up, tmp_path, kind, sp
     assert not [path for path in store.path.iterdir() if path.name.startswith(("00001", "."))]
 
 
+def test_all_bad_scenes_are_told_at_once_up_to_as_many_as_are_shown(made_up, tmp_path):
+    bad = [(f"bad{place}", "train", arrays(bands=3)) for place in range(7)]
+    with pytest.raises(InputError) as caught:
+        prepare(made_up([("good", "train", arrays()), *bad[:2]]), tmp_path / "stores")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "2 of 3 scenes cannot be used:"
+    assert [line.count("expected 2 bands") for line in lines[1:3]] == [1, 1]
+    reads = made_up([("good", "train", arrays()), *bad])
+    with pytest.raises(InputError, match="5 of the first 6 of 8 scenes cannot be used:"):
+        prepare(reads, tmp_path / "stores")
+    assert len(reads.reads) == 6
+    odd = [(f"odd{place}", "train", arrays(dtype=np.uint16)) for place in range(2)]
+    usual = [(f"usual{place}", "train", arrays()) for place in range(3)]
+    with pytest.raises(InputError, match="2 of 5 scenes cannot be used:"):
+        prepare(made_up([*odd, *usual]), tmp_path / "stores")
+
+
 def test_the_odd_type_is_left_out_even_if_it_comes_first(made_up, tmp_path):
     entries = [("odd", "train", arrays(dtype=np.uint16)), ("a", "train", arrays()), ("b", "test", arrays())]
     store = prepare(made_up(entries, on_bad_scene="skip"), tmp_path)

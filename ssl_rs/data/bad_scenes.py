@@ -1,0 +1,50 @@
+"""Scenes that cannot be used: all that are known at once, as one message, or left out and noted."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssl_rs.data.dataset import Dataset, SceneSource
+from ssl_rs.data.manifest import SkippedScene
+from ssl_rs.errors import InputError, first_of
+
+LEAVE_OUT = "(dataset.on_bad_scene=skip leaves such scenes out.)"
+
+
+def refuse_listed(dataset: Dataset, scenes: Sequence[SceneSource]) -> None:
+    """Tell all problems that the listing of the files shows, before the first scene is read.
+
+    Raises:
+        InputError: There are some, and bad scenes are errors.
+    """
+    problems = [scene.problem for scene in scenes if scene.problem]
+    if problems and dataset.on_bad_scene == "error":
+        said = f"{len(problems)} of {len(scenes)} scenes cannot be used, as their files show before they are read:"
+        raise InputError(_told(said, problems))
+
+
+def left_out(
+    dataset: Dataset, bad: Sequence[tuple[SceneSource, str]], num_read: int, num_scenes: int
+) -> list[SkippedScene]:
+    """Note why scenes are left out.
+
+    Args:
+        dataset: Says what is done with them.
+        bad: Each with the reason.
+        num_read: How many scenes were read until then.
+        num_scenes: How many there are.
+
+    Raises:
+        InputError: There are some, and bad scenes are errors.
+    """
+    reasons = [reason for _, reason in bad]
+    if reasons and dataset.on_bad_scene == "error":
+        among = f"{num_scenes}" if num_read == num_scenes else f"the first {num_read} of {num_scenes}"
+        raise InputError(_told(f"{len(reasons)} of {among} scenes cannot be used:", reasons))
+    within = f"{Path(dataset.root)}/" if dataset.root else None
+    return [
+        SkippedScene(scene.id, scene.split, reason.replace(within, "") if within else reason) for scene, reason in bad
+    ]
+
+
+def _told(said: str, problems: Sequence[str]) -> str:
+    return f"{problems[0]} {LEAVE_OUT}" if len(problems) == 1 else "\n".join([said, *first_of(problems), LEAVE_OUT])

@@ -1,0 +1,51 @@
+"""Values above the value scale: told, with a scale that holds them."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from ssl_rs.data.clipping import share_above
+from ssl_rs.data.dataset import SceneArrays
+from ssl_rs.data.prepare import prepare
+
+
+def scene(values, masked=True):
+    mask = np.zeros(values.shape[1:], np.uint8)
+    return SceneArrays(values, mask if masked else None)
+
+
+def test_the_share_above_is_that_of_the_valid_pixels():
+    image = np.zeros((2, 8, 10), np.uint16)
+    image[0, :, :5] = 200
+    assert share_above(image, None, 100) == (0.25, 200)
+    valid = np.zeros((8, 10), bool)
+    valid[:, :5] = True
+    assert share_above(image, valid, 100) == (0.5, 200)
+    assert share_above(image, np.zeros((8, 10), bool), 100) == (0, 0)
+
+
+def test_some_rows_are_read_and_the_ends_are_among_them():
+    image = np.zeros((1, 1000, 4), np.float32)
+    image[0, [0, 999]] = 3
+    assert share_above(image, None, 1.0) == (2 / 16, 3)
+
+
+def test_bright_scenes_beside_the_training_are_told_with_a_scale_that_holds_them(made_up, tmp_path):
+    dark, bright = np.full((2, 6, 7), 900, np.uint16), np.full((2, 6, 7), 900, np.uint16)
+    bright[:, :, 3:] = 7000
+    entries = [("a", "train", scene(dark)), ("b", "unlabeled", scene(bright, masked=False)), ("c", "test", scene(dark))]
+    with pytest.warns(UserWarning, match=r"1 of 1 unlabeled scenes have 57 % of their values above") as caught:
+        prepare(made_up(entries), tmp_path / "stores")
+    assert len(caught) == 1
+    assert "value_scale=900" in str(caught[0].message)
+    assert "dataset.value_scale=7000" in str(caught[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prepare(made_up(entries, value_scale=7000.0), tmp_path / "stores")
+
+
+def test_eight_bits_have_nothing_to_tell(made_up, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prepare(made_up([("a", "train", scene(np.full((2, 6, 7), 255, np.uint8)))]), tmp_path / "stores")
