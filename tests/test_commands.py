@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -133,6 +134,20 @@ def test_finetuning_evaluation_and_report_follow(command, tiny, pretrained):
     assert "random" in page
     assert transferred["label"] in page
     assert len(Path("outputs/report/results.csv").read_text().splitlines()) == 3
+
+
+def test_labels_without_some_class_are_told(command, tiny, folder_dataset, tmp_path):
+    root = shutil.copytree(folder_dataset, tmp_path / "without")
+    for path in root.glob("masks/train/*.png"):
+        mask = np.array(Image.open(path))
+        Image.fromarray(np.where(mask == 2, 0, mask).astype(np.uint8)).save(path)
+    with pytest.warns(UserWarning, match=r"These labels hold no pixel of c: .* Take masks that have it"):
+        code, out, _ = command("finetune", *tiny, f"dataset.root={root}", "trainer.max_steps=2")
+    assert code == 0
+    told = next(line for line in out.splitlines() if line.startswith("Labels: "))
+    assert told.endswith("c 0")
+    pixels = RunDirectory(Path(out.splitlines()[-1])).read_result()["labeled_pixels"]
+    assert sum(pixels.values()) == 4 * 96 * 96
 
 
 def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny, tmp_path, draw_scene):

@@ -145,6 +145,21 @@ def pixels_of_units(store: Store, subset: LabelSubset) -> NDArray[np.int64]:
     return class_pixels(store, [(unit.scene, unit.row, unit.column) for unit in subset.units], size)
 
 
+def labeled_pixels(store: Store, subset: LabelSubset) -> NDArray[np.int64]:
+    """Count the labeled pixels of a subset by class: int64 [K]. Of masks only what is labeled is read, if that."""
+    scenes = {store.manifest.scenes[index].id: index for index in store.scenes_of("train")}
+    if subset.unit == "scene" or len(subset.units) == subset.total_units:
+        named = {unit.scene for unit in subset.units}
+        counts = [store.manifest.scenes[scenes[scene]].class_pixels for scene in named]
+        whole: NDArray[np.int64] = np.sum(counts, axis=0, dtype=np.int64)
+        return whole
+    found = np.zeros(256, np.int64)
+    for unit in subset.units:
+        rows, columns = slice(unit.row, unit.row + unit.height), slice(unit.column, unit.column + unit.width)
+        found += np.bincount(store.mask(scenes[unit.scene])[rows, columns].ravel(), minlength=256)
+    return found[: len(store.manifest.classes)]
+
+
 def _rank(seed: int, dataset: str, unit: LabeledUnit) -> str:
     """Return what the units are ordered by: equal on every machine, and for every fraction."""
     return hashlib.sha256(json.dumps([seed, dataset, unit.scene, unit.row, unit.column]).encode()).hexdigest()

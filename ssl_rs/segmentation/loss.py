@@ -1,7 +1,6 @@
 """What fine-tuning minimizes: the cross entropy of the labeled pixels, and the usual answers to rare classes."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,16 +44,14 @@ class SegmentationLoss:
             if not 0 <= value < math.inf:
                 raise InputError(f"loss.{name}={value}: expected 0 (without it) or more.")
 
-    def class_weights(self, count_pixels: Callable[[], NDArray[np.int64]]) -> Tensor | None:
+    def class_weights(self, pixels: NDArray[np.int64]) -> Tensor | None:
         """Return the weights [K] of the classes, float32; None: all weigh alike.
 
         Args:
-            count_pixels: Gives int64 [U, K], the labeled pixels of each class in each labeled unit. It reads masks, so
-                it is called only where the counts matter. A class without a pixel gets weight 0.
+            pixels: int64 [K], labeled pixels of each class; one without any gets weight 0.
         """
         if not self.balance:
             return None
-        pixels = count_pixels().sum(axis=0)  # [K]
         weights = np.where(pixels > 0, np.maximum(pixels, 1.0) ** -self.balance, 0.0)
         return torch.from_numpy(weights * pixels.sum() / (weights @ pixels)).float()
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from ssl_rs.data import label_subset
-from ssl_rs.data.label_subset import LabeledUnit, LabelFraction, LabelSubset, choose_labels
+from ssl_rs.data.label_subset import (
+    LabeledUnit,
+    LabelFraction,
+    LabelSubset,
+    choose_labels,
+    labeled_pixels,
+    pixels_of_units,
+)
 from ssl_rs.errors import InputError
 
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -111,3 +118,21 @@ def test_a_subset_survives_the_disk(store, tmp_path):
     (tmp_path / "labels.json").write_text('{"units": 3}')
     with pytest.raises(InputError, match=r"labels\.json"):
         LabelSubset.read(tmp_path / "labels.json")
+
+
+@pytest.mark.parametrize("unit", ["tile", "scene"])
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 1.0])
+def test_labeled_pixels_are_the_sum_over_the_units(store, unit, fraction):
+    subset = choose_labels(store, 8, LabelFraction(fraction, unit), 3)
+    counts = labeled_pixels(store, subset)
+    slow = np.zeros(len(store.manifest.classes), int)
+    indices = {store.manifest.scenes[index].id: index for index in store.scenes_of("train")}
+    for each in subset.units:
+        for row in range(each.row, each.row + each.height):
+            for column in range(each.column, each.column + each.width):
+                label = int(store.mask(indices[each.scene])[row, column])
+                if label < len(slow):
+                    slow[label] += 1
+    assert counts.tolist() == slow.tolist()
+    assert (pixels_of_units(store, subset).sum(axis=0) == counts).all()
+    assert counts.sum() > 0
