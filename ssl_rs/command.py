@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import inspect
+import itertools
 import os
 import signal
 import sys
@@ -188,16 +189,16 @@ def _parse(name: str, arguments: list[str]) -> argparse.Namespace:
 def help_text(name: str, overrides: Sequence[str]) -> str:
     """Return what the command does, its config groups with their options, and its keys as the overrides leave them."""
     first = _comment(conf_dir() / f"{name}.yaml")
-    config = resolve(compose_config(name, without_sweeps(overrides)))
+    config, groups = resolve(compose_config(name, without_sweeps(overrides))), used_groups(name)
     lines = [
         first,
         "",
         f"usage: python -m ssl_rs.{name} [group=option ...] [key=value ...]",
         "       --cfg             print every key of the run and stop",
-        "       -m, --multirun    run every combination of comma-separated values",
+        *(["       -m, --multirun    run every combination of comma-separated values"] if "sweep" in groups else []),
         "       --config-dir DIR  also look for groups and options in a folder of your own",
     ]
-    for group in used_groups(name):
+    for group in groups:
         lines += ["", f"{group}="]
         lines += [f"  {option:<24} {_comment(conf_dir() / group / f'{option}.yaml')}" for option in options(group)]
     head = "Keys and their values, with these arguments:" if overrides else "Keys and their defaults:"
@@ -205,10 +206,13 @@ def help_text(name: str, overrides: Sequence[str]) -> str:
 
 
 def _comment(path: Path) -> str:
-    """Return the first comment of a YAML file, which says what it is."""
-    comments = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-    said = [line.lstrip("# ") for line in comments if "@package" not in line]
-    return said[0] if said else ""
+    """Return the first sentence that a YAML file says of itself, on one line or several."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "@package" not in line]
+    block = itertools.takewhile(
+        lambda line: line.startswith("#"), itertools.dropwhile(lambda line: line[:1] != "#", lines)
+    )
+    sentence, point, _ = " ".join(line.lstrip("# ") for line in block).partition(". ")
+    return f"{sentence}{point.strip()}"
 
 
 def _say(message: str, code: int) -> int:

@@ -87,7 +87,8 @@ def find_pretraining(chosen: str | None, pretrainings: Path, wanted: str) -> Run
     if len(found) == 1:
         return RunDirectory(found[0])
     if not found:
-        raise InputError(missing)
+        others = [f"  initialization.run={path}" for path in _finished_below([pretrainings])]
+        raise InputError("\n".join([missing, *([f"Those of {wanted} are:", *others] if others else [])]))
     listed = "\n".join(f"  initialization.run={path}" for path in found)
     raise InputError(f"{asked} {len(found)} finished pretrainings; name one:\n{listed}")
 

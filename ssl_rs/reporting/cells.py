@@ -73,7 +73,9 @@ def read_failures(runs_dir: Path, planned: Sequence[PlannedCell] = ()) -> tuple[
 
 
 def stale_runs(runs: Sequence[Run], planned: Sequence[PlannedCell]) -> list[StaleRun]:
-    """Return the runs whose cell is planned with other settings, or whose pretraining has other weights now.
+    """Return the runs in the place of a planned one that is not theirs, or whose pretraining has other weights now.
+
+    Runs that tell their settings get a row of their own where these differ (`variants.told_apart`): they are not stale.
 
     A plan of an older version does not tell all that makes two runs comparable: by it nothing is called stale.
     """
@@ -90,14 +92,19 @@ def stale_runs(runs: Sequence[Run], planned: Sequence[PlannedCell]) -> list[Stal
         own = next(
             (cell for cell in here if cell.fills(comparison_of(run), run.label, run.label_fraction, run.seed)), None
         )
-        if own is not None and run.directory.resolve() not in current and not own.starts_alike(run):
-            stale.append(
-                StaleRun(run, "the plan of its sweep has other settings, or other weights, by now", own.command)
-            )
+        if own is not None and run.directory.resolve() not in current and not _has_place_beside(own, run):
+            reason = "no plan names it, and what a sweep planned for its place has other settings or weights"
+            stale.append(StaleRun(run, reason, own.command))
         elif _weights_replaced(run):
             reason = f"{run.provenance['source']} has other weights now than those it started from"
             stale.append(StaleRun(run, reason, own.command if own else None))
     return stale
+
+
+def _has_place_beside(cell: PlannedCell, run: Run) -> bool:
+    """Tell whether a run may stand beside a planned one: from another pretraining alike, or with settings it tells."""
+    other_settings = cell.settings_hash is not None and cell.settings_hash != run.settings_hash
+    return cell.starts_alike(run) or (other_settings and bool(run.settings))
 
 
 def _weights_replaced(run: Run) -> bool:

@@ -35,6 +35,7 @@ from ssl_rs.reporting.statistics import Summary, summarize
 from ssl_rs.reporting.study import Study, study_of
 from ssl_rs.reporting.tables import Comparison, Table, compare, differing_settings
 from ssl_rs.reporting.text_tables import tables_text
+from ssl_rs.reporting.variants import told_apart
 from ssl_rs.reporting.wording import (
     OTHER_SEEDS,
     budget_sentence,
@@ -130,7 +131,7 @@ def write_report(
     planned = settled(planned, runs)
     stale = stale_runs(runs, planned)
     old = {each.run.directory for each in stale}
-    current_runs = [run for run in runs if run.directory not in old]
+    current_runs = told_apart([run for run in runs if run.directory not in old])
     tables, duplicates = compare(current_runs)
     found, broken_failures = read_failures(runs_dir, planned)
     current = {cell.run_dir for cell in planned}  # what failed under a plan that has changed since is no news

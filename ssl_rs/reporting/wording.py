@@ -126,17 +126,13 @@ def cells_text(
     for failure in failures:
         first = (failure.error.strip().splitlines() or ["without a word"])[0]
         yield f"  failed   {failure.directory}: {first}\n           {failure.command}"
-    seeds: dict[tuple[str, str, str], list[int]] = {}
     for cell in missing:
         share = "pretraining" if cell.label_fraction is None else share_text(cell.label_fraction)
-        place = f"{cell.label}, {share}"
-        if cell.command is None:
-            seeds.setdefault((cell.where, place, cell.state), []).append(cell.seed)
-        else:
-            yield f"  missing  {place}, seed {cell.seed}: {cell.state}\n           {cell.command}"
-    for (_, place, state), found in seeds.items():
-        named = f"seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
-        yield f"  missing  {place}, {named}: {state}, in no plan of a sweep"
+        if cell.command is not None:
+            yield f"  missing  {cell.label}, {share}, seed {cell.seed}: {cell.state}\n           {cell.command}"
+    unplanned = sum(cell.command is None for cell in missing)
+    if unplanned:
+        yield f"  {unplanned} of the missing are places of the tables that no sweep planned: cells.csv names them"
     for each in stale:
         yield f"  stale    {each.run.directory}: {each.reason}\n           {each.command or 'in no plan of a sweep'}"
 

@@ -17,7 +17,8 @@ from ssl_rs.messages import say_line
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, check_protocol
 from ssl_rs.stages.finished_run import finished_finetuning, load_network, stored_config, windows_like
-from ssl_rs.stages.recipe import Identified, opened, tell
+from ssl_rs.stages.outcome import tell
+from ssl_rs.stages.recipe import Identified, opened
 from ssl_rs.stages.site import Site, open_store
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata

@@ -35,7 +35,8 @@ from ssl_rs.segmentation.network import (
     input_divisor,
 )
 from ssl_rs.stages.evaluation import Evaluator, read_evaluation
-from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, tell, train_network
+from ssl_rs.stages.outcome import tell
+from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
 from ssl_rs.stages.site import Site, SiteSettings
 from ssl_rs.stages.validation import KEY, Validator, read_every_steps
 

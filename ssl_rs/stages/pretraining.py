@@ -29,6 +29,7 @@ from ssl_rs.pretext.network import PretextNetwork, build_task, check_views
 from ssl_rs.pretext.segmentation_decoder import SegmentationDecoder
 from ssl_rs.randomness import Rows, derive_seed
 from ssl_rs.run_directory import RunDirectory, save_tensors
+from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
 from ssl_rs.stages.site import Site, SiteSettings
 from ssl_rs.views.base import View, ViewMaker, crop_view, make_views, views_to_make
@@ -147,6 +148,7 @@ def pretrain(settings: Settings) -> Path:
         result = _result(plan, provenance, network, progress.seconds) if site.processes.is_first else None
         if result is not None:
             directory.finish(result)
+            tell("Pretrained", result)
         tracker.finish(result)
         distributed.barrier()
     return directory.path

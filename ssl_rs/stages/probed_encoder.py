@@ -96,7 +96,8 @@ def stored_run(chosen: str) -> Mapping[str, Any]:
         return {}
     result = run.read_result()
     if result is None or result.get("command") != "pretrain":
-        raise InputError(f"encoder={chosen} holds no finished pretraining (result.json of pretrain). Finish it first.")
+        hint = "Finish it first." if result is None else f"It is a finished {result.get('command')}."
+        raise InputError(f"encoder={chosen} holds no finished pretraining (result.json of pretrain). {hint}")
     stored = read_yaml(run.config)
     lacking = [key for key in ("dataset", "backbone") if not isinstance(stored.get(key), dict)]
     if lacking:

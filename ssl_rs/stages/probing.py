@@ -27,8 +27,9 @@ from ssl_rs.segmentation.network import check_side
 from ssl_rs.segmentation.probes import Probe
 from ssl_rs.segmentation.sliding_window import WindowSettings, read_windows
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator
+from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.probed_encoder import initialization_of, stored_backbone, stored_run
-from ssl_rs.stages.recipe import Identified, opened, tell
+from ssl_rs.stages.recipe import Identified, opened
 from ssl_rs.stages.site import Site, SiteSettings
 from ssl_rs.training.settings import TrainerSettings
 

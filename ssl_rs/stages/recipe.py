@@ -15,12 +15,11 @@ from ssl_rs.build import explained
 from ssl_rs.config import Settings, read_yaml, to_yaml
 from ssl_rs.config_hash import LATER, NULL_MEANT, config_hash, leaves, without_effect
 from ssl_rs.depthwise import train_depthwise_in_fp32
-from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone
 from ssl_rs.errors import InputError
 from ssl_rs.initialization import Initialization, Provenance, Target
-from ssl_rs.messages import say_line
 from ssl_rs.run_directory import RunDirectory
+from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.site import Site, SiteSettings, environment
 from ssl_rs.training.loop import Job, Validation, train
 from ssl_rs.training.schedule import Schedule
@@ -112,16 +111,6 @@ class Identified:
         self.directory.drop_checkpoints()
         tell(f"{self.directory.path} was finished before", result)
         return True
-
-
-def tell(what: str, result: Mapping[str, Any]) -> None:
-    """Say in a line, beside the path that is the output, how good the result is; of all processes, the first does."""
-    if not Processes.from_environment().is_first:
-        return
-    split, dataset, protocol = (result.get(key) for key in ("split", "dataset", "protocol"))
-    miou, where = result.get("miou"), f"on the {split} scenes of {dataset}, protocol {protocol}"
-    score = f": mIoU {100 * miou:.1f} % {where}; result.json has all scores" if isinstance(miou, float) else ""
-    say_line(f"{what}{score}.")
 
 
 def identify(

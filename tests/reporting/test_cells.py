@@ -213,6 +213,12 @@ def test_a_run_in_the_place_of_a_planned_one_with_other_settings_is_stale(write_
     assert command == "python -m ssl_rs.finetune initialization=random seed=0"
 
 
+def test_other_settings_that_are_told_make_another_row_and_no_stale_run(write_run, plan, stale):
+    write_run("old", settings_hash="t", settings={"loss.dice": 1.0})
+    plan(("random", 0.1, 0, "new"), settings_hash="s", **PLACE)
+    assert stale() == []
+
+
 def test_what_some_plan_names_is_not_stale(write_run, plan, stale):
     write_run("old")
     write_run("new", miou=0.6)
@@ -339,7 +345,7 @@ def test_every_state_is_told_with_its_command_and_stale_runs_leave_the_table(tmp
     assert "aged" not in (tmp_path / "report/results.csv").read_text()
 
 
-def test_places_that_nobody_planned_take_a_line_for_all_seeds(tmp_path, write_run):
+def test_places_that_nobody_planned_take_one_line(tmp_path, write_run):
     for seed in range(3):
         write_run(f"random{seed}", seed=seed)
     write_run("tasks", label="tasks", seed=1)
@@ -347,5 +353,10 @@ def test_places_that_nobody_planned_take_a_line_for_all_seeds(tmp_path, write_ru
     write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
     assert said == [
         "Cells: 4 done, 0 failed, 2 missing, 0 stale",
-        "  missing  tasks, 10\N{NO-BREAK SPACE}%, seeds 0, 2: not started, in no plan of a sweep",
+        "  2 of the missing are places of the tables that no sweep planned: cells.csv names them",
+    ]
+    cells = list(csv.DictReader((tmp_path / "report/cells.csv").open()))
+    assert [(cell["label"], cell["seed"]) for cell in cells if cell["state"] == "missing"] == [
+        ("tasks", "0"),
+        ("tasks", "2"),
     ]

@@ -1,0 +1,63 @@
+"""Runs of one label whose settings differ: each setting gets a row of its own, named by what differs."""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ssl_rs.reporting.results import Run
+from ssl_rs.reporting.tables import Comparison, comparison_of, differing_settings
+
+MOST_NAMED = 3
+"""Settings that a row is named by; a name of more could not be read."""
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs, with labels that tell what differs where runs of one label differ in their settings.
+
+    The settings that most runs of a label have keep it; of as many, those whose values come first. What an earlier
+    version wrote without its settings keeps its label, too.
+    """
+    by_settings = _renamed(runs, lambda run: run.settings_hash, _named_by_settings)
+    return _renamed(by_settings, lambda run: run.pretraining.get("steps"), _named_by_pretraining)
+
+
+def _renamed(
+    runs: Sequence[Run], key: Callable[[Run], Hashable], name: Callable[[Run, Run, Sequence[Run]], str]
+) -> list[Run]:
+    """Return the runs; those of a label that have another key than most of them get a longer label."""
+    rows: dict[tuple[Comparison, str], dict[Hashable, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        rows[comparison_of(run), run.label][key(run)].append(run)
+    labels: dict[Path, str] = {}
+    for (_, label), variants in rows.items():
+        row = [run for variant in variants.values() for run in variant]
+        usual = min(variants.values(), key=lambda variant: (-len(variant), _values(variant[0], row)))
+        for variant in variants.values():
+            told = "" if variant is usual else name(variant[0], usual[0], row)
+            labels |= {run.directory: ", ".join(filter(None, (label, told))) for run in variant}
+    return [replace(run, label=labels[run.directory]) for run in runs]
+
+
+def _values(run: Run, row: Sequence[Run]) -> list[str]:
+    return [str(run.settings.get(key)) for key in differing_settings(row)]
+
+
+def _named_by_settings(run: Run, usual: Run, row: Sequence[Run]) -> str:
+    keys = [key for key in differing_settings(row) if key in run.settings and key in usual.settings]
+    named = [_told(key, run.settings[key]) for key in keys if run.settings[key] != usual.settings[key]]
+    more = [f"and {len(named) - MOST_NAMED} more settings"] if len(named) > MOST_NAMED else []
+    return ", ".join([*named[:MOST_NAMED], *more])
+
+
+def _named_by_pretraining(run: Run, usual: Run, row: Sequence[Run]) -> str:
+    steps = run.pretraining.get("steps")
+    return f"{steps:,} steps of pretraining" if isinstance(steps, int) else ""
+
+
+def _told(key: str, value: Any) -> str:
+    """Return a setting in short: schedule=Constant for schedule._target_=ssl_rs.training.schedule.Constant."""
+    if key.endswith("._target_"):
+        return f"{key.removesuffix('._target_')}={str(value).rpartition('.')[2]}"
+    return f"{key}={value!s:.40}"

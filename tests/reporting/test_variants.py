@@ -1,0 +1,61 @@
+"""Runs of one label whose settings differ get rows that tell them apart."""
+
+import csv
+
+import pytest
+
+from ssl_rs.reporting.page import write_report
+from ssl_rs.reporting.results import read_runs
+from ssl_rs.reporting.variants import told_apart
+
+
+@pytest.fixture
+def labels(tmp_path):
+    def read():
+        return {run.directory.name: run.label for run in told_apart(read_runs(tmp_path / "runs")[0])}
+
+    return read
+
+
+LOSS = {"loss.balance": 0.0, "loss.dice": 0.0}
+
+
+def test_a_sweep_over_losses_has_a_row_for_each(write_run, tmp_path, labels):
+    """One run each: the values that come first keep the label, here those of the plain cross entropy."""
+    for name, loss in {"a": {"loss.balance": 0.5}, "b": {"loss.dice": 1.0}, "c": {}}.items():
+        write_run(name, settings_hash=name, settings={**LOSS, **loss, "seed": 0}, miou=0.3)
+    assert labels() == {"a": "random, loss.balance=0.5", "b": "random, loss.dice=1.0", "c": "random"}
+    page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report")
+    assert "random, loss.dice=1.0" in page.read_text()
+    rows = list(csv.DictReader((page.parent / "results.csv").open()))
+    assert {row["label"] for row in rows} == set(labels().values())
+
+
+def test_the_settings_of_most_runs_keep_the_label(write_run, labels):
+    for seed in range(3):
+        write_run(f"usual{seed}", seed=seed, settings_hash="u", settings={"optimizer.lr": 0.01, "seed": seed})
+    write_run("other", settings_hash="o", settings={"optimizer.lr": 0.001, "seed": 0})
+    assert labels() == {**{f"usual{seed}": "random" for seed in range(3)}, "other": "random, optimizer.lr=0.001"}
+
+
+def test_components_are_named_by_their_class_and_many_settings_are_counted(write_run, labels):
+    write_run("a0", settings_hash="a", settings={"schedule._target_": "x.Cosine", "b": 1, "c": 1, "d": 1, "e": 1})
+    write_run(
+        "a1", seed=1, settings_hash="a", settings={"schedule._target_": "x.Cosine", "b": 1, "c": 1, "d": 1, "e": 1}
+    )
+    write_run("b", settings_hash="b", settings={"schedule._target_": "x.Constant", "b": 1, "c": 1, "d": 1, "e": 1})
+    write_run("c", settings_hash="c", settings={"schedule._target_": "x.Cosine", "b": 2, "c": 2, "d": 2, "e": 2})
+    assert labels()["b"] == "random, schedule=Constant"
+    assert labels()["c"] == "random, b=2, c=2, d=2, and 1 more settings"
+
+
+def test_runs_that_do_not_tell_their_settings_keep_their_label(write_run, labels):
+    write_run("old", settings_hash="a")
+    write_run("new", settings_hash="b", settings={"optimizer.lr": 0.1})
+    assert set(labels().values()) == {"random"}
+
+
+def test_longer_pretrainings_are_told(write_run, labels):
+    for name, steps in (("a", 1500), ("b", 1500), ("c", 4500)):
+        write_run(name, label="tasks", seed=ord(name), provenance={"sha256": name, "pretraining": {"steps": steps}})
+    assert labels() == {"a": "tasks", "b": "tasks", "c": "tasks, 4,500 steps of pretraining"}
