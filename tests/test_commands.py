@@ -64,7 +64,7 @@ def test_the_same_command_again_returns_the_finished_run(command, tiny, pretrain
     code, out, err = command("pretrain", *tiny)
     assert code == 0
     assert Path(out.strip()) == pretrained.path
-    assert f"{pretrained.path} was finished before: inpainting loss" in err
+    assert f"{pretrained.path} was finished before: contrastive loss" in err
     assert pretrained.encoder.stat().st_mtime_ns == before
 
 
