@@ -73,6 +73,12 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
     write_json(plan, {"command": name, "cells": content})
     finished = sum(RunDirectory(cell.run_dir).result.is_file() for cell in cells)
     print_line(f"{len(cells)} runs, {finished} finished before: {plan}")
+    waiting = [cell for cell in cells if cell.row.get("waits_for_weights")]
+    if waiting:
+        say_line(
+            f"{len(waiting)} of them start from weights that are not there yet and will fail, the first "
+            f"({_told(waiting[0].overrides)}) in its turn says why; the others run. Stop now to get the weights first."
+        )
     _launch(name, overrides, {_of_task(cell.overrides): str(cell.run_dir) for cell in cells})
     code = _summarize(cells)
     print_line(str(plan))

@@ -10,7 +10,7 @@ from typing import cast
 
 from ssl_rs.data.classes_file import read_classes
 from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass, Split
-from ssl_rs.data.folder_files import UNLABELED, by_stem, listed_splits, others, unlabeled_files
+from ssl_rs.data.folder_files import UNLABELED, by_stem, listed_splits, others, unlabeled_files, warn_of_unused
 from ssl_rs.data.mask_format import MaskFormat
 from ssl_rs.data.paired import read_pair, with_alpha
 from ssl_rs.data.raster import EXTENSIONS, TiffFile, open_raster
@@ -19,8 +19,8 @@ from ssl_rs.data.splits import seeded_order
 from ssl_rs.errors import InputError
 
 LAYOUT = (
-    "images/ (jpg, png or tif) and, for segmentation, masks/ (png or tif, same stems) and classes.yaml; images without "
-    "masks in images/unlabeled/"
+    "images/ (jpg, png, tif or jp2) and, for segmentation, masks/ (png or tif, same stems) and classes.yaml; images "
+    "without masks in images/unlabeled/"
 )
 ALPHA = "alpha"
 """Name of a channel that says where an image has data."""
@@ -140,7 +140,10 @@ class Folder(Dataset):
                     f"images/{UNLABELED}, which only pretraining sees, or take it out."
                 )
             scenes.append(SceneSource(stem, splits[stem], tuple(map(SourceFile, files)), problem))
-        return [*scenes, *self._unlabeled({stem: masks[stem] for stem in masks if stem not in images})]
+        unlabeled = list(self._unlabeled({stem: masks[stem] for stem in masks if stem not in images}))
+        known = {*images, *(scene.files[0].stem for scene in unlabeled)}
+        warn_of_unused(self.path, [path for stem, path in masks.items() if stem not in known])
+        return [*scenes, *unlabeled]
 
     def _unlabeled(self, masks: Mapping[str, Path]) -> Iterator[SceneSource]:
         """Yield the images that have no masks, ordered; where nothing has any, they are for training like the others.

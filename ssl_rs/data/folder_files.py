@@ -1,6 +1,7 @@
 """Which files of a user's own folder are images and masks, and what its splits.yaml says."""
 
-from collections.abc import Collection, Mapping
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +14,12 @@ UNLABELED = "unlabeled"
 """The folder in images/ of what has no mask."""
 
 SPLITS: tuple[Split, ...] = tuple(split for split in get_args(Split) if split != "unlabeled")
+NOT_READ = (
+    *(".bil", ".bmp", ".bsq", ".dng", ".ecw", ".gif", ".h5", ".hdf"),
+    *(".img", ".j2k", ".nc", ".npy", ".npz", ".sid", ".vrt", ".webp"),
+)
+"""Extensions of images that no reader here knows."""
+
 OTHERS_TOLD = 3
 """Files in masks/ that are no image's mask of which a message gives the names."""
 
@@ -72,6 +79,22 @@ def others(folder: Path, stems: Collection[str]) -> str:
         return ""
     more = f" and {len(names) - OTHERS_TOLD} more" if len(names) > OTHERS_TOLD else ""
     return f", which holds {', '.join(names[:OTHERS_TOLD])}{more}: rename masks to the stems of their images"
+
+
+def warn_of_unused(root: Path, masks_without_image: Collection[Path]) -> None:
+    """Warn of files that look as if they were meant, and are not used: images of other types, and masks of no image."""
+    images = sorted(path for path in (root / "images").rglob("[!.]*") if path.suffix.lower() in NOT_READ)
+    types = ", ".join(sorted({path.suffix.lower() for path in images}))
+    if images:
+        warnings.warn(f"{_some(images)} in {root / 'images'}: {types} is not read. Convert to GeoTIFF.", stacklevel=2)
+    if masks_without_image:
+        found = _some(sorted(masks_without_image))
+        warnings.warn(f"{found} in {root / 'masks'}: there is no image of that stem, so it is not used.", stacklevel=2)
+
+
+def _some(paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - OTHERS_TOLD} more" if len(paths) > OTHERS_TOLD else ""
+    return ", ".join(path.name for path in paths[:OTHERS_TOLD]) + more
 
 
 def listed_splits(path: Path, images: Mapping[str, Path]) -> Mapping[str, Split]:

@@ -1,4 +1,4 @@
-"""Image files as arrays: GeoTIFF through rasterio, PNG and JPEG through Pillow, which notices if they are cut short."""
+"""Image files as arrays: GeoTIFF and JPEG 2000 through rasterio; PNG and JPEG through Pillow, which notices a cut."""
 
 import re
 import warnings
@@ -18,8 +18,10 @@ from rasterio.windows import Window
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
-TIFF = (".tif", ".tiff")
+DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
+"""Of GDAL, for the files that stay on disk and are read in rows, by their extension."""
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", *DRIVERS)
 
 BOMB_BYTES = 2**30
 BOMB_RATIO = 1100
@@ -91,13 +93,13 @@ class Raster:
 
 
 class TiffFile:
-    """A TIFF that is read in rows; every band is data.
+    """A TIFF, or a JPEG 2000 file, that is read in rows; every band is data.
 
     Args:
         file: Where it lies.
 
     Raises:
-        InputError: The file is damaged, is no TIFF, or claims far more pixels than its bytes can hold.
+        InputError: The file is damaged, is none of its extension, or claims far more pixels than its bytes can hold.
     """
 
     def __init__(self, file: SourceFile) -> None:
@@ -108,7 +110,7 @@ class TiffFile:
             # Beside the file, GDAL would look for others that change its pixels and stand in no list of sources.
             with warnings.catch_warnings(), rasterio.Env(GDAL_PAM_ENABLED=False):
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                self._tiff = rasterio.open(source, driver="GTiff")
+                self._tiff = rasterio.open(source, driver=DRIVERS[file.suffix])
         except (OSError, ValueError, TypeError, RasterioError) as error:
             raise _unreadable(file, error) from error
         tiff = self._tiff
@@ -163,17 +165,17 @@ class TiffFile:
 
 
 def open_raster(file: SourceFile) -> Raster | TiffFile:
-    """Open an image file; a TIFF stays on disk and is read in rows.
+    """Open an image file; a TIFF or JPEG 2000 file stays on disk and is read in rows.
 
     A PNG's alpha channel says what is valid; every band of a TIFF is data.
 
     Args:
-        file: .jpg, .jpeg, .png, .tif or .tiff.
+        file: Its extension is one of `EXTENSIONS`.
 
     Raises:
         InputError: The file is damaged, no such image, or (PNG and JPEG) larger than 178,956,970 pixels.
     """
-    if file.suffix in TIFF:
+    if file.suffix in DRIVERS:
         return TiffFile(file)
     try:
         content = file.read()

@@ -105,6 +105,18 @@ def test_drawn_split_has_its_shares_and_follows_the_seed(labeled, make):
     assert Counter(splits(make(val_share=0.0, test_share=0.01)).values()) == {"train": 9, "test": 1}
 
 
+def test_files_that_are_not_used_are_told(labeled, make, tmp_path):
+    (tmp_path / "data/images/scene.img").write_bytes(b"x")
+    (tmp_path / "data/images/notes.txt").write_text("x")
+    save(tmp_path / "data/masks/alone.png", colored(np.zeros((6, 6), int)))
+    with pytest.warns(UserWarning, match="is not") as caught:
+        assert len(make().scenes()) == 10
+    told = [str(each.message) for each in caught]
+    assert told[0] == f"scene.img in {tmp_path}/data/images: .img is not read. Convert to GeoTIFF."
+    assert told[1] == f"alone.png in {tmp_path}/data/masks: there is no image of that stem, so it is not used."
+    assert len(told) == 2
+
+
 def test_without_masks_everything_is_for_pretraining(tmp_path, make):
     for index in range(4):
         save(tmp_path / "data" / "images" / f"{index}.jpg", rgb())

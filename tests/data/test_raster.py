@@ -49,6 +49,34 @@ def test_georeference_and_nodata_of_a_tif(tmp_path):
     assert np.argwhere(~raster.valid).tolist() == [[0, 0]]
 
 
+def write_jp2(path, values, **more):
+    with rasterio.open(
+        path, "w", driver="JP2OpenJPEG", count=len(values), height=values.shape[1], width=values.shape[2],
+        dtype=values.dtype, QUALITY=100, REVERSIBLE="YES", **more,
+    ) as file:  # fmt: skip
+        file.write(values)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("bands", [1, 3, 4])
+def test_jpeg_2000_is_read_in_rows_with_its_place(tmp_path, dtype, bands):
+    values = RNG.integers(0, np.iinfo(dtype).max, (bands, 300, 70)).astype(dtype)
+    transform = rasterio.Affine(10, 0, 300000, 0, -10, 5000000)
+    write_jp2(tmp_path / "a.JP2", values, crs="EPSG:32633", transform=transform, BLOCKXSIZE=64, BLOCKYSIZE=64)
+    file = open_raster(SourceFile(tmp_path / "a.JP2"))
+    assert (file.crs, file.transform[:3]) == ("EPSG:32633", (10.0, 0.0, 300000.0))
+    assert file.block_rows < 300
+    assert np.array_equal(np.concatenate([file.rows(0, 130).values, file.rows(130, 300).values], axis=1), values)
+
+
+def test_a_damaged_jpeg_2000_is_named(tmp_path):
+    path = tmp_path / "a.jp2"
+    write_jp2(path, RNG.integers(0, 255, (1, 300, 300)).astype(np.uint8))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(InputError, match=r"a\.jp2 cannot be read as an image"):
+        read_raster(SourceFile(path))
+
+
 def test_nan_as_nodata(tmp_path):
     values = np.ones((1, 3, 3), np.float32)
     values[0, 1, 2] = np.nan
