@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_rs.reporting.cells import FailedRun, MissingCell, StaleRun
+from ssl_rs.reporting.confusions import confusions_of
 from ssl_rs.reporting.plans import PlannedCell
 from ssl_rs.reporting.results import LeftOut, Run, Score
 from ssl_rs.reporting.statistics import Interval, Summary
@@ -100,6 +101,26 @@ def budgets_csv(studies: Studies) -> str:
             for table, study in studies
             if study.budget
             for each in study.budget.changes
+        ]
+    )
+
+
+def confusions_csv(tables: Sequence[Table]) -> str:
+    """Return one line a cell, true class and predicted class, with the pixels of all its runs and scenes."""
+    return _text(
+        [
+            {
+                **_place(table),
+                "label": each.label,
+                "label_fraction": each.fraction,
+                "truth": truth,
+                "prediction": prediction,
+                "pixels": int(each.counts[row, column]),
+            }
+            for table in tables
+            for each in confusions_of(table)
+            for row, truth in enumerate(each.names)
+            for column, prediction in enumerate(each.names)
         ]
     )
 

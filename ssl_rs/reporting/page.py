@@ -18,9 +18,11 @@ from ssl_rs.reporting.cells import (
     read_failures,
     stale_runs,
 )
+from ssl_rs.reporting.confusions import Confusion, confusions_of
 from ssl_rs.reporting.csv_files import (
     budgets_csv,
     cells_csv,
+    confusions_csv,
     differences_csv,
     labels_saved_csv,
     results_csv,
@@ -89,6 +91,7 @@ class Section:
         lines: Color of each row.
         tables: One a protocol, the data set's own first.
         overview: Row, label fraction, then mIoU by each protocol; empty where there is but one.
+        confusions: Of each cell, by the first protocol.
         grid: Pictures of test tiles.
         provenance: Label, and the distinct weights its runs started from.
         environment: Setting, and its values over the runs.
@@ -101,6 +104,7 @@ class Section:
     lines: Mapping[str, Line]
     tables: Sequence[ScoredTable]
     overview: Sequence[tuple[str, float, Sequence[Summary | None]]]
+    confusions: Sequence[Confusion]
     grid: SampleGrid | None
     provenance: Sequence[tuple[str, Sequence[Mapping[str, str]]]]
     environment: Sequence[tuple[str, str]]
@@ -169,6 +173,7 @@ def _write_tables(out_dir: Path, runs: Sequence[Run], sections: Sequence[Section
     write_beside(out_dir / "differences.csv", differences_csv(studies))
     write_beside(out_dir / "labels_saved.csv", labels_saved_csv(studies))
     write_beside(out_dir / "budgets.csv", budgets_csv(studies))
+    write_beside(out_dir / "confusions.csv", confusions_csv([table for table, _ in studies]))
     curves = {scored.curve_file: scored.curve for section in sections for scored in section.tables if scored.curve}
     for name, curve in curves.items():
         write_beside(out_dir / name, str(curve).replace("<svg", '<svg style="background: #fff"', 1))
@@ -230,6 +235,7 @@ def _sections(tables: Sequence[Table]) -> tuple[list[Section], list[LeftOut]]:
                 lines=lines,
                 tables=[_scored(table, tables, lines, next(numbers)) for table in own],
                 overview=_overview(own),
+                confusions=confusions_of(own[0]),
                 grid=grid,
                 provenance=[(label, _weights([run for run in runs if run.label == label])) for label in lines],
                 environment=list(distinct_texts([flat_texts(run.environment) for run in runs]).items()),

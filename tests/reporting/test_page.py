@@ -24,6 +24,7 @@ FILES = (
     "differences.csv",
     "labels_saved.csv",
     "budgets.csv",
+    "confusions.csv",
     "table.md",
     "table.tex",
 )

@@ -9,6 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from ssl_rs.reporting.confusions import confusions_of
 from ssl_rs.reporting.csv_files import differences_csv, labels_saved_csv, summary_csv
 from ssl_rs.reporting.page import write_report
 from ssl_rs.reporting.results import read_runs
@@ -133,6 +134,22 @@ def test_crossed_pretrainings_are_averaged_within_a_seed(write_run, tables_of):
 def scenes_of(seed, number=5):
     generator = np.random.default_rng(seed)
     return {f"scene{place}": generator.integers(1, 60, (2, 2)).tolist() for place in range(number)}
+
+
+def test_confusions_are_summed_over_runs_and_scenes(write_run, tables_of, tmp_path):
+    scenes = {"x": [[8, 2], [0, 0]], "y": [[1, 1], [0, 0]]}
+    for seed in (0, 1):
+        write_run(f"{seed}", seed=seed, scene_confusions={"full": scenes})
+    write_run("untold", label="tasks")
+    (table,) = tables_of()
+    (found,) = confusions_of(table)
+    assert found.counts.tolist() == [[18, 6], [0, 0]]
+    assert found.shares == [[0.75, 0.25], [None, None]]
+    assert (found.producers_accuracy, found.users_accuracy) == ([0.75, None], [1.0, 0.0])
+    page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report")
+    rows = rows_of((page.parent / "confusions.csv").read_text())
+    assert [(row["truth"], row["prediction"], row["pixels"]) for row in rows][1] == (*found.names, "6")
+    assert "user's accuracy" in page.read_text()
 
 
 def test_scenes_are_drawn_alike_for_both_sides_of_a_difference(write_run, tables_of):
