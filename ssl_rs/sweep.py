@@ -79,7 +79,11 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
             f"{len(waiting)} of them start from weights that are not there yet and will fail, the first "
             f"({_told(waiting[0].overrides)}) in its turn says why; the others run. Stop now to get the weights first."
         )
-    _launch(name, overrides, {_of_task(cell.overrides): str(cell.run_dir) for cell in cells})
+    try:
+        _launch(name, overrides, {_of_task(cell.overrides): str(cell.run_dir) for cell in cells})
+    except InputError:  # none of its runs could start: nobody is to wait for them
+        plan.unlink(missing_ok=True)
+        raise
     code = _summarize(cells)
     print_line(str(plan))
     return code

@@ -176,7 +176,8 @@ def _check_image(dataset: Dataset, image: NDArray[Any], dtype: str | None, where
     """
     expected = dtype or "uint8, uint16 or float32"
     if image.dtype.name not in DTYPES or (dtype and image.dtype.name != dtype):
-        raise InputError(f"{where}: expected values of type {expected}, got {image.dtype}. Convert the image.")
+        how = "" if dtype else ", e.g. by `gdal_translate -ot Float32`"
+        raise InputError(f"{where}: expected values of type {expected}, got {image.dtype}. Convert the image{how}.")
     if len(image) != len(dataset.band_names):
         raise InputError(
             f"{where}: expected {len(dataset.band_names)} bands ({', '.join(dataset.band_names)}), "

@@ -29,6 +29,11 @@ def evaluate(settings: Settings) -> Path:
     for key in ("encoder", "encoder_weights", "label"):
         if (value := settings.value(key, str | None)) is not None:
             raise InputError(f"{key}={value} means something with encoder=... only. Leave it out.")
+    if "_target_" in settings.values["dataset"]:
+        raise InputError(
+            "dataset=... says which data a probe of encoder=... reads. A run knows its own; where they lie by now, or "
+            "others of the same bands and classes, dataset.root=... says alone."
+        )
     if "probe" in settings.values:
         raise InputError("probe=... probes a frozen encoder. Name it: encoder=outputs/pretrain/...")
     chosen = settings.value("run", str | None)
