@@ -70,6 +70,7 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
     content = [
         {"overrides": [*map(hide_secrets, cell.overrides)], "run_dir": str(cell.run_dir), **cell.row} for cell in cells
     ]
+    is_new = not plan.is_file()
     write_json(plan, {"command": name, "cells": content})
     finished = sum(RunDirectory(cell.run_dir).result.is_file() for cell in cells)
     print_line(f"{len(cells)} runs, {finished} finished before: {plan}")
@@ -81,8 +82,9 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
         )
     try:
         _launch(name, overrides, {_of_task(cell.overrides): str(cell.run_dir) for cell in cells})
-    except InputError:  # none of its runs could start: nobody is to wait for them
-        plan.unlink(missing_ok=True)
+    except InputError:
+        if is_new and not any(cell.run_dir.exists() for cell in cells):  # none could start: nobody is to wait for them
+            plan.unlink(missing_ok=True)
         raise
     code = _summarize(cells)
     print_line(str(plan))
@@ -180,7 +182,7 @@ def _launch(name: str, overrides: Sequence[str], run_dirs: dict[tuple[str, ...],
     except OSError:
         raise
     except Exception as error:  # run_cell lets none of a run's own errors through
-        raise InputError(f"Hydra's sweeper or launcher could not start the runs: {error}") from error
+        raise InputError(f"Hydra's sweeper or launcher failed: {error}") from error
     finally:
         sys.argv = before
         os.environ.pop("HYDRA_FULL_ERROR") if full is None else os.environ.update(HYDRA_FULL_ERROR=full)

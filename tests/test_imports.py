@@ -11,8 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ssl_rs"
 SIBLINGS = ("pretext", "segmentation", "data", "training", "reporting", "initialization", "exporting")
 LEAVES = (
-    "bands", "batch_norm", "cores", "distributed", "encoder", "errors", "files", "hidden", "imagenet", "locks",
-    "messages", "plain_types", "pretrained", "randomness", "run_directory", "task_output", "weights",
+    "bands", "batch_norm", "config_hash", "cores", "distributed", "encoder", "errors", "files", "hidden", "imagenet",
+    "locks", "messages", "plain_types", "pretrained", "randomness", "run_directory", "task_output", "weights",
     "weights_metadata",
 )  # fmt: skip
 COMPOSING = ("config", "sweep")  # these, and nothing below them, may know Hydra

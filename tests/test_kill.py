@@ -73,7 +73,7 @@ def test_one_process(trials):
 def test_momentum_networks_and_queues(trials):
     methods = (
         "pretext=[byol,dense_contrastive]", "pretext.dense_contrastive.task.queue=10",
-        "pretext.dense_contrastive.task.momentum.start=0.996", "pretext.dense_contrastive.task.momentum.final=1.0",
+        "pretext.dense_contrastive.task.momentum.start=0.97", "pretext.dense_contrastive.task.momentum.final=1.0",
         *(f"pretext.{task}.task.widths=[16,8]" for task in ("byol", "dense_contrastive")),
         "pretext.byol.task.predictor_widths=[16]",
     )  # fmt: skip

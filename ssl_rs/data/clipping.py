@@ -46,6 +46,6 @@ def warn_of_clipping(store: Store) -> None:
             warnings.warn(
                 f"{len(clipped)} of {len(scenes)} {split} scenes have {shares} of their values above "
                 f"value_scale={manifest.value_scale:g}: these count as white. If that is not meant, give all data one "
-                f"scale, e.g. dataset.value_scale={max(largest for _, largest in scenes):g}.",
+                f"scale: dataset.value_scale={max(largest for _, largest in scenes):g} or more, by some rows of each.",
                 stacklevel=2,
             )

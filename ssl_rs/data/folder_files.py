@@ -1,5 +1,6 @@
 """Which files of a user's own folder are images and masks, and what its splits.yaml says."""
 
+import os
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import get_args
 from ssl_rs.data.classes_file import read_yaml_mapping
 from ssl_rs.data.dataset import Split
 from ssl_rs.data.raster import EXTENSIONS
+from ssl_rs.data.source_files import files_below
 from ssl_rs.errors import InputError, nearest
 
 UNLABELED = "unlabeled"
@@ -27,12 +29,8 @@ OTHERS_TOLD = 3
 def unlabeled_files(images: Path) -> dict[str, Path]:
     """Return the images below images/unlabeled, however deep, by their path from images/ on, ordered."""
     folder = images / UNLABELED
-    found = {path.relative_to(images): path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS}
-    return {
-        name.as_posix(): path
-        for name, path in sorted(found.items())
-        if path.is_file() and not any(part.startswith(".") for part in name.parts)
-    }
+    found = {path.relative_to(images): path for path in files_below(folder) if path.suffix.lower() in EXTENSIONS}
+    return {name.as_posix(): path for name, path in sorted(found.items())}
 
 
 def by_stem(
@@ -83,7 +81,9 @@ def others(folder: Path, stems: Collection[str]) -> str:
 
 def warn_of_unused(root: Path, masks_without_image: Collection[Path]) -> None:
     """Warn of files that look as if they were meant, and are not used: images of other types, and masks of no image."""
-    images = sorted(path for path in (root / "images").rglob("[!.]*") if path.suffix.lower() in NOT_READ)
+    if os.environ.get("RANK", "0") != "0":  # of all processes, the first speaks
+        return
+    images = sorted(path for path in files_below(root / "images") if path.suffix.lower() in NOT_READ)
     types = ", ".join(sorted({path.suffix.lower() for path in images}))
     if images:
         warnings.warn(f"{_some(images)} in {root / 'images'}: {types} is not read. Convert to GeoTIFF.", stacklevel=2)

@@ -132,12 +132,12 @@ def find_files(root: Path) -> list[SourceFile]:
         InputError: An archive is damaged, or holds archives or names that lead out of it.
     """
     found: list[SourceFile] = []
-    for path in sorted(_files_below(root)):
+    for path in sorted(files_below(root)):
         found += _members(path) if path.suffix.lower() == ".zip" else [SourceFile(path)]
     return found
 
 
-def _files_below(root: Path) -> Iterator[Path]:
+def files_below(root: Path) -> Iterator[Path]:
     """Yield the files below a folder that are not hidden; links lead out of it, once a place, never in circles."""
     base, followed = root.resolve(), set[Path]()
     for name, folders, files in os.walk(root, followlinks=True):

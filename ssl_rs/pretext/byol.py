@@ -28,6 +28,7 @@ class Byol(PretextTask):
         momentum: How the momentum encoder and its projection move.
         widths: Of each layer of the projection.
         predictor_widths: Of the layers of the predictor before its last, which has the projection's width.
+        last_bias: Whether the last layers of both heads have a bias; in the authors' code they have none.
     """
 
     views = ("byol_first", "byol_second")
@@ -39,13 +40,14 @@ class Byol(PretextTask):
         momentum: MomentumRule,
         widths: Sequence[int] = (4096, 256),
         predictor_widths: Sequence[int] = (4096,),
+        last_bias: bool = False,
     ) -> None:
         super().__init__()
         self.momentum: MomentumRule = momentum
-        self.project = mlp(channels[-1], widths, "hidden", "pretext.byol.task.widths")
+        self.project = mlp(channels[-1], widths, "hidden", "pretext.byol.task.widths", last_bias)
         self.project_targets = momentum_copy(self.project)
         layers = (*predictor_widths, widths[-1])
-        self.predict = mlp(widths[-1], layers, "hidden", "pretext.byol.task.predictor_widths")
+        self.predict = mlp(widths[-1], layers, "hidden", "pretext.byol.task.predictor_widths", last_bias)
 
     def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:
         """Return the sum of both directions' losses, the mean cosine, and the spread of the projections."""

@@ -11,15 +11,17 @@ BatchNorms = Literal["none", "hidden", "all"]
 """Behind which linear layers a BatchNorm stands: none, all but the last, or all."""
 
 
-def mlp(in_features: int, widths: Sequence[int], batch_norms: BatchNorms, where: str) -> nn.Sequential:
+def mlp(
+    in_features: int, widths: Sequence[int], batch_norms: BatchNorms, where: str, last_bias: bool = True
+) -> nn.Sequential:
     """Return linear layers with ReLU between them, [B, in_features] to [B, widths[-1]].
 
     Args:
         in_features: Width of what goes in.
         widths: Of each layer.
-        batch_norms: Where BatchNorm stands; a layer before one has no bias, which it would take away, nor has the last
-            one of a head with BatchNorm: BYOL's and VICReg's code leaves it out.
+        batch_norms: Where BatchNorm stands; a layer before one has no bias, which it would take away.
         where: Key of the widths, for the message.
+        last_bias: Whether the last layer has a bias where no BatchNorm follows.
 
     Raises:
         InputError: No layer, or one without a width.
@@ -29,7 +31,7 @@ def mlp(in_features: int, widths: Sequence[int], batch_norms: BatchNorms, where:
     for index, width in enumerate(widths):
         last = index == len(widths) - 1
         normalized = batch_norms == "all" or (batch_norms == "hidden" and not last)
-        layers.append(nn.Linear(in_features, width, bias=batch_norms == "none"))
+        layers.append(nn.Linear(in_features, width, bias=not normalized and (last_bias or not last)))
         layers += [nn.BatchNorm1d(width)] if normalized else []
         layers += [] if last else [nn.ReLU(inplace=True)]
         in_features = width

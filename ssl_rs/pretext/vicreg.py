@@ -31,6 +31,7 @@ class VicReg(PretextTask):
         invariance: Weight of the distance between the views.
         variance: Weight of what each dimension's deviation lacks to 1.
         covariance: Weight of the squared covariances of different dimensions.
+        last_bias: Whether the last layer of the expander has a bias; in the authors' code it has none.
     """
 
     views = ("vicreg_first", "vicreg_second")
@@ -42,10 +43,11 @@ class VicReg(PretextTask):
         invariance: float = 25.0,
         variance: float = 25.0,
         covariance: float = 1.0,
+        last_bias: bool = False,
     ) -> None:
         super().__init__()
         self.weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
-        self.expand = mlp(channels[-1], widths, "hidden", "pretext.vicreg.task.widths")
+        self.expand = mlp(channels[-1], widths, "hidden", "pretext.vicreg.task.widths", last_bias)
 
     def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:
         """Return the weighted sum, its unweighted terms, and the spread of the expanded features."""

@@ -51,10 +51,14 @@ def confusions_of(table: Table) -> list[Confusion]:
     for label in table.labels:
         for fraction in table.fractions:
             runs = [run for run in table.cell(label, fraction) if run.scene_confusions.get(table.protocol.labels)]
+            runs = [run for run in runs if run.classes == runs[0].classes]
             if runs:
                 scenes = [each for run in runs for each in run.scene_confusions[table.protocol.labels].values()]
                 counts: NDArray[np.int64] = np.sum(scenes, axis=0, dtype=np.int64)
-                found.append(Confusion(label, fraction, [each.name for each in runs[0].classes], counts))
+                names = [each.name for each in runs[0].classes]
+                if table.protocol.excluded_pixels == "ignored":
+                    counts[[name in table.protocol.excluded for name in names]] = 0
+                found.append(Confusion(label, fraction, names, counts))
     return found
 
 

@@ -6,7 +6,7 @@ restart filled it.
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,7 @@ class PlannedCell:
         """Tell whether a run is what it stands for, though its own weights came later than its plan."""
         if not (self.waits_for_weights and run.initialization == "pretrained"):
             return False
-        source = run.provenance.get("source")
-        named = self.label in (run.label, "pretrained") or (
-            isinstance(source, str) and Path(self.label).resolve() == Path(source).resolve()
-        )
+        named = self.label in (run.label, "pretrained") or _is_same_path(self.label, run.provenance.get("source"))
         here = self._lies_at(comparison_of(run), run.label_fraction, run.seed)
         return named and here and self.settings_hash == run.settings_hash
 
@@ -62,6 +59,19 @@ class PlannedCell:
         known = self.pretraining_settings_hash
         alike = known is not None and known == run.pretraining.get("settings_hash")
         return alike and self.settings_hash == run.settings_hash
+
+    def covers(self, comparison: Comparison, label: str, fraction: float, seed: int, settings: Collection[str]) -> bool:
+        """Tell whether it is a cell of a row that was named by its settings, see `variants.told_apart`.
+
+        Args:
+            comparison: Of the row.
+            label: The row, a longer label than the planned one.
+            fraction: Column.
+            seed: Seed.
+            settings: The hashes of the settings of the row's runs.
+        """
+        named = label.startswith(f"{self.label}, ") and self.settings_hash in settings
+        return named and self._lies_at(comparison, fraction, seed)
 
     def _lies_at(self, comparison: Comparison, fraction: float, seed: int) -> bool:
         if self.label_fraction is None or not math.isclose(self.label_fraction, fraction):
@@ -121,6 +131,13 @@ def command_line(command: str, overrides: Any) -> str:
     if not isinstance(overrides, list) or not all(isinstance(override, str) for override in overrides):
         raise ValueError(f"overrides is {overrides!r}: expected a list of texts")
     return shlex.join(["python", "-m", f"ssl_rs.{command}", *map(hide_secrets, overrides)])
+
+
+def _is_same_path(one: str, other: object) -> bool:
+    try:
+        return isinstance(other, str) and Path(one).resolve() == Path(other).resolve()
+    except (ValueError, OSError):  # no path at all
+        return False
 
 
 def _planned_cell(command: str, entry: Mapping[str, Any]) -> PlannedCell:

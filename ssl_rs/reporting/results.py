@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_rs.config_hash import LATER, leaves
 from ssl_rs.reporting.protocols import Protocol, read_protocol
 
 T = TypeVar("T")
@@ -195,7 +196,8 @@ def _settings(result: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(settings, dict) or not isinstance(made_with, dict):
         raise ValueError("settings or made_with is no object")
     resolved = {"trainer.precision": made_with["precision"]} if "precision" in made_with else {}
-    return {**settings, **resolved}
+    before_it_came = leaves(LATER) if settings else {}  # keys that an earlier version did not have
+    return {**before_it_came, **settings, **resolved}
 
 
 def _object(value: Any) -> dict[str, Any]:

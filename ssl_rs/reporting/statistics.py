@@ -228,9 +228,9 @@ def labels_saved(curves: Mapping[int, Mapping[float, float]], reference: Mapping
 def crossing_interval(fractions: Sequence[float], differences: NDArray[np.float64]) -> Interval:
     """Return the 95 % interval of the fraction at which the mean of curves first reaches 0.
 
-    It holds the fractions from the first where the t interval of the curves does not lie below 0, to the first where it
-    does not reach below 0: the test of Student, inverted. It holds the truth in 95 % of all cases where the true
-    curve rises.
+    It begins where the t interval of the curves first does not lie below 0, and ends behind the last fraction where it
+    reaches below 0: the test of Student, inverted. Where the true curve rises it holds the truth in 95 % of all cases
+    at least.
     Source: Fieller, "Some problems in interval estimation", JRSS B 16, 1954, for ratios; here at every fraction.
 
     Args:
@@ -245,20 +245,25 @@ def crossing_interval(fractions: Sequence[float], differences: NDArray[np.float6
     lines = np.stack([np.interp(np.log(places), np.log(fractions), row) for row in differences])  # [n, P]
     number = len(differences)
     half = stats.t.ppf(TAILS[1], number - 1) * lines.std(axis=0, ddof=1) / math.sqrt(number)
-    ends = (np.flatnonzero(lines.mean(axis=0) + sign * half >= 0) for sign in (1, -1))
-    return Interval(*(float(places[end[0]]) if len(end) else math.inf for end in ends))
+    mean = lines.mean(axis=0)
+    not_below, not_above = np.flatnonzero(mean + half >= 0), np.flatnonzero(mean - half < 0)
+    after = int(not_above[-1]) + 1 if len(not_above) else 0
+    low = float(places[not_below[0]]) if len(not_below) else math.inf
+    return Interval(low, float(places[after]) if after < len(places) else math.inf)
 
 
 def _whole_table(curves: Mapping[int, Mapping[float, float]]) -> tuple[list[int], list[float]]:
-    """Return seeds and fractions, ascending, of which every pair was measured: as many pairs, then seeds, as can be."""
+    """Return seeds and fractions, ascending, each pair of which was measured: two seeds if possible, then most pairs."""
     choices = {frozenset(curve) for curve in curves.values()}
-    choices.add(frozenset.intersection(*choices) if choices else frozenset())
+    while more := {one & other for one, other in itertools.combinations(choices, 2)} - choices:
+        choices |= more
 
     def seeds_with(fractions: frozenset[float]) -> list[int]:
         return sorted(seed for seed, curve in curves.items() if fractions <= curve.keys())
 
-    def pairs(fractions: frozenset[float]) -> tuple[int, int]:
-        return len(seeds_with(fractions)) * len(fractions), len(seeds_with(fractions))
+    def worth(fractions: frozenset[float]) -> tuple[bool, int, int]:
+        number = len(seeds_with(fractions))
+        return number > 1, number * len(fractions), number
 
-    best = max(sorted(choices, key=sorted), key=pairs)
+    best = max(sorted(choices - {frozenset()}, key=sorted), key=worth, default=frozenset[float]())
     return (seeds_with(best), sorted(best)) if best else ([], [])

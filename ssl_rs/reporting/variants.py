@@ -1,6 +1,6 @@
 """Runs of one label whose settings differ: each setting gets a row of its own, named by what differs."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +16,12 @@ MOST_NAMED = 3
 def told_apart(runs: Sequence[Run]) -> list[Run]:
     """Return the runs, with labels that tell what differs where runs of one label differ in their settings.
 
-    The settings that most runs of a label have keep it; of as many, those whose values come first. What an earlier
-    version wrote without its settings keeps its label, too.
+    The label stays with the settings that most runs of other labels in the table share, then with those that most of
+    its own runs have, then with the values that come first. What an earlier version wrote without its settings keeps
+    it, too.
     """
     by_settings = _renamed(runs, lambda run: run.settings_hash, _named_by_settings)
-    return _renamed(by_settings, lambda run: run.pretraining.get("steps"), _named_by_pretraining)
+    return _renamed(by_settings, lambda run: str(run.pretraining.get("steps")), _named_by_pretraining)
 
 
 def _renamed(
@@ -31,9 +32,20 @@ def _renamed(
     for run in runs:
         rows[comparison_of(run), run.label][key(run)].append(run)
     labels: dict[Path, str] = {}
-    for (_, label), variants in rows.items():
+    everywhere = Counter((comparison_of(run), run.settings_hash) for run in runs)
+    for (comparison, label), variants in rows.items():
         row = [run for variant in variants.values() for run in variant]
-        usual = min(variants.values(), key=lambda variant: (-len(variant), _values(variant[0], row)))
+        here = Counter(run.settings_hash for run in row)
+        ranks = {
+            each: (
+                here[first.settings_hash] - everywhere[comparison, first.settings_hash],
+                -len(variant),
+                _values(first, row),
+            )
+            for each, variant in variants.items()
+            for first in variant[:1]
+        }
+        usual = variants[min(ranks, key=lambda each: ranks[each])]
         for variant in variants.values():
             told = "" if variant is usual else name(variant[0], usual[0], row)
             labels |= {run.directory: ", ".join(filter(None, (label, told))) for run in variant}

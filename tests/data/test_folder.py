@@ -117,6 +117,13 @@ def test_files_that_are_not_used_are_told(labeled, make, tmp_path):
     assert len(told) == 2
 
 
+def test_links_to_folders_of_unlabeled_images_are_followed(labeled, make, tmp_path):
+    save(tmp_path / "archive/2019/c.png", rgb())
+    (tmp_path / "data/images/unlabeled").mkdir()
+    (tmp_path / "data/images/unlabeled/archive").symlink_to(tmp_path / "archive")
+    assert [scene.id for scene in make().scenes() if scene.split == "unlabeled"] == ["unlabeled/archive/2019/c.png"]
+
+
 def test_without_masks_everything_is_for_pretraining(tmp_path, make):
     for index in range(4):
         save(tmp_path / "data" / "images" / f"{index}.jpg", rgb())

@@ -273,7 +273,10 @@ def test_heads_have_the_layers_of_their_authors():
     assert kinds(mlp(4, [8, 2], "hidden", "k")) == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
     assert kinds(mlp(4, [8, 2], "all", "k")) == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d"]
     assert biases(mlp(4, [8, 2], "none", "k")) == [True, True]
-    assert biases(mlp(4, [8, 2], "hidden", "k")) == [False, False]
+    assert biases(mlp(4, [8, 2], "hidden", "k")) == [False, True]
+    assert biases(mlp(4, [8, 2], "hidden", "k", last_bias=False)) == [False, False]
+    for head in (Byol(CHANNELS, RULE, (7, 5), (6,)).predict, VicReg(CHANNELS, (7, 5)).expand):
+        assert biases(head) == [False, False]
     assert biases(mlp(4, [8, 2], "all", "k")) == [False, False]
     assert dense_mlp(4, [8, 2], "k")(torch.rand(1, 4, 5, 6)).shape == (1, 2, 5, 6)
 

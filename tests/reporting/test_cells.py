@@ -283,6 +283,26 @@ def test_a_cell_that_waited_for_its_weights_is_filled_by_the_run_that_has_them(
     }
 
 
+def test_a_planned_cell_of_a_row_that_was_renamed_is_missing_once(tmp_path, write_run, plan):
+    for name, dice, seed in (("a", 0.0, 0), ("b", 0.0, 1), ("c", 1.0, 0)):
+        write_run(name, seed=seed, settings_hash=f"dice{dice}", settings={"loss.dice": dice})
+    done = [("random", 0.1, 0, "a"), ("random", 0.1, 1, "b")]
+    plan(*done, name="plain", settings_hash="dice0.0", **PLACE)
+    plan(("random", 0.1, 0, "c"), ("random", 0.1, 1, "open"), name="dice", settings_hash="dice1.0", **PLACE)
+    said = []
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
+    assert said[0] == "Cells: 3 done, 0 failed, 1 missing, 0 stale"
+    assert len(said) == 2
+
+
+def test_an_odd_label_of_a_waiting_cell_stops_nothing(tmp_path, write_run, plan):
+    plan(("a\0b", 0.1, 0, "waiting"), settings_hash="s", waits_for_weights=True, **PLACE)
+    write_run("made", label="tasks", settings_hash="s", provenance=start("aa"))
+    said = []
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
+    assert said[0] == "Cells: 1 done, 0 failed, 1 missing, 0 stale"
+
+
 def test_without_a_finished_run_the_cells_are_told_before_it_is_refused(tmp_path, plan):
     plan(("random", 0.1, 0, "a"), ("random", 0.1, 1, "b"))
     (tmp_path / "runs").mkdir()

@@ -141,6 +141,10 @@ def test_confusions_are_summed_over_runs_and_scenes(write_run, tables_of, tmp_pa
     for seed in (0, 1):
         write_run(f"{seed}", seed=seed, scene_confusions={"full": scenes})
     write_run("untold", label="tasks")
+    more = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    write_run(
+        "odd", seed=2, scene_confusions={"full": {"x": more}}, classes=[{"name": n, "color": [0, 0, 0]} for n in "abc"]
+    )
     (table,) = tables_of()
     (found,) = confusions_of(table)
     assert found.counts.tolist() == [[18, 6], [0, 0]]

@@ -59,3 +59,27 @@ def test_longer_pretrainings_are_told(write_run, labels):
     for name, steps in (("a", 1500), ("b", 1500), ("c", 4500)):
         write_run(name, label="tasks", seed=ord(name), provenance={"sha256": name, "pretraining": {"steps": steps}})
     assert labels() == {"a": "tasks", "b": "tasks", "c": "tasks, 4,500 steps of pretraining"}
+
+
+def test_a_run_from_before_a_key_came_has_its_earlier_value(write_run, labels):
+    write_run("old", settings_hash="a", settings={"optimizer.lr": 0.1})
+    write_run("new", settings_hash="b", settings={"optimizer.lr": 0.1, "loss.dice": 1.0})
+    assert labels() == {"old": "random", "new": "random, loss.dice=1.0"}
+
+
+def test_the_settings_that_other_rows_share_keep_the_label(write_run, labels):
+    """However many others there are: what pretraining is measured by must be trained alike."""
+    plain, dice = {"loss.dice": 0.0}, {"loss.dice": 1.0}
+    write_run("random", settings_hash="plain", settings=plain)
+    write_run("tasks", label="tasks", settings_hash="plain", settings=plain)
+    for seed in range(3):
+        write_run(f"dice{seed}", seed=seed, settings_hash="dice", settings=dice)
+    assert labels() == {"random": "random", "tasks": "tasks"} | {
+        f"dice{seed}": "random, loss.dice=1.0" for seed in range(3)
+    }
+
+
+def test_odd_records_of_a_pretraining_stop_nothing(write_run, labels):
+    write_run("a", label="tasks", provenance={"sha256": "a", "pretraining": {"steps": [1]}})
+    write_run("b", label="tasks", seed=1, provenance={"sha256": "b", "pretraining": {"steps": 5}})
+    assert len(labels()) == 2
