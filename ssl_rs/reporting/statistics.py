@@ -253,7 +253,7 @@ def crossing_interval(fractions: Sequence[float], differences: NDArray[np.float6
 
 
 def _whole_table(curves: Mapping[int, Mapping[float, float]]) -> tuple[list[int], list[float]]:
-    """Return seeds and fractions, ascending, each pair of which was measured: two seeds if possible, then most pairs."""
+    """Return seeds and fractions, ascending, each pair of which was measured: two seeds if any, then most pairs."""
     choices = {frozenset(curve) for curve in curves.values()}
     while more := {one & other for one, other in itertools.combinations(choices, 2)} - choices:
         choices |= more
