@@ -60,7 +60,7 @@ def fails(capsys, name, *arguments):
         ("pretrain", "logger=wandb logger.mode=online", "logger.mode=online needs a key"),
         ("pretrain", "trainer={", "trainer={"),
         ("evaluate", "run=nowhere", "run=nowhere: there is no such folder"),
-        ("evaluate", "dataset=folder", "others of the same bands and classes, dataset.root=... says alone"),
+        ("evaluate", "dataset=folder", "or others of the same bands and classes, dataset.root=... says alone"),
         ("report", "runs=nowhere", "runs"),
         ("prepare", "seed=x", "seed must be a whole number"),
     ],

@@ -29,14 +29,14 @@ def evaluate(settings: Settings) -> Path:
     for key in ("encoder", "encoder_weights", "label"):
         if (value := settings.value(key, str | None)) is not None:
             raise InputError(f"{key}={value} means something with encoder=... only. Leave it out.")
-    if "_target_" in settings.values["dataset"]:
-        raise InputError(
-            "dataset=... says which data a probe of encoder=... reads. A run knows its own; where they lie by now, or "
-            "others of the same bands and classes, dataset.root=... says alone."
-        )
     if "probe" in settings.values:
         raise InputError("probe=... probes a frozen encoder. Name it: encoder=outputs/pretrain/...")
     chosen = settings.value("run", str | None)
+    if "_target_" in settings.values["dataset"]:
+        raise InputError(
+            f"dataset=... says which data a probe of encoder=... reads. run={chosen} knows its own; where they lie by "
+            "now, or others of the same bands and classes, dataset.root=... says alone."
+        )
     run = finished_finetuning(chosen)
     site, stored = _enter(settings, run)
     evaluation, run_dir = _read_evaluation_like(settings, stored, site.dataset), settings.value("run_dir", str | None)
