@@ -77,8 +77,8 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
     waiting = [cell for cell in cells if cell.row.get("waits_for_weights")]
     if waiting:
         say_line(
-            f"{len(waiting)} of them start from weights that are not there yet and will fail, the first "
-            f"({_told(waiting[0].overrides)}) in its turn says why; the others run. Stop now to get the weights first."
+            f"{len(waiting)} of them start from weights that are not there yet and will fail, the others run. The "
+            f"first: {_told(waiting[0].overrides)}"
         )
     try:
         _launch(name, overrides, {_of_task(cell.overrides): str(cell.run_dir) for cell in cells})

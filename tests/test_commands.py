@@ -141,7 +141,7 @@ def test_labels_without_some_class_are_told(command, tiny, folder_dataset, tmp_p
     for path in root.glob("masks/train/*.png"):
         mask = np.array(Image.open(path))
         Image.fromarray(np.where(mask == 2, 0, mask).astype(np.uint8)).save(path)
-    with pytest.warns(UserWarning, match=r"These labels hold no pixel of c: .* Take masks that have it"):
+    with pytest.warns(UserWarning, match=r"These labels hold no pixel of c: .* Add masks that show it"):
         code, out, _ = command("finetune", *tiny, f"dataset.root={root}", "trainer.max_steps=2")
     assert code == 0
     told = next(line for line in out.splitlines() if line.startswith("Labels: "))
@@ -185,6 +185,7 @@ def test_a_sweep_fills_every_cell_and_names_what_failed(command, tiny):
     code, out, err = command("finetune", *overrides)
     assert code == 2, err  # there is no pretraining yet
     assert "2 of 4 runs are finished" in out
+    assert "2 of them start from weights that are not there yet and will fail, the others run. The first: " in err
     assert "there is no finished pretraining" in err
     plan = json.loads(next(Path("outputs/sweeps").glob("finetune-*.json")).read_text())
     assert len(plan["cells"]) == 4
@@ -201,6 +202,15 @@ def test_a_sweep_fills_every_cell_and_names_what_failed(command, tiny):
     assert all(path.stat().st_mtime_ns == before for path, before in results.items())
     assert not list(Path().glob(".hydra")) + list(Path().glob("multirun*")) + list(Path().glob("*.log"))
     assert Path("outputs/sweeps/multirun.yaml").is_file()
+
+
+def test_a_sweep_that_cannot_start_leaves_no_plan(command, tiny):
+    """Hydra tells its jobs of resolved overrides: a label made of another key is not found again."""
+    label = "initialization.label='lr ${optimizer.lr}'"
+    code, _, err = command("finetune", "-m", *tiny, "optimizer.lr=1e-3,1e-4", label)
+    assert code == 2
+    assert "Hydra's sweeper or launcher failed" in err
+    assert not list(Path("outputs/sweeps").glob("finetune-*.json"))
 
 
 def test_the_reports_command_fills_a_cell_that_was_planned_before_its_pretraining(command, tiny):
@@ -257,6 +267,9 @@ def test_help_names_the_groups_in_under_five_seconds():
         [sys.executable, "-m", "ssl_rs.pretrain", "--help"], capture_output=True, text=True, check=True
     )
     assert time.monotonic() - started < 5
+    assert "--multirun" in done.stdout
+    # A sentence that goes over two lines of its file:
+    assert "MBRSC Dubai's training scenes at half their resolution, without labels." in done.stdout
     for group in ("backbone=", "pretext=", "dataset=", "views=", "initialization="):
         assert group in done.stdout
     assert "resnet50" in done.stdout

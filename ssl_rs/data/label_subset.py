@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cached_property
@@ -158,6 +159,27 @@ def labeled_pixels(store: Store, subset: LabelSubset) -> NDArray[np.int64]:
         rows, columns = slice(unit.row, unit.row + unit.height), slice(unit.column, unit.column + unit.width)
         found += np.bincount(store.mask(scenes[unit.scene])[rows, columns].ravel(), minlength=256)
     return found[: len(store.manifest.classes)]
+
+
+def describe_labels(subset: LabelSubset, pixels: Mapping[str, int]) -> str:
+    """Say which labels a run sees, and warn of classes that are not among them.
+
+    Args:
+        subset: The labels.
+        pixels: What `labeled_pixels` counted, by the names of the classes.
+    """
+    lacking = ", ".join(name for name, count in pixels.items() if not count)
+    if lacking:
+        remedy = "Add masks that show it"
+        if subset.fraction < 1:
+            remedy = "Take a larger label_fraction, another seed, or label_fraction.order=stratified"
+        warnings.warn(
+            f"These labels hold no pixel of {lacking}: what is never seen is never predicted. {remedy}.", stacklevel=2
+        )
+    order = ", in stratified order, which reads labels nobody would have" if subset.order != "random" else ""
+    shares = ", ".join(f"{name} {count:,}" for name, count in pixels.items())
+    units = f"{len(subset.units)} of {subset.total_units} {subset.unit}s of the training split{order}"
+    return f"Labels: {units}; pixels: {shares}"
 
 
 def _rank(seed: int, dataset: str, unit: LabeledUnit) -> str:

@@ -140,12 +140,10 @@ def missing_cells(
         there = {(run.label, run.label_fraction, run.seed) for run in runs}
         labels = dict.fromkeys(label for table in own for label in table.labels)
         fractions, seeds = (sorted({getattr(run, name) for run in runs}) for name in ("label_fraction", "seed"))
+        hashes = {label: {run.settings_hash for run in runs if run.label == label} for label in labels}
         for label, fraction, seed in itertools.product(labels, fractions, seeds):
-            place, hashes = (
-                (comparison, label, fraction, seed),
-                {run.settings_hash for run in runs if run.label == label},
-            )
-            planned_here = any(cell.fills(*place) or cell.covers(*place, hashes) for cell in open_cells)
+            place = comparison, label, fraction, seed
+            planned_here = any(cell.fills(*place) or cell.covers(*place, hashes[label]) for cell in open_cells)
             if (label, fraction, seed) not in there and not planned_here:
                 missing.append(MissingCell(_title(own[0]), label, fraction, seed, "not started", None))
     return missing

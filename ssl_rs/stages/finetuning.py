@@ -1,8 +1,6 @@
 """Fine-tune: labeled tiles -> augmentation -> encoder and decoder; then score whole test scenes."""
 
 import json
-import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +14,7 @@ from ssl_rs.bands import color_bands
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.data.dataset import Dataset
-from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels, labeled_pixels
+from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels, describe_labels, labeled_pixels
 from ssl_rs.data.sampling import TileCrops, to_unit
 from ssl_rs.encoder import Backbone, Normalization, check_image_size
 from ssl_rs.errors import InputError
@@ -188,7 +186,7 @@ def finetune(settings: Settings) -> Path:
     with held(directory, site):
         if site.processes.is_first:
             print_line(provenance.describe())
-            print_line(_told_labels(plan.subset, counts))
+            print_line(describe_labels(plan.subset, counts))
         progress, tracker = train_network(
             network,
             optimizer,
@@ -209,24 +207,6 @@ def finetune(settings: Settings) -> Path:
         tracker.finish(result)
         distributed.barrier()
     return directory.path
-
-
-def _told_labels(subset: LabelSubset, pixels: Mapping[str, int]) -> str:
-    """Say which labels the run sees, and warn of classes that are not among them."""
-    order = ", in stratified order, which reads labels nobody would have" if subset.order != "random" else ""
-    lacking = [name for name, count in pixels.items() if not count]
-    if lacking:
-        more = (
-            "label_fraction.order=stratified, another seed, or more of the labels" if subset.fraction < 1 else "masks"
-        )
-        warnings.warn(
-            f"These labels hold no pixel of {', '.join(lacking)}: what is never seen is never predicted. Take {more} "
-            "that have it.",
-            stacklevel=2,
-        )
-    shares = ", ".join(f"{name} {count:,}" for name, count in pixels.items())
-    units = f"{len(subset.units)} of {subset.total_units} {subset.unit}s of the training split{order}"
-    return f"Labels: {units}; pixels: {shares}"
 
 
 def _build_model(

@@ -48,4 +48,5 @@ def test_bright_scenes_beside_the_training_are_told_with_a_scale_that_holds_them
 def test_eight_bits_have_nothing_to_tell(made_up, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        prepare(made_up([("a", "train", scene(np.full((2, 6, 7), 255, np.uint8)))]), tmp_path / "stores")
+        store = prepare(made_up([("a", "train", scene(np.full((2, 6, 7), 255, np.uint8)))]), tmp_path / "stores")
+    assert store.manifest.value_scale == 255

@@ -157,6 +157,8 @@ def test_more_mistakes_with_data_at_hand_are_named(command, blocks, pretrained):
     other = Path("bare.safetensors")
     shutil.copy(pretrained.encoder, other)
     assert "has the backbone resnet18" in fails(f"encoder={other}", "backbone=resnet34", *blocks)
+    pretrained.result.write_text('{"command": "finetune"}')
+    assert "It is a finished finetune." in fails(f"encoder={pretrained.path}")
     pretrained.result.write_text("{}")
     assert "holds no finished pretraining" in fails(f"encoder={pretrained.path}")
 
