@@ -1,8 +1,9 @@
 """Runs of one label whose settings differ: each setting gets a row of its own, named by what differs."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def told_apart(runs: Sequence[Run]) -> list[Run]:
 def _renamed(
     runs: Sequence[Run], key: Callable[[Run], Hashable], name: Callable[[Run, Run, Sequence[Run]], str]
 ) -> list[Run]:
-    """Return the runs; those of a label that have another key than most of them get a longer label."""
+    """Return the runs; those of a label that have another key than the usual ones get a longer label."""
     rows: dict[tuple[Comparison, str], dict[Hashable, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         rows[comparison_of(run), run.label][key(run)].append(run)
@@ -35,25 +36,26 @@ def _renamed(
     everywhere = Counter((comparison_of(run), run.settings_hash) for run in runs)
     for (comparison, label), variants in rows.items():
         row = [run for variant in variants.values() for run in variant]
-        here = Counter(run.settings_hash for run in row)
-        ranks = {
-            each: (
-                here[first.settings_hash] - everywhere[comparison, first.settings_hash],
-                -len(variant),
-                _values(first, row),
-            )
-            for each, variant in variants.items()
-            for first in variant[:1]
-        }
-        usual = variants[min(ranks, key=lambda each: ranks[each])]
+        own = Counter(run.settings_hash for run in row)
+        elsewhere = {settings: everywhere[comparison, settings] - count for settings, count in own.items()}
+        usual = min(variants.values(), key=partial(_rank, row=row, elsewhere=elsewhere))
         for variant in variants.values():
             told = "" if variant is usual else name(variant[0], usual[0], row)
             labels |= {run.directory: ", ".join(filter(None, (label, told))) for run in variant}
     return [replace(run, label=labels[run.directory]) for run in runs]
 
 
-def _values(run: Run, row: Sequence[Run]) -> list[str]:
-    return [str(run.settings.get(key)) for key in differing_settings(row)]
+def _rank(variant: Sequence[Run], row: Sequence[Run], elsewhere: Mapping[str, int]) -> tuple[int, int, list[str]]:
+    """Return what is smallest for the runs that keep the label, see `told_apart`.
+
+    Args:
+        variant: Runs of one setting.
+        row: All runs of their label.
+        elsewhere: How many runs of other labels have some settings, by their hash.
+    """
+    first = variant[0]
+    values = [str(first.settings.get(key)) for key in differing_settings(row)]
+    return -elsewhere[first.settings_hash], -len(variant), values
 
 
 def _named_by_settings(run: Run, usual: Run, row: Sequence[Run]) -> str:
