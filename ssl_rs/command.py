@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_rs.config import Settings, asks_for_sweep, compose_config, quoted, resolve, search_in, to_yaml, without_sweeps
+from ssl_rs.config_comments import explained
 from ssl_rs.config_files import conf_dir, options, used_groups
 from ssl_rs.errors import InputError, Interrupted, explain
 from ssl_rs.messages import OutputClosed, print_line, say_line
@@ -202,7 +203,7 @@ def help_text(name: str, overrides: Sequence[str]) -> str:
         lines += ["", f"{group}="]
         lines += [f"  {option:<24} {_comment(conf_dir() / group / f'{option}.yaml')}" for option in options(group)]
     head = "Keys and their values, with these arguments:" if overrides else "Keys and their defaults:"
-    return "\n".join([*lines, "", head, "", to_yaml(config)])
+    return "\n".join([*lines, "", head, "", explained(name, config)])
 
 
 def _comment(path: Path) -> str:

@@ -20,14 +20,17 @@ def groups() -> list[str]:
     return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
 
 
+def command_files(command: str) -> list[Path]:
+    """Return the file of a command and those that it takes over whole, e.g. common and pretraining."""
+    path = conf_dir() / f"{command}.yaml"
+    # They are lines without a colon.
+    shared = re.findall(r"^  - (\w+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return [path, *(conf_dir() / f"{name}.yaml" for name in shared if name != "_self_")]
+
+
 def used_groups(command: str) -> list[str]:
     """Return the config groups that a command composes."""
-    text = (conf_dir() / f"{command}.yaml").read_text(encoding="utf-8")
-    # What it takes over whole, e.g. common and pretraining, are lines without a colon.
-    shared = [
-        conf_dir() / f"{name}.yaml" for name in re.findall(r"^  - (\w+)$", text, re.MULTILINE) if name != "_self_"
-    ]
-    text = "\n".join([text, *(path.read_text(encoding="utf-8") for path in shared)])
+    text = "\n".join(path.read_text(encoding="utf-8") for path in command_files(command))
     return [group for group in groups() if re.search(rf"^  - (optional )?{group}:", text, re.MULTILINE)]
 
 
