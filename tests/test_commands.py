@@ -180,6 +180,37 @@ def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny,
     assert RunDirectory(Path(out.splitlines()[-1])).read_result()["manifest_sha256"] == trained["manifest_sha256"]
 
 
+def test_every_labeled_scene_of_other_data_can_be_scored(command, tiny, tmp_path, draw_scene):
+    own, other, single = (tmp_path / name for name in ("own", "other", "single"))
+    for root in (own, other):
+        for index, split in enumerate(("train", "train", "test")):
+            draw_scene(root, split, f"s{index}", index)
+        (root / "classes.yaml").write_text("classes: [{name: a, index: 0}, {name: b, index: 1}, {name: c, index: 2}]")
+    (other / "images/unlabeled").mkdir()
+    shutil.copy(other / "images/test/s2.png", other / "images/unlabeled/more.png")
+    for name in ("images", "masks"):  # one image, of which no split could be drawn
+        (single / name).mkdir(parents=True)
+        shutil.copy(other / name / "test/s2.png", single / name)
+    shutil.copy(other / "classes.yaml", single)
+    code, out, err = command("finetune", *tiny, f"dataset.root={own}")
+    assert code == 0, err
+    run = out.splitlines()[-1]
+    scored = {}
+    for root, split in ((other, "test"), (other, "all"), (single, "all")):
+        code, out, err = command("evaluate", f"run={run}", f"dataset.root={root}", f"evaluation.split={split}")
+        assert code == 0, err
+        scored[root.name, split] = RunDirectory(Path(out.splitlines()[-1])).read_result()
+    scenes = {name: result["scene_confusions"]["full"] for name, result in scored.items()}
+    assert scenes["other", "all"].keys() == {"s0", "s1", "s2"}
+    assert scenes["other", "all"]["s2"] == scenes["other", "test"]["s2"] == scenes["single", "all"]["s2"]
+    assert scored["other", "all"]["split"] == "all"
+    assert scored["other", "all"]["config_hash"] != scored["other", "test"]["config_hash"]
+    for there in ([], [f"dataset.root={own}/../own"]):
+        code, out, err = command("evaluate", f"run={run}", "evaluation.split=all", *there)
+        assert code == 2
+        assert "trained on some of these" in err
+
+
 def test_a_sweep_fills_every_cell_and_names_what_failed(command, tiny):
     overrides = ("-m", *tiny, "label_fraction=10pct,100pct", "initialization=random,pretrained", "decoder=fpn")
     code, out, err = command("finetune", *overrides)

@@ -180,6 +180,10 @@ class Dataset(ABC):
             InputError: A file that cannot be read or holds something unexpected.
         """
 
+    def undrawn(self) -> "Dataset":
+        """Return this data set where nothing has to be held out, since nothing is trained: no split is drawn."""
+        return self
+
     def folder(self, layout: str) -> Path:
         """Return `root` as a path.
 

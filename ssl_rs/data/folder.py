@@ -120,6 +120,10 @@ class Folder(Dataset):
             return _band_names(image.num_bands)
         raise first_error
 
+    def undrawn(self) -> "Folder":
+        """Return this folder with all images in one split, unless splits.yaml or subfolders say otherwise."""
+        return replace(self, val_share=0.0, test_share=0.0)
+
     def scenes(self) -> Sequence[SceneSource]:
         """List the images, ordered by stem."""
         images, problems = self._images()

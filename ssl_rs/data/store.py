@@ -85,9 +85,13 @@ class Store:
             if array.name == array_file(scene.number, "image")
         }
 
-    def scenes_of(self, split: Split) -> tuple[int, ...]:
-        """Return the indices of a split's scenes."""
-        return tuple(index for index, scene in enumerate(self.manifest.scenes) if scene.split == split)
+    def scenes_of(self, split: Split | Literal["all"]) -> tuple[int, ...]:
+        """Return the indices of a split's scenes; of all that are in one, whatever it is: "unlabeled" is none."""
+        return tuple(
+            index
+            for index, scene in enumerate(self.manifest.scenes)
+            if scene.split == split or (split == "all" and scene.split != "unlabeled")
+        )
 
     def image(self, index: int) -> NDArray[Any]:
         """Return the image of a scene, [C, H, W], as a read-only memory map.

@@ -23,6 +23,8 @@ from ssl_rs.stages.site import Site, open_store
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
+Scored = Literal["val", "test", "all"]
+
 
 def evaluate(settings: Settings) -> Path:
     """Score a finished fine-tuning again, e.g. with other windows; return the folder of the scores."""
@@ -75,7 +77,7 @@ def evaluate(settings: Settings) -> Path:
 
 def _read_evaluation_like(settings: Settings, stored: Mapping[str, Any], dataset: Dataset) -> EvaluationSettings:
     """Read the split and the windows; what is null is as the run had it."""
-    split = settings.value("evaluation.split", Literal["val", "test"])
+    split: Literal["val", "test", "all"] = settings.value("evaluation.split", Scored)
     return EvaluationSettings(split, windows_like(settings, stored), dataset.clutter)
 
 
@@ -111,9 +113,17 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
     """Open the run's data where it lay, or where `dataset.root` says, on the device that is wanted now."""
     stored = stored_config(run)
     trusted = settings.value("trusted_packages", list)
-    root = settings.value("dataset.root", str | None)
-    node = {**stored["dataset"], "root": root or stored["dataset"].get("root")}
-    dataset: Dataset = build(node, "dataset", trusted)
+    root, of_training = settings.value("dataset.root", str | None), stored["dataset"].get("root")
+    node = {**stored["dataset"], "root": root or of_training}
+    in_every_split = settings.value("evaluation.split", Scored) == "all"
+    if in_every_split:
+        _refuse_training_scenes(root, of_training)
+
+    def built(value_scale: float | None) -> Dataset:
+        dataset: Dataset = build({**node, "value_scale": value_scale}, "dataset", trusted)
+        return dataset.undrawn() if in_every_split else dataset
+
+    dataset = built(node.get("value_scale"))
     check_protocol(dataset)
     device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
     trainer: TrainerSettings = build(
@@ -126,10 +136,23 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
     output_dir, seed = settings.value("output_dir", str), settings.value("seed", int)
     store_dir = Path(settings.value("store_dir", str))
     store, scale = open_store(dataset, store_dir, processes), read_weights_metadata(run.model).value_scale
-    if root and node.get("value_scale", scale) is None and store.manifest.value_scale != scale:
+    if root and dataset.value_scale is None and store.manifest.value_scale != scale:
         # Other images than those of the training have another largest value; the network knows the old one.
-        dataset = build({**node, "value_scale": scale}, "dataset", trusted)
+        dataset = built(scale)
         store = open_store(dataset, store_dir, processes)
     return Site(
         trainer, processes, here, trainer.resolve_precision(here), dataset, store, seed, Path(output_dir)
     ), stored
+
+
+def _refuse_training_scenes(root: str | None, of_training: str | None) -> None:
+    """Refuse to score every split of the data that a run was trained on.
+
+    Raises:
+        InputError: `root` names no other folder than the one of the training.
+    """
+    if root is None or (of_training is not None and Path(root).resolve() == Path(of_training).resolve()):
+        raise InputError(
+            "evaluation.split=all scores the scenes of every split, and this run was trained on some of these. It is "
+            "for other data: name them by dataset.root=..., or choose evaluation.split=test or val."
+        )

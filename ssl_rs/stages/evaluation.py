@@ -39,12 +39,12 @@ class EvaluationSettings:
     """What is scored, and how.
 
     Args:
-        split: The scenes that are scored.
+        split: The scenes that are scored; all: those of every split.
         window: How scenes are cut.
         clutter: The class that some protocols leave out, if the data set has one.
     """
 
-    split: Literal["val", "test"]
+    split: Literal["val", "test", "all"]
     window: WindowSettings
     clutter: str | None = None
 
@@ -101,7 +101,7 @@ class Evaluator:
         if not pixels[counted].any():
             raise InputError(
                 f"evaluation.split={self.settings.split}: no such scene of {manifest.dataset} has a labeled pixel that "
-                f"counts by dataset.protocol={self.protocol}. Check their masks, or choose the other of val and test."
+                f"counts by dataset.protocol={self.protocol}. Check their masks, or choose another evaluation.split."
             )
 
     def _other_scenes(self) -> str:
