@@ -28,7 +28,7 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise InputError(f"{where}: expected a node with _target_, got {node!r}.")
-    target = _locate(str(node["_target_"]), where, trusted)
+    target = locate(str(node["_target_"]), where, trusted)
     arguments = {
         name: _build_nodes(value, f"{where}.{name}", trusted)
         for name, value in node.items()
@@ -70,7 +70,7 @@ def _build_nodes(value: Any, where: str, trusted: Sequence[str]) -> Any:
     return value
 
 
-def _locate(name: str, where: str, trusted: Sequence[str]) -> Callable[..., Any]:
+def locate(name: str, where: str, trusted: Sequence[str] = ()) -> Callable[..., Any]:
     """Import a target, only from packages of the allow-list, only if it is defined there; of ours, only classes."""
     allowed = (*PACKAGES, *trusted)
     refusal = InputError(

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
-import torch
 from torch import nn
 
 from ssl_rs.encoder import Statistics
@@ -25,12 +24,10 @@ from ssl_rs.imagenet import (
 )
 from ssl_rs.pretrained import Pretraining, check_decoder, find_pretraining, read_pretraining
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.weights import load_strictly, read_weights
+from ssl_rs.weights import load_strictly, read_weights, with_counts
 
-COUNT = ".num_batches_tracked"
-
-CHOICES = ("run", "weights", "parts")
-"""Keys that mean something for some initializations only; null where they mean nothing."""
+CHOICES = {"run": "pretrained", "weights": "imagenet or file", "parts": "pretrained"}
+"""Keys that mean something for some initializations only, and for which; null where they mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class Provenance:
     """Where the weights of an encoder come from.
 
     Args:
-        kind: "random", "imagenet" or "pretrained".
+        kind: "random", "imagenet", "file" or "pretrained".
         label: The row of the report.
         source: File or run the weights were read from, None for random.
         sha256: Of the file of weights.
@@ -157,10 +154,9 @@ class Keys:
         for key in CHOICES:
             value = getattr(self, key)
             if value is not None and key not in self.uses:
-                readers = [each.__name__.lower() for each in Keys.__subclasses__() if key in each.uses]
                 raise InputError(
                     f"initialization.{key}={value} has no meaning with initialization={type(self).__name__.lower()}. "
-                    f"Choose initialization={' or '.join(readers)}, or leave it out."
+                    f"Choose initialization={CHOICES[key]}, or leave it out."
                 )
 
 
@@ -215,12 +211,7 @@ class ImageNet(Keys):
         kept = {
             name: value for name, value in weights.items() if name.split(".")[0] not in ("fc", "classifier", "head")
         }
-        # Files of before 2018, such as torchvision's vgg16_bn, do not count batches; nothing reads the count.
-        counts = {name: torch.zeros_like(own) for name, own in encoder.state_dict().items() if name.endswith(COUNT)}
-        kept = {
-            **{name: zero for name, zero in counts.items() if name.removesuffix(COUNT) + ".running_var" in kept},
-            **kept,
-        }
+        kept = with_counts(kept, encoder.state_dict())
         first = first_convolution(encoder.state_dict())
         if first in kept:  # else the file is of another backbone, which loading it says
             kept[first] = filters_for_bands(kept[first], target.bands, f"initialization.weights={path}: {first}")

@@ -23,13 +23,14 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ssl_rs import initialization
+from ssl_rs.build import locate
 from ssl_rs.config import Settings, compose_config, parse_overrides, read_yaml, resolve, to_yaml, without_sweeps
 from ssl_rs.config_files import conf_dir
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError, Interrupted, explain
 from ssl_rs.files import write_json, write_text
 from ssl_rs.hidden import hide_passwords, hide_secrets, without_secrets
+from ssl_rs.initialization import CHOICES
 from ssl_rs.messages import print_line, say_line
 from ssl_rs.run_directory import RunDirectory
 
@@ -143,9 +144,9 @@ def cell_settings(name: str, config: DictConfig) -> Settings:
     """
     values = resolve(config)
     node = values["initialization"]
-    kind = getattr(initialization, node["_target_"].rpartition(".")[2], None)
-    for key in initialization.CHOICES:
-        if kind is not None and key not in kind.uses:
+    kind = locate(node["_target_"], "initialization", values["trusted_packages"])
+    for key in CHOICES:
+        if key not in getattr(kind, "uses", CHOICES):
             node[key] = None
     return Settings(name, values)
 

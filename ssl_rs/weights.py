@@ -1,13 +1,16 @@
 """Files of weights: read without running code in them, loaded only where every name and shape fits."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ssl_rs.errors import InputError
+
+COUNT = ".num_batches_tracked"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -16,20 +19,59 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: The file is damaged or holds something else than tensors.
     """
-    try:
-        weights = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except Exception as error:  # a damaged pickle or zip raises whatever its bytes lead to
-        raise InputError(f"{path} cannot be read as weights: {(str(error) or repr(error)).splitlines()[0]}") from error
+    weights = _read(path)
     named = isinstance(weights, dict) and all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
     )
     if not named:
         raise InputError(f"{path} holds no table of named tensors.")
     return dict(weights)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except Exception as error:  # a damaged pickle or zip raises whatever its bytes lead to
+        raise InputError(f"{path} cannot be read as weights: {(str(error) or repr(error)).splitlines()[0]}") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of a file, also of a checkpoint that holds tables of them within others, by dotted names.
+
+    Raises:
+        InputError: The file is damaged, holds no tensor, or more than plain data, which may be code.
+    """
+    content = _read(path)
+    tensors = dict(_tensors(content))
+    if not tensors:
+        raise InputError(f"{path} holds no named tensors.")
+    return tensors
+
+
+def _tensors(node: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    for name, value in node.items() if isinstance(node, Mapping) else ():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{name}", value
+        else:
+            yield from _tensors(value, f"{prefix}{name}.")
+
+
+def with_counts(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with a zero for each count of batches that the file lacks though it has the variance beside it.
+
+    Files of before 2018, such as torchvision's vgg16_bn, do not count batches; nothing reads the count.
+
+    Args:
+        weights: Of the file.
+        own: Of the module.
+    """
+    counts = {name: torch.zeros_like(value) for name, value in own.items() if name.endswith(COUNT)}
+    lacking = {name: zero for name, zero in counts.items() if name.removesuffix(COUNT) + ".running_var" in weights}
+    return {**lacking, **weights}
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], where: str, what: str) -> None:

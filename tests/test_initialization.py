@@ -68,9 +68,9 @@ def test_random_leaves_the_weights_and_takes_the_statistics_of_the_data(tmp_path
     ("initialization", "key", "reader"),
     [
         (Random(run="RUN"), "run=RUN", "pretrained"),
-        (Random(weights="FILE"), "weights=FILE", "imagenet"),
+        (Random(weights="FILE"), "weights=FILE", "imagenet or file"),
         (ImageNet(run="RUN"), "run=RUN", "pretrained"),
-        (Pretrained(weights="FILE"), "weights=FILE", "imagenet"),
+        (Pretrained(weights="FILE"), "weights=FILE", "imagenet or file"),
         (Random(parts="encoder_and_decoder"), "parts=encoder_and_decoder", "pretrained"),
         (ImageNet(parts="encoder_and_decoder"), "parts=encoder_and_decoder", "pretrained"),
         (ImageNet(parts="encoder"), "parts=encoder", "pretrained"),

@@ -354,4 +354,4 @@ def test_options_of_initialization_share_their_keys():
     keys = {
         tuple(composed("finetune", f"initialization={name}")["initialization"]) for name in options("initialization")
     }
-    assert keys == {("_target_", "run", "weights", "parts", "label")}
+    assert {names[:5] for names in keys} == {("_target_", "run", "weights", "parts", "label")}

@@ -26,6 +26,10 @@ NEARLY_ALL = 0.995
 """A larger share of the labels is all of them, in words."""
 
 
+REFERENCES = ("random", "imagenet", "file")
+"""Initializations that others are measured by."""
+
+
 @dataclass(frozen=True)
 class CellStatistics:
     """The mIoU of one cell.
@@ -81,7 +85,7 @@ class Study:
     Args:
         cells: One a row and label fraction with a score.
         differences: Of every two rows at every fraction where they share a seed and subset.
-        references: Rows of random and ImageNet initialization, which the others are measured by.
+        references: Rows of random initialization and of published weights, which the others are measured by.
         saved: By row: where it reaches random initialization with all labels, None where no seed has both; without such
             runs empty. Random initialization itself is in it, too: it should get there with all labels only.
         random: The row of random initialization that the others are measured by, see `Table.random_label`.
@@ -127,14 +131,14 @@ def study_of(table: Table, tables: Sequence[Table] = ()) -> Study:
     rows = [(label, fraction) for label in table.labels for fraction in table.fractions]
     cells = [_cell(table, *row, scenes) for row in rows if table.miou(*row)]
     pairs = itertools.combinations(table.labels, 2)
-    # Rows stand in the order random, imagenet, pretrained: the later one is measured by the earlier.
+    # Rows stand in the order random, imagenet, file, pretrained: the later one is measured by the earlier.
     differences = [_difference(table, other, one, each, scenes) for one, other in pairs for each in table.fractions]
     random = table.random_label
     saved = {} if random is None else _saved(table, random)
     return Study(
         cells,
         [each for each in differences if each],
-        {run.label for run in table.runs if run.initialization in ("random", "imagenet")},
+        {run.label for run in table.runs if run.initialization in REFERENCES},
         saved,
         random,
         budget_of(table, tables),

@@ -1,0 +1,152 @@
+"""Weights of others: the file of an encoder that timm, torchvision or a paper published, for any bands."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ssl_rs.encoder import Statistics
+from ssl_rs.errors import InputError
+from ssl_rs.files import sha256_of
+from ssl_rs.imagenet import describe_filters, filters_for_bands, first_convolution
+from ssl_rs.initialization import Keys, Provenance, Target
+from ssl_rs.weights import load_strictly, read_tensors, with_counts
+
+
+@dataclass(frozen=True)
+class File(Keys):
+    """Load an encoder from a file of weights, however the names of its tensors begin.
+
+    The architecture must be that of the backbone, in the names of torchvision, smp or, for backbones `tu-...`, timm.
+    What else the file holds, such as a classifier or projection heads, is left out.
+
+    Args:
+        bands: Which channels of the file, counted from 1, are the bands of the data, in their order. Null: all, in
+            order; of a file of red, green and blue, for other bands, as of ImageNet's (`ssl_rs.imagenet`).
+        mean: What was subtracted from each band in its training, of values divided by dataset.value_scale; null: the
+            mean of the data.
+        std: What each band was divided by, likewise.
+        prefix: What the names of the encoder's tensors begin with, where the file holds more than one encoder.
+    """
+
+    bands: Sequence[int] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    prefix: str | None = None
+
+    uses = ("weights",)
+
+    def check(self, dataset: str, backbone: str, pretrainings: Path) -> None:
+        """Refuse a file that is not there, and settings that contradict themselves."""
+        self._refuse_unused()
+        if self.weights is None:
+            raise InputError("initialization=file needs the file: initialization.weights=encoder.pth")
+        if not Path(self.weights).is_file():
+            raise InputError(f"initialization.weights={self.weights}: there is no such file.")
+        if (self.mean is None) != (self.std is None):
+            raise InputError("initialization.mean and initialization.std belong together: set both, or none of them.")
+        if self.std is not None and min(self.std, default=0) <= 0:
+            raise InputError(f"initialization.std={list(self.std)}: expected numbers above 0, one a band.")
+        if self.bands is not None and (min(self.bands, default=0) < 1 or len(set(self.bands)) < len(self.bands)):
+            raise InputError(
+                f"initialization.bands={list(self.bands)}: expected channels of the file, counted from 1, each once."
+            )
+
+    def locate(self, target: Target) -> Provenance:
+        """Find the file and say how images are normalized.
+
+        Raises:
+            InputError: As `check`; or a number of bands that is not that of the data.
+        """
+        self.check(target.dataset, target.backbone, target.pretrainings)
+        for key in ("bands", "mean", "std"):
+            given = getattr(self, key)
+            if given is not None and len(given) != len(target.bands):
+                raise InputError(
+                    f"initialization.{key} has {len(given)} entries, the data has {len(target.bands)} bands: "
+                    f"{target.bands!s:.300}. Name one for each."
+                )
+        path = Path(str(self.weights))
+        statistics = target.statistics
+        if self.mean is not None and self.std is not None:
+            statistics = Statistics(tuple(self.mean), tuple(self.std), "initialization.mean and .std")
+        return Provenance("file", self.label or path.stem, path.name, sha256_of(path), statistics)
+
+    def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:
+        """Load the encoder's tensors strictly: every name and shape must be there."""
+        found = self.locate(target)
+        own, where = encoder.state_dict(), f"initialization.weights={self.weights}"
+        weights = with_counts(encoder_tensors(read_tensors(Path(str(self.weights))), own, self.prefix, where), own)
+        first, told = first_convolution(own), None
+        if first in weights:  # else the file is of another backbone, which loading it says
+            weights[first], told = self._filters(weights[first], target.bands, f"{where}: {first}")
+        load_strictly(encoder, weights, where, f"backbone {target.backbone}")
+        return replace(found, loaded_tensors=len(weights), first_convolution=told)
+
+    def _filters(self, filters: Tensor, bands: Sequence[str], where: str) -> tuple[Tensor, str | None]:
+        """Return the filters [O, C, h, w] of the data's bands, and what was done to the file's."""
+        channels = filters.shape[1]
+        if self.bands is not None:
+            if max(self.bands) > channels:
+                raise InputError(f"initialization.bands={list(self.bands)}: {where} has {channels} channels.")
+            taken = ", ".join(f"{band} takes {channel}" for band, channel in zip(bands, self.bands, strict=True))
+            return filters[:, [channel - 1 for channel in self.bands]], f"of the file's {channels} channels, {taken}"
+        if channels == len(bands):
+            return filters, None
+        if channels != 3:
+            raise InputError(
+                f"{where} reads {channels} channels, the data has {len(bands)} bands: {bands!s:.300}. Say which are "
+                "these, counted from 1, in the order of the bands: initialization.bands=[4,3,2]"
+            )
+        return filters_for_bands(filters, bands, where), describe_filters(bands)
+
+
+def encoder_tensors(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], prefix: str | None, where: str
+) -> dict[str, Tensor]:
+    """Return an encoder's tensors by its own names, out of a file in which they have others before them.
+
+    Names are the same but for what they begin with, such as "module.encoder_q.", and for the points in them: timm
+    calls `stages.0` of a model `stages_0` where it gives a pyramid, as encoders do.
+
+    Args:
+        weights: All of the file, by name.
+        own: The encoder's, by name.
+        prefix: What names must begin with; None: anything.
+        where: Key and file, for messages.
+
+    Returns:
+        Those that were found; all of them, or as many as the best beginning has.
+
+    Raises:
+        InputError: No encoder is there, or more than one.
+    """
+    # smp holds a model of timm as its attribute `model`.
+    wanted = {name: _plain(name.removeprefix("model.")) for name in own}
+    anchor = wanted[first_convolution(own)]
+    there = {_plain(name): name for name in weights if name.startswith(prefix or "")}
+    found: dict[int, list[str]] = defaultdict(list)
+    for name in there:
+        if name == anchor or name.endswith(f"_{anchor}"):
+            beginning = name.removesuffix(anchor)
+            found[sum(beginning + each in there for each in wanted.values())].append(beginning)
+    if not found:
+        begun = f" that begins with {prefix}" if prefix else ""
+        raise InputError(
+            f"{where} has no tensor{begun} whose name ends with {first_convolution(own)}, the encoder's first "
+            f"convolution; it has {', '.join(list(weights)[:3])}, ... Choose the backbone that the file is of."
+        )
+    best = found[max(found)]
+    if len(best) > 1 and max(found) > len(own) / 2:
+        named = sorted(there[beginning + anchor] for beginning in best)
+        raise InputError(
+            f"{where} holds {len(best)} encoders, whose first convolutions are {', '.join(named)}. Say how the names "
+            "of the one that is meant begin: initialization.prefix=..."
+        )
+    return {name: weights[there[best[0] + each]] for name, each in wanted.items() if best[0] + each in there}
+
+
+def _plain(name: str) -> str:
+    return name.replace(".", "_")

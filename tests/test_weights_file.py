@@ -1,0 +1,201 @@
+"""Encoders that others published are found in their files, land bit for bit, and are refused where they do not fit."""
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torchvision import models
+
+from ssl_rs.encoder import Backbone, Statistics
+from ssl_rs.errors import InputError
+from ssl_rs.initialization import ImageNet, Target
+from ssl_rs.run_directory import RunDirectory
+from ssl_rs.weights_file import File
+
+RGB = ("red", "green", "blue")
+
+
+def target(bands=RGB, backbone="resnet18"):
+    own = Statistics((0.1,) * len(bands), (0.4,) * len(bands), "the training scenes of x")
+    return Target("x", backbone, bands, "uint8", own, 255.0, Path("pretrain/x"))
+
+
+def resnet(channels=3, seed=0):
+    """Return the tensors of a resnet18 of torchvision with random weights, its classifier among them."""
+    torch.manual_seed(seed)
+    network = models.resnet18(num_classes=2)
+    network.conv1 = torch.nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+    return network.state_dict()
+
+
+def prefixed(weights, prefix):
+    return {prefix + name: value for name, value in weights.items()}
+
+
+def saved(folder, content):
+    path = folder / "published.pth"
+    torch.save(content, path)
+    return str(path)
+
+
+def check_landed(encoder, weights):
+    own = encoder.state_dict()
+    assert own.keys() == {name for name in weights if not name.startswith("fc.")}
+    assert all(torch.equal(own[name], weights[name]) for name in own)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.encoder_q."])
+@pytest.mark.parametrize("within", [None, "state_dict"])
+def test_an_encoder_is_found_whatever_its_names_begin_with(tmp_path, prefix, within):
+    weights = resnet()
+    content = {**prefixed(weights, prefix), "queue": torch.zeros(2, 8), "projection.conv1.weight": torch.zeros(1)}
+    if within:
+        content = {"epoch": 3, within: content, "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}}
+    encoder = Backbone("resnet18").build(3)
+    found = File(weights=saved(tmp_path, content)).apply(encoder, target())
+    check_landed(encoder, weights)
+    assert (found.kind, found.label, found.source) == ("file", "published", "published.pth")
+    assert found.loaded_tensors == len(weights) - 2
+    assert found.first_convolution is None
+    assert found.statistics == target().statistics
+
+
+def test_safetensors_are_as_good(tmp_path):
+    weights = resnet()
+    save_file(prefixed(weights, "encoder."), tmp_path / "mine.safetensors")
+    encoder = Backbone("resnet18").build(3)
+    File(weights=str(tmp_path / "mine.safetensors")).apply(encoder, target())
+    check_landed(encoder, weights)
+
+
+def test_of_several_encoders_one_must_be_named(tmp_path):
+    query, key = resnet(seed=1), resnet(seed=2)
+    path = saved(tmp_path, {"state_dict": prefixed(query, "module.encoder_q.") | prefixed(key, "module.encoder_k.")})
+    encoder = Backbone("resnet18").build(3)
+    with pytest.raises(InputError, match=r"holds 2 encoders, .*encoder_k\.conv1\.weight, .*initialization\.prefix"):
+        File(weights=path).apply(encoder, target())
+    File(weights=path, prefix="state_dict.module.encoder_k.").apply(encoder, target())
+    check_landed(encoder, key)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
+def test_models_of_timm_give_their_own_features(tmp_path, name):
+    torch.manual_seed(0)
+    model = timm.create_model(name, pretrained=False)
+    encoder = Backbone(f"tu-{name}").build(3).eval()
+    File(weights=saved(tmp_path, model.state_dict())).apply(encoder, target(backbone=f"tu-{name}"))
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        # Of a pyramid the last level comes before a model's last norm, if it has one behind its stages.
+        expected = timm.create_model(name, pretrained=False, features_only=True)
+        expected.load_state_dict({key: value for key, value in encoder.model.state_dict().items()})
+        trunk = [value for key, value in model.state_dict().items() if not key.startswith(("head", "fc"))]
+        assert len(encoder.state_dict()) <= len(trunk)
+        torch.testing.assert_close(encoder(images)[-1], expected.eval()(images)[-1])
+    own = {key.replace(".", "_"): value for key, value in model.state_dict().items()}
+    for key, value in encoder.state_dict().items():
+        assert torch.equal(value, own[key.removeprefix("model.").replace(".", "_")])
+
+
+def test_channels_are_picked_in_the_order_of_the_bands(tmp_path):
+    weights = resnet(channels=13)
+    path = saved(tmp_path, weights)
+    encoder = Backbone("resnet18").build(3)
+    with pytest.raises(InputError, match=r"reads 13 channels, the data has 3 bands.*initialization\.bands=\[4,3,2\]"):
+        File(weights=path).apply(encoder, target())
+    found = File(weights=path, bands=[4, 3, 2]).apply(encoder, target())
+    assert torch.equal(encoder.conv1.weight, weights["conv1.weight"][:, [3, 2, 1]])
+    assert found.first_convolution == "of the file's 13 channels, red takes 4, green takes 3, blue takes 2"
+    with pytest.raises(InputError, match="has 13 channels"):
+        File(weights=path, bands=[4, 3, 14]).apply(encoder, target())
+
+
+def test_filters_of_red_green_blue_serve_other_bands_as_imagenets_do(tmp_path):
+    bands = ("nir", *RGB)
+    path = saved(tmp_path, {name: value for name, value in resnet().items()})
+    encoders = [Backbone("resnet18").build(4) for _ in range(2)]
+    found = File(weights=path).apply(encoders[0], target(bands))
+    as_imagenet = ImageNet(weights=path).apply(encoders[1], target(bands))
+    assert torch.equal(encoders[0].conv1.weight, encoders[1].conv1.weight)
+    assert found.first_convolution == as_imagenet.first_convolution is not None
+
+
+def test_images_are_normalized_as_said(tmp_path):
+    path = saved(tmp_path, resnet())
+    found = File(weights=path, mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6], label="theirs").locate(target())
+    assert (found.statistics.mean, found.statistics.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert found.label == "theirs"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"weights": None}, "needs the file: initialization.weights="),
+        ({"weights": "nowhere.pth"}, "there is no such file"),
+        ({"run": "RUN"}, "initialization.run=RUN has no meaning with initialization=file"),
+        ({"parts": "encoder"}, "initialization.parts=encoder has no meaning"),
+        ({"mean": [0.5, 0.5, 0.5]}, "belong together"),
+        ({"mean": [0.5], "std": [0.5]}, "initialization.mean has 1 entries, the data has 3 bands"),
+        ({"mean": [0.5] * 3, "std": [0.5, 0.0, 0.5]}, "expected numbers above 0"),
+        ({"mean": [], "std": []}, "expected numbers above 0"),
+        ({"bands": [0, 1, 2]}, "counted from 1"),
+        ({"bands": [1, 1, 2]}, "each once"),
+        ({"bands": [1, 2]}, "initialization.bands has 2 entries, the data has 3 bands"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path, settings, said):
+    path = saved(tmp_path, resnet())
+    with pytest.raises(InputError, match=re.escape(said)):
+        File(**{"weights": path, **settings}).locate(target())
+
+
+def test_another_architecture_is_refused_with_what_the_file_has(tmp_path):
+    path = saved(tmp_path, resnet())
+    for name, said in (("resnet50", "does not fit backbone resnet50"), ("vgg16_bn", "it has conv1.weight, bn1.weight")):
+        encoder = Backbone(name).build(3)
+        before = {key: value.clone() for key, value in encoder.state_dict().items()}
+        with pytest.raises(InputError, match=said):
+            File(weights=path).apply(encoder, target(backbone=name))
+        assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"args": argparse.Namespace(lr=1), "state_dict": {}}, "cannot be read as weights"),
+        ({"epoch": 1}, "holds no named tensors"),
+        ([torch.zeros(1)], "holds no named tensors"),
+    ],
+)
+def test_files_that_hold_something_else_are_refused(tmp_path, content, said):
+    with pytest.raises(InputError, match=said):
+        File(weights=saved(tmp_path, content)).apply(Backbone("resnet18").build(3), target())
+
+
+def test_a_sweep_compares_published_weights_with_random_ones(command, tiny, tmp_path):
+    path = saved(tmp_path, {"state_dict": prefixed(resnet(), "module.")})
+    sweep = ("-m", *tiny, "label_fraction=100pct", "initialization=random,file", f"initialization.weights={path}")
+    code, out, err = command("finetune", *sweep, "trainer.max_steps=1")
+    assert code == 0, out + err
+    results = [RunDirectory(path.parent).read_result() for path in Path("outputs/finetune").glob("**/result.json")]
+    assert {result["initialization"]: result["provenance"]["label"] for result in results} == {
+        "random": "random",
+        "file": "published",
+    }
+    assert command("report")[0] == 0
+    assert "published" in Path("outputs/report/table.md").read_text()
+
+
+def test_a_pretraining_may_start_from_a_file(command, tiny, tmp_path):
+    path = saved(tmp_path, resnet())
+    start = ("initialization=file", f"initialization.weights={path}", "initialization.label=theirs")
+    code, out, err = command("pretrain", *tiny, *start, "pretext=[contrastive]", "trainer.max_steps=1")
+    assert code == 0, err
+    code, out, err = command("finetune", *tiny, "initialization=pretrained", "trainer.max_steps=1")
+    assert code == 0, err
+    result = RunDirectory(Path(out.splitlines()[-1])).read_result()
+    assert result["provenance"]["label"] == "theirs, then contrastive"
