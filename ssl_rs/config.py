@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ssl_rs.build import build
+from ssl_rs import build as targets
 from ssl_rs.config_files import conf_dir, groups, makes_entry, options, used_groups
 from ssl_rs.config_hash import leaves
 from ssl_rs.errors import InputError, nearest
@@ -231,6 +231,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no table of settings.")
     return typing.cast(dict[str, Any], content)
+
+
+def build(node: Any, where: str = "config", trusted: Sequence[str] = ()) -> Any:
+    """Build the object of a config node, plain data or as Hydra composed it; otherwise as `ssl_rs.build.build`."""
+    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    return targets.build(typing.cast(Mapping[str, Any], plain), where, trusted)
 
 
 class Settings:

@@ -30,6 +30,7 @@ WITHOUT_EFFECT = (
 hashed. How often lines are logged decides over how many steps the last line of a pretraining is a mean."""
 
 LATER = {
+    "dataset.without_mask": "error",
     "trainer.encoder_lr_factor": 1.0,
     "loss": {
         "_target_": "ssl_rs.segmentation.loss.SegmentationLoss", "balance": 0.0, "focusing": 0.0, "dice": 0.0,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssl_rs.bands import RGB, color_bands
 from ssl_rs.encoder import Statistics
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, MissingWeightsError
 
 
 def first_convolution(state: Mapping[str, Tensor]) -> str:
@@ -102,7 +102,7 @@ def download(recorded: Any, backbone: str) -> Path:
                 recorded.url, str(path), hash_prefix=path.stem.split("-")[-1], progress=False
             )
         except (OSError, RuntimeError) as error:
-            raise InputError(
+            raise MissingWeightsError(
                 f"initialization=imagenet: the weights of {backbone} are neither in {path.parent} nor can they be "
                 f"downloaded ({error}). Get {path.name} from torchvision on a connected machine and name it: "
                 f"initialization.weights=PATH/{path.name}"

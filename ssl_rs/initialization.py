@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from torch import nn
 
 from ssl_rs.encoder import Statistics
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, MissingWeightsError
 from ssl_rs.files import sha256_of
 from ssl_rs.imagenet import (
     describe_filters,
@@ -185,7 +185,7 @@ class ImageNet(Keys):
         self._refuse_unused()
         torchvision_weights(backbone)
         if self.weights and not Path(self.weights).is_file():
-            raise InputError(f"initialization.weights={self.weights}: there is no such file.")
+            raise MissingWeightsError(f"initialization.weights={self.weights}: there is no such file.")
 
     def locate(self, target: Target) -> Provenance:
         """Find the file; torchvision's record of the architecture tells the statistics.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, MissingWeightsError
 from ssl_rs.files import sha256_of
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
@@ -88,7 +88,7 @@ def find_pretraining(chosen: str | None, pretrainings: Path, wanted: str) -> Run
         return RunDirectory(found[0])
     if not found:
         others = [f"  initialization.run={path}" for path in _finished_below([pretrainings])]
-        raise InputError("\n".join([missing, *([f"Those of {wanted} are:", *others] if others else [])]))
+        raise MissingWeightsError("\n".join([missing, *([f"Those of {wanted} are:", *others] if others else [])]))
     listed = "\n".join(f"  initialization.run={path}" for path in found)
     raise InputError(f"{asked} {len(found)} finished pretrainings; name one:\n{listed}")
 
@@ -101,7 +101,7 @@ def read_pretraining(run: RunDirectory) -> Pretraining:
     """
     result = run.read_result()
     if result is None or not run.encoder.is_file():
-        raise InputError(
+        raise MissingWeightsError(
             f"initialization.run={run.path} holds no finished pretraining (result.json and encoder.safetensors)."
         )
     lacking = [key for key in CARRIED if key not in result]

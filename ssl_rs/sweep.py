@@ -121,8 +121,9 @@ def _split(params: Any, overrides: Sequence[str]) -> list[list[str]]:
     if not isinstance(params, Mapping):
         raise InputError(f"hydra.sweeper.params must map keys to the values they take, got {params!r:.80}.")
     parsed = parse_overrides([*(f"{key}={value}" for key, value in params.items()), *overrides])
+    last = {one.key_or_group: one for one in parsed}  # the one of them that counts
     try:
-        varied = [one.sweep_string_iterator() for one in parsed if one.is_sweep_override()]
+        varied = [one.sweep_string_iterator() for one in last.values() if one.is_sweep_override()]
         number = math.prod(sum(1 for _ in islice(values, MOST_CELLS + 1)) for values in varied)
         if number > MOST_CELLS:
             raise InputError(f"This sweep has more than {MOST_CELLS:,} runs. Vary fewer keys, or fewer values of them.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ssl_rs.encoder import Statistics
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, MissingWeightsError
 from ssl_rs.files import sha256_of
 from ssl_rs.imagenet import describe_filters, filters_for_bands, first_convolution
 from ssl_rs.initialization import Keys, Provenance, Target
@@ -44,7 +44,7 @@ class File(Keys):
         if self.weights is None:
             raise InputError("initialization=file needs the file: initialization.weights=encoder.pth")
         if not Path(self.weights).is_file():
-            raise InputError(f"initialization.weights={self.weights}: there is no such file.")
+            raise MissingWeightsError(f"initialization.weights={self.weights}: there is no such file.")
         if (self.mean is None) != (self.std is None):
             raise InputError("initialization.mean and initialization.std belong together: set both, or none of them.")
         if self.std is not None and min(self.std, default=0) <= 0:

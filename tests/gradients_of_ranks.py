@@ -132,7 +132,9 @@ def gradients(stage, total):
         name: parameter.grad.clone() for name, parameter in network.named_parameters() if parameter.grad is not None
     }
     buffers = {name: value.clone() for name, value in network.named_buffers() if value.is_floating_point()}
-    return {**found, **buffers, "loss": distributed.mean_over_ranks(loss.detach())}
+    spread = network.probe_collapse() if isinstance(network, PretextNetwork) else {}
+    spread = {f"collapse/{name}": distributed.mean_over_ranks(value.double()) for name, value in spread.items()}
+    return {**found, **buffers, **spread, "loss": distributed.mean_over_ranks(loss.detach())}
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssl_rs.build import build
+from ssl_rs.config import build as build_composed
+from ssl_rs.config import compose_config, resolve
 from ssl_rs.errors import InputError
 from ssl_rs.plain_types import describe, fits
 from ssl_rs.training.schedule import Cosine
@@ -74,6 +76,15 @@ def refused(node: Any, *said: str, trusted: Sequence[str] = ()) -> None:
 
 def test_a_node_becomes_its_object():
     assert build(cosine(warmup=0.1, final=0.5), "schedule") == Cosine(0.1, 0.5)
+
+
+def test_a_node_that_hydra_composed_is_built_like_plain_data():
+    composed = compose_config("finetune", ["augmentation=default"])
+    plain = resolve(composed)["augmentation"]
+    assert build_composed(composed.augmentation) == build_composed(plain) == build(plain, "augmentation")
+    views = compose_config("pretrain", ["views=kornia"]).views
+    assert len(build_composed(views.transformed).augmentation) == 2
+    assert build_composed({"_target_": "ssl_rs.training.schedule.Cosine", "warmup": 0.1}) == Cosine(0.1)
 
 
 def test_a_partial_is_left_to_the_entry_point():

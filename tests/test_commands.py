@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+import yaml
 from PIL import Image
 from safetensors import safe_open
 
+from ssl_rs import sweep
 from ssl_rs.data.label_subset import LabelSubset
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.loss import SegmentationLoss
+from ssl_rs.weights_metadata import read_weights_metadata
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +46,8 @@ def test_pretraining_leaves_the_files_of_a_run(pretrained):
         assert "conv1.weight" in file.keys()  # the encoder's own names  # noqa: SIM118 - no mapping
     environment = json.loads((pretrained.path / "environment.json").read_text())
     assert environment["precision"] in ("fp32", "bf16")
+    assert {"timm", "kornia", "torchvision"} <= environment["libraries"].keys()
+    assert None not in environment["libraries"].values()
 
 
 def test_pretraining_reads_no_mask_and_no_test_scene(command, tiny, monkeypatch):
@@ -150,6 +155,10 @@ def test_labels_without_some_class_are_told(command, tiny, folder_dataset, tmp_p
     assert sum(pixels.values()) == 4 * 96 * 96
 
 
+def trained_scale(run):
+    return read_weights_metadata(run.model).value_scale
+
+
 def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny, tmp_path, draw_scene):
     """16 bits, without a scale of their own: other images have another largest value, and the network knows one."""
     roots = [tmp_path / name for name in ("one", "other")]
@@ -171,6 +180,12 @@ def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny,
     assert code == 0, err
     assert "These are other data than the run was trained on (folder)" in err
     scored = RunDirectory(Path(out.splitlines()[-1])).read_result()
+    config = yaml.safe_load((Path(out.splitlines()[-1]) / "config.yaml").read_text())
+    assert config["dataset"]["root"] == str(roots[1])
+    assert config["dataset"]["value_scale"] == trained_scale(run)
+    assert config["evaluation"]["window"]["size"] == 32
+    assert None not in config["evaluation"]["window"].values()
+    assert config["decoder"]["_target_"] == "segmentation_models_pytorch.Unet"
     assert scored["trained_on_manifest_sha256"] == trained["manifest_sha256"] != scored["manifest_sha256"]
     stores = [json.loads(path.read_text()) for path in Path("outputs/stores").glob("*/manifest.json")]
     assert len(stores) == 3  # the other data twice: by their own scale, and by the run's
@@ -233,6 +248,24 @@ def test_a_sweep_fills_every_cell_and_names_what_failed(command, tiny):
     assert all(path.stat().st_mtime_ns == before for path, before in results.items())
     assert not list(Path().glob(".hydra")) + list(Path().glob("multirun*")) + list(Path().glob("*.log"))
     assert Path("outputs/sweeps/multirun.yaml").is_file()
+
+
+def test_a_sweep_whose_pretraining_is_not_clear_stops_before_its_first_run(command, tiny):
+    for seed in (0, 1):
+        assert command("pretrain", *tiny, "pretext=[contrastive]", f"seed={seed}", "trainer.max_steps=1")[0] == 0
+    overrides = ("-m", *tiny, "initialization=random,pretrained")
+    code, _, err = command("finetune", *overrides)
+    assert code == 2
+    assert "initialization=pretrained: there are 2 finished pretrainings; name one:" in err
+    assert not list(Path("outputs").rglob("finetune*"))
+    code, _, err = command("finetune", *overrides, "initialization.run=contrastive/seed1-*", "trainer.max_steps=1")
+    assert code == 0, err
+
+
+def test_what_the_command_line_says_of_a_key_goes_before_what_the_sweep_varies(command, tiny, monkeypatch):
+    monkeypatch.setattr(sweep, "MOST_CELLS", 12)
+    given = ("sweep=label_fraction", *tiny, "initialization=random", "label_fraction=100pct", "seed=0,1,2,3,4")
+    assert len(sweep.plan_cells("finetune", given)[0]) == 5
 
 
 def test_a_sweep_that_cannot_start_leaves_no_plan(command, tiny):

@@ -47,7 +47,13 @@ def trained_on(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "chosen", [(), ("pretext=[inpainting,contrastive]", "views=[clean,corrupted,kornia]"), ("pretext=[byol]",)]
+    "chosen",
+    [
+        (),
+        ("pretext=[inpainting,contrastive]", "views=[clean,corrupted,kornia]"),
+        ("pretext=contrastive", "views=kornia"),
+        ("pretext=[byol]",),
+    ],
 )
 def test_the_picture_shows_what_the_run_itself_is_given(command, tiny, drawn, trained_on, chosen):
     line = (*tiny, "seed=5", *chosen)

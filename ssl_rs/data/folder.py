@@ -2,11 +2,11 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from ssl_rs.data.classes_file import read_classes
 from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass, Split
@@ -47,6 +47,8 @@ class Folder(Dataset):
         val_share: Share of the images that are drawn for validation, in [0, 1).
         test_share: Share of the images that are drawn for testing, in [0, 1).
         split_seed: Another seed draws another split.
+        without_mask: What an image outside of `images/unlabeled` is that has no mask though others have: an error, or
+            unlabeled like those in there; in images/val and images/test it is an error all the same.
 
     Raises:
         InputError: Shares that leave nothing to train on.
@@ -56,6 +58,7 @@ class Folder(Dataset):
     val_share: float
     test_share: float
     split_seed: int
+    without_mask: Literal["error", "unlabeled"] = "error"
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -127,27 +130,36 @@ class Folder(Dataset):
     def scenes(self) -> Sequence[SceneSource]:
         """List the images, ordered by stem."""
         images, problems = self._images()
-        splits = self._splits(images)
         masks: dict[str, Path] = {}
         if self.mask_format:
             masks, more = by_stem(self.path / "masks", (".png", ".tif", ".tiff"))
             problems |= more
+        alone = self._alone(images, masks)
+        splits = {**dict.fromkeys(alone, UNLABELED), **self._splits(images, alone)}
         rest = others(self.path / "masks", images) if self.mask_format and not images.keys() <= masks.keys() else ""
         scenes = []
         for stem, image in images.items():
             files, problem = [image], problems.get(stem)
             if stem in masks:
                 files += [masks[stem], self.path / "classes.yaml"]
-            elif self.mask_format and not problem:
+            elif self.mask_format and stem not in alone and not problem:
                 problem = (
                     f"{image} has no mask {stem}.png or .tif in masks/{rest}. Add it, move the image to "
-                    f"images/{UNLABELED}, which only pretraining sees, or take it out."
+                    f"images/{UNLABELED}, which only pretraining sees, or take it out; dataset.without_mask=unlabeled "
+                    "takes all such images as if they lay there."
                 )
             scenes.append(SceneSource(stem, splits[stem], tuple(map(SourceFile, files)), problem))
         unlabeled = list(self._unlabeled({stem: masks[stem] for stem in masks if stem not in images}))
         known = {*images, *(scene.files[0].stem for scene in unlabeled)}
         warn_of_unused(self.path, [path for stem, path in masks.items() if stem not in known])
         return [*scenes, *unlabeled]
+
+    def _alone(self, images: Mapping[str, Path], masks: Mapping[str, Path]) -> set[str]:
+        """Return the stems of the images without masks that are wanted as unlabeled ones."""
+        if self.mask_format is None or self.without_mask == "error":
+            return set()
+        held_out = [self.path / "images" / split for split in ("val", "test")]
+        return {stem for stem, image in images.items() if stem not in masks and image.parent not in held_out}
 
     def _unlabeled(self, masks: Mapping[str, Path]) -> Iterator[SceneSource]:
         """Yield the images that have no masks, ordered; where nothing has any, they are for training like the others.
@@ -188,10 +200,11 @@ class Folder(Dataset):
             raise InputError(f"dataset.root={self.root} has no images in images/. It should hold {LAYOUT}.")
         return images, problems
 
-    def _splits(self, images: Mapping[str, Path]) -> Mapping[str, Split]:
-        """Return the split of each stem."""
+    def _splits(self, images: Mapping[str, Path], alone: Collection[str]) -> Mapping[str, Split]:
+        """Return the split of each stem but those of images without masks."""
+        images = {stem: image for stem, image in images.items() if stem not in alone}
         if (self.path / "splits.yaml").is_file():
-            return listed_splits(self.path / "splits.yaml", images)
+            return listed_splits(self.path / "splits.yaml", images, alone)
         folders = {stem: image.parent.name for stem, image in images.items() if image.parent != self.path / "images"}
         if folders:
             outside = [images[stem] for stem in images if stem not in folders]

@@ -12,7 +12,7 @@ from ssl_rs.data.raster import EXTENSIONS
 from ssl_rs.data.source_files import files_below
 from ssl_rs.errors import InputError, nearest
 
-UNLABELED = "unlabeled"
+UNLABELED: Split = "unlabeled"
 """The folder in images/ of what has no mask."""
 
 SPLITS: tuple[Split, ...] = tuple(split for split in get_args(Split) if split != "unlabeled")
@@ -97,8 +97,13 @@ def _some(paths: Sequence[Path]) -> str:
     return ", ".join(path.name for path in paths[:OTHERS_TOLD]) + more
 
 
-def listed_splits(path: Path, images: Mapping[str, Path]) -> Mapping[str, Split]:
+def listed_splits(path: Path, images: Mapping[str, Path], without_mask: Collection[str] = ()) -> Mapping[str, Split]:
     """Read splits.yaml.
+
+    Args:
+        path: The file.
+        images: Those that it has to list, by stem.
+        without_mask: Stems of others, which it must not list.
 
     Raises:
         InputError: A stem without image, an image that is in no list, or in two.
@@ -111,9 +116,10 @@ def listed_splits(path: Path, images: Mapping[str, Path]) -> Mapping[str, Split]
             raise InputError(f"{path}: {split}: expected a list of stems (put numbers in quotes), got {stems!r:.80}.")
         for stem in stems:
             if stem not in images:
+                masked = " with a mask" if stem in without_mask else ""
                 raise InputError(
-                    f"{path}: {split}: there is no image '{stem}' (those in images/{UNLABELED} are in no split). "
-                    + nearest(stem, images)
+                    f"{path}: {split}: there is no image '{stem}'{masked} (those in images/{UNLABELED} are in no "
+                    "split). " + nearest(stem, images)
                 )
             if stem in splits:
                 raise InputError(f"{path}: '{stem}' is listed twice, in {splits[stem]} and {split}.")

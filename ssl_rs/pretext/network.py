@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ssl_rs import distributed
 from ssl_rs.encoder import Pyramid
 from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask, momentum_of
@@ -61,9 +62,9 @@ class PretextNetwork(nn.Module):
         return {name: task(views, features) for name, task in self.tasks.items()}
 
     def probe_collapse(self) -> dict[str, Tensor]:
-        """Tell from the last batch how far the encoder's features spread."""
+        """Tell from the last batch, of all ranks, how far the encoder's features spread."""
         assert self.pooled is not None, "no batch has been seen yet"
-        return collapse_measures(self.pooled)
+        return collapse_measures(distributed.gather(self.pooled))
 
     def after_step(self, step: int, max_steps: int) -> None:
         """Move the momentum encoder and what tasks own of that kind; called after each optimizer step.

@@ -1,6 +1,7 @@
 """Score a finished fine-tuning again: rebuild its network and its data, and evaluate with the windows asked for."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,7 +65,7 @@ def evaluate(settings: Settings) -> Path:
     if identified.is_finished("evaluate"):
         return directory.path
     evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
-    with opened(directory, settings, site):
+    with opened(directory, _resolved(settings, stored, site, evaluation), site):
         site.settle_memory()
         network.to(site.device).to(memory_format=torch.channels_last)  # as it was trained
         scores = evaluator.score(network, site.processes, directory.path / "samples.npz")
@@ -79,6 +80,20 @@ def _read_evaluation_like(settings: Settings, stored: Mapping[str, Any], dataset
     """Read the split and the windows; what is null is as the run had it."""
     split: Literal["val", "test", "all"] = settings.value("evaluation.split", Scored)
     return EvaluationSettings(split, windows_like(settings, stored), dataset.clutter)
+
+
+def _resolved(
+    settings: Settings, stored: Mapping[str, Any], site: Site, evaluation: EvaluationSettings
+) -> dict[str, Any]:
+    """Return the settings with what the run gave for those that were null, and the parts that are the run's."""
+    window = {"_target_": stored["evaluation"]["window"]["_target_"], **asdict(evaluation.window)}
+    return {
+        **settings.values,
+        "backbone": stored.get("backbone"),
+        "decoder": stored["decoder"],
+        "dataset": {**stored["dataset"], "root": site.dataset.root, "value_scale": site.dataset.value_scale},
+        "evaluation": {"split": evaluation.split, "window": window},
+    }
 
 
 def _data(trained: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,12 @@ from ssl_rs.pretrained import read_pretraining
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.sliding_window import WindowSettings
 from ssl_rs.stages.finished_run import finished_finetuning, load_network, stored_config
+from ssl_rs.stages.site import version_of
 from ssl_rs.weights import load_strictly, read_weights
 from ssl_rs.weights_metadata import read_weights_metadata
 
 LIBRARIES = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "onnx", "onnxscript", "onnxruntime")
-"""Whose versions decide what is written."""
+"""Libraries whose versions decide what is written."""
 
 
 def export(settings: Settings) -> Path:
@@ -45,7 +45,7 @@ def export(settings: Settings) -> Path:
     wanted = None if formats is None else [name for name in FORMS if name in formats]
     run, result = _finished(chosen)
     weights = run.model if result["command"] == "finetune" else run.encoder
-    sha256, versions = sha256_of(weights), {library: _version(library) for library in LIBRARIES}
+    sha256, versions = sha256_of(weights), {library: version_of(library) for library in LIBRARIES}
     digest = config_hash({"formats": wanted, "versions": versions}, {"weights": sha256})
     own = output_dir / "export" / str(result["dataset"]) / f"{run.path.resolve().name}-{digest}"
     folder = check_place(run_dir) if run_dir else own
@@ -63,13 +63,6 @@ def export(settings: Settings) -> Path:
             }  # fmt: skip
             write_about(place, about)
     return folder
-
-
-def _version(library: str) -> str | None:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None
 
 
 def _finished(chosen: str | None) -> tuple[RunDirectory, Mapping[str, Any]]:

@@ -149,7 +149,7 @@ def probe_encoder(settings: Settings) -> Path:
     site, directory = plan.site, plan.run.directory
     if plan.run.is_finished("evaluate"):
         return directory.path
-    with opened(directory, settings, site):
+    with opened(directory, settings.values, site):
         result = _fit_and_score(plan)
         directory.finish(result)
     tell("Probed", result)

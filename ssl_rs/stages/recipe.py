@@ -16,7 +16,7 @@ from ssl_rs.config import Settings, read_yaml, to_yaml
 from ssl_rs.config_hash import LATER, NULL_MEANT, config_hash, leaves, without_effect
 from ssl_rs.depthwise import train_depthwise_in_fp32
 from ssl_rs.encoder import Backbone
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, MissingWeightsError
 from ssl_rs.initialization import Initialization, Provenance, Target
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.outcome import tell
@@ -72,10 +72,14 @@ class Recipe:
         return replace(site.target(self.backbone), decoder=self.decoder)
 
     def locate(self, site: Site) -> Provenance | None:
-        """Return what the encoder starts from, None where it cannot be had: applying it then says why."""
+        """Return what the encoder starts from, None where it is not there: applying it then says why.
+
+        Raises:
+            InputError: It is there and cannot be used.
+        """
         try:
             return self.initialization.locate(self.target(site))
-        except InputError:
+        except MissingWeightsError:
             return None
 
 
@@ -152,8 +156,13 @@ def unavailable(settings: Settings) -> str:
 
 
 @contextmanager
-def opened(run: RunDirectory, settings: Settings, site: Site) -> Iterator[None]:
+def opened(run: RunDirectory, config: Mapping[str, Any], site: Site) -> Iterator[None]:
     """Hold the folder of what needs no training, and write down what runs there.
+
+    Args:
+        run: The folder.
+        config: The settings, as config.yaml shows them.
+        site: Where it runs.
 
     Raises:
         InputError: As `held`; or a training that is not finished lives there.
@@ -164,7 +173,7 @@ def opened(run: RunDirectory, settings: Settings, site: Site) -> Iterator[None]:
                 f"run_dir={run.path} holds a training that is not finished. Choose another run_dir, or leave it out."
             )
         if site.processes.is_first:
-            run.begin(to_yaml(settings.values), environment(site))
+            run.begin(to_yaml(config), environment(site))
         yield
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -28,6 +29,9 @@ from ssl_rs.randomness import Rows
 from ssl_rs.stages.scenes import prepare_store
 from ssl_rs.training.host_memory import keep_freed_memory
 from ssl_rs.training.settings import TrainerSettings
+
+LIBRARIES = ("torchvision", "segmentation-models-pytorch", "timm", "kornia", "numpy", "rasterio", "hydra-core")
+"""Libraries beside torch whose version can change a result."""
 
 T = TypeVar("T", bound=tuple[Any, ...])
 S = TypeVar("S", bound=BatchSource[Any])
@@ -173,6 +177,7 @@ def environment(site: Site) -> dict[str, Any]:
         "git_commit": git_commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "libraries": {library: version_of(library) for library in LIBRARIES},
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(site.device) if site.device.type == "cuda" else site.device.type,
         "threads": torch.get_num_threads(),
@@ -180,6 +185,14 @@ def environment(site: Site) -> dict[str, Any]:
         "world_size": site.processes.world_size,
         "command_line": [os.path.basename(sys.argv[0]), *map(hide_secrets, sys.argv[1:])],
     }
+
+
+def version_of(library: str) -> str | None:
+    """Return the version of an installed library, None of one that is not."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def git_commit() -> str | None:

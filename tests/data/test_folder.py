@@ -216,6 +216,49 @@ def test_unlabeled_images_are_no_training_scenes(labeled, make, tmp_path):
         locate(make(), Path("nowhere"))
 
 
+def test_images_without_masks_may_be_unlabeled_wherever_they_lie(labeled, make, tmp_path):
+    before = splits(make())
+    values = {name: rgb() for name in ("aerial", "more", "zoo")}
+    for name, each in values.items():
+        save(labeled / "images" / f"{name}.png", each)
+    with pytest.raises(InputError, match=r"aerial\.png has no mask .* dataset\.without_mask=unlabeled takes all such"):
+        prepare(make(), tmp_path / "stores")
+    dataset = make(without_mask="unlabeled")
+    assert splits(dataset) == before | dict.fromkeys(values, "unlabeled")  # no labeled image changed its split
+    store = prepare(dataset, tmp_path / "stores")
+    verify(dataset, tmp_path / "stores")
+    for index in store.scenes_of("unlabeled"):
+        scene = store.manifest.scenes[index]
+        assert np.array_equal(store.image(index), values[scene.id].transpose(2, 0, 1))
+        assert [array.name for array in scene.arrays] == [array_file(scene.number, "image")]
+
+
+def test_an_image_without_mask_among_those_to_test_on_is_an_error(labeled, make, tmp_path):
+    for kind in ("images", "masks"):
+        for split in ("train", "val", "test"):
+            (labeled / kind / split).mkdir()
+        for index in range(10):
+            split = ("train", "val", "test")[min(index // 4, 2)]
+            (labeled / kind / f"scene{index}.png").rename(labeled / kind / split / f"scene{index}.png")
+    save(labeled / "images" / "train" / "more.png", rgb())
+    dataset = make(without_mask="unlabeled")
+    assert Counter(splits(dataset).values()) == {"train": 4, "val": 4, "test": 2, "unlabeled": 1}
+    prepare(dataset, tmp_path / "stores")
+    save(labeled / "images" / "test" / "forgotten.png", rgb())
+    with pytest.raises(InputError, match=r"test/forgotten\.png has no mask"):
+        prepare(make(without_mask="unlabeled"), tmp_path / "stores")
+
+
+def test_splits_file_lists_the_labeled_images_alone(labeled, make):
+    save(labeled / "images" / "more.png", rgb())
+    listed = f"train: [{', '.join(f'scene{i}' for i in range(10))}]"
+    (labeled / "splits.yaml").write_text(listed)
+    assert splits(make(without_mask="unlabeled"))["more"] == "unlabeled"
+    (labeled / "splits.yaml").write_text(listed.replace("]", ", more]"))
+    with pytest.raises(InputError, match="there is no image 'more' with a mask"):
+        make(without_mask="unlabeled").scenes()
+
+
 def test_without_labels_the_unlabeled_are_as_the_others(tmp_path, make):
     save(tmp_path / "data/images/unlabeled/b.png", rgb())
     assert splits(make()) == {"unlabeled/b.png": "train"}
