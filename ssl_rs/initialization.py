@@ -1,6 +1,7 @@
 """How the weights of an encoder start: random, ImageNet's, or those of a finished pretraining.
 
-All three name the statistics that images must be normalized with: weights bring their own, random ones the data's.
+A file that somebody published is another way (`ssl_rs.weights_file`). All name the statistics that images must be
+normalized with: weights bring their own, random ones the data's.
 """
 
 import warnings
@@ -132,7 +133,7 @@ class Keys:
         run: Pretrained: folder of the pretraining, or a folder or pattern below which one lies, such as `simclr` or
             `simclr/seed0-*` among the pretrainings of this data set and backbone; null: the only one there.
         weights: ImageNet: a .pth or .safetensors file of torchvision's layout; null: torchvision's own, from cache or
-            network.
+            network. File: any encoder's.
         parts: Pretrained: what is initialized, null: the encoder; a decoder is there if inpainting used the one of
             fine-tuning.
         label: Row of the report; null: "random", "imagenet", or what the pretraining started from and its tasks.

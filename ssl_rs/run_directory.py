@@ -89,7 +89,7 @@ class RunDirectory:
         return self.path / "images_seen.json"
 
     def read_images_seen(self) -> set[str]:
-        """Return which images a pretraining saw; nothing where an earlier version did not write it down.
+        """Return the sha256 of the images a run may have seen in training; none where an earlier version wrote none down.
 
         Raises:
             InputError: The file is damaged.

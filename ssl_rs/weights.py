@@ -36,7 +36,11 @@ def _read(path: Path) -> Any:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # a damaged pickle or zip raises whatever its bytes lead to
-        raise InputError(f"{path} cannot be read as weights: {(str(error) or repr(error)).splitlines()[0]}") from error
+        said = (str(error) or repr(error)).splitlines()[0].partition("This file can still be loaded")[0].strip()
+        raise InputError(
+            f"{path} cannot be read as weights: {said} It is damaged, or it holds more than tensors and plain data: "
+            "reading that would run code. Save its table of tensors alone, if you trust it."
+        ) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -88,7 +92,19 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], where: str, 
     Raises:
         InputError: A tensor that is missing, unexpected or of another shape.
     """
-    own = module.state_dict()
+    check_fit(module.state_dict(), weights, where, what)
+    nn.Module.load_state_dict(module, dict(weights), strict=True)
+
+
+def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str, what: str) -> None:
+    """Refuse weights that are not of the same names and shapes; as `load_strictly`.
+
+    Args:
+        own: Tensors of the names and shapes that are expected.
+        weights: As in `load_strictly`; likewise the others.
+        where: For the message.
+        what: For the message.
+    """
     missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     shapes = [
         f"{name} is {tuple(weights[name].shape)}, expected {tuple(own[name].shape)}"
@@ -99,4 +115,3 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], where: str, 
         problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
         told = "; ".join(f"{len(names)} {problem} (e.g. {names[0]})" for problem, names in problems.items() if names)
         raise InputError(f"{where} does not fit {what}: {told}.")
-    nn.Module.load_state_dict(module, dict(weights), strict=True)

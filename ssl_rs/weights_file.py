@@ -1,18 +1,25 @@
 """Weights of others: the file of an encoder that timm, torchvision or a paper published, for any bands."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from ssl_rs.bands import RGB
 from ssl_rs.encoder import Statistics
 from ssl_rs.errors import InputError, MissingWeightsError
 from ssl_rs.files import sha256_of
 from ssl_rs.imagenet import describe_filters, filters_for_bands, first_convolution
 from ssl_rs.initialization import Keys, Provenance, Target
-from ssl_rs.weights import load_strictly, read_tensors, with_counts
+from ssl_rs.weights import check_fit, load_strictly, read_tensors, with_counts
+
+SMALLEST = 1e-6
+"""Standard deviation of values in [0, 1]."""
+
+DERIVED = ("num_batches_tracked", "relative_position_index", "relative_coords_table", "attn_mask")
+"""Ends of the names of tensors that are no weights: some versions of a library write them, others do not."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +31,13 @@ class File(Keys):
 
     Args:
         bands: Which channels of the file, counted from 1, are the bands of the data, in their order. Null: all, in
-            order; of a file of red, green and blue, for other bands, as of ImageNet's (`ssl_rs.imagenet`).
+            order, but of three channels, which are red, green and blue: more or fewer bands take them as those of
+            ImageNet's (`ssl_rs.imagenet`).
         mean: What was subtracted from each band in its training, of values divided by dataset.value_scale; null: the
             mean of the data.
         std: What each band was divided by, likewise.
-        prefix: What the names of the encoder's tensors begin with, where the file holds more than one encoder.
+        prefix: What the names of the encoder's tensors begin with, or go on with behind a point, where the file holds
+            more than one encoder.
     """
 
     bands: Sequence[int] | None = None
@@ -39,16 +48,21 @@ class File(Keys):
     uses = ("weights",)
 
     def check(self, dataset: str, backbone: str, pretrainings: Path) -> None:
-        """Refuse a file that is not there, and settings that contradict themselves."""
+        """Refuse a file that is not there or cannot be read, and settings that make no sense."""
         self._refuse_unused()
         if self.weights is None:
             raise InputError("initialization=file needs the file: initialization.weights=encoder.pth")
         if not Path(self.weights).is_file():
             raise MissingWeightsError(f"initialization.weights={self.weights}: there is no such file.")
+        read_tensors(Path(self.weights))
         if (self.mean is None) != (self.std is None):
             raise InputError("initialization.mean and initialization.std belong together: set both, or none of them.")
-        if self.std is not None and min(self.std, default=0) <= 0:
-            raise InputError(f"initialization.std={list(self.std)}: expected numbers above 0, one a band.")
+        for key, values, low in (("mean", self.mean, 0.0), ("std", self.std, SMALLEST)):
+            if values is not None and not all(low <= value <= 1 for value in values):
+                raise InputError(
+                    f"initialization.{key}={list(values)}: expected numbers in [{low:g}, 1], one a band, of values "
+                    "that were divided by dataset.value_scale; divide those of 8 bits by 255."
+                )
         if self.bands is not None and (min(self.bands, default=0) < 1 or len(set(self.bands)) < len(self.bands)):
             raise InputError(
                 f"initialization.bands={list(self.bands)}: expected channels of the file, counted from 1, each once."
@@ -72,17 +86,21 @@ class File(Keys):
         statistics = target.statistics
         if self.mean is not None and self.std is not None:
             statistics = Statistics(tuple(self.mean), tuple(self.std), "initialization.mean and .std")
-        return Provenance("file", self.label or path.stem, path.name, sha256_of(path), statistics)
+        source = path.name + (f", {self.prefix}" if self.prefix else "")
+        return Provenance("file", self.label or path.stem, source, sha256_of(path), statistics)
 
     def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:
-        """Load the encoder's tensors strictly: every name and shape must be there."""
+        """Load the encoder's tensors strictly: every name and shape must be there, and none of another architecture."""
         found = self.locate(target)
         own, where = encoder.state_dict(), f"initialization.weights={self.weights}"
         weights = with_counts(encoder_tensors(read_tensors(Path(str(self.weights))), own, self.prefix, where), own)
         first, told = first_convolution(own), None
-        if first in weights:  # else the file is of another backbone, which loading it says
+        backbone = f"backbone {target.backbone}"
+        # All but the channels that the first convolution reads: only of a file that fits they are worth a message.
+        check_fit({**own, **{first: weights.get(first, own[first])}}, weights, where, backbone)
+        if weights[first].ndim == 4 and weights[first].shape[::2] == own[first].shape[::2]:
             weights[first], told = self._filters(weights[first], target.bands, f"{where}: {first}")
-        load_strictly(encoder, weights, where, f"backbone {target.backbone}")
+        load_strictly(encoder, weights, where, backbone)
         return replace(found, loaded_tensors=len(weights), first_convolution=told)
 
     def _filters(self, filters: Tensor, bands: Sequence[str], where: str) -> tuple[Tensor, str | None]:
@@ -93,12 +111,12 @@ class File(Keys):
                 raise InputError(f"initialization.bands={list(self.bands)}: {where} has {channels} channels.")
             taken = ", ".join(f"{band} takes {channel}" for band, channel in zip(bands, self.bands, strict=True))
             return filters[:, [channel - 1 for channel in self.bands]], f"of the file's {channels} channels, {taken}"
-        if channels == len(bands):
+        if channels == len(bands) and (channels != 3 or tuple(bands) == RGB):
             return filters, None
-        if channels != 3:
+        if channels != 3 or len(bands) == 3:
             raise InputError(
                 f"{where} reads {channels} channels, the data has {len(bands)} bands: {bands!s:.300}. Say which are "
-                "these, counted from 1, in the order of the bands: initialization.bands=[4,3,2]"
+                "these, counted from 1, in the order of the bands: initialization.bands=[3,2,1]"
             )
         return filters_for_bands(filters, bands, where), describe_filters(bands)
 
@@ -114,29 +132,29 @@ def encoder_tensors(
     Args:
         weights: All of the file, by name.
         own: The encoder's, by name.
-        prefix: What names must begin with; None: anything.
+        prefix: What names must hold, from their beginning or a point on; None: anything.
         where: Key and file, for messages.
 
     Returns:
         Those that were found; all of them, or as many as the best beginning has.
 
     Raises:
-        InputError: No encoder is there, or more than one.
+        InputError: No encoder is there, more than one, or a larger one.
     """
-    # smp holds a model of timm as its attribute `model`.
-    wanted = {name: _plain(name.removeprefix("model.")) for name in own}
+    wanted = {name: _plain(_bare(name)) for name in own}
     anchor = wanted[first_convolution(own)]
-    there = {_plain(name): name for name in weights if name.startswith(prefix or "")}
+    there = {_plain(name): name for name in weights if f".{prefix or ''}" in f".{name}"}
     found: dict[int, list[str]] = defaultdict(list)
     for name in there:
         if name == anchor or name.endswith(f"_{anchor}"):
             beginning = name.removesuffix(anchor)
             found[sum(beginning + each in there for each in wanted.values())].append(beginning)
     if not found:
-        begun = f" that begins with {prefix}" if prefix else ""
+        begun = f" below {prefix}" if prefix else ""
         raise InputError(
-            f"{where} has no tensor{begun} whose name ends with {first_convolution(own)}, the encoder's first "
-            f"convolution; it has {', '.join(list(weights)[:3])}, ... Choose the backbone that the file is of."
+            f"{where} has no tensor{begun} whose name ends with {_bare(first_convolution(own))}, the encoder's first "
+            f"convolution; it has {', '.join(list(weights)[:3])}, ... Choose the backbone that the file is of, or "
+            "another initialization.prefix."
         )
     best = found[max(found)]
     if len(best) > 1 and max(found) > len(own) / 2:
@@ -145,7 +163,32 @@ def encoder_tensors(
             f"{where} holds {len(best)} encoders, whose first convolutions are {', '.join(named)}. Say how the names "
             "of the one that is meant begin: initialization.prefix=..."
         )
+    _refuse_more({name.removeprefix(best[0]) for name in there if name.startswith(best[0])}, wanted, where)
     return {name: weights[there[best[0] + each]] for name, each in wanted.items() if best[0] + each in there}
+
+
+def _refuse_more(there: Set[str], wanted: Mapping[str, str], where: str) -> None:
+    """Refuse tensors inside of the encoder's own stages that it does not have: a deeper network begins with it.
+
+    Raises:
+        InputError: There are some.
+    """
+    stages = {_plain(_bare(name).partition(".")[0]) + "_" for name in wanted}
+    more = sorted(
+        name for name in there - set(wanted.values()) if name.startswith(tuple(stages)) and not name.endswith(DERIVED)
+    )
+    if more:
+        raise InputError(
+            f"{where} is of another architecture: it has {len(more)} tensors more within the encoder's stages (e.g. "
+            f"{more[0]}). Choose the backbone that the file is of."
+        )
+
+
+def _bare(name: str) -> str:
+    """Return the name of an encoder's tensor without what smp puts before a model of timm, once or twice."""
+    while name.startswith("model."):
+        name = name.removeprefix("model.")
+    return name
 
 
 def _plain(name: str) -> str:

@@ -202,7 +202,8 @@ def test_every_labeled_scene_of_other_data_can_be_scored(command, tiny, tmp_path
             draw_scene(root, split, f"s{index}", index)
         (root / "classes.yaml").write_text("classes: [{name: a, index: 0}, {name: b, index: 1}, {name: c, index: 2}]")
     (other / "images/unlabeled").mkdir()
-    shutil.copy(other / "images/test/s2.png", other / "images/unlabeled/more.png")
+    for more in ("unlabeled/more", "test/without_mask"):
+        shutil.copy(other / "images/test/s2.png", other / f"images/{more}.png")
     for name in ("images", "masks"):  # one image, of which no split could be drawn
         (single / name).mkdir(parents=True)
         shutil.copy(other / name / "test/s2.png", single / name)
@@ -211,7 +212,9 @@ def test_every_labeled_scene_of_other_data_can_be_scored(command, tiny, tmp_path
     assert code == 0, err
     run = out.splitlines()[-1]
     scored = {}
-    for root, split in ((other, "test"), (other, "all"), (single, "all")):
+    for root, split in ((other, "all"), (single, "all"), (other, "test")):
+        if split == "test":
+            (other / "images/test/without_mask.png").unlink()
         code, out, err = command("evaluate", f"run={run}", f"dataset.root={root}", f"evaluation.split={split}")
         assert code == 0, err
         scored[root.name, split] = RunDirectory(Path(out.splitlines()[-1])).read_result()
@@ -220,10 +223,19 @@ def test_every_labeled_scene_of_other_data_can_be_scored(command, tiny, tmp_path
     assert scenes["other", "all"]["s2"] == scenes["other", "test"]["s2"] == scenes["single", "all"]["s2"]
     assert scored["other", "all"]["split"] == "all"
     assert scored["other", "all"]["config_hash"] != scored["other", "test"]["config_hash"]
-    for there in ([], [f"dataset.root={own}/../own"]):
+    (single / "images" / "test").mkdir()  # alone, and said to be for testing
+    (single / "masks" / "test").mkdir()
+    for name in ("images", "masks"):
+        (single / name / "s2.png").rename(single / name / "test" / "s2.png")
+    code, out, err = command("evaluate", f"run={run}", f"dataset.root={single}", "evaluation.split=all")
+    assert code == 0, err
+    assert "on all scenes of folder" in err
+    shutil.copytree(own, tmp_path / "copy")
+    for there in ([], [f"dataset.root={own}/../own"], [f"dataset.root={tmp_path / 'copy'}"]):
         code, out, err = command("evaluate", f"run={run}", "evaluation.split=all", *there)
         assert code == 2
         assert "trained on some of these" in err
+    assert "2 of 3 images are of the training" in err  # of the copy: two of them, the third was for testing
 
 
 def test_a_sweep_fills_every_cell_and_names_what_failed(command, tiny):

@@ -54,8 +54,10 @@ def test_what_is_explained_is_the_config(command):
 
 
 def test_texts_that_look_like_comments_stay_values():
-    values = {"label": "a  # b", "root": "#1", "dataset": {"root": "/data # 2\n# third"}}
-    assert yaml.safe_load(explained("finetune", values)) == values
+    values = {"label": "a  # b", "run": "a\nb", "encoder": "#1", "dataset": {"root": "/data # 2\n# third"}}
+    text = explained("evaluate", values)
+    assert yaml.safe_load(text) == values
+    assert "row of the report" in text
 
 
 def test_explanations_come_from_where_the_key_is_defined():

@@ -14,7 +14,7 @@ from ssl_rs.encoder import Backbone, Statistics
 from ssl_rs.errors import InputError
 from ssl_rs.initialization import ImageNet, Target
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.weights_file import File
+from ssl_rs.weights_file import File, encoder_tensors
 
 RGB = ("red", "green", "blue")
 
@@ -78,8 +78,12 @@ def test_of_several_encoders_one_must_be_named(tmp_path):
     encoder = Backbone("resnet18").build(3)
     with pytest.raises(InputError, match=r"holds 2 encoders, .*encoder_k\.conv1\.weight, .*initialization\.prefix"):
         File(weights=path).apply(encoder, target())
-    File(weights=path, prefix="state_dict.module.encoder_k.").apply(encoder, target())
-    check_landed(encoder, key)
+    for prefix, weights in (("module.encoder_k.", key), ("state_dict.module.encoder_q.", query)):
+        found = File(weights=path, prefix=prefix).apply(encoder, target())
+        check_landed(encoder, weights)
+        assert found.source == f"published.pth, {prefix}"
+    with pytest.raises(InputError, match=r"no tensor below teacher\..* or another initialization\.prefix"):
+        File(weights=path, prefix="teacher.").apply(encoder, target())
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
@@ -105,7 +109,7 @@ def test_channels_are_picked_in_the_order_of_the_bands(tmp_path):
     weights = resnet(channels=13)
     path = saved(tmp_path, weights)
     encoder = Backbone("resnet18").build(3)
-    with pytest.raises(InputError, match=r"reads 13 channels, the data has 3 bands.*initialization\.bands=\[4,3,2\]"):
+    with pytest.raises(InputError, match=r"reads 13 channels, the data has 3 bands.*initialization\.bands=\[3,2,1\]"):
         File(weights=path).apply(encoder, target())
     found = File(weights=path, bands=[4, 3, 2]).apply(encoder, target())
     assert torch.equal(encoder.conv1.weight, weights["conv1.weight"][:, [3, 2, 1]])
@@ -140,8 +144,10 @@ def test_images_are_normalized_as_said(tmp_path):
         ({"parts": "encoder"}, "initialization.parts=encoder has no meaning"),
         ({"mean": [0.5, 0.5, 0.5]}, "belong together"),
         ({"mean": [0.5], "std": [0.5]}, "initialization.mean has 1 entries, the data has 3 bands"),
-        ({"mean": [0.5] * 3, "std": [0.5, 0.0, 0.5]}, "expected numbers above 0"),
-        ({"mean": [], "std": []}, "expected numbers above 0"),
+        ({"mean": [0.5] * 3, "std": [0.5, 0.0, 0.5]}, "initialization.std=[0.5, 0.0, 0.5]: expected numbers in"),
+        ({"mean": [123.7, 116.3, 103.5], "std": [58.4, 57.1, 57.4]}, "divide those of 8 bits by 255"),
+        ({"mean": [float("nan")] * 3, "std": [0.5] * 3}, "initialization.mean=[nan, nan, nan]: expected numbers"),
+        ({"mean": [], "std": []}, "initialization.mean has 0 entries"),
         ({"bands": [0, 1, 2]}, "counted from 1"),
         ({"bands": [1, 1, 2]}, "each once"),
         ({"bands": [1, 2]}, "initialization.bands has 2 entries, the data has 3 bands"),
@@ -155,7 +161,10 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, settings, said):
 
 def test_another_architecture_is_refused_with_what_the_file_has(tmp_path):
     path = saved(tmp_path, resnet())
-    for name, said in (("resnet50", "does not fit backbone resnet50"), ("vgg16_bn", "it has conv1.weight, bn1.weight")):
+    for name, said in (
+        ("resnet50", "does not fit backbone resnet50"),
+        ("vgg16_bn", "no tensor whose name ends with features.0.weight|does not fit"),
+    ):
         encoder = Backbone(name).build(3)
         before = {key: value.clone() for key, value in encoder.state_dict().items()}
         with pytest.raises(InputError, match=said):
@@ -164,9 +173,62 @@ def test_another_architecture_is_refused_with_what_the_file_has(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("resnet34", "resnet18"),
+        ("resnet101", "resnet50"),
+        ("seresnet50", "resnet50"),
+        ("convnext_tiny", "tu-convnext_atto"),
+    ],
+)
+def test_a_larger_network_is_no_smaller_one(tmp_path, theirs, ours):
+    with torch.device("meta"):
+        names = {name: value.shape for name, value in timm.create_model(theirs).state_dict().items()}
+    own = Backbone(ours).build(3).state_dict()
+    weights = {name: torch.zeros(shape) for name, shape in names.items()}
+    with pytest.raises(InputError, match=r"is of another architecture: it has .* tensors more within|does not fit"):
+        File(weights=saved(tmp_path, weights)).apply(Backbone(ours).build(3), target(backbone=ours))
+    assert len(own) < len(names)
+
+
+def test_tensors_that_are_no_weights_may_be_there(tmp_path):
+    model = timm.create_model("swin_tiny_patch4_window7_224", img_size=64, embed_dim=24, num_heads=(1, 2, 4, 8))
+    content = model.state_dict() | {"layers.0.blocks.1.attn_mask": torch.zeros(1)}
+    own = {
+        f"model.{name}": value for name, value in model.state_dict().items() if not name.startswith(("head", "norm."))
+    }
+    found = encoder_tensors(content, own, None, "here")
+    assert found.keys() == own.keys()
+
+
+def test_a_first_convolution_that_is_none_is_refused(tmp_path):
+    for content in ({"conv1.weight": torch.zeros(5)}, {**resnet(), "conv1.weight": torch.zeros(64, 3, 3, 3)}):
+        with pytest.raises(InputError, match="does not fit backbone resnet18"):
+            File(weights=saved(tmp_path, content)).apply(Backbone("resnet18").build(3), target())
+
+
+def test_names_that_smp_puts_twice_before_a_model_are_left_out():
+    own = {"model.model.stem.conv.weight": torch.zeros(4, 3, 1, 1), "model.model.norm.bias": torch.zeros(4)}
+    content = {"stem.conv.weight": torch.ones(4, 3, 1, 1), "norm.bias": torch.ones(4), "head.bias": torch.ones(2)}
+    assert encoder_tensors(content, own, None, "here").keys() == own.keys()
+
+
+def test_three_channels_are_not_taken_for_three_other_bands(tmp_path):
+    path, bands = saved(tmp_path, resnet()), ("blue", "green", "red")
+    encoder = Backbone("resnet18").build(3)
+    with pytest.raises(InputError, match=r"Say which are these, .* initialization\.bands=\[3,2,1\]"):
+        File(weights=path).apply(encoder, target(bands))
+    File(weights=path, bands=[3, 2, 1]).apply(encoder, target(bands))
+    assert torch.equal(encoder.conv1.weight, resnet()["conv1.weight"].flip(1))
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"args": argparse.Namespace(lr=1), "state_dict": {}}, "cannot be read as weights"),
+        (
+            {"args": argparse.Namespace(lr=1), "state_dict": {}},
+            r"cannot be read as weights: [^\x1b]* Save its table of tensors alone",
+        ),
         ({"epoch": 1}, "holds no named tensors"),
         ([torch.zeros(1)], "holds no named tensors"),
     ],
@@ -199,3 +261,17 @@ def test_a_pretraining_may_start_from_a_file(command, tiny, tmp_path):
     assert code == 0, err
     result = RunDirectory(Path(out.splitlines()[-1])).read_result()
     assert result["provenance"]["label"] == "theirs, then contrastive"
+
+
+def test_two_files_of_one_name_are_no_seeds_of_one_another(command, tiny, tmp_path):
+    for seed in (0, 1):
+        (tmp_path / str(seed)).mkdir()
+        path = saved(tmp_path / str(seed), resnet(seed=seed))
+        start = ("initialization=file", f"initialization.weights={path}", f"seed={seed}")
+        assert command("finetune", *tiny, *start, "trainer.max_steps=1")[0] == 0
+        pretext = ("pretext=[contrastive]", "trainer.max_steps=1")
+        assert command("pretrain", *tiny, *start, *pretext)[0] == 0
+        begun = ("initialization=pretrained", f"initialization.run=contrastive/seed{seed}-*", f"seed={seed}")
+        assert command("finetune", *tiny, *begun, "trainer.max_steps=1")[0] == 0
+    _, _, err = command("report")
+    assert err.count("it starts from another file of weights, or takes others of it, than most other runs") == 2

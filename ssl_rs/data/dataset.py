@@ -180,8 +180,8 @@ class Dataset(ABC):
             InputError: A file that cannot be read or holds something unexpected.
         """
 
-    def undrawn(self) -> "Dataset":
-        """Return this data set where nothing has to be held out, since nothing is trained: no split is drawn."""
+    def undivided(self) -> "Dataset":
+        """Return this data set where nothing is trained, so that no scene has to be in a split of its own."""
         return self
 
     def folder(self, layout: str) -> Path:

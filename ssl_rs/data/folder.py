@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, cast
@@ -123,9 +123,9 @@ class Folder(Dataset):
             return _band_names(image.num_bands)
         raise first_error
 
-    def undrawn(self) -> "Folder":
-        """Return this folder with all images in one split, unless splits.yaml or subfolders say otherwise."""
-        return replace(self, val_share=0.0, test_share=0.0)
+    def undivided(self) -> "Folder":
+        """Return this folder with all images that have masks in one split; the others are left out of it."""
+        return _Undivided(**{each.name: getattr(self, each.name) for each in fields(self)})
 
     def scenes(self) -> Sequence[SceneSource]:
         """List the images, ordered by stem."""
@@ -218,6 +218,16 @@ class Folder(Dataset):
         order = seeded_order(images, self.split_seed)
         num_test, num_val = (math.ceil(share * len(order)) for share in (self.test_share, self.val_share))
         return {stem: _drawn_split(place, num_test, num_val) for place, stem in enumerate(order)}
+
+
+class _Undivided(Folder):
+    """A folder whose images with masks are one split, whatever splits.yaml and subfolders say."""
+
+    def _splits(self, images: Mapping[str, Path], alone: Collection[str]) -> Mapping[str, Split]:
+        return {stem: "train" for stem in images if stem not in alone}
+
+    def _alone(self, images: Mapping[str, Path], masks: Mapping[str, Path]) -> set[str]:
+        return {stem for stem in images if stem not in masks}
 
 
 def _drawn_split(place: int, num_test: int, num_val: int) -> Split:

@@ -173,8 +173,9 @@ def _name_lines(axes: Axes, ends: Sequence[tuple[str, Line, float, float]]) -> N
             arrowprops={
                 "arrowstyle": "-",
                 "color": line.color,
-                "linewidth": 0.7,
-                "alpha": 0.6,
+                "linestyle": (0, (1, 2.5)),  # dots: no part of the curve
+                "linewidth": 0.9,
+                "alpha": 0.7,
                 "shrinkA": 1,
                 "shrinkB": 4,
             },

@@ -173,18 +173,19 @@ def _odd_ones(runs: Sequence[Run]) -> dict[Path, str]:
     for (_, label), row in rows.items():
         alike = _most(row, [run.settings_hash for run in row])
         usual = _most(alike, _pretrainings(alike))
-        ways = [
-            ("its settings", "", row, alike),
-            ("the settings of its pretraining", "the pretrainings of ", alike, usual),
-        ]
-        for what, whose, among, kept in ways:
-            directories = {run.directory for run in kept}
-            for run in among:
-                if run.directory not in directories:
-                    odd[run.directory] = (
-                        f"{what} are not those of {whose}most other runs of the row '{label}'; "
-                        "give it a row of its own by initialization.label, or delete it"
-                    )
+        for run in row:
+            if run not in alike:
+                differs = "its settings are not those of"
+            elif run in usual:
+                continue
+            elif _file(run):
+                differs = "it starts from another file of weights, or takes others of it, than"
+            else:
+                differs = "the settings of its pretraining are not those of the pretrainings of"
+            odd[run.directory] = (
+                f"{differs} most other runs of the row '{label}'; give it a row of its own by initialization.label, or "
+                "delete it"
+            )
     return odd
 
 
@@ -194,12 +195,25 @@ def _most(runs: Sequence[Run], keys: Sequence[Hashable]) -> list[Run]:
     return [run for run, key in zip(runs, keys, strict=True) if key == common[0][0]]
 
 
+def _file(run: Run) -> str:
+    """Return what a run, or its pretraining, took of a published file: which, what of it, and for which statistics."""
+    for kind, provenance in (
+        (run.initialization, run.provenance),
+        (run.pretraining.get("initialization"), run.pretraining.get("provenance")),
+    ):
+        if kind == "file" and isinstance(provenance, Mapping):
+            return str([provenance.get(key) for key in ("sha256", "source", "first_convolution", "statistics")])
+    return ""
+
+
 def _pretrainings(runs: Sequence[Run]) -> list[Hashable]:
     """Return of each run what the pretrainings of one row must have in common.
 
     Those of an earlier version wrote no hash of their settings: they are taken for those that agree in all else.
     """
-    told = [tuple(str(run.pretraining.get(key)) for key in ("dataset", "steps", "images_seen")) for run in runs]
+    told = [
+        (_file(run), *(str(run.pretraining.get(key)) for key in ("dataset", "steps", "images_seen"))) for run in runs
+    ]
     hashes = [str(run.pretraining.get("settings_hash") or "") for run in runs]
     known: dict[Hashable, set[str]] = defaultdict(set)
     for key, found in zip(told, hashes, strict=True):

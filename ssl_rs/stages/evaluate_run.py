@@ -26,6 +26,11 @@ from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
 Scored = Literal["val", "test", "all"]
 
+OF_TRAINING = (
+    "evaluation.split=all scores the scenes of every split, and this run was trained on some of these. It is for other "
+    "data: name them by dataset.root=..., or choose evaluation.split=test or val."
+)
+
 
 def evaluate(settings: Settings) -> Path:
     """Score a finished fine-tuning again, e.g. with other windows; return the folder of the scores."""
@@ -47,6 +52,9 @@ def evaluate(settings: Settings) -> Path:
     trained, manifest = run.read_result() or {}, site.store.manifest
     metadata = read_weights_metadata(run.model)
     _check_data(run, metadata, manifest)
+    seen = run.read_images_seen() & site.store.image_hashes(("train", "val", "test"))
+    if evaluation.split == "all" and seen:
+        raise InputError(f"{len(seen)} of {len(manifest.scenes)} images are of the training. {OF_TRAINING}")
     network = load_network(run, stored, metadata, evaluation.window, settings.value("trusted_packages", list))
     how = {"split": evaluation.split, "size": evaluation.window.size, "overlap": evaluation.window.overlap}
     inputs = {"model": str(trained["config_hash"]), "manifest": manifest.sha256}
@@ -91,7 +99,7 @@ def _resolved(
         **settings.values,
         "backbone": stored.get("backbone"),
         "decoder": stored["decoder"],
-        "dataset": {**stored["dataset"], "root": site.dataset.root, "value_scale": site.dataset.value_scale},
+        "dataset": {key: getattr(site.dataset, key, value) for key, value in stored["dataset"].items()},
         "evaluation": {"split": evaluation.split, "window": window},
     }
 
@@ -136,7 +144,7 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
 
     def built(value_scale: float | None) -> Dataset:
         dataset: Dataset = build({**node, "value_scale": value_scale}, "dataset", trusted)
-        return dataset.undrawn() if in_every_split else dataset
+        return dataset.undivided() if in_every_split else dataset
 
     dataset = built(node.get("value_scale"))
     check_protocol(dataset)
@@ -167,7 +175,4 @@ def _refuse_training_scenes(root: str | None, of_training: str | None) -> None:
         InputError: `root` names no other folder than the one of the training.
     """
     if root is None or (of_training is not None and Path(root).resolve() == Path(of_training).resolve()):
-        raise InputError(
-            "evaluation.split=all scores the scenes of every split, and this run was trained on some of these. It is "
-            "for other data: name them by dataset.root=..., or choose evaluation.split=test or val."
-        )
+        raise InputError(OF_TRAINING)

@@ -87,7 +87,8 @@ class Site:
         """Return how many processes read batches ahead for this one."""
         if isinstance(source.cutter, ResidentScenes):
             return 0
-        return self.trainer.resolve_workers(self.device, self.processes.on_this_machine)
+        size = resident_bytes(self.store, source.scenes, source.kinds)
+        return self.trainer.resolve_workers(self.device, self.processes.on_this_machine, size)
 
     def batches(self, source: BatchSource[T], start: int) -> Iterator[T]:
         """Yield this process's share of the batch of each step from one on."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from ssl_rs.cores import usable_cores
+from ssl_rs.cores import memory_of_machine, usable_cores
 from ssl_rs.errors import InputError
 
 MOST_READERS = 4
@@ -27,8 +27,9 @@ class TrainerSettings:
         batch_size: Crops a step and process.
         device: "auto" takes a GPU where there is one; else any name of torch, e.g. "cpu", "cuda", "mps".
         precision: "auto" takes bf16 where the device computes in it, else fp32.
-        num_workers: Processes that read crops ahead, for each process of the run; 0 reads them in the loop. None: 0 on
-            a CPU, where they would take cores from the step; for a GPU its share of the cores, at most MOST_READERS.
+        num_workers: Processes that read crops ahead, for each process of the run; 0 reads them in the loop. None: for a
+            GPU its share of the cores, at most MOST_READERS; on a CPU, where they take cores from the step, 0, or 1
+            where half of the memory does not hold the scenes, so that most crops come from the disk.
         resident: Whether the scenes lie on the device, where crops are cut at once: "auto" where a GPU has four times
             their size free; the crops are the same.
         keep_memory: On a CPU, keep memory that is freed for the next step: faster, but more is held.
@@ -112,11 +113,19 @@ class TrainerSettings:
             return self.resident == "always"
         return device.type == "cuda" and 4 * size <= torch.cuda.mem_get_info(device)[0]
 
-    def resolve_workers(self, device: torch.device, processes: int) -> int:
-        """Return how many processes read crops ahead for one of so many of the run on this machine."""
+    def resolve_workers(self, device: torch.device, processes: int, size: int) -> int:
+        """Return how many processes read crops ahead.
+
+        Args:
+            device: Of this process of the run.
+            processes: Of the run, on this machine.
+            size: Bytes of the scenes.
+        """
         if self.num_workers is not None:
             return self.num_workers
-        return max(0, min(MOST_READERS, usable_cores() // processes - 1)) if device.type == "cuda" else 0
+        if device.type == "cuda":
+            return max(0, min(MOST_READERS, usable_cores() // processes - 1))
+        return int(2 * size > memory_of_machine())
 
     def resolve_precision(self, device: torch.device) -> Literal["bf16", "fp32"]:
         """Return the precision of the forward pass."""

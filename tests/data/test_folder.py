@@ -233,6 +233,10 @@ def test_images_without_masks_may_be_unlabeled_wherever_they_lie(labeled, make, 
         assert [array.name for array in scene.arrays] == [array_file(scene.number, "image")]
 
 
+def test_what_becomes_of_images_without_masks_leaves_the_stores_that_were_there(labeled, make):
+    assert locate(make(), Path("stores"))[0] == locate(make(without_mask="unlabeled"), Path("stores"))[0]
+
+
 def test_an_image_without_mask_among_those_to_test_on_is_an_error(labeled, make, tmp_path):
     for kind in ("images", "masks"):
         for split in ("train", "val", "test"):

@@ -62,8 +62,14 @@ def test_auto_takes_a_gpu_where_there_is_one(monkeypatch):
 )  # fmt: skip
 def test_readers_take_their_share_of_the_cores_beside_a_gpu(monkeypatch, given, device, cores, processes, expected):
     monkeypatch.setattr(settings, "usable_cores", lambda: cores)
-    found = TrainerSettings(1, 2, num_workers=given).resolve_workers(torch.device(device), processes)
+    found = TrainerSettings(1, 2, num_workers=given).resolve_workers(torch.device(device), processes, 0)
     assert found == expected
+
+
+@pytest.mark.parametrize(("given", "size", "expected"), [(None, 50, 0), (None, 51, 1), (0, 10**6, 0), (2, 0, 2)])
+def test_beside_a_cpu_one_reads_ahead_where_the_scenes_exceed_half_of_the_memory(monkeypatch, given, size, expected):
+    monkeypatch.setattr(settings, "memory_of_machine", lambda: 100)
+    assert TrainerSettings(1, 2, num_workers=given).resolve_workers(CPU, 1, size) == expected
 
 
 @pytest.mark.parametrize(("avx", "amx"), [(False, False), (True, False), (False, True)])
