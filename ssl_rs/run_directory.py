@@ -85,11 +85,11 @@ class RunDirectory:
 
     @property
     def images_seen(self) -> Path:
-        """Of a pretraining: the sha256 of every image as it was stored, also of those seen before it."""
+        """The sha256 of every image of the training as it was stored, also of those seen before a pretraining."""
         return self.path / "images_seen.json"
 
     def read_images_seen(self) -> set[str]:
-        """Return the sha256 of the images a run may have seen in training; none where an earlier version wrote none down.
+        """Return the sha256 of the images that training may have seen; none where an earlier version wrote none down.
 
         Raises:
             InputError: The file is damaged.

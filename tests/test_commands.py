@@ -199,7 +199,7 @@ def test_every_labeled_scene_of_other_data_can_be_scored(command, tiny, tmp_path
     own, other, single = (tmp_path / name for name in ("own", "other", "single"))
     for root in (own, other):
         for index, split in enumerate(("train", "train", "test")):
-            draw_scene(root, split, f"s{index}", index)
+            draw_scene(root, split, f"s{index}", index + 10 * (root == other))
         (root / "classes.yaml").write_text("classes: [{name: a, index: 0}, {name: b, index: 1}, {name: c, index: 2}]")
     (other / "images/unlabeled").mkdir()
     for more in ("unlabeled/more", "test/without_mask"):

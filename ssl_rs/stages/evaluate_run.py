@@ -52,9 +52,9 @@ def evaluate(settings: Settings) -> Path:
     trained, manifest = run.read_result() or {}, site.store.manifest
     metadata = read_weights_metadata(run.model)
     _check_data(run, metadata, manifest)
-    seen = run.read_images_seen() & site.store.image_hashes(("train", "val", "test"))
-    if evaluation.split == "all" and seen:
-        raise InputError(f"{len(seen)} of {len(manifest.scenes)} images are of the training. {OF_TRAINING}")
+    images = site.store.image_hashes(("train", "val", "test"))
+    if evaluation.split == "all" and (seen := run.read_images_seen() & images):
+        raise InputError(f"{len(seen)} of {len(images)} images are of the training. {OF_TRAINING}")
     network = load_network(run, stored, metadata, evaluation.window, settings.value("trusted_packages", list))
     how = {"split": evaluation.split, "size": evaluation.window.size, "overlap": evaluation.window.overlap}
     inputs = {"model": str(trained["config_hash"]), "manifest": manifest.sha256}

@@ -257,7 +257,7 @@ def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, se
         }
         save_tensors(directory.model, network.model.state_dict(), metadata)
         scores["model_sha256"] = sha256_of(directory.model)
-        write_json(directory.images_seen, {"sha256": sorted(site.store.image_hashes(("train",)))})
+        write_json(directory.images_seen, {"sha256": sorted(site.store.image_hashes({"train"}))})
     return {
         "command": "finetune",
         "dataset": manifest.dataset,
