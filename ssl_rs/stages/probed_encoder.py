@@ -1,4 +1,4 @@
-"""What `encoder=...` of evaluate names: a finished pretraining, a file of weights, random or ImageNet weights."""
+"""What `encoder=...` of evaluate names: a pretraining, a file of ours or of others, random or ImageNet weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +14,11 @@ from ssl_rs.files import sha256_of
 from ssl_rs.initialization import ImageNet, Initialization, Pretrained, Provenance, Random, Target
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.weights import load_strictly, read_weights
+from ssl_rs.weights_file import File
 from ssl_rs.weights_metadata import read_weights_metadata
+
+OF_NO_RUN = ("random", "imagenet", "file")
+"""Encoders that say nothing of their architecture."""
 
 
 @dataclass(frozen=True)
@@ -63,22 +67,27 @@ def initialization_of(chosen: str, weights: str | None, label: str | None) -> In
     """Return what gives the encoder its weights.
 
     Args:
-        chosen: "random", "imagenet", the folder of a pretraining, or a .safetensors file; one that lies in the folder
-            of its pretraining stands for that.
-        weights: For "imagenet": a file.
+        chosen: "random", "imagenet", "file", the folder of a pretraining, or an encoder.safetensors; one that lies in
+            the folder of its pretraining stands for that.
+        weights: For "imagenet" and "file": a file.
         label: Row of the report.
 
     Raises:
         InputError: Weights are named that nothing reads.
     """
-    if weights is not None and chosen != "imagenet":
+    if weights is not None and chosen not in ("imagenet", "file"):
         raise InputError(
-            f"encoder_weights={weights} has no meaning with encoder={chosen}. Choose encoder=imagenet, or leave it out."
+            f"encoder_weights={weights} has no meaning with encoder={chosen}. Choose encoder=imagenet or encoder=file, "
+            "or leave it out."
         )
+    if weights is None and chosen == "file":
+        raise InputError("encoder=file needs the file that somebody published: encoder_weights=published.pth")
     if chosen == "random":
         return Random(label=label)
     if chosen == "imagenet":
         return ImageNet(weights=weights, label=label)
+    if chosen == "file":
+        return File(weights=weights, label=label)
     run = _run_of(chosen)
     return EncoderFile(Path(chosen), label) if run is None else Pretrained(run=str(run.path), label=label)
 
@@ -89,7 +98,7 @@ def stored_run(chosen: str) -> Mapping[str, Any]:
     Raises:
         InputError: There is nothing of that name, or its config is damaged.
     """
-    if chosen in ("random", "imagenet"):
+    if chosen in OF_NO_RUN:
         return {}
     run = _run_of(chosen)
     if run is None:
@@ -113,7 +122,7 @@ def stored_backbone(chosen: str, stored: Mapping[str, Any]) -> Backbone:
     """
     if stored:
         return Backbone(str(stored["backbone"].get("name")))
-    if chosen in ("random", "imagenet"):
+    if chosen in OF_NO_RUN:
         raise InputError(
             f"encoder={chosen} says nothing of its architecture. Choose backbone=..., e.g. backbone=resnet18."
         )
@@ -128,7 +137,7 @@ def _run_of(chosen: str) -> RunDirectory | None:
     if not path.is_file():
         raise InputError(
             f"encoder={chosen}: there is no such folder or file. Name a finished pretraining, an encoder.safetensors, "
-            "random or imagenet."
+            "random, imagenet or file."
         )
     beside = RunDirectory(path.parent)
     return beside if path == beside.encoder and beside.result.is_file() else None

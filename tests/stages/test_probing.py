@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
@@ -148,7 +149,8 @@ def test_more_mistakes_with_data_at_hand_are_named(command, blocks, pretrained):
 
     random = ("encoder=random", "backbone=resnet18", *blocks)
     err = fails(*random, "encoder_weights=x")
-    assert "encoder_weights=x has no meaning with encoder=random. Choose encoder=imagenet, or leave it out." in err
+    assert "encoder_weights=x has no meaning with encoder=random. Choose encoder=imagenet or encoder=file, or" in err
+    assert "encoder=file needs the file" in fails("encoder=file", "backbone=resnet18", *blocks)
     assert "evaluation.window.size=40" in fails(*random, "evaluation.window.size=40")
     assert "Give one of the two" in fails(*random, "run=x")
     assert "is an encoder resnet18, this run has backbone.name=resnet34" in fails(
@@ -161,6 +163,17 @@ def test_more_mistakes_with_data_at_hand_are_named(command, blocks, pretrained):
     assert "It is a finished finetune." in fails(f"encoder={pretrained.path}")
     pretrained.result.write_text("{}")
     assert "holds no finished pretraining" in fails(f"encoder={pretrained.path}")
+
+
+def test_weights_of_others_are_probed_like_ours(command, blocks, pretrained):
+    weights = load_file(pretrained.encoder)
+    torch.save({"state_dict": {f"module.{name}": value for name, value in weights.items()}}, "theirs.pth")
+    chosen = ("probe=knn", *SMALL, "backbone=resnet18", *blocks)
+    theirs = result_of(command, "encoder=file", "encoder_weights=theirs.pth", *chosen)
+    assert (theirs["initialization"], theirs["label"]) == ("file", "theirs")
+    # Ours brings its own statistics, which are the data's: it was trained on them.
+    ours = result_of(command, f"encoder={pretrained.path}", "probe=knn", *SMALL)
+    assert theirs["confusion"] == ours["confusion"]
 
 
 def test_probing_draws_nothing_from_the_global_generator(command, blocks):
