@@ -83,7 +83,8 @@ def _keys(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[int, str, 
     for key, value in node.value:
         if key.value not in ("<<", "defaults", "hydra"):
             name = f"{prefix}.{key.value}" if prefix else key.value
-            if isinstance(value, yaml.ScalarNode) and value.end_mark.line != key.start_mark.line:
+            in_a_line = value.end_mark.line == key.start_mark.line
+            if not in_a_line and (isinstance(value, yaml.ScalarNode) or value.flow_style):
                 continue  # a text of several lines: behind the first of them a comment would be part of it
             yield key.start_mark.line, name, target
             yield from _keys(value, name)

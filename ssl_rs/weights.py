@@ -36,9 +36,10 @@ def _read(path: Path) -> Any:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # a damaged pickle or zip raises whatever its bytes lead to
-        said = (str(error) or repr(error)).splitlines()[0].partition("This file can still be loaded")[0].strip()
+        first = (str(error) or repr(error)).splitlines()[0].partition("This file can still be loaded")[0]
+        said = f"{type(error).__name__} {first}".strip(" .")
         raise InputError(
-            f"{path} cannot be read as weights: {said} It is damaged, or it holds more than tensors and plain data: "
+            f"{path} cannot be read as weights ({said}). It is damaged, or it holds more than tensors and plain data: "
             "reading that would run code. Save its table of tensors alone, if you trust it."
         ) from error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ssl_rs.bands import RGB
+from ssl_rs.bands import color_bands
 from ssl_rs.encoder import Statistics
 from ssl_rs.errors import InputError, MissingWeightsError
 from ssl_rs.files import sha256_of
@@ -98,7 +98,8 @@ class File(Keys):
         backbone = f"backbone {target.backbone}"
         # All but the channels that the first convolution reads: only of a file that fits they are worth a message.
         check_fit({**own, **{first: weights.get(first, own[first])}}, weights, where, backbone)
-        if weights[first].ndim == 4 and weights[first].shape[::2] == own[first].shape[::2]:
+        reads_bands = own[first].shape[1] == len(target.bands)  # else it is a position embedding, or comes later
+        if reads_bands and weights[first].ndim == 4 and weights[first].shape[::2] == own[first].shape[::2]:
             weights[first], told = self._filters(weights[first], target.bands, f"{where}: {first}")
         load_strictly(encoder, weights, where, backbone)
         return replace(found, loaded_tensors=len(weights), first_convolution=told)
@@ -111,12 +112,12 @@ class File(Keys):
                 raise InputError(f"initialization.bands={list(self.bands)}: {where} has {channels} channels.")
             taken = ", ".join(f"{band} takes {channel}" for band, channel in zip(bands, self.bands, strict=True))
             return filters[:, [channel - 1 for channel in self.bands]], f"of the file's {channels} channels, {taken}"
-        if channels == len(bands) and (channels != 3 or tuple(bands) == RGB):
+        if channels == len(bands) and (channels != 3 or color_bands(bands) == (0, 1, 2)):
             return filters, None
         if channels != 3 or len(bands) == 3:
             raise InputError(
                 f"{where} reads {channels} channels, the data has {len(bands)} bands: {bands!s:.300}. Say which are "
-                "these, counted from 1, in the order of the bands: initialization.bands=[3,2,1]"
+                "these, counted from 1, in the order of the bands: initialization.bands=[...]"
             )
         return filters_for_bands(filters, bands, where), describe_filters(bands)
 

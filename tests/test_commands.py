@@ -235,7 +235,12 @@ def test_every_labeled_scene_of_other_data_can_be_scored(command, tiny, tmp_path
         code, out, err = command("evaluate", f"run={run}", "evaluation.split=all", *there)
         assert code == 2
         assert "trained on some of these" in err
-    assert "2 of 3 images are of the training" in err  # of the copy: two of them, the third was for testing
+    assert "2 images, s0, s1, are of the training" in err  # of the copy: the third was for testing
+    shutil.rmtree(single / "masks")
+    (single / "classes.yaml").unlink()
+    code, out, err = command("evaluate", f"run={run}", f"dataset.root={single}", "evaluation.split=all")
+    assert code == 2
+    assert "has no image with a mask in masks/" in err
 
 
 def test_a_sweep_fills_every_cell_and_names_what_failed(command, tiny):

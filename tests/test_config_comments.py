@@ -54,7 +54,7 @@ def test_what_is_explained_is_the_config(command):
 
 
 def test_texts_that_look_like_comments_stay_values():
-    values = {"label": "a  # b", "run": "a\nb", "encoder": "#1", "dataset": {"root": "/data # 2\n# third"}}
+    values = {"label": "a  # b", "run": "a\nb", "encoder": ["#1\n", "c"], "dataset": {"root": "/data # 2\n# third"}}
     text = explained("evaluate", values)
     assert yaml.safe_load(text) == values
     assert "row of the report" in text

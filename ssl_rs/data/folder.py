@@ -221,7 +221,22 @@ class Folder(Dataset):
 
 
 class _Undivided(Folder):
-    """A folder whose images with masks are one split, whatever splits.yaml and subfolders say."""
+    """The images of a folder that have masks, as one split, whatever splits.yaml and subfolders say."""
+
+    def scenes(self) -> Sequence[SceneSource]:
+        """List them, ordered by stem.
+
+        Raises:
+            InputError: No image has a mask.
+        """
+        labeled = [scene for scene in super().scenes() if scene.split != UNLABELED]
+        if not labeled:
+            rest = others(self.path / "masks", self._images()[0]) if self.mask_format else ""
+            raise InputError(
+                f"dataset.root={self.root} has no image with a mask in masks/{rest}. To score images, put masks of the "
+                "same stems beside them."
+            )
+        return labeled
 
     def _splits(self, images: Mapping[str, Path], alone: Collection[str]) -> Mapping[str, Split]:
         return {stem: "train" for stem in images if stem not in alone}

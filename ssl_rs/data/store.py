@@ -77,13 +77,13 @@ class Store:
 
     def image_hashes(self, splits: Collection[Split]) -> set[str]:
         """Return the sha256 of the stored image of every scene of some splits: equal pixels, equal hash."""
-        return {
-            array.sha256
-            for scene in self.manifest.scenes
-            if scene.split in splits
-            for array in scene.arrays
-            if array.name == array_file(scene.number, "image")
-        }
+        return {self.image_hash(index) for index, scene in enumerate(self.manifest.scenes) if scene.split in splits}
+
+    def image_hash(self, index: int) -> str:
+        """Return the sha256 of the stored image of a scene."""
+        scene = self.manifest.scenes[index]
+        name = array_file(scene.number, "image")
+        return next(array.sha256 for array in scene.arrays if array.name == name)
 
     def scenes_of(self, split: Split | Literal["all"]) -> tuple[int, ...]:
         """Return the indices of a split's scenes; of all that are in one, whatever it is: "unlabeled" is none."""

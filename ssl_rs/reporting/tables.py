@@ -173,12 +173,13 @@ def _odd_ones(runs: Sequence[Run]) -> dict[Path, str]:
     for (_, label), row in rows.items():
         alike = _most(row, [run.settings_hash for run in row])
         usual = _most(alike, _pretrainings(alike))
+        same_settings, same_start = ({run.directory for run in kept} for kept in (alike, usual))
         for run in row:
-            if run not in alike:
+            if run.directory not in same_settings:
                 differs = "its settings are not those of"
-            elif run in usual:
+            elif run.directory in same_start:
                 continue
-            elif _file(run):
+            elif _file(run) != _file(usual[0]):
                 differs = "it starts from another file of weights, or takes others of it, than"
             else:
                 differs = "the settings of its pretraining are not those of the pretrainings of"
@@ -202,7 +203,8 @@ def _file(run: Run) -> str:
         (run.pretraining.get("initialization"), run.pretraining.get("provenance")),
     ):
         if kind == "file" and isinstance(provenance, Mapping):
-            return str([provenance.get(key) for key in ("sha256", "source", "first_convolution", "statistics")])
+            prefix = str(provenance.get("source")).partition(", ")[2]  # the name of the file says nothing
+            return str([prefix, *(provenance.get(key) for key in ("sha256", "first_convolution", "statistics"))])
     return ""
 
 

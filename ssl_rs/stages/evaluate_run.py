@@ -12,6 +12,7 @@ from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.manifest import Manifest
+from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError
 from ssl_rs.messages import say_line
@@ -52,9 +53,8 @@ def evaluate(settings: Settings) -> Path:
     trained, manifest = run.read_result() or {}, site.store.manifest
     metadata = read_weights_metadata(run.model)
     _check_data(run, metadata, manifest)
-    images = site.store.image_hashes(("train", "val", "test"))
-    if evaluation.split == "all" and (seen := run.read_images_seen() & images):
-        raise InputError(f"{len(seen)} of {len(images)} images are of the training. {OF_TRAINING}")
+    if evaluation.split == "all":
+        _refuse_images_of_training(run, site.store)
     network = load_network(run, stored, metadata, evaluation.window, settings.value("trusted_packages", list))
     how = {"split": evaluation.split, "size": evaluation.window.size, "overlap": evaluation.window.overlap}
     inputs = {"model": str(trained["config_hash"]), "manifest": manifest.sha256}
@@ -166,6 +166,23 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
     return Site(
         trainer, processes, here, trainer.resolve_precision(here), dataset, store, seed, Path(output_dir)
     ), stored
+
+
+def _refuse_images_of_training(run: RunDirectory, store: Store) -> None:
+    """Refuse data that hold images of a run's training; of a run that an earlier version trained nothing is known.
+
+    Raises:
+        InputError: Names some.
+    """
+    if not run.images_seen.is_file():
+        say_line(f"{run.path} does not say which images it saw. See that none of its training is among these.")
+    seen, records = run.read_images_seen(), store.manifest.scenes
+    found = [records[index].id for index in store.scenes_of("all") if store.image_hash(index) in seen]
+    if found:
+        named = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+        raise InputError(
+            f"{len(found)} images, {named}, are of the training, to the last pixel. Take them out. {OF_TRAINING}"
+        )
 
 
 def _refuse_training_scenes(root: str | None, of_training: str | None) -> None:

@@ -63,6 +63,21 @@ class EncoderFile:
         return replace(found, loaded_tensors=len(weights))
 
 
+@dataclass(frozen=True)
+class PublishedFile(File):
+    """A file that somebody published; a probe has no keys to say more of it."""
+
+    def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:
+        """Load the encoder's tensors strictly; as `File.apply`."""
+        try:
+            return super().apply(encoder, target)
+        except InputError as error:
+            raise InputError(
+                f"encoder_weights={self.weights} cannot be probed as it is: {error} evaluate itself has no keys of "
+                "initialization: save the tensors of that encoder alone, for the bands of the data, and probe these."
+            ) from error
+
+
 def initialization_of(chosen: str, weights: str | None, label: str | None) -> Initialization:
     """Return what gives the encoder its weights.
 
@@ -82,12 +97,14 @@ def initialization_of(chosen: str, weights: str | None, label: str | None) -> In
         )
     if weights is None and chosen == "file":
         raise InputError("encoder=file needs the file that somebody published: encoder_weights=published.pth")
+    if weights is not None and not Path(weights).is_file():
+        raise InputError(f"encoder_weights={weights}: there is no such file.")
     if chosen == "random":
         return Random(label=label)
     if chosen == "imagenet":
         return ImageNet(weights=weights, label=label)
     if chosen == "file":
-        return File(weights=weights, label=label)
+        return PublishedFile(weights=weights, label=label)
     run = _run_of(chosen)
     return EncoderFile(Path(chosen), label) if run is None else Pretrained(run=str(run.path), label=label)
 

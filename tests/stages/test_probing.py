@@ -150,7 +150,9 @@ def test_more_mistakes_with_data_at_hand_are_named(command, blocks, pretrained):
     random = ("encoder=random", "backbone=resnet18", *blocks)
     err = fails(*random, "encoder_weights=x")
     assert "encoder_weights=x has no meaning with encoder=random. Choose encoder=imagenet or encoder=file, or" in err
-    assert "encoder=file needs the file" in fails("encoder=file", "backbone=resnet18", *blocks)
+    theirs = ("encoder=file", "backbone=resnet18", *blocks)
+    assert "encoder=file needs the file" in fails(*theirs)
+    assert "encoder_weights=gone.pth: there is no such file" in fails(*theirs, "encoder_weights=gone.pth")
     assert "evaluation.window.size=40" in fails(*random, "evaluation.window.size=40")
     assert "Give one of the two" in fails(*random, "run=x")
     assert "is an encoder resnet18, this run has backbone.name=resnet34" in fails(
@@ -171,6 +173,10 @@ def test_weights_of_others_are_probed_like_ours(command, blocks, pretrained):
     chosen = ("probe=knn", *SMALL, "backbone=resnet18", *blocks)
     theirs = result_of(command, "encoder=file", "encoder_weights=theirs.pth", *chosen)
     assert (theirs["initialization"], theirs["label"]) == ("file", "theirs")
+    torch.save(torch.load("theirs.pth")["state_dict"] | weights, "two.pth")
+    code, _, err = command("evaluate", "encoder=file", "encoder_weights=two.pth", *chosen)
+    assert code == 2
+    assert "encoder_weights=two.pth cannot be probed as it is: " in err
     # Ours brings its own statistics, which are the data's: it was trained on them.
     ours = result_of(command, f"encoder={pretrained.path}", "probe=knn", *SMALL)
     assert theirs["confusion"] == ours["confusion"]
