@@ -211,11 +211,11 @@ def test_a_form_that_there_is_none_of_is_left_out_with_the_reason(command, expor
 
 
 def test_what_is_installed_later_makes_another_export(exported, pretrained, monkeypatch):
-    installed = exporting._version
-    monkeypatch.setattr(exporting, "_version", lambda name: None if name == "onnxruntime" else installed(name))
+    installed = exporting.version_of
+    monkeypatch.setattr(exporting, "version_of", lambda name: None if name == "onnxruntime" else installed(name))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     folder = exported(pretrained)
-    monkeypatch.setattr(exporting, "_version", lambda name: "1.0" if name == "onnxruntime" else installed(name))
+    monkeypatch.setattr(exporting, "version_of", lambda name: "1.0" if name == "onnxruntime" else installed(name))
     assert exported(pretrained) != folder
 
 
