@@ -20,6 +20,8 @@ from ssl_rs import sweep
 from ssl_rs.data.label_subset import LabelSubset
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.loss import SegmentationLoss
+from ssl_rs.stages import site
+from ssl_rs.training import settings
 from ssl_rs.weights_metadata import read_weights_metadata
 
 pytestmark = pytest.mark.slow
@@ -153,6 +155,21 @@ def test_labels_without_some_class_are_told(command, tiny, folder_dataset, tmp_p
     assert told.endswith("c 0")
     pixels = RunDirectory(Path(out.splitlines()[-1])).read_result()["labeled_pixels"]
     assert sum(pixels.values()) == 4 * 96 * 96
+
+
+def test_one_process_reads_ahead_where_memory_cannot_hold_the_scenes(command, tiny, monkeypatch):
+    asked, batches = [], site.batches
+
+    def read(source, start, stop, rows, num_workers):
+        asked.append(num_workers)
+        return batches(source, start, stop, rows, 0)
+
+    monkeypatch.setattr(site, "batches", read)
+    overrides = (*tiny, "pretext=[contrastive]", "trainer.device=cpu", "trainer.max_steps=1")
+    for memory, seed in ((10**12, 0), (1000, 1)):
+        monkeypatch.setattr(settings, "memory_of_machine", lambda memory=memory: memory)
+        assert command("pretrain", *overrides, f"seed={seed}")[0] == 0
+    assert asked == [0, 1]
 
 
 def trained_scale(run):
