@@ -30,6 +30,7 @@ WITHOUT_EFFECT = (
 hashed. How often lines are logged decides over how many steps the last line of a pretraining is a mean."""
 
 LATER = {
+    "dataset.channels": None,
     "dataset.without_mask": "error",
     "trainer.encoder_lr_factor": 1.0,
     "loss": {

@@ -83,3 +83,8 @@ def test_help_does_not_wait_for_torch():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "False"
     assert time.monotonic() - started < 5
+
+
+def test_processes_that_read_scenes_do_not_wait_for_torch():
+    code = "import sys, ssl_rs.data.workers, ssl_rs.data.folder; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

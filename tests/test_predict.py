@@ -21,6 +21,7 @@ from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.run_directory import RunDirectory, read_metadata, save_tensors
 from ssl_rs.stages import scenes
+from ssl_rs.weights_metadata import read_weights_metadata
 
 QUICK = (
     "dataset.crop_size=32",
@@ -477,3 +478,36 @@ def test_nothing_is_left_of_a_map_that_failed(tmp_path):
     with pytest.raises(InputError, match="damaged"):
         fail()
     assert not list(tmp_path.iterdir())
+
+
+def with_infrared(image):
+    """Return [4, H, W] of int16: another band before the given three, of which some values are below 0."""
+    return np.concatenate([255 - image[:1].astype(np.int16), image]) * 20 - 60
+
+
+def test_new_images_give_the_channels_that_training_read(command, folder_dataset, tmp_path, image):
+    """From files of four bands of 16 bits with a sign, of which the last three are read, backwards."""
+    root = tmp_path / "data"
+    shutil.copytree(folder_dataset, root)
+    for path in root.glob("images/*/*.png"):
+        values = np.array(Image.open(path)).transpose(2, 0, 1)
+        write_tiff(path.with_suffix(".tif"), with_infrared(values))
+        path.unlink()
+    taken = ("dataset.channels=[4,3,2]", "dataset.value_scale=5000")
+    run = tune(root, tmp_path, *taken)
+    assert read_weights_metadata(run.model).dtype == "int16"
+    out = f"output_dir={tmp_path}"
+    new = write_tiff(tmp_path / "new.tif", with_infrared(image[0]))
+    code, printed, err = command("predict", f"run={run.path}", f"images={new}", out)
+    assert code == 0, err
+    classes, _ = read_map(Path(printed.strip().splitlines()[-1]))
+    counts = np.zeros((3, 3), int)
+    np.add.at(counts, (image[1], classes[0]), 1)
+    assert counts.tolist() == run.read_result()["confusion"]
+    alone = write_tiff(tmp_path / "alone.tif", with_infrared(image[0])[[3, 2, 1]])
+    code, _, err = command("predict", f"run={run.path}", f"images={alone}", out)
+    assert code == 2
+    assert "alone.tif has 3 bands: dataset.channels of the run=[4,3,2] asks for more" in err
+    code, printed, err = command("predict", f"run={run.path}", f"images={alone}", "bands=[1,2,3]", out)
+    assert code == 0, err
+    assert np.array_equal(read_map(Path(printed.strip().splitlines()[-1]))[0], classes)

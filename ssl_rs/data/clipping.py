@@ -1,7 +1,8 @@
-"""Values above the value scale: they count as white, and a scale taken from few images may not suit the others."""
+"""Values outside of [0, value scale]: they count as black or white, which may not be meant."""
 
 import warnings
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,24 @@ WORTH_TELLING = 0.01
 """Share of a scene's values."""
 
 
-def share_above(image: NDArray[Any], valid: NDArray[np.bool_] | None, ceiling: float) -> tuple[float, float]:
-    """Return which share of an image's values lies above a ceiling, and the largest of them, read off some of its rows.
+class Outside(NamedTuple):
+    """Values of an image that are not in [0, value scale], read off some of its rows.
+
+    Args:
+        below: Share that lies below 0.
+        above: Share that lies above the value scale.
+        least: The least value; 0 where none counts.
+        largest: The largest value; 0 where none counts.
+    """
+
+    below: float
+    above: float
+    least: float
+    largest: float
+
+
+def values_outside(image: NDArray[Any], valid: NDArray[np.bool_] | None, ceiling: float) -> Outside:
+    """Look for values below 0 and above a ceiling.
 
     Args:
         image: [C, H, W].
@@ -26,26 +43,43 @@ def share_above(image: NDArray[Any], valid: NDArray[np.bool_] | None, ceiling: f
     rows = np.unique(np.linspace(0, image.shape[1] - 1, ROWS).astype(np.int64))
     values = np.asarray(image[:, rows])  # [C, rows, W]
     counted = values[:, np.asarray(valid[rows])] if valid is not None else values
-    return (float((counted > ceiling).mean()), float(counted.max())) if counted.size else (0.0, 0.0)
+    if not counted.size:
+        return Outside(0.0, 0.0, 0.0, 0.0)
+    below, above = float((counted < 0).mean()), float((counted > ceiling).mean())
+    return Outside(below, above, float(counted.min()), float(counted.max()))
 
 
 def warn_of_clipping(store: Store) -> None:
-    """Warn of each split in which a scene has many values above the value scale."""
+    """Warn of each split in which a scene has many values below 0, or above the value scale."""
     manifest = store.manifest
     if manifest.dtype == "uint8" and manifest.value_scale >= 255:
         return
-    found: dict[str, list[tuple[float, float]]] = {}
+    found: dict[str, list[Outside]] = {}
     for index, scene in enumerate(manifest.scenes):
-        above = share_above(store.image(index), store.valid(index), manifest.value_scale)
-        found.setdefault(scene.split, []).append(above)
+        outside = values_outside(store.image(index), store.valid(index), manifest.value_scale)
+        found.setdefault(scene.split, []).append(outside)
     for split, scenes in found.items():
-        clipped = [share for share, _ in scenes if share > WORTH_TELLING]
-        if clipped:
-            least, most = (f"{100 * share:.0f} %" for share in (min(clipped), max(clipped)))
-            shares = least if least == most else f"{least} to {most}"
+        if some := _many(split, [scene.above for scene in scenes]):
             warnings.warn(
-                f"{len(clipped)} of {len(scenes)} {split} scenes have {shares} of their values above "
-                f"value_scale={manifest.value_scale:g}: these count as white. If that is not meant, give all data one "
-                f"scale: dataset.value_scale={max(largest for _, largest in scenes):g} or more, by some rows of each.",
+                f"{some} above value_scale={manifest.value_scale:g}: these count as white. If that is not meant, give "
+                f"all data one scale: dataset.value_scale={max(scene.largest for scene in scenes):g} or more, by some "
+                "rows of each.",
                 stacklevel=2,
             )
+        if some := _many(split, [scene.below for scene in scenes]):
+            warnings.warn(
+                f"{some} below 0, down to {min(scene.least for scene in scenes):g}: these count as black. Where they "
+                "mean no data, tell the files, e.g. by `gdal_edit.py -a_nodata -9999`; else move them, e.g. by "
+                "`gdal_translate -scale LOW HIGH 0 1 -ot Float32` with one LOW and one HIGH for all.",
+                stacklevel=2,
+            )
+
+
+def _many(split: str, shares: Sequence[float]) -> str:
+    """Return how many scenes of a split have how many such values; "" where none has many."""
+    clipped = [share for share in shares if share > WORTH_TELLING]
+    if not clipped:
+        return ""
+    least, most = (f"{100 * share:.0f} %" for share in (min(clipped), max(clipped)))
+    told = least if least == most else f"{least} to {most}"
+    return f"{len(clipped)} of {len(shares)} {split} scenes have {told} of their values"

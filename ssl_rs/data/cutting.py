@@ -12,8 +12,8 @@ from ssl_rs.data.windows import cut, stack_images
 
 Kind = Literal["image", "mask", "valid"]
 
-IMAGE_TYPES = {"uint8": torch.uint8, "uint16": torch.int32, "float32": torch.float32}
-"""Of crops, by the type of the stored values."""
+CROP_TYPES = {"uint8": torch.uint8, "uint16": torch.int32, "int16": torch.int16, "float32": torch.float32}
+"""Of crops, by the type of the stored values; of uint16 torch knows few operations."""
 
 
 class Place(NamedTuple):
@@ -36,7 +36,7 @@ class Cutter(Protocol):
             size: Pixels.
 
         Returns:
-            Of images [B, C, S, S]: uint8, float32, or int32 for stored uint16; of masks [B, S, S] uint8; of validity
+            Of images [B, C, S, S] in one of `CROP_TYPES`; of masks [B, S, S] uint8; of validity
             [B, S, S] bool.
         """
         ...
@@ -109,7 +109,7 @@ def resident_bytes(store: Store, scenes: Sequence[int], kinds: Sequence[Kind]) -
     """Return the memory that `ResidentScenes` takes."""
     records = [store.manifest.scenes[scene] for scene in scenes]
     pixels = sum(record.height * record.width for record in records)
-    image = len(store.manifest.bands) * IMAGE_TYPES[store.manifest.dtype].itemsize
+    image = len(store.manifest.bands) * CROP_TYPES[store.manifest.dtype].itemsize
     return pixels * sum(image if kind == "image" else 1 for kind in kinds)
 
 
@@ -118,7 +118,7 @@ def _flat(store: Store, scenes: Sequence[int], kind: Kind, device: torch.device)
     records = [store.manifest.scenes[scene] for scene in scenes]
     pixels = sum(record.height * record.width for record in records)
     values = len(store.manifest.bands) if kind == "image" else 1
-    dtype = IMAGE_TYPES[store.manifest.dtype] if kind == "image" else {"mask": torch.uint8, "valid": torch.bool}[kind]
+    dtype = CROP_TYPES[store.manifest.dtype] if kind == "image" else {"mask": torch.uint8, "valid": torch.bool}[kind]
     flat, start = torch.empty(pixels * values, dtype=dtype, device=device), 0
     for scene, record in zip(scenes, records, strict=True):
         size = record.height * record.width * values

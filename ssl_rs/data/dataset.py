@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_rs.data.source_files import SourceFile
+from ssl_rs.data.value_types import ValueType
 from ssl_rs.errors import InputError
 
 Split = Literal["train", "val", "test", "unlabeled"]
@@ -67,7 +68,7 @@ class SceneArrays:
     """A scene, or some rows of one, in memory.
 
     Args:
-        image: [C, H, W], uint8, uint16 or float32.
+        image: [C, H, W], in one of the types of `ssl_rs.data.value_types.STORED`.
         mask: [H, W] uint8, class indices or 255; None where the data set has no classes, and of unlabeled scenes.
         crs: Coordinate reference system, e.g. "EPSG:4326".
         transform: a, b, c, d, e, f with x = a * column + b * row + c and y = d * column + e * row + f.
@@ -138,7 +139,7 @@ class Dataset(ABC):
     """The class that some protocols leave out."""
     erodes: ClassVar[bool] = False
     """Whether the data set is scored without the boundaries of its objects too."""
-    dtype: ClassVar[Literal["uint8", "uint16", "float32"] | None] = None
+    dtype: ClassVar[ValueType | None] = None
     """Type that every image must have; None: that of most scenes."""
 
     def __post_init__(self) -> None:

@@ -1,7 +1,6 @@
 """A user's own folder of images, with or without masks."""
 
 import math
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -10,20 +9,20 @@ from typing import Literal, cast
 
 from ssl_rs.data.classes_file import read_classes
 from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass, Split
+from ssl_rs.data.folder_bands import ALPHA, check_bands, names_by_file
 from ssl_rs.data.folder_files import UNLABELED, by_stem, listed_splits, others, unlabeled_files, warn_of_unused
 from ssl_rs.data.mask_format import MaskFormat
-from ssl_rs.data.paired import read_pair, with_alpha
-from ssl_rs.data.raster import EXTENSIONS, TiffFile, open_raster
+from ssl_rs.data.paired import read_pair, with_alpha, with_channels
+from ssl_rs.data.raster import EXTENSIONS
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.splits import seeded_order
+from ssl_rs.data.value_types import as_stored
 from ssl_rs.errors import InputError
 
 LAYOUT = (
     "images/ (jpg, png, tif or jp2) and, for segmentation, masks/ (png or tif, same stems) and classes.yaml; images "
     "without masks in images/unlabeled/"
 )
-ALPHA = "alpha"
-"""Name of a channel that says where an image has data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,8 @@ class Folder(Dataset):
     For the form of `classes.yaml` see `ssl_rs.data.classes_file.read_classes`.
 
     Args:
-        bands: Names of the channels; null: red, green, blue for three, else band_1 and so on. Those named red, green
+        channels: Which channels of the files are read, counted from 1, in this order; null: all.
+        bands: Names of these channels; null: red, green, blue for three, else band_1 and so on. Those named red, green
             and blue, with or without capitals, are shown and recolored as such. A last one named alpha says where a
             TIFF has data (not 0) and is none of the network's bands; in a PNG alpha means that by itself.
         val_share: Share of the images that are drawn for validation, in [0, 1).
@@ -59,6 +59,7 @@ class Folder(Dataset):
     test_share: float
     split_seed: int
     without_mask: Literal["error", "unlabeled"] = "error"
+    channels: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -68,10 +69,7 @@ class Folder(Dataset):
                 "dataset.val_share and dataset.test_share must be 0 or more and add up to less than 1, "
                 f"got {self.val_share} and {self.test_share}."
             )
-        if self.bands is not None and (not self.bands or len(set(self.bands)) < len(self.bands)):
-            raise InputError(f"dataset.bands must be names that differ, one a channel, got {list(self.bands)}.")
-        if self.bands is not None and ALPHA in (self.bands[0], *self.bands[:-1]):
-            raise InputError(f"dataset.bands: {ALPHA} must be the last of several, got {list(self.bands)}.")
+        check_bands(self.bands, self.channels)
 
     @cached_property
     def path(self) -> Path:
@@ -101,27 +99,8 @@ class Folder(Dataset):
         """
         if self.bands is not None:
             return tuple(band for band in self.bands if band != ALPHA)
-        for scene in sorted(self.scenes(), key=lambda scene: scene.split == "unlabeled"):
-            try:
-                image = open_raster(scene.files[0])
-                called = isinstance(image, TiffFile) and image.calls_last_band_alpha
-                alpha = isinstance(image, TiffFile) and called and image.last_band_looks_like_alpha()
-            except InputError as error:
-                first_error = error
-                if self.on_bad_scene == "error":
-                    break
-                continue
-            if alpha:
-                raise InputError(_ask_for_alpha(scene.files[0], image.num_bands))
-            if called:
-                warnings.warn(
-                    f"{scene.files[0]} calls the last of its {image.num_bands} bands alpha, as GDAL does of any fourth "
-                    "band of 8 bits. It is taken for a band like the others, since its values are not just 0 and the "
-                    "largest. If it says where there is data, name it alpha in dataset.bands.",
-                    stacklevel=2,
-                )
-            return _band_names(image.num_bands)
-        raise first_error
+        labeled_first = sorted(self.scenes(), key=lambda scene: scene.split == "unlabeled")
+        return names_by_file((scene.files[0] for scene in labeled_first), self.channels, self.on_bad_scene == "skip")
 
     def undivided(self) -> "Folder":
         """Return this folder with all images that have masks in one split; the others are left out of it."""
@@ -180,13 +159,15 @@ class Folder(Dataset):
     def read(self, scene: SceneSource) -> Scene:
         """Open an image and its mask; where the image has no data, the mask is ignored."""
         found = read_pair(scene.files[0], scene.files[1] if len(scene.files) > 1 else None, self.mask_format)
-        return replace(found, strips=map(self._without_alpha, found.strips))
+        return replace(found, strips=(self._taken(strip, scene.files[0]) for strip in found.strips))
 
-    def _without_alpha(self, strip: SceneArrays) -> SceneArrays:
-        """Return some rows without the band that says where there is data."""
-        if self.bands is None or self.bands[-1] != ALPHA or len(strip.image) != len(self.bands):
-            return strip
-        return replace(with_alpha(strip, -1), image=strip.image[:-1])
+    def _taken(self, strip: SceneArrays, file: SourceFile) -> SceneArrays:
+        """Return some rows with the channels that are read, without the band that says where there is data."""
+        if self.channels is not None:
+            strip = with_channels(strip, self.channels, file, "dataset.channels")
+        if self.bands is not None and self.bands[-1] == ALPHA and len(strip.image) == len(self.bands):
+            strip = replace(with_alpha(strip, -1), image=strip.image[:-1])
+        return replace(strip, image=as_stored(strip.image))
 
     def _images(self) -> tuple[dict[str, Path], dict[str, str]]:
         """Return the image of each stem, and what is wrong with some stems.
@@ -249,17 +230,3 @@ def _drawn_split(place: int, num_test: int, num_val: int) -> Split:
     if place < num_test:
         return "test"
     return "val" if place < num_test + num_val else "train"
-
-
-def _band_names(count: int) -> tuple[str, ...]:
-    """Return the names of an image's channels when nothing but their number is known."""
-    return ("red", "green", "blue") if count == 3 else tuple(f"band_{index + 1}" for index in range(count))
-
-
-def _ask_for_alpha(file: SourceFile, count: int) -> str:
-    """Return the message that asks what the last of some bands is."""
-    given = ",".join(_band_names(count - 1))
-    return (
-        f"{file} calls the last of its {count} bands alpha. Say what it is: dataset.bands=[{given},{ALPHA}] if it "
-        f"tells where there is data, dataset.bands=[{given},nir] (or another name) if it is a band like the others."
-    )

@@ -5,10 +5,10 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 from ssl_rs.data.dataset import SegmentationClass, Split
 from ssl_rs.data.records import read_record, to_json
+from ssl_rs.data.value_types import ValueType
 from ssl_rs.errors import InputError
 
 FORMAT_VERSION = 2
@@ -87,7 +87,7 @@ class Manifest:
     format_version: int
     dataset: str
     bands: tuple[str, ...]
-    dtype: Literal["uint8", "uint16", "float32"]
+    dtype: ValueType
     value_scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass
-from ssl_rs.data.paired import read_pair, with_alpha
+from ssl_rs.data.paired import read_pair, with_alpha, with_channels
 from ssl_rs.data.raster import EXTENSIONS
 from ssl_rs.data.source_files import SourceFile, describe_files, find_files
+from ssl_rs.data.value_types import as_stored
 from ssl_rs.errors import InputError
 
 MARK = "predict.json"
@@ -108,6 +107,7 @@ class NewScenes(Dataset):
     Args:
         expected: Names of the bands that the network takes.
         chosen: Which bands of the files these are, counted from 1; None: all, in order.
+        chosen_by: What set them, for messages.
         trained_dtype: Type that values must have; None: any.
         alpha: Which band of the files, counted from 1, is not 0 where they have data; None: see `trained_alpha`.
         trained_alpha: The last band is that one where a file has one more than the network takes.
@@ -115,6 +115,7 @@ class NewScenes(Dataset):
 
     expected: tuple[str, ...]
     chosen: tuple[int, ...] | None
+    chosen_by: str
     trained_dtype: str | None
     alpha: int | None
     trained_alpha: bool
@@ -124,8 +125,8 @@ class NewScenes(Dataset):
         super().__post_init__()
         if self.chosen is not None and (len(self.chosen) != len(self.expected) or min(self.chosen) < 1):
             raise InputError(
-                f"bands={list(self.chosen)}: expected {len(self.expected)} numbers from 1 on, one for each of "
-                f"{', '.join(self.expected)}."
+                f"{self.chosen_by}={list(self.chosen)}: expected {len(self.expected)} numbers from 1 on, one for each "
+                f"of {', '.join(self.expected)}."
             )
         if self.alpha is not None and (self.alpha < 1 or self.alpha in (self.chosen or ())):
             raise InputError(f"alpha={self.alpha}: expected the number, from 1 on, of a band that is none of `bands`.")
@@ -133,14 +134,14 @@ class NewScenes(Dataset):
     @classmethod
     def of(
         cls, name: str, downsample: int, expected: Sequence[str], chosen: Sequence[int] | None,
-        trained_dtype: str | None, alpha: int | None = None, trained_alpha: bool = False,
+        trained_dtype: str | None, alpha: int | None = None, trained_alpha: bool = False, chosen_by: str = "bands",
     ) -> "NewScenes":  # fmt: skip
         """Return scenes for a network that takes the expected bands, which a data set of this name taught."""
         return cls(
             name=name, root=None, crop_size=1, tile_size=1, tile_shift=0.0, protocol="", value_scale=None,
             on_bad_scene="error", transductive=False, downsample=downsample, expected=tuple(expected),
-            chosen=None if chosen is None else tuple(chosen), trained_dtype=trained_dtype, alpha=alpha,
-            trained_alpha=trained_alpha,
+            chosen=None if chosen is None else tuple(chosen), chosen_by=chosen_by, trained_dtype=trained_dtype,
+            alpha=alpha, trained_alpha=trained_alpha,
         )  # fmt: skip
 
     @property
@@ -178,16 +179,15 @@ class NewScenes(Dataset):
                 f"({', '.join(self.expected)}). Say which they are, e.g. "
                 f"bands={_in_brackets(range(1, len(self.expected) + 1))}, and alpha=NUMBER if one tells where data is."
             )
-        if max(*chosen, alpha or 1) > bands:
-            asked = f"bands={_in_brackets(chosen)}" if alpha is None or alpha <= bands else f"alpha={alpha}"
-            raise InputError(f"{file} has {bands} bands: {asked} asks for more.")
-        if self.trained_dtype not in (None, dtype.name):
+        if alpha is not None and alpha > bands:
+            raise InputError(f"{file} has {bands} bands: alpha={alpha} asks for more. Name another.")
+        taken = with_channels(strip if alpha is None else with_alpha(strip, alpha - 1), chosen, file, self.chosen_by)
+        if self.trained_dtype not in (None, as_stored(strip.image[:0]).dtype.name):
             raise InputError(
                 f"{file} has values of type {dtype}, the run was trained on {self.trained_dtype}. Convert the image, "
                 "or say what its values are divided by to lie in [0, 1]: value_scale=..."
             )
-        strip = strip if alpha is None else with_alpha(strip, alpha - 1)
-        return replace(strip, image=strip.image[np.array(chosen) - 1])
+        return replace(taken, image=as_stored(taken.image))
 
 
 def _in_brackets(numbers: Sequence[int]) -> str:

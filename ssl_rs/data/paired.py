@@ -98,6 +98,18 @@ def with_alpha(strip: SceneArrays, place: int) -> SceneArrays:
     return replace(strip, valid=opaque if strip.valid is None else opaque & strip.valid)
 
 
+def with_channels(strip: SceneArrays, numbers: Sequence[int], file: SourceFile, key: str) -> SceneArrays:
+    """Return some rows with these of their channels, counted from 1, in this order.
+
+    Raises:
+        InputError: There are fewer; `key` is what the user set, e.g. bands.
+    """
+    if max(numbers) > len(strip.image):
+        asked = ",".join(map(str, numbers))
+        raise InputError(f"{file} has {len(strip.image)} bands: {key}=[{asked}] asks for more. Name others.")
+    return replace(strip, image=strip.image[np.array(numbers) - 1])
+
+
 def _same_crs(first: str, second: str) -> bool:
     try:
         return first == second or bool(CRS.from_string(first) == CRS.from_string(second))

@@ -52,7 +52,7 @@ class Crops(NamedTuple):
     """Stored crops; a tuple, since DataLoader copies tuples into pinned memory and leaves dataclasses where they are.
 
     Args:
-        images: [B, C, S, S], S the crop size: uint8, float32, or int32 for stored uint16.
+        images: [B, C, S, S], S the crop size, in one of `ssl_rs.data.cutting.CROP_TYPES`.
         valid: bool [B, 1, S, S], false where the image has no data; None: no scene that is drawn from has nodata.
     """
 
@@ -149,7 +149,7 @@ class TileCrops:
         self.kinds: Sequence[Kind] = ("image", "mask")
 
     def batch(self, step: int, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Return images [B, C, S, S] (uint8, float32, or int32 for uint16) and masks int64 [B, S, S], S the crop size.
+        """Return images [B, C, S, S] (of a type of `CROP_TYPES`) and masks int64 [B, S, S], S the crop size.
 
         Pass p goes through the units in a permutation drawn from (seed, p). The global batch of a step is the next
         `rows.total` units of the endless sequence of passes, so it may hold a unit more than once.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,9 @@ from ssl_rs.data.manifest import SceneRecord, SourceRecord
 from ssl_rs.data.moments import Moments, add_up, measure
 from ssl_rs.data.records import to_json
 from ssl_rs.data.store import Kind, array_file
+from ssl_rs.data.value_types import STORED, ValueType
 from ssl_rs.errors import InputError
 from ssl_rs.files import write_beside
-
-DTYPES = ("uint8", "uint16", "float32")
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class WrittenScene:
     """
 
     record: SceneRecord
-    dtype: Literal["uint8", "uint16", "float32"]
+    dtype: ValueType
     moments: Moments | None
 
 
@@ -76,7 +75,7 @@ def write_scene(dataset: Dataset, number: int, source: SceneSource, folder: Path
         arrays=tuple(SourceRecord(array_file(number, kind), sha256) for kind, sha256 in tally.hashes.items()),
     )
     moments = add_up(tally.moments) if source.split == "train" else None
-    written = WrittenScene(record, cast(Literal["uint8", "uint16", "float32"], tally.dtype), moments)
+    written = WrittenScene(record, cast(ValueType, tally.dtype), moments)
     write_beside(folder / record_file(number), to_json(written))
     return written
 
@@ -174,8 +173,8 @@ def _check_image(dataset: Dataset, image: NDArray[Any], dtype: str | None, where
     Raises:
         InputError: Others than expected.
     """
-    expected = dtype or "uint8, uint16 or float32"
-    if image.dtype.name not in DTYPES or (dtype and image.dtype.name != dtype):
+    expected = dtype or f"{', '.join(STORED[:-1])} or {STORED[-1]}"
+    if image.dtype.name not in STORED or (dtype and image.dtype.name != dtype):
         how = "" if dtype else ", e.g. by `gdal_translate -ot Float32`"
         raise InputError(f"{where}: expected values of type {expected}, got {image.dtype}. Convert the image{how}.")
     if len(image) != len(dataset.band_names):

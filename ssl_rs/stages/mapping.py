@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rasterio.crs import CRS
 
-from ssl_rs.data.clipping import WORTH_TELLING, share_above
+from ssl_rs.data.clipping import WORTH_TELLING, values_outside
 from ssl_rs.data.dataset import IGNORE, SceneSource
 from ssl_rs.data.map_writer import Grid, MapWriter, enlarged
 from ssl_rs.data.new_scenes import NewScenes
@@ -191,15 +191,21 @@ def _load(scratch: Path) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
 
 
 def _share_clipped(job: Job, scratch: Path, file: SourceFile) -> float:
-    """Return which share of the values counts as white, since it lies above the value scale; warn of many."""
-    share, largest = share_above(*_load(scratch), job.value_scale)
-    if share > WORTH_TELLING:
+    """Return which share of the values counts as black or white, since it lies outside of the scale; warn of many."""
+    outside, scale = values_outside(*_load(scratch), job.value_scale), f"value_scale={job.value_scale:g}"
+    if outside.above > WORTH_TELLING:
         warnings.warn(
-            f"{file}: {100 * share:.0f} % of its values lie above value_scale={job.value_scale:g}, by which the run "
-            f"divides, and count as white; the largest seen is {largest:g}. Are its values of the same kind?",
+            f"{file}: {100 * outside.above:.0f} % of its values lie above {scale}, by which the run divides, and count "
+            f"as white; the largest seen is {outside.largest:g}. Are its values of the same kind?",
             stacklevel=2,
         )
-    return round(share, 4)
+    if outside.below > WORTH_TELLING:
+        warnings.warn(
+            f"{file}: {100 * outside.below:.0f} % of its values lie below 0 and count as black; the least seen is "
+            f"{outside.least:g}. If they mean no data, tell the file, e.g. by `gdal_edit.py -a_nodata -9999`.",
+            stacklevel=2,
+        )
+    return round(outside.below + outside.above, 4)
 
 
 def _write_map(

@@ -9,7 +9,7 @@ import torch
 
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
-from ssl_rs.data.folder import ALPHA
+from ssl_rs.data.folder_bands import ALPHA
 from ssl_rs.data.new_scenes import MARK, NewScenes, find_images
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.distributed import Processes
@@ -120,8 +120,13 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
     dtype = metadata.dtype if scale is None else None
     alpha, trained_bands = settings.value("alpha", int | None), stored["dataset"].get("bands")
     trained_alpha = isinstance(trained_bands, list) and ALPHA in trained_bands
+    chosen_by, channels = "bands", stored["dataset"].get("channels")
+    if bands is None and fits(channels, tuple[int, ...]):  # as in training
+        chosen_by, bands = "dataset.channels of the run", tuple(channels)
+        if trained_alpha:
+            bands, alpha = bands[:-1], alpha or bands[-1]
     name = str(stored["dataset"].get("name"))
-    scenes = NewScenes.of(name, factor, metadata.bands, bands, dtype, alpha, trained_alpha)
+    scenes = NewScenes.of(name, factor, metadata.bands, bands, dtype, alpha, trained_alpha, chosen_by)
     device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
     trainer = TrainerSettings(max_steps=1, batch_size=2, device=device, precision=precision)
     here = trainer.resolve_device(0)

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from ssl_rs.data.clipping import share_above
+from ssl_rs.data.clipping import values_outside
 from ssl_rs.data.dataset import SceneArrays
 from ssl_rs.data.prepare import prepare
 
@@ -15,20 +15,21 @@ def scene(values, masked=True):
     return SceneArrays(values, mask if masked else None)
 
 
-def test_the_share_above_is_that_of_the_valid_pixels():
-    image = np.zeros((2, 8, 10), np.uint16)
+def test_shares_are_those_of_the_valid_pixels():
+    image = np.zeros((2, 8, 10), np.int16)
     image[0, :, :5] = 200
-    assert share_above(image, None, 100) == (0.25, 200)
+    image[1, :, :2] = -300
+    assert values_outside(image, None, 100) == (0.1, 0.25, -300, 200)
     valid = np.zeros((8, 10), bool)
     valid[:, :5] = True
-    assert share_above(image, valid, 100) == (0.5, 200)
-    assert share_above(image, np.zeros((8, 10), bool), 100) == (0, 0)
+    assert values_outside(image, valid, 100) == (0.2, 0.5, -300, 200)
+    assert values_outside(image, np.zeros((8, 10), bool), 100) == (0, 0, 0, 0)
 
 
 def test_some_rows_are_read_and_the_ends_are_among_them():
     image = np.zeros((1, 1000, 4), np.float32)
     image[0, [0, 999]] = 3
-    assert share_above(image, None, 1.0) == (2 / 16, 3)
+    assert values_outside(image, None, 1.0) == (0, 2 / 16, 0, 3)
 
 
 def test_bright_scenes_beside_the_training_are_told_with_a_scale_that_holds_them(made_up, tmp_path):
@@ -43,6 +44,19 @@ def test_bright_scenes_beside_the_training_are_told_with_a_scale_that_holds_them
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         prepare(made_up(entries, value_scale=7000.0), tmp_path / "stores")
+
+
+def test_values_below_zero_are_told_with_what_to_do(made_up, tmp_path):
+    decibels = np.full((1, 6, 7), 0.5, np.float32)
+    decibels[:, :, :2] = -9999
+    entries = [("a", "train", scene(decibels)), ("b", "test", scene(np.full((1, 6, 7), 0.5, np.float32)))]
+    with pytest.warns(UserWarning, match="below 0, down to -9999") as caught:
+        prepare(made_up(entries, num_bands=1), tmp_path / "stores")
+    assert len(caught) == 1
+    told = str(caught[0].message)
+    assert told.startswith("1 of 1 train scenes have 29 % of their values below 0")
+    assert "gdal_edit.py -a_nodata -9999" in told
+    assert "gdal_translate -scale LOW HIGH 0 1" in told
 
 
 def test_eight_bits_have_nothing_to_tell(made_up, tmp_path):

@@ -15,6 +15,8 @@ from ssl_rs.randomness import Rows
 
 CPU = torch.device("cpu")
 ROWS = Rows(2, 9, 12)
+LIMITS = {"uint8": (0, 250), "uint16": (0, 30_000), "int16": (-200, 30_000), "float32": (-200, 30_000)}
+"""Of made-up values."""
 
 
 @pytest.fixture
@@ -69,16 +71,16 @@ def test_the_memory_it_takes_is_known_before(store):
     assert resident_bytes(store, [0, 2, 3], kinds) == held
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
 def test_every_stored_type_and_scenes_with_nodata(made_up, tmp_path, dtype):
     generator = np.random.default_rng(0)
     entries = []
     for name, share in (("holes", 0.7), ("whole", 1.0)):
         valid = generator.random((20, 30)) < share
-        image = generator.integers(0, 250 if dtype == "uint8" else 60_000, (2, 20, 30)).astype(dtype)
+        image = generator.integers(*LIMITS[dtype], (2, 20, 30)).astype(dtype)
         mask = np.zeros((20, 30), np.uint8)
         entries.append((name, "train", SceneArrays(image, mask, valid=None if valid.all() else valid)))
-    dataset = made_up(entries, value_scale=None if dtype == "uint8" else 60_000.0)
+    dataset = made_up(entries, value_scale=None if dtype == "uint8" else 30_000.0)
     type(dataset).dtype = dtype
     store = prepare(dataset, tmp_path / "stores")
     source, again = (SceneCrops(store, ("train",), 8, seed=1) for _ in range(2))

@@ -1,6 +1,10 @@
 """A user's own folder."""
 
 import csv
+import dataclasses
+import hashlib
+import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +14,8 @@ import rasterio
 from PIL import Image
 
 from ssl_rs.data.folder import Folder
-from ssl_rs.data.prepare import locate, prepare
+from ssl_rs.data.manifest import FORMAT_VERSION
+from ssl_rs.data.prepare import USED_LATER, locate, prepare
 from ssl_rs.data.store import array_file
 from ssl_rs.data.verify import verify
 from ssl_rs.errors import InputError
@@ -302,7 +307,7 @@ def test_splits_files_with_mistakes(labeled, make, content, words):
     assert [word for word in ["splits.yaml", *words] if word not in str(caught.value)] == []
 
 
-@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
 def test_tif_of_many_bands_with_nodata_and_numbered_masks(tmp_path, make, dtype):
     root = tmp_path / "data"
     for name in ("images", "masks"):
@@ -469,3 +474,90 @@ def test_a_band_that_the_file_calls_alpha_is_not_guessed_at(make, tmp_path):
     for wrong in (["alpha"], ["alpha", "red"], ["red", "alpha", "green"]):
         with pytest.raises(InputError, match=r"dataset.bands: alpha must be the last of several, got"):
             make(bands=wrong)
+
+
+def test_channels_are_read_in_the_order_that_is_asked_for(make, tmp_path):
+    values = RNG.integers(1, 900, (6, 6, 5)).astype(np.uint16)
+    values[:, 0, 0] = 0  # no data: all bands of the file have the value
+    values[[3, 2, 1], 4, 4] = 0  # data: others are not 0
+    save_tif(tmp_path / "data/images/a.tif", values, nodata=0)
+    store = prepare(make(channels=[4, 3, 2]), tmp_path / "stores")
+    assert store.manifest.bands == ("red", "green", "blue")
+    assert np.array_equal(store.image(0), values[[3, 2, 1]])
+    assert np.argwhere(~store.valid(0)).tolist() == [[0, 0]]
+    assert prepare(make(channels=[5, 2]), tmp_path / "stores").manifest.bands == ("band_5", "band_2")
+    named = prepare(make(channels=[5, 4, 3], bands=["nir", "red", "green"]), tmp_path / "stores")
+    assert named.manifest.bands == ("nir", "red", "green")
+    assert np.array_equal(named.image(0), values[[4, 3, 2]])
+    shown = prepare(make(channels=[3, 2, 1, 6], bands=["red", "green", "blue", "alpha"]), tmp_path / "stores")
+    assert np.array_equal(shown.image(0), values[[2, 1, 0]])
+
+
+def test_all_channels_are_the_store_of_before(labeled, make, tmp_path):
+    """The setting came when there were stores; they stay what they are."""
+    settings = {each.name: getattr(make(), each.name) for each in dataclasses.fields(Folder)}
+    known = {name: value for name, value in settings.items() if name not in (*USED_LATER, "channels")}
+    scenes = make().scenes()
+    listing = [(scene.id, scene.split, [file.identity() for file in scene.files]) for scene in scenes]
+    classes = [dataclasses.astuple(entry) for entry in make().classes]
+    content = json.dumps([FORMAT_VERSION, known, classes, make().band_names, listing], sort_keys=True)
+    path, _ = locate(make(), tmp_path)
+    assert path.name == f"mine-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    assert locate(make(channels=[1, 2, 3]), tmp_path)[0] != path
+
+
+@pytest.mark.parametrize(
+    ("channels", "bands", "words"),
+    [
+        ([0, 1], None, "must be numbers from 1 on that differ, got [0, 1]"),
+        ([2, 2], None, "must be numbers from 1 on that differ, got [2, 2]"),
+        ([], None, "must be numbers from 1 on that differ, got []"),
+        ([3, 2], ["red"], "expected a name for each of the 2 channels, got 1"),
+    ],
+)
+def test_channels_with_mistakes(make, channels, bands, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        make(channels=channels, bands=bands)
+
+
+def test_channels_that_a_file_lacks_are_told_with_the_file(labeled, make, tmp_path):
+    with pytest.raises(InputError, match=r"scene0\.png has 3 bands: dataset\.channels=\[4,3,2\] asks for more"):
+        prepare(make(channels=[4, 3, 2]), tmp_path / "stores")
+
+
+def test_the_last_band_is_asked_about_only_where_it_is_read(make, tmp_path):
+    values = RNG.integers(1, 256, (4, 6, 6)).astype(np.uint8)
+    values[3] = RNG.choice([0, 255], (6, 6))
+    save_tif(tmp_path / "data/images/a.tif", values, alpha="YES")
+    said = r"dataset.bands=\[band_3,band_1,alpha\] dataset.channels=\[3,1,4\] if it tells"
+    with pytest.raises(InputError, match=said):
+        prepare(make(channels=[3, 4, 1]), tmp_path / "stores")
+    assert prepare(make(channels=[3, 1]), tmp_path / "stores").manifest.bands == ("band_3", "band_1")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "uint32", "float64"])
+def test_other_types_of_values_are_read_as_float32(make, tmp_path, dtype):
+    values = RNG.integers(1, 100, (2, 6, 5)).astype(dtype)
+    values[:, 0, 0] = 101
+    save_tif(tmp_path / "data/images/a.tif", values, nodata=101)
+    store = prepare(make(), tmp_path / "stores")
+    assert store.manifest.dtype == "float32"
+    assert np.argwhere(~store.valid(0)).tolist() == [[0, 0]]
+    expected = values.astype(np.float32)
+    expected[:, 0, 0] = 0
+    assert np.array_equal(store.image(0), expected)
+    assert store.manifest.value_scale == expected.max()
+
+
+def test_a_value_that_float32_cannot_hold_is_told_with_its_place(make, tmp_path):
+    values = np.ones((1, 6, 5), np.float64)
+    values[0, 2, 3] = 1e300
+    save_tif(tmp_path / "data/images/a.tif", values)
+    with pytest.raises(InputError, match=r"1 pixels are NaN or infinite, the first at row 2, column 3"):
+        prepare(make(), tmp_path / "stores")
+
+
+def test_complex_values_are_refused_with_the_types_that_are_read(make, tmp_path):
+    save_tif(tmp_path / "data/images/a.tif", np.ones((1, 6, 5), np.complex64))
+    with pytest.raises(InputError, match="expected values of type uint8, uint16, int16 or float32, got complex64"):
+        prepare(make(), tmp_path / "stores")

@@ -138,7 +138,7 @@ def test_red_green_and_blue_are_shown_or_the_first_band(colored, bands, shown):
     assert (image_thumbnail(store, 0, (6, 6)) == shown).all()
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
 def test_other_values_are_stretched_and_missing_ones_do_not_count(colored, dtype):
     values = np.arange(100, 200, dtype=dtype).repeat(10).reshape(1, 10, 100, order="F").repeat(3, axis=0)
     valid = np.ones((10, 100), bool)

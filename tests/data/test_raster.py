@@ -26,7 +26,7 @@ def write_tif(path, values, **profile):
             file.write(values)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64"])
 @pytest.mark.parametrize("bands", [1, 3, 4, 7])
 def test_tif_of_any_bands_and_type(tmp_path, dtype, bands):
     values = RNG.integers(0, 200, (bands, 6, 5)).astype(dtype)

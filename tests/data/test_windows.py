@@ -23,7 +23,8 @@ def test_cut_takes_masks_too():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "expected"), [("uint8", torch.uint8), ("uint16", torch.int32), ("float32", torch.float32)]
+    ("dtype", "expected"),
+    [("uint8", torch.uint8), ("uint16", torch.int32), ("int16", torch.int16), ("float32", torch.float32)],
 )
 def test_stack_keeps_values(dtype, expected):
     crops = [np.full((1, 2, 2), value, dtype) for value in (1, 250)]

@@ -114,7 +114,7 @@ def test_windows_of_one_pixel_are_the_network_pixel_by_pixel():
     )
 
 
-@pytest.mark.parametrize(("dtype", "scale"), [(np.uint8, 255), (np.uint16, 1023), (np.float32, 1)])
+@pytest.mark.parametrize(("dtype", "scale"), [(np.uint8, 255), (np.uint16, 1023), (np.int16, 1023), (np.float32, 1)])
 def test_memory_mapped_scenes_of_every_dtype_are_scaled(tmp_path, dtype, scale):
     scene = scene_of((9, 11), dtype, scale)
     np.save(tmp_path / "scene.npy", scene)

@@ -1,0 +1,93 @@
+"""Which channels of the files in a user's own folder are read, and what they are called."""
+
+import warnings
+from collections.abc import Iterable, Sequence
+
+from ssl_rs.data.raster import TiffFile, open_raster
+from ssl_rs.data.source_files import SourceFile
+from ssl_rs.errors import InputError
+
+ALPHA = "alpha"
+"""Name of a channel that says where an image has data."""
+
+
+def check_bands(bands: Sequence[str] | None, channels: Sequence[int] | None) -> None:
+    """Refuse names or numbers of channels that mean nothing.
+
+    Args:
+        bands: Of the channels that are read; None: not named.
+        channels: Which are read, counted from 1; None: all.
+
+    Raises:
+        InputError: Says what would be accepted.
+    """
+    if bands is not None and (not bands or len(set(bands)) < len(bands)):
+        raise InputError(f"dataset.bands must be names that differ, one a channel, got {list(bands)}.")
+    if bands is not None and ALPHA in (bands[0], *bands[:-1]):
+        raise InputError(f"dataset.bands: {ALPHA} must be the last of several, got {list(bands)}.")
+    if channels is None:
+        return
+    if not channels or min(channels) < 1 or len(set(channels)) < len(channels):
+        raise InputError(f"dataset.channels must be numbers from 1 on that differ, got {list(channels)}.")
+    if bands is not None and len(bands) != len(channels):
+        raise InputError(
+            f"dataset.bands={list(bands)} and dataset.channels={list(channels)}: expected a name for each of the "
+            f"{len(channels)} channels, got {len(bands)}."
+        )
+
+
+def names_by_file(files: Iterable[SourceFile], channels: Sequence[int] | None, go_on: bool) -> tuple[str, ...]:
+    """Return names for the channels that are read, by their number in the first image that can be opened.
+
+    Args:
+        files: Images, of which there is one at least.
+        channels: Which are read, counted from 1; None: all.
+        go_on: Where an image cannot be opened, try the next.
+
+    Raises:
+        InputError: No image can be opened, or it is left open what the last band is.
+    """
+    problems = []
+    for file in files:
+        try:
+            image = open_raster(file)
+            called = isinstance(image, TiffFile) and image.calls_last_band_alpha
+            alike = isinstance(image, TiffFile) and called and image.last_band_looks_like_alpha()
+        except InputError as error:
+            problems.append(error)
+            if not go_on:
+                break
+            continue
+        numbers = tuple(channels or range(1, image.num_bands + 1))
+        if called and image.num_bands in numbers:
+            _ask_or_tell(file, image.num_bands, numbers, alike)
+        return _names(numbers)
+    raise problems[0]
+
+
+def _ask_or_tell(file: SourceFile, last: int, numbers: Sequence[int], alike: bool) -> None:
+    """Ask what a last band is that is called alpha and looks like it; one that does not is told of.
+
+    Raises:
+        InputError: It looks like it.
+    """
+    if alike:
+        others = [number for number in numbers if number != last]
+        given = ",".join(_names(others))
+        chosen = "" if len(numbers) == last else f" dataset.channels=[{','.join(map(str, [*others, last]))}]"
+        raise InputError(
+            f"{file} calls the last of its {last} bands alpha. Say what it is: dataset.bands=[{given},{ALPHA}]{chosen} "
+            f"if it tells where there is data, dataset.bands=[{given},nir]{chosen} (or another name) if it is a band "
+            "like the others."
+        )
+    warnings.warn(
+        f"{file} calls the last of its {last} bands alpha, as GDAL does of any fourth band of 8 bits. It is taken for "
+        "a band like the others, since its values are not just 0 and the largest. If it says where there is data, name "
+        "it alpha in dataset.bands.",
+        stacklevel=2,
+    )
+
+
+def _names(numbers: Sequence[int]) -> tuple[str, ...]:
+    """Return the names of channels of which nothing but their numbers is known."""
+    return ("red", "green", "blue") if len(numbers) == 3 else tuple(f"band_{number}" for number in numbers)
