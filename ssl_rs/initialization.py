@@ -1,6 +1,7 @@
 """How the weights of an encoder start: random, ImageNet's, or those of a finished pretraining.
 
-A file that somebody published is another way (`ssl_rs.weights_file`). All name the statistics that images must be
+A file that somebody published is another way (`ssl_rs.weights_file`), and so is a finished fine-tuning
+(`ssl_rs.finetuned`). All name the statistics that images must be
 normalized with: weights bring their own, random ones the data's.
 """
 
@@ -27,7 +28,7 @@ from ssl_rs.pretrained import Pretraining, check_decoder, find_pretraining, read
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.weights import load_strictly, read_weights, with_counts
 
-CHOICES = {"run": "pretrained", "weights": "imagenet or file", "parts": "pretrained"}
+CHOICES = {"run": "pretrained or finetuned", "weights": "imagenet or file", "parts": "pretrained or finetuned"}
 """Keys that mean something for some initializations only, and for which; null where they mean nothing."""
 
 
@@ -63,12 +64,13 @@ class Provenance:
     """Where the weights of an encoder come from.
 
     Args:
-        kind: "random", "imagenet", "file" or "pretrained".
+        kind: "random", "imagenet", "file", "pretrained" or "finetuned".
         label: The row of the report.
         source: File or run the weights were read from, None for random.
         sha256: Of the file of weights.
         statistics: What images are normalized with.
-        pretraining: For pretrained: its tasks, steps, images seen, seed, which splits it saw, and what it started from.
+        pretraining: For pretrained: its tasks, steps, images seen, seed, which splits it saw, and what it started from;
+            for finetuned: its data set, labels, steps and seed, and what it started from.
         loaded_tensors: How many tensors were loaded, each with its own name and shape.
         first_convolution: How the first convolution was made to read these bands; None: it did so in the file.
         decoder_sha256: Of the file of the decoder's weights, None where they were not taken over.
@@ -131,11 +133,12 @@ class Keys:
 
     Args:
         run: Pretrained: folder of the pretraining, or a folder or pattern below which one lies, such as `simclr` or
-            `simclr/seed0-*` among the pretrainings of this data set and backbone; null: the only one there.
+            `simclr/seed0-*` among the pretrainings of this data set and backbone; null: the only one there. Finetuned:
+            folder of the fine-tuning.
         weights: ImageNet: a .pth or .safetensors file of torchvision's layout; null: torchvision's own, from cache or
             network. File: any encoder's.
-        parts: Pretrained: what is initialized, null: the encoder; a decoder is there if inpainting used the one of
-            fine-tuning.
+        parts: Pretrained and finetuned: what is initialized, null: the encoder; a pretraining has a decoder if
+            inpainting used the one of fine-tuning.
         label: Row of the report; null: "random", "imagenet", or what the pretraining started from and its tasks.
     """
 
@@ -249,17 +252,7 @@ class Pretrained(Keys):
         """
         found = self._find(target.dataset, target.backbone, target.pretrainings)
         run, metadata = found.run, found.metadata
-        if metadata.bands != target.bands:
-            raise InputError(
-                f"initialization.run={run.path} was trained on the bands {metadata.bands!s:.300}, the data has "
-                f"{target.bands}."
-            )
-        scale = metadata.value_scale
-        if scale != target.value_scale:
-            raise InputError(
-                f"initialization.run={run.path} was trained on values divided by {scale:g}, this data is divided by "
-                f"{target.value_scale:g}. Set dataset.value_scale={scale:g}."
-            )
+        metadata.check_data(f"initialization.run={run.path}", target.bands, target.value_scale)
         decoder = check_decoder(found, target.decoder) if self.parts == "encoder_and_decoder" else None
         label = self.label or f"{found.label}{' with decoder' if decoder else ''}"
         carried, seen = found.carried, 0 if found.transductive else len(run.read_images_seen() & target.held_out)

@@ -46,7 +46,7 @@ class Pretraining:
     @property
     def transductive(self) -> bool:
         """Whether it, or one that it started from, saw images of validation or test scenes."""
-        return any(each["transductive"] for each in _chain(self.result))
+        return any(each.get("transductive") for each in chain(self.result))
 
     @property
     def label(self) -> str:
@@ -161,8 +161,8 @@ def _finished_below(folders: Sequence[Path]) -> list[Path]:
     return sorted(path.parent for path in results if RunDirectory(path.parent).encoder.is_file())
 
 
-def _chain(result: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield a pretraining's record and those of what it started from."""
+def chain(result: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield a training's record and those of what it started from."""
     earlier: Mapping[str, Any] | None = result
     while earlier is not None:
         yield earlier

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,25 @@ class WeightsMetadata:
     statistics: Statistics
     classes: tuple[str, ...] = ()
     dtype: str | None = None
+
+    def check_data(self, where: str, bands: Sequence[str], value_scale: float) -> None:
+        """Refuse data of other bands, or whose values are divided by something else.
+
+        Args:
+            where: Key and run that the weights are of, for the message.
+            bands: Of the data.
+            value_scale: Of the data.
+
+        Raises:
+            InputError: It is such data.
+        """
+        if self.bands != tuple(bands):
+            raise InputError(f"{where} was trained on the bands {self.bands!s:.300}, the data has {tuple(bands)}.")
+        if self.value_scale != value_scale:
+            raise InputError(
+                f"{where} was trained on values divided by {self.value_scale:g}, this data is divided by "
+                f"{value_scale:g}. Set dataset.value_scale={self.value_scale:g}."
+            )
 
 
 def read_weights_metadata(path: Path) -> WeightsMetadata:

@@ -67,13 +67,13 @@ def test_random_leaves_the_weights_and_takes_the_statistics_of_the_data(tmp_path
 @pytest.mark.parametrize(
     ("initialization", "key", "reader"),
     [
-        (Random(run="RUN"), "run=RUN", "pretrained"),
+        (Random(run="RUN"), "run=RUN", "pretrained or finetuned"),
         (Random(weights="FILE"), "weights=FILE", "imagenet or file"),
-        (ImageNet(run="RUN"), "run=RUN", "pretrained"),
+        (ImageNet(run="RUN"), "run=RUN", "pretrained or finetuned"),
         (Pretrained(weights="FILE"), "weights=FILE", "imagenet or file"),
-        (Random(parts="encoder_and_decoder"), "parts=encoder_and_decoder", "pretrained"),
-        (ImageNet(parts="encoder_and_decoder"), "parts=encoder_and_decoder", "pretrained"),
-        (ImageNet(parts="encoder"), "parts=encoder", "pretrained"),
+        (Random(parts="encoder_and_decoder"), "parts=encoder_and_decoder", "pretrained or finetuned"),
+        (ImageNet(parts="encoder_and_decoder"), "parts=encoder_and_decoder", "pretrained or finetuned"),
+        (ImageNet(parts="encoder"), "parts=encoder", "pretrained or finetuned"),
     ],
 )
 def test_keys_without_a_meaning_are_refused_with_the_option_that_reads_them(tmp_path, initialization, key, reader):

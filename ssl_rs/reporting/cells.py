@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_rs.reporting.plans import PlannedCell, command_line
-from ssl_rs.reporting.results import LeftOut, Run, read_object
+from ssl_rs.reporting.results import WEIGHTS_OF_RUNS, LeftOut, Run, read_object
 from ssl_rs.reporting.tables import Comparison, Table, comparison_of
 
 
@@ -108,11 +108,12 @@ def _has_place_beside(cell: PlannedCell, run: Run) -> bool:
 
 
 def _weights_replaced(run: Run) -> bool:
-    """Tell whether the pretraining that a run started from is there, with another encoder."""
-    source = run.provenance.get("source")
-    result = Path(source) / "result.json" if run.initialization == "pretrained" and isinstance(source, str) else None
+    """Tell whether the run that a run started from is there, with other weights."""
+    source, name = run.provenance.get("source"), WEIGHTS_OF_RUNS.get(run.initialization)
+    if name is None or not isinstance(source, str):
+        return False
     try:
-        return result is not None and read_object(result).get("encoder_sha256") != run.provenance.get("sha256")
+        return read_object(Path(source) / "result.json").get(name) != run.provenance.get("sha256")
     except (ValueError, OSError):  # it is gone, e.g. where results are all that was kept
         return False
 

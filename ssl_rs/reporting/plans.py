@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_rs.hidden import hide_secrets
-from ssl_rs.reporting.results import LeftOut, Run, read_object
+from ssl_rs.reporting.results import WEIGHTS_OF_RUNS, LeftOut, Run, read_object
 from ssl_rs.reporting.tables import Comparison, comparison_of
 
 
@@ -48,9 +48,9 @@ class PlannedCell:
 
     def waited_for(self, run: Run) -> bool:
         """Tell whether a run is what it stands for, though its own weights came later than its plan."""
-        if not (self.waits_for_weights and run.initialization == "pretrained"):
+        if not (self.waits_for_weights and run.initialization in WEIGHTS_OF_RUNS):
             return False
-        named = self.label in (run.label, "pretrained") or _is_same_path(self.label, run.provenance.get("source"))
+        named = self.label in (run.label, run.initialization) or _is_same_path(self.label, run.provenance.get("source"))
         here = self._lies_at(comparison_of(run), run.label_fraction, run.seed)
         return named and here and self.settings_hash == run.settings_hash
 

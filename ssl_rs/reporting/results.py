@@ -103,6 +103,10 @@ class Run:
         return found if isinstance(found, Mapping) else {}
 
 
+WEIGHTS_OF_RUNS = {"pretrained": "encoder_sha256", "finetuned": "model_sha256"}
+"""Initializations that take the weights of a run, and what its result.json calls their hash."""
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """A file or run that the report does not use, and why."""

@@ -10,7 +10,7 @@ from ssl_rs.reporting.protocols import Protocol
 from ssl_rs.reporting.results import LeftOut, Run, Score
 from ssl_rs.reporting.statistics import Summary, means_by_key, summarize
 
-KINDS = ("random", "imagenet", "file", "pretrained")
+KINDS = ("random", "imagenet", "file", "finetuned", "pretrained")
 """The order of rows; rows of one kind follow by their label."""
 
 

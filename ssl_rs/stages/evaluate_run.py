@@ -15,10 +15,11 @@ from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError
+from ssl_rs.finetuned import finished_finetuning
 from ssl_rs.messages import say_line
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, check_protocol
-from ssl_rs.stages.finished_run import finished_finetuning, load_network, stored_config, windows_like
+from ssl_rs.stages.finished_run import load_network, stored_config, windows_like
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, opened
 from ssl_rs.stages.site import Site, open_store

@@ -15,13 +15,14 @@ from ssl_rs.exporting.card import write_card
 from ssl_rs.exporting.folder import check_place, filled_aside, is_there, write_about
 from ssl_rs.exporting.forms import FORMS, Form, FormName, Subject
 from ssl_rs.files import make_folder, sha256_of, write_text
+from ssl_rs.finetuned import finished_finetuning
 from ssl_rs.locks import hold
 from ssl_rs.messages import say_line
 from ssl_rs.plain_types import fits
 from ssl_rs.pretrained import read_pretraining
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.sliding_window import WindowSettings
-from ssl_rs.stages.finished_run import finished_finetuning, load_network, stored_config
+from ssl_rs.stages.finished_run import load_network, stored_config
 from ssl_rs.stages.site import version_of
 from ssl_rs.weights import load_strictly, read_weights
 from ssl_rs.weights_metadata import read_weights_metadata

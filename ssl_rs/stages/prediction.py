@@ -15,9 +15,10 @@ from ssl_rs.data.source_files import SourceFile
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError
 from ssl_rs.files import write_json
+from ssl_rs.finetuned import finished_finetuning
 from ssl_rs.plain_types import fits
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.stages.finished_run import finished_finetuning, load_network, stored_config, windows_like
+from ssl_rs.stages.finished_run import load_network, stored_config, windows_like
 from ssl_rs.stages.mapping import Job, Target, map_image
 from ssl_rs.stages.scenes import scene_progress
 from ssl_rs.training.host_memory import keep_freed_memory

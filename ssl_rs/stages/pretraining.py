@@ -237,7 +237,7 @@ def _result(plan: Plan, provenance: Provenance, network: PretextNetwork, seconds
 
 def _images_seen(plan: Plan, provenance: Provenance) -> set[str]:
     """Return the sha256 of every image, as it is stored, that this encoder or what it started from has seen."""
-    before = RunDirectory(Path(str(provenance.source))) if provenance.kind == "pretrained" else None
+    before = RunDirectory(Path(str(provenance.source))) if provenance.pretraining is not None else None
     return plan.site.store.image_hashes(plan.splits) | (before.read_images_seen() if before else set())
 
 

@@ -1,0 +1,164 @@
+"""Training that starts from a finished fine-tuning: supervised pretraining, and what may not be compared with it."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ssl_rs.command import main
+from ssl_rs.run_directory import RunDirectory
+
+STILL = ("optimizer.lr=0.0", "trainer.max_steps=1", "trainer.log_every_steps=1")  # weights stay as they began
+MOMENTS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """A fine-tuning with half of the labels of other scenes, and their folder."""
+    from conftest import COLORS, TINY, write_scene
+
+    folder = tmp_path_factory.mktemp("others")
+    for index, split in enumerate(("train", "train", "val", "test")):
+        write_scene(folder / "city", split, f"other{index}", 100 + index)
+    classes = "".join(f"  - {{name: {name}, index: {i}, color: {list(COLORS[i])}}}\n" for i, name in enumerate("abc"))
+    (folder / "city/classes.yaml").write_text("classes:\n" + classes)
+    given = ("dataset=folder", "dataset.name=city", f"dataset.root='{folder / 'city'}'", *TINY, "label_fraction=50pct")
+    threads, before = torch.get_num_threads(), Path.cwd()
+    os.chdir(folder)
+    assert main("finetune", [*given, f"run_dir={folder / 'run'}"]) == 0
+    os.chdir(before)
+    torch.set_num_threads(threads)
+    return folder / "run", folder / "city"
+
+
+def finished(command, name, *arguments):
+    code, out, err = command(name, *arguments)
+    assert code == 0, err
+    path = Path(out.strip().splitlines()[-1])
+    return path, json.loads((path / "result.json").read_text())
+
+
+def refused(command, name, *arguments):
+    code, _, err = command(name, *arguments)
+    assert code == 2
+    return err
+
+
+def unmoved(tensors, prefix):
+    """The tensors below a prefix that one step at rate 0 leaves: no statistics of BatchNorm."""
+    return {name: each for name, each in tensors.items() if name.startswith(prefix) and not name.endswith(MOMENTS)}
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("parts", ["encoder", "encoder_and_decoder"])
+def test_the_encoder_and_maybe_the_decoder_are_taken_over(command, tiny, others, parts):
+    start = ("initialization=finetuned", f"initialization.run={others[0]}", f"initialization.parts={parts}")
+    path, result = finished(command, "finetune", *tiny, *STILL, *start)
+    before, after = load_file(others[0] / "model.safetensors"), load_file(path / "model.safetensors")
+    assert equal(unmoved(before, "encoder."), unmoved(after, "encoder."))
+    assert equal(unmoved(before, "decoder."), unmoved(after, "decoder.")) == (parts == "encoder_and_decoder")
+    assert not equal(unmoved(before, "segmentation_head."), unmoved(after, "segmentation_head."))
+    told = result["provenance"]
+    assert (result["initialization"], told["kind"], told["source"]) == ("finetuned", "finetuned", str(others[0]))
+    with_decoder = parts == "encoder_and_decoder"
+    assert result["label"] == "50 % of the labels of city" + (" with decoder" if with_decoder else "")
+    trained = RunDirectory(others[0]).read_result()
+    assert told["sha256"] == trained["model_sha256"]
+    assert told["decoder_sha256"] == (trained["model_sha256"] if with_decoder else None)
+    assert told["statistics"]["mean"] == trained["provenance"]["statistics"]["mean"]
+    for key in ("dataset", "label_fraction", "labeled_units", "subset_sha256", "seed", "steps"):
+        assert told["pretraining"][key] == trained[key]
+    prefixes = ("encoder.", "decoder.") if with_decoder else ("encoder.",)
+    assert told["loaded_tensors"] == sum(name.startswith(prefixes) for name in before)
+
+
+@pytest.mark.slow
+def test_it_may_be_one_of_several_steps_and_all_of_them_are_told(command, tiny, others):
+    path, result = finished(
+        command, "pretrain", *tiny, *STILL, "pretext=[contrastive]", "initialization=finetuned",
+        f"initialization.run={others[0]}",
+    )  # fmt: skip
+    assert result["provenance"]["label"] == "50 % of the labels of city"
+    assert RunDirectory(others[0]).read_images_seen() < RunDirectory(path).read_images_seen()
+    path, result = finished(
+        command, "finetune", *tiny, *STILL, "initialization=pretrained", f"initialization.run={path}"
+    )
+    assert result["label"] == "50 % of the labels of city, then contrastive"
+    path, result = finished(
+        command, "finetune", *tiny, *STILL, "initialization=finetuned", f"initialization.run={path}", "seed=1"
+    )
+    assert result["label"] == "50 % of the labels of city, then contrastive, then 100 % of the labels of folder"
+    assert result["provenance"]["pretraining"]["provenance"]["pretraining"]["provenance"]["source"] == str(others[0])
+    code, out, err = command("report")
+    assert code == 0, err
+    table = (Path(out.strip().splitlines()[-1]).parent / "results.csv").read_text()
+    assert "50 % of the labels of city, then contrastive, then 100 % of the labels of folder" in table
+
+
+def test_labels_of_what_is_scored_are_refused(command, tiny, others, folder_dataset, tmp_path):
+    """The images of the other folder that were trained on, as test images here."""
+    root = tmp_path / "mixed"
+    shutil.copytree(folder_dataset, root)
+    for kind in ("images", "masks"):
+        shutil.copy(others[1] / kind / "train/other0.png", root / kind / "test")
+    overrides = [each for each in tiny if not each.startswith("dataset.root")]
+    start = ("initialization=finetuned", f"initialization.run={others[0]}")
+    for name in ("finetune", "pretrain"):
+        said = refused(command, name, *overrides, f"dataset.root={root}", *start)
+        assert "was trained on the labels of 1 of the 3 images that validate and test here" in said
+    assert not list((tmp_path / "outputs").glob("*/**/checkpoints"))
+
+
+def test_what_does_not_fit_is_refused_with_what_would(command, tiny, others, tmp_path):
+    start = ("initialization=finetuned", f"initialization.run={others[0]}")
+    assert "Choose backbone=resnet18" in refused(command, "finetune", *tiny, *start, "backbone=resnet34")
+    said = refused(command, "finetune", *tiny, *start, "initialization.parts=encoder_and_decoder", "decoder=fpn")
+    assert "has a decoder unet, this run has fpn. Choose initialization.parts=encoder, or decoder=unet." in said
+    said = refused(command, "pretrain", *tiny, *start, "initialization.parts=encoder_and_decoder")
+    assert "this run has none. Choose initialization.parts=encoder." in said
+    assert "Set dataset.value_scale=255" in refused(command, "finetune", *tiny, *start, "dataset.value_scale=200")
+    said = refused(command, "finetune", *tiny, *start, "dataset.bands=[nir,red,green]")
+    assert "was trained on the bands ('red', 'green', 'blue'), the data has ('nir', 'red', 'green')" in said
+    said = refused(command, "finetune", *tiny, start[0])
+    assert "initialization.run is not set. Name the folder of a finished fine-tuning" in said
+    said = refused(command, "finetune", *tiny, start[0], f"initialization.run={tmp_path / 'none'}")
+    assert "there is no such folder" in said
+    damaged = tmp_path / "damaged"
+    shutil.copytree(others[0], damaged)
+    with (damaged / "model.safetensors").open("r+b") as file:
+        file.seek(-4, 2)
+        file.write(b"\x01\x02\x03\x04")
+    said = refused(command, "finetune", *tiny, start[0], f"initialization.run={damaged}")
+    assert "is not the file that its result.json names" in said
+    result = json.loads((others[0] / "result.json").read_text())
+    shutil.copy(others[0] / "model.safetensors", damaged)
+    (damaged / "result.json").write_text(json.dumps({key: result[key] for key in result if key != "subset_sha256"}))
+    said = refused(command, "finetune", *tiny, start[0], f"initialization.run={damaged}")
+    assert "lacks ['subset_sha256']" in said
+
+
+def test_a_pretraining_is_no_fine_tuning(command, tiny):
+    path, _ = finished(command, "pretrain", *tiny, *STILL, "pretext=[contrastive]")
+    said = refused(command, "finetune", *tiny, "initialization=finetuned", f"initialization.run={path}")
+    assert f"initialization.run={path} is a pretraining" in said
+
+
+def test_runs_from_replaced_weights_are_stale(command, tiny, others, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(others[0], source)
+    finished(command, "finetune", *tiny, *STILL, "initialization=finetuned", f"initialization.run={source}")
+    code, _, err = command("report")
+    assert code == 0
+    assert "0 stale" in err
+    result = json.loads((source / "result.json").read_text())
+    (source / "result.json").write_text(json.dumps(result | {"model_sha256": "0" * 64}))
+    code, _, err = command("report")
+    assert code == 0
+    assert "has other weights now than those it started from" in err
