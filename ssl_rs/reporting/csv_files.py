@@ -9,12 +9,16 @@ from typing import Any
 from ssl_rs.reporting.cells import FailedRun, MissingCell, StaleRun
 from ssl_rs.reporting.confusions import confusions_of
 from ssl_rs.reporting.plans import PlannedCell
+from ssl_rs.reporting.pretrainings import PretrainingRun
 from ssl_rs.reporting.results import LeftOut, Run, Score
 from ssl_rs.reporting.statistics import Interval, Summary
 from ssl_rs.reporting.study import Study
-from ssl_rs.reporting.tables import Table
+from ssl_rs.reporting.tables import Comparison, Table
 
 Studies = Sequence[tuple[Table, Study]]
+
+PLACE = (*Comparison._fields, "protocol", "labels", "label")
+"""Columns that say where a line belongs; there is a file with these also where it has no line."""
 
 
 def results_csv(runs: Iterable[Run]) -> str:
@@ -57,7 +61,8 @@ def differences_csv(studies: Studies) -> str:
             }
             for table, study in studies
             for each in study.differences
-        ]
+        ],
+        PLACE,
     )
 
 
@@ -82,7 +87,8 @@ def labels_saved_csv(studies: Studies) -> str:
             for table, study in studies
             for label, found in study.saved.items()
             if found
-        ]
+        ],
+        PLACE,
     )
 
 
@@ -101,7 +107,8 @@ def budgets_csv(studies: Studies) -> str:
             for table, study in studies
             if study.budget
             for each in study.budget.changes
-        ]
+        ],
+        PLACE,
     )
 
 
@@ -121,7 +128,27 @@ def confusions_csv(tables: Sequence[Table]) -> str:
             for each in confusions_of(table)
             for row, truth in enumerate(each.names)
             for column, prediction in enumerate(each.names)
-        ]
+        ],
+        PLACE,
+    )
+
+
+def pretrainings_csv(found: Iterable[PretrainingRun]) -> str:
+    """Return one line a pretraining: its losses, metrics and the spread of its features."""
+    plain = ("dataset", "backbone", "start", "seed", "steps", "images_seen", "wall_seconds", "transductive")
+    return _text(
+        [
+            {
+                "pretext": " + ".join(each.pretext),
+                **{name: getattr(each, name) for name in plain},
+                "run": str(each.directory),
+                **{f"loss/{name}": value for name, value in each.losses.items()},
+                **each.metrics,
+                **{f"final_collapse/{name}": value for name, value in each.collapse.items()},
+            }
+            for each in found
+        ],
+        ("pretext", *plain, "run"),
     )
 
 

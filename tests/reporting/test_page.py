@@ -25,6 +25,7 @@ FILES = (
     "labels_saved.csv",
     "budgets.csv",
     "confusions.csv",
+    "pretrainings.csv",
     "table.md",
     "table.tex",
 )
@@ -282,6 +283,17 @@ def test_the_same_runs_give_the_same_page_and_nothing_is_left_aside(write_run, r
     write_run("a")
     assert report() == report()
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(["index.html", *FILES])
+
+
+def test_a_table_without_a_line_still_has_its_columns(write_run, report, tmp_path):
+    write_run("a")
+    report()
+    for name in ("differences", "labels_saved", "budgets", "confusions"):
+        (header,) = (tmp_path / f"report/{name}.csv").read_text().splitlines()
+        assert header.startswith("dataset,backbone,decoder,"), name
+        assert header.endswith(",protocol,labels,label"), name
+    (header,) = (tmp_path / "report/pretrainings.csv").read_text().splitlines()
+    assert header.startswith("pretext,dataset,backbone,start,seed,steps,")
 
 
 def test_no_finished_run_names_the_key_and_what_was_left_out(tmp_path, write_run):
