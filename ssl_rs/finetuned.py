@@ -1,6 +1,7 @@
 """Finished fine-tunings on disk, and how another training starts from one: supervised pretraining."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from heapq import nsmallest
@@ -14,6 +15,7 @@ from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Keys, Provenance, Target
 from ssl_rs.pretrained import chain
 from ssl_rs.run_directory import RunDirectory
+from ssl_rs.seen_images import compare_with_data, marks, read_seen, warn_of_seen
 from ssl_rs.weights import load_strictly, read_weights
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
@@ -82,7 +84,7 @@ class Finetuned(Keys):
         self._refuse_unused()
         run = finished_finetuning(self.run, "initialization.run")
         result, metadata = run.read_result() or {}, read_weights_metadata(run.model)
-        lacking = [key for key in (*CARRIED, "settings_hash", "label") if key not in result]
+        lacking = [key for key in (*CARRIED, "settings_hash", "manifest_sha256", "label") if key not in result]
         if lacking or not isinstance(result["provenance"], dict):
             raise InputError(f"{run.result} lacks {lacking or 'a provenance'}: it is damaged. Fine-tune it again.")
         if metadata.backbone != backbone:
@@ -108,16 +110,13 @@ class Finetuned(Keys):
                 f"has {target.decoder or 'none'}. Choose initialization.parts=encoder"
                 + (f", or decoder={result.get('decoder')}." if target.decoder else ".")
             )
-        if seen := len(run.read_images_seen() & target.held_out):
-            raise InputError(
-                f"{where} was trained on the labels of {seen} of the {len(target.held_out)} images that validate and "
-                "test here, so the scores would say nothing. Choose a run of other data or of the same split."
-            )
+        before = any(each.get("transductive") for each in chain(result))
+        seen = compare_with_data(where, read_seen(run), target.held_out, target.training, before)
         sha256 = str(result["model_sha256"])
-        carried = {key: result[key] for key in CARRIED} | {"settings_hash": _settings(result)}
-        carried |= {"transductive": any(each.get("transductive") for each in chain(result))}
-        label = self.label or f"{_label(result)}{' with decoder' if with_decoder else ''}"
-        label += " (transductive)" if carried["transductive"] else ""
+        carried = (
+            {key: result[key] for key in CARRIED} | {"settings_hash": _settings(result), "transductive": before} | seen
+        )
+        label = (self.label or f"{_label(result)}{' with decoder' if with_decoder else ''}") + marks(seen, before)
         return Provenance(
             "finetuned", label, str(run.path), sha256, metadata.statistics, carried,
             decoder_sha256=sha256 if with_decoder else None,
@@ -126,8 +125,15 @@ class Finetuned(Keys):
     def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:
         """Load the encoder strictly, and the decoder likewise: no key is left out."""
         found = self.locate(target)
-        where = f"initialization.run={found.source}"
-        weights = read_weights(RunDirectory(Path(str(found.source))).model)
+        where, run = f"initialization.run={found.source}", RunDirectory(Path(str(found.source)))
+        warn_of_seen(where, found.pretraining or {}, target.held_out)
+        if not run.images_seen.is_file():
+            warnings.warn(
+                f"{where} does not say which images it saw: an earlier version trained it. See that none of them "
+                "validates or tests here.",
+                stacklevel=2,
+            )
+        weights = read_weights(run.model)
         part = _part(weights, "encoder.")
         load_strictly(encoder, part, where, f"backbone {target.backbone}")
         loaded = len(part)
@@ -151,5 +157,6 @@ def _label(result: Mapping[str, Any]) -> str:
 
 def _settings(result: Mapping[str, Any]) -> str:
     """Return what fine-tunings have in common that may stand for one another: all but the seed."""
-    told = (result[key] for key in ("settings_hash", "label", "label_fraction", "label_unit", "label_order"))
-    return json.dumps(list(told))
+    told = ("settings_hash", "manifest_sha256", "label", "label_fraction", "label_unit", "label_order")
+    before = (result["provenance"].get("pretraining") or {}).get("settings_hash")
+    return json.dumps([*(result[key] for key in told), before])

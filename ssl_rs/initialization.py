@@ -5,7 +5,6 @@ A file that somebody published is another way (`ssl_rs.weights_file`), and so is
 normalized with: weights bring their own, random ones the data's.
 """
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from ssl_rs.imagenet import (
 )
 from ssl_rs.pretrained import Pretraining, check_decoder, find_pretraining, read_pretraining
 from ssl_rs.run_directory import RunDirectory
+from ssl_rs.seen_images import SeenImages, compare_with_data, marks, read_seen, warn_of_seen
 from ssl_rs.weights import load_strictly, read_weights, with_counts
 
 CHOICES = {"run": "pretrained or finetuned", "weights": "imagenet or file", "parts": "pretrained or finetuned"}
@@ -46,6 +46,7 @@ class Target:
         pretrainings: Folder under which the pretrainings of this data set and backbone lie.
         decoder: Name of the decoder, None where there is none to be initialized.
         held_out: sha256 of the stored images of validation and test scenes.
+        training: Likewise of training scenes.
     """
 
     dataset: str
@@ -57,6 +58,7 @@ class Target:
     pretrainings: Path
     decoder: str | None = None
     held_out: frozenset[str] = frozenset()
+    training: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,13 @@ class Provenance:
         )
 
 
+def seen_before(provenance: Provenance) -> SeenImages:
+    """Return what the run that weights come from has seen; nothing of weights that come from none."""
+    if provenance.pretraining is None:
+        return SeenImages()
+    return read_seen(RunDirectory(Path(str(provenance.source))))
+
+
 class Initialization(Protocol):
     """Gives an encoder its first weights."""
 
@@ -139,7 +148,8 @@ class Keys:
             network. File: any encoder's.
         parts: Pretrained and finetuned: what is initialized, null: the encoder; a pretraining has a decoder if
             inpainting used the one of fine-tuning.
-        label: Row of the report; null: "random", "imagenet", or what the pretraining started from and its tasks.
+        label: Row of the report; null: "random", "imagenet", what a pretraining started from and its tasks, or the
+            labels of a fine-tuning.
     """
 
     run: str | None = None
@@ -255,10 +265,10 @@ class Pretrained(Keys):
         metadata.check_data(f"initialization.run={run.path}", target.bands, target.value_scale)
         decoder = check_decoder(found, target.decoder) if self.parts == "encoder_and_decoder" else None
         label = self.label or f"{found.label}{' with decoder' if decoder else ''}"
-        carried, seen = found.carried, 0 if found.transductive else len(run.read_images_seen() & target.held_out)
-        if seen:  # of another data set, e.g. a folder that holds these files too
-            carried |= {"transductive": True, "held_out_images_seen": seen}
-        label += " (transductive)" if seen or found.transductive else ""  # whatever the user calls it
+        seen = compare_with_data(
+            f"initialization.run={run.path}", read_seen(run), target.held_out, target.training, found.transductive
+        )
+        label, carried = label + marks(seen, found.transductive), found.carried | seen
         return Provenance(
             "pretrained", label, str(run.path), found.sha256, metadata.statistics, carried, decoder_sha256=decoder
         )
@@ -267,12 +277,7 @@ class Pretrained(Keys):
         """Load the bare encoder strictly, and the decoder likewise: no key is renamed or left out."""
         found = self.locate(target)
         where, run = f"initialization.run={found.source}", RunDirectory(Path(str(found.source)))
-        if seen := (found.pretraining or {}).get("held_out_images_seen"):
-            warnings.warn(
-                f"{where} saw {seen} of the {len(target.held_out)} validation and test images, not their labels: "
-                "reports call it transductive. Leave them out of pretraining to know how new images fare.",
-                stacklevel=2,
-            )
+        warn_of_seen(where, found.pretraining or {}, target.held_out)
         weights = read_weights(run.encoder)
         load_strictly(encoder, weights, where, f"backbone {target.backbone}")
         loaded = len(weights)

@@ -101,8 +101,11 @@ def read_pretraining(run: RunDirectory) -> Pretraining:
     """
     result = run.read_result()
     if result is None or not run.encoder.is_file():
+        hint = ""
+        if result is not None and result.get("command") == "finetune":
+            hint = " It is a fine-tuning: choose initialization=finetuned."
         raise MissingWeightsError(
-            f"initialization.run={run.path} holds no finished pretraining (result.json and encoder.safetensors)."
+            f"initialization.run={run.path} holds no finished pretraining (result.json and encoder.safetensors).{hint}"
         )
     lacking = [key for key in CARRIED if key not in result]
     if lacking:

@@ -85,21 +85,8 @@ class RunDirectory:
 
     @property
     def images_seen(self) -> Path:
-        """The sha256 of every image of the training as it was stored, also of those seen before a pretraining."""
+        """Which images it has seen, and of which the labels; `ssl_rs.seen_images` reads and writes it."""
         return self.path / "images_seen.json"
-
-    def read_images_seen(self) -> set[str]:
-        """Return the sha256 of the images that training may have seen; none where an earlier version wrote none down.
-
-        Raises:
-            InputError: The file is damaged.
-        """
-        if not self.images_seen.is_file():
-            return set()
-        try:
-            return {str(each) for each in json.loads(self.images_seen.read_text(encoding="utf-8"))["sha256"]}
-        except (ValueError, RecursionError, KeyError, TypeError, OSError) as error:
-            raise InputError(f"{self.images_seen} cannot be read ({error!r}). {AGAIN}") from error
 
     @property
     def model(self) -> Path:

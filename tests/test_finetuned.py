@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from ssl_rs.command import main
 from ssl_rs.run_directory import RunDirectory
+from ssl_rs.seen_images import read_seen
 
 STILL = ("optimizer.lr=0.0", "trainer.max_steps=1", "trainer.log_every_steps=1")  # weights stay as they began
 MOMENTS = ("running_mean", "running_var", "num_batches_tracked")
@@ -86,7 +87,9 @@ def test_it_may_be_one_of_several_steps_and_all_of_them_are_told(command, tiny, 
         f"initialization.run={others[0]}",
     )  # fmt: skip
     assert result["provenance"]["label"] == "50 % of the labels of city"
-    assert RunDirectory(others[0]).read_images_seen() < RunDirectory(path).read_images_seen()
+    before, after = read_seen(RunDirectory(others[0])), read_seen(RunDirectory(path))
+    assert before.images < after.images
+    assert before.labeled == after.labeled == before.images
     path, result = finished(
         command, "finetune", *tiny, *STILL, "initialization=pretrained", f"initialization.run={path}"
     )
@@ -94,7 +97,10 @@ def test_it_may_be_one_of_several_steps_and_all_of_them_are_told(command, tiny, 
     path, result = finished(
         command, "finetune", *tiny, *STILL, "initialization=finetuned", f"initialization.run={path}", "seed=1"
     )
-    assert result["label"] == "50 % of the labels of city, then contrastive, then 100 % of the labels of folder"
+    assert (
+        result["label"]
+        == "50 % of the labels of city, then contrastive, then 100 % of the labels of folder (labels seen before)"
+    )
     assert result["provenance"]["pretraining"]["provenance"]["pretraining"]["provenance"]["source"] == str(others[0])
     code, out, err = command("report")
     assert code == 0, err
@@ -102,18 +108,80 @@ def test_it_may_be_one_of_several_steps_and_all_of_them_are_told(command, tiny, 
     assert "50 % of the labels of city, then contrastive, then 100 % of the labels of folder" in table
 
 
-def test_labels_of_what_is_scored_are_refused(command, tiny, others, folder_dataset, tmp_path):
-    """The images of the other folder that were trained on, as test images here."""
+@pytest.fixture
+def mixed(tiny, others, folder_dataset, tmp_path):
+    """Overrides for the tiny data set with an image among its test images that the other fine-tuning trained on."""
     root = tmp_path / "mixed"
     shutil.copytree(folder_dataset, root)
     for kind in ("images", "masks"):
         shutil.copy(others[1] / kind / "train/other0.png", root / kind / "test")
-    overrides = [each for each in tiny if not each.startswith("dataset.root")]
+    return [*(each for each in tiny if not each.startswith("dataset.root")), f"dataset.root={root}"]
+
+
+def test_labels_of_what_is_scored_are_refused(command, others, mixed, tmp_path):
     start = ("initialization=finetuned", f"initialization.run={others[0]}")
     for name in ("finetune", "pretrain"):
-        said = refused(command, name, *overrides, f"dataset.root={root}", *start)
+        said = refused(command, name, *mixed, *start)
         assert "was trained on the labels of 1 of the 3 images that validate and test here" in said
     assert not list((tmp_path / "outputs").glob("*/**/checkpoints"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("between", ["finetune", "pretrain"])
+def test_labels_are_remembered_over_further_trainings(command, tiny, others, mixed, between):
+    start = ("initialization=finetuned", f"initialization.run={others[0]}")
+    tasks = ("pretext=[contrastive]",) if between == "pretrain" else ()
+    path, _ = finished(command, between, *tiny, *STILL, *start, *tasks)
+    kind = "pretrained" if between == "pretrain" else "finetuned"
+    again = (f"initialization={kind}", f"initialization.run={path}")
+    said = refused(command, "finetune", *mixed, *again)
+    assert "was trained on the labels of 1 of the 3 images that validate and test here" in said
+    if between == "finetune":
+        other = ("evaluation.split=all", f"dataset.root={others[1]}")
+        assert "are of the training, to the last pixel" in refused(command, "evaluate", f"run={path}", *other)
+
+
+@pytest.mark.slow
+def test_labels_of_the_same_images_are_told_and_save_none(command, tiny, others):
+    """All labels, then some of them: a row of its own, of which no labels saved are told."""
+    first, _ = finished(command, "finetune", *tiny, "seed=7", "label_fraction=100pct")
+    start = ("initialization=finetuned", f"initialization.run={first}")
+    for fraction in ("50pct", "100pct"):
+        with pytest.warns(UserWarning, match="has seen labels of 4 of the training images before: label_fraction does"):
+            _, result = finished(
+                command, "finetune", *tiny, *start, f"label_fraction={fraction}", "initialization.label=mine"
+            )
+        finished(command, "finetune", *tiny, f"label_fraction={fraction}")
+    assert result["label"] == "mine (labels seen before)"
+    assert result["provenance"]["pretraining"]["training_labels_seen"] == 4
+    code, out, _ = command("report")
+    assert code == 0
+    saved = (Path(out.strip().splitlines()[-1]).parent / "labels_saved.csv").read_text()
+    assert ",random," in saved
+    assert "mine" not in saved
+
+
+def test_a_run_that_does_not_tell_what_it_saw_is_warned_of(command, tiny, others, tmp_path):
+    older = tmp_path / "older"
+    shutil.copytree(others[0], older)
+    (older / "images_seen.json").unlink()
+    start = ("initialization=finetuned", f"initialization.run={older}")
+    with pytest.warns(UserWarning, match="does not say which images it saw: an earlier version trained it"):
+        finished(command, "finetune", *tiny, *STILL, *start)
+    seen = json.loads((others[0] / "images_seen.json").read_text())
+    (older / "images_seen.json").write_text(json.dumps({"sha256": seen["sha256"]}))  # of an earlier version, too
+    assert read_seen(RunDirectory(older)).labeled == frozenset(seen["sha256"])
+
+
+def test_two_sources_of_one_name_are_two_rows(others, tmp_path):
+    """Fine-tunings on folders of the same name are told apart by what they hold."""
+    from ssl_rs.finetuned import _settings
+
+    result = json.loads((others[0] / "result.json").read_text())
+    assert _settings(result) == _settings(result | {"seed": 5})
+    before = {**result["provenance"], "pretraining": {"settings_hash": "0"}}
+    for change in ({"manifest_sha256": "0"}, {"label_fraction": 0.1}, {"settings_hash": "0"}, {"provenance": before}):
+        assert _settings(result) != _settings(result | change), change
 
 
 def test_what_does_not_fit_is_refused_with_what_would(command, tiny, others, tmp_path):
@@ -148,6 +216,11 @@ def test_a_pretraining_is_no_fine_tuning(command, tiny):
     path, _ = finished(command, "pretrain", *tiny, *STILL, "pretext=[contrastive]")
     said = refused(command, "finetune", *tiny, "initialization=finetuned", f"initialization.run={path}")
     assert f"initialization.run={path} is a pretraining" in said
+
+
+def test_a_fine_tuning_is_no_pretraining(command, tiny, others):
+    said = refused(command, "finetune", *tiny, "initialization=pretrained", f"initialization.run={others[0]}")
+    assert "It is a fine-tuning: choose initialization=finetuned." in said
 
 
 def test_runs_from_replaced_weights_are_stale(command, tiny, others, tmp_path):

@@ -485,29 +485,83 @@ def with_infrared(image):
     return np.concatenate([255 - image[:1].astype(np.int16), image]) * 20 - 60
 
 
-def test_new_images_give_the_channels_that_training_read(command, folder_dataset, tmp_path, image):
-    """From files of four bands of 16 bits with a sign, of which the last three are read, backwards."""
-    root = tmp_path / "data"
+def with_infrared_scenes(folder_dataset, root, alpha=False):
+    """Copy the tiny data set with such images, of which the first 30 columns may be hidden by a fifth band."""
     shutil.copytree(folder_dataset, root)
     for path in root.glob("images/*/*.png"):
-        values = np.array(Image.open(path)).transpose(2, 0, 1)
-        write_tiff(path.with_suffix(".tif"), with_infrared(values))
+        values = with_infrared(np.array(Image.open(path)).transpose(2, 0, 1))
+        opaque = np.ones((1, *values.shape[1:]), np.int16)
+        opaque[..., :30] = 0
+        write_tiff(path.with_suffix(".tif"), np.concatenate([values, opaque]) if alpha else values)
         path.unlink()
-    taken = ("dataset.channels=[4,3,2]", "dataset.value_scale=5000")
-    run = tune(root, tmp_path, *taken)
-    assert read_weights_metadata(run.model).dtype == "int16"
+    return root
+
+
+def test_new_images_give_the_channels_that_training_read(command, folder_dataset, tmp_path, image):
+    """From files of four bands of 16 bits with a sign, of which the last three are read, backwards."""
+    root = with_infrared_scenes(folder_dataset, tmp_path / "data")
+    run = tune(root, tmp_path, "dataset.channels=[4,3,2]", "dataset.value_scale=5000")
+    metadata = read_weights_metadata(run.model)
+    assert (metadata.dtype, metadata.bands) == ("int16", ("band_4", "band_3", "band_2"))
     out = f"output_dir={tmp_path}"
     new = write_tiff(tmp_path / "new.tif", with_infrared(image[0]))
     code, printed, err = command("predict", f"run={run.path}", f"images={new}", out)
     assert code == 0, err
-    classes, _ = read_map(Path(printed.strip().splitlines()[-1]))
+    made = Path(printed.strip().splitlines()[-1])
+    classes, _ = read_map(made)
     counts = np.zeros((3, 3), int)
     np.add.at(counts, (image[1], classes[0]), 1)
     assert counts.tolist() == run.read_result()["confusion"]
+    about = json.loads(made.with_suffix(".json").read_text())
+    assert (about["bands"], about["alpha"]) == ([4, 3, 2], None)
     alone = write_tiff(tmp_path / "alone.tif", with_infrared(image[0])[[3, 2, 1]])
     code, _, err = command("predict", f"run={run.path}", f"images={alone}", out)
     assert code == 2
-    assert "alone.tif has 3 bands: dataset.channels of the run=[4,3,2] asks for more" in err
+    assert "alone.tif has 3 bands: bands=[4,3,2] (dataset.channels of the run) asks for more" in err
     code, printed, err = command("predict", f"run={run.path}", f"images={alone}", "bands=[1,2,3]", out)
     assert code == 0, err
     assert np.array_equal(read_map(Path(printed.strip().splitlines()[-1]))[0], classes)
+
+
+def test_other_files_are_scored_with_channels_of_their_own(command, folder_dataset, tmp_path):
+    root = with_infrared_scenes(folder_dataset, tmp_path / "data")
+    run = tune(root, tmp_path, "dataset.channels=[4,3,2]", "dataset.value_scale=5000")
+    other = tmp_path / "other"
+    shutil.copytree(root, other)
+    for path in other.glob("images/*/*.tif"):
+        write_tiff(path, rasterio.open(path).read()[[1, 2, 3]])
+    given = ("evaluate", f"run={run.path}", f"dataset.root={other}", f"output_dir={tmp_path}")
+    code, _, err = command(*given)
+    assert code == 2
+    assert "has 3 bands: dataset.channels=[4,3,2] asks for more" in err
+    code, printed, err = command(*given, "bands=[3,2,1]")
+    assert code == 0, err
+    scored = RunDirectory(Path(printed.strip().splitlines()[-1])).read_result()
+    assert scored["confusion"] == run.read_result()["confusion"]
+
+
+def test_alpha_of_the_channels_is_that_of_new_images_too(command, folder_dataset, tmp_path, image):
+    root = with_infrared_scenes(folder_dataset, tmp_path / "data", alpha=True)
+    named = "dataset.bands=[red,green,blue,alpha]"
+    run = tune(root, tmp_path, "dataset.channels=[2,3,4,5]", named, "dataset.value_scale=5000")
+
+    def predict(path, *overrides):
+        code, printed, err = command(
+            "predict", f"run={run.path}", f"images={path}", f"output_dir={tmp_path}", *overrides
+        )
+        return (read_map(Path(printed.strip().splitlines()[-1]))[0] if code == 0 else None), err
+
+    hidden, _ = predict(root / "images/test/scene5.tif")
+    assert (hidden[0, :, :30] == 255).all()
+    assert (hidden[0, :, 30:] != 255).all()
+    bare, said = predict(root / "images/test/scene5.tif", "bands=[2,3,4]")
+    assert (bare != 255).all()
+    assert "With bands=[...] none does: alpha=NUMBER names it." in said
+    again, said = predict(root / "images/test/scene5.tif", "bands=[2,3,4]", "alpha=5")
+    assert np.array_equal(again, hidden)
+    assert "none does" not in said
+    _, said = predict(root / "images/test/scene5.tif", "alpha=3")
+    assert "of a band that is none of `bands`, [2,3,4] (dataset.channels of the run)" in said
+    four = write_tiff(tmp_path / "four.tif", with_infrared(image[0]))
+    _, said = predict(four)
+    assert "four.tif has 4 bands: alpha=5 (dataset.channels of the run) asks for more" in said

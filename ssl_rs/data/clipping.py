@@ -31,6 +31,14 @@ class Outside(NamedTuple):
     least: float
     largest: float
 
+    @property
+    def remedy(self) -> str:
+        """What to do about values below 0."""
+        return (
+            f"Where {self.least:g} means no data, tell the file by `gdal_edit.py -a_nodata {self.least:g}`; else move "
+            "values by `gdal_translate -scale LOW HIGH 0 1 -ot Float32`, with one LOW and one HIGH for all files."
+        )
+
 
 def values_outside(image: NDArray[Any], valid: NDArray[np.bool_] | None, ceiling: float) -> Outside:
     """Look for values below 0 and above a ceiling.
@@ -67,11 +75,9 @@ def warn_of_clipping(store: Store) -> None:
                 stacklevel=2,
             )
         if some := _many(split, [scene.below for scene in scenes]):
+            darkest = min(scenes, key=lambda scene: scene.least)
             warnings.warn(
-                f"{some} below 0, down to {min(scene.least for scene in scenes):g}: these count as black. Where they "
-                "mean no data, tell the files, e.g. by `gdal_edit.py -a_nodata -9999`; else move them, e.g. by "
-                "`gdal_translate -scale LOW HIGH 0 1 -ot Float32` with one LOW and one HIGH for all.",
-                stacklevel=2,
+                f"{some} below 0, down to {darkest.least:g}: these count as black. {darkest.remedy}", stacklevel=2
             )
 
 

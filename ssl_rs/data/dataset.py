@@ -74,6 +74,7 @@ class SceneArrays:
         transform: a, b, c, d, e, f with x = a * column + b * row + c and y = d * column + e * row + f.
         valid: [H, W] bool, false where the image holds no data; None where all of it does.
         eroded: [H, W] uint8, the mask without the boundaries of its objects (255), where files of it exist.
+        nodata: The value that the file says means no data; `valid` knows already where all of its bands have it.
     """
 
     image: NDArray[Any]
@@ -82,6 +83,7 @@ class SceneArrays:
     transform: Transform | None = None
     valid: NDArray[np.bool_] | None = None
     eroded: NDArray[np.uint8] | None = None
+    nodata: float | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, Segmen
 from ssl_rs.data.folder_bands import ALPHA, check_bands, names_by_file
 from ssl_rs.data.folder_files import UNLABELED, by_stem, listed_splits, others, unlabeled_files, warn_of_unused
 from ssl_rs.data.mask_format import MaskFormat
-from ssl_rs.data.paired import read_pair, with_alpha, with_channels
+from ssl_rs.data.paired import in_brackets, read_pair, with_alpha, with_channels
 from ssl_rs.data.raster import EXTENSIONS
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.splits import seeded_order
@@ -41,7 +41,8 @@ class Folder(Dataset):
 
     Args:
         channels: Which channels of the files are read, counted from 1, in this order; null: all.
-        bands: Names of these channels; null: red, green, blue for three, else band_1 and so on. Those named red, green
+        bands: Names of these channels; null: red, green, blue for files of three, else band_1
+            and so on by their numbers. Those named red, green
             and blue, with or without capitals, are shown and recolored as such. A last one named alpha says where a
             TIFF has data (not 0) and is none of the network's bands; in a PNG alpha means that by itself.
         val_share: Share of the images that are drawn for validation, in [0, 1).
@@ -163,9 +164,11 @@ class Folder(Dataset):
 
     def _taken(self, strip: SceneArrays, file: SourceFile) -> SceneArrays:
         """Return some rows with the channels that are read, without the band that says where there is data."""
+        alpha = self.bands is not None and self.bands[-1] == ALPHA
         if self.channels is not None:
-            strip = with_channels(strip, self.channels, file, "dataset.channels")
-        if self.bands is not None and self.bands[-1] == ALPHA and len(strip.image) == len(self.bands):
+            numbers, last = (self.channels[:-1], self.channels[-1]) if alpha else (self.channels, None)
+            strip = with_channels(strip, numbers, last, file, f"dataset.channels={in_brackets(self.channels)}")
+        elif alpha and self.bands is not None and len(strip.image) == len(self.bands):
             strip = replace(with_alpha(strip, -1), image=strip.image[:-1])
         return replace(strip, image=as_stored(strip.image))
 

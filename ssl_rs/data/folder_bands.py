@@ -60,12 +60,12 @@ def names_by_file(files: Iterable[SourceFile], channels: Sequence[int] | None, g
             continue
         numbers = tuple(channels or range(1, image.num_bands + 1))
         if called and image.num_bands in numbers:
-            _ask_or_tell(file, image.num_bands, numbers, alike)
-        return _names(numbers)
+            _ask_or_tell(file, image.num_bands, numbers, channels is not None, alike)
+        return _names(numbers, channels is not None)
     raise problems[0]
 
 
-def _ask_or_tell(file: SourceFile, last: int, numbers: Sequence[int], alike: bool) -> None:
+def _ask_or_tell(file: SourceFile, last: int, numbers: Sequence[int], chosen: bool, alike: bool) -> None:
     """Ask what a last band is that is called alpha and looks like it; one that does not is told of.
 
     Raises:
@@ -73,11 +73,11 @@ def _ask_or_tell(file: SourceFile, last: int, numbers: Sequence[int], alike: boo
     """
     if alike:
         others = [number for number in numbers if number != last]
-        given = ",".join(_names(others))
-        chosen = "" if len(numbers) == last else f" dataset.channels=[{','.join(map(str, [*others, last]))}]"
+        given = ",".join(_names(others, chosen))
+        also = f" dataset.channels=[{','.join(map(str, [*others, last]))}]" if chosen else ""
         raise InputError(
-            f"{file} calls the last of its {last} bands alpha. Say what it is: dataset.bands=[{given},{ALPHA}]{chosen} "
-            f"if it tells where there is data, dataset.bands=[{given},nir]{chosen} (or another name) if it is a band "
+            f"{file} calls the last of its {last} bands alpha. Say what it is: dataset.bands=[{given},{ALPHA}]{also} "
+            f"if it tells where there is data, dataset.bands=[{given},nir]{also} (or another name) if it is a band "
             "like the others."
         )
     warnings.warn(
@@ -88,6 +88,9 @@ def _ask_or_tell(file: SourceFile, last: int, numbers: Sequence[int], alike: boo
     )
 
 
-def _names(numbers: Sequence[int]) -> tuple[str, ...]:
-    """Return the names of channels of which nothing but their numbers is known."""
-    return ("red", "green", "blue") if len(numbers) == 3 else tuple(f"band_{number}" for number in numbers)
+def _names(numbers: Sequence[int], chosen: bool) -> tuple[str, ...]:
+    """Return the names of channels of which nothing but their numbers is known.
+
+    Three that are all of a file are red, green and blue; of three that somebody chose, nobody knows.
+    """
+    return tuple(f"band_{number}" for number in numbers) if chosen or len(numbers) != 3 else ("red", "green", "blue")

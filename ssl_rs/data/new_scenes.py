@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass
-from ssl_rs.data.paired import read_pair, with_alpha, with_channels
+from ssl_rs.data.paired import in_brackets, read_pair, with_channels
 from ssl_rs.data.raster import EXTENSIONS
 from ssl_rs.data.source_files import SourceFile, describe_files, find_files
 from ssl_rs.data.value_types import as_stored
@@ -107,7 +107,7 @@ class NewScenes(Dataset):
     Args:
         expected: Names of the bands that the network takes.
         chosen: Which bands of the files these are, counted from 1; None: all, in order.
-        chosen_by: What set them, for messages.
+        told_by: What set these and `alpha`, for messages; empty: the keys themselves.
         trained_dtype: Type that values must have; None: any.
         alpha: Which band of the files, counted from 1, is not 0 where they have data; None: see `trained_alpha`.
         trained_alpha: The last band is that one where a file has one more than the network takes.
@@ -115,7 +115,7 @@ class NewScenes(Dataset):
 
     expected: tuple[str, ...]
     chosen: tuple[int, ...] | None
-    chosen_by: str
+    told_by: str
     trained_dtype: str | None
     alpha: int | None
     trained_alpha: bool
@@ -125,22 +125,25 @@ class NewScenes(Dataset):
         super().__post_init__()
         if self.chosen is not None and (len(self.chosen) != len(self.expected) or min(self.chosen) < 1):
             raise InputError(
-                f"{self.chosen_by}={list(self.chosen)}: expected {len(self.expected)} numbers from 1 on, one for each "
-                f"of {', '.join(self.expected)}."
+                f"bands={list(self.chosen)}{self.told_by}: expected {len(self.expected)} numbers from 1 on, one for "
+                f"each of {', '.join(self.expected)}."
             )
         if self.alpha is not None and (self.alpha < 1 or self.alpha in (self.chosen or ())):
-            raise InputError(f"alpha={self.alpha}: expected the number, from 1 on, of a band that is none of `bands`.")
+            taken = f", {in_brackets(self.chosen)}{self.told_by}" if self.chosen else ""
+            raise InputError(
+                f"alpha={self.alpha}: expected the number, from 1 on, of a band that is none of `bands`{taken}."
+            )
 
     @classmethod
     def of(
         cls, name: str, downsample: int, expected: Sequence[str], chosen: Sequence[int] | None,
-        trained_dtype: str | None, alpha: int | None = None, trained_alpha: bool = False, chosen_by: str = "bands",
+        trained_dtype: str | None, alpha: int | None = None, trained_alpha: bool = False, told_by: str = "",
     ) -> "NewScenes":  # fmt: skip
         """Return scenes for a network that takes the expected bands, which a data set of this name taught."""
         return cls(
             name=name, root=None, crop_size=1, tile_size=1, tile_shift=0.0, protocol="", value_scale=None,
             on_bad_scene="error", transductive=False, downsample=downsample, expected=tuple(expected),
-            chosen=None if chosen is None else tuple(chosen), chosen_by=chosen_by, trained_dtype=trained_dtype,
+            chosen=None if chosen is None else tuple(chosen), told_by=told_by, trained_dtype=trained_dtype,
             alpha=alpha, trained_alpha=trained_alpha,
         )  # fmt: skip
 
@@ -177,18 +180,13 @@ class NewScenes(Dataset):
             raise InputError(
                 f"{file} has {bands} bands, the run was trained on {len(self.expected)} "
                 f"({', '.join(self.expected)}). Say which they are, e.g. "
-                f"bands={_in_brackets(range(1, len(self.expected) + 1))}, and alpha=NUMBER if one tells where data is."
+                f"bands={in_brackets(range(1, len(self.expected) + 1))}, and alpha=NUMBER if one tells where data is."
             )
-        if alpha is not None and alpha > bands:
-            raise InputError(f"{file} has {bands} bands: alpha={alpha} asks for more. Name another.")
-        taken = with_channels(strip if alpha is None else with_alpha(strip, alpha - 1), chosen, file, self.chosen_by)
+        asked = f"bands={in_brackets(chosen)}" if max(chosen) > bands else f"alpha={alpha}"
+        taken = with_channels(strip, chosen, alpha, file, f"{asked}{self.told_by}")
         if self.trained_dtype not in (None, as_stored(strip.image[:0]).dtype.name):
             raise InputError(
                 f"{file} has values of type {dtype}, the run was trained on {self.trained_dtype}. Convert the image, "
                 "or say what its values are divided by to lie in [0, 1]: value_scale=..."
             )
         return replace(taken, image=as_stored(taken.image))
-
-
-def _in_brackets(numbers: Sequence[int]) -> str:
-    return f"[{','.join(map(str, numbers))}]"

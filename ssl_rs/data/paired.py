@@ -9,7 +9,7 @@ from rasterio.errors import CRSError
 
 from ssl_rs.data.dataset import Scene, SceneArrays, Transform
 from ssl_rs.data.mask_format import MaskFormat
-from ssl_rs.data.raster import Raster, TiffFile, open_raster
+from ssl_rs.data.raster import Raster, TiffFile, open_raster, where_data
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 
@@ -66,7 +66,7 @@ def _strips(
         bands = part.bands()
         labels = [meaning.decode_rows(mask, top, bottom, file) for file, mask, meaning in masks]
         mask, eroded = (*labels, None, None)[:2]
-        yield SceneArrays(bands, mask, valid=part.valid, eroded=eroded)
+        yield SceneArrays(bands, mask, valid=part.valid, eroded=eroded, nodata=part.nodata)
 
 
 def check_alike(first_file: SourceFile, first: Raster | TiffFile, file: SourceFile, other: Raster | TiffFile) -> None:
@@ -98,16 +98,32 @@ def with_alpha(strip: SceneArrays, place: int) -> SceneArrays:
     return replace(strip, valid=opaque if strip.valid is None else opaque & strip.valid)
 
 
-def with_channels(strip: SceneArrays, numbers: Sequence[int], file: SourceFile, key: str) -> SceneArrays:
-    """Return some rows with these of their channels, counted from 1, in this order.
+def with_channels(
+    strip: SceneArrays, numbers: Sequence[int], alpha: int | None, file: SourceFile, asked: str
+) -> SceneArrays:
+    """Return some rows with these of their channels, in this order; where all of them are nodata they hold no data.
+
+    Args:
+        strip: Rows with all channels of the file.
+        numbers: Channels, counted from 1.
+        alpha: Which one is not 0 where there is data; None: none.
+        file: Where they are from, for the message.
+        asked: What asked for these channels, for the message: "dataset.channels=[4,3,2]".
 
     Raises:
-        InputError: There are fewer; `key` is what the user set, e.g. bands.
+        InputError: There are fewer.
     """
-    if max(numbers) > len(strip.image):
-        asked = ",".join(map(str, numbers))
-        raise InputError(f"{file} has {len(strip.image)} bands: {key}=[{asked}] asks for more. Name others.")
-    return replace(strip, image=strip.image[np.array(numbers) - 1])
+    if max(*numbers, alpha or 1) > len(strip.image):
+        raise InputError(f"{file} has {len(strip.image)} bands: {asked} asks for more. Name others.")
+    image = strip.image[np.array(numbers) - 1]
+    strip = replace(strip if alpha is None else with_alpha(strip, alpha - 1), image=image)
+    holds = where_data(image, strip.nodata)
+    return strip if holds is None else replace(strip, valid=holds if strip.valid is None else holds & strip.valid)
+
+
+def in_brackets(numbers: Sequence[int]) -> str:
+    """Return numbers as they are written on a command line: [4,3,2]."""
+    return f"[{','.join(map(str, numbers))}]"
 
 
 def _same_crs(first: str, second: str) -> bool:

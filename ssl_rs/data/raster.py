@@ -155,7 +155,7 @@ class TiffFile:
         window = Window(0, top, self.width, min(bottom, self.height) - top)
         try:
             values = self._tiff.read(window=window)
-            valid = _valid(values, self.nodata)
+            valid = where_data(values, self.nodata)
             if self._masked:
                 masked = self._tiff.read_masks(1, window=window) > 0
                 valid = masked if valid is None else valid & masked
@@ -255,10 +255,10 @@ def _decode_with_rasterio(content: bytes, file: SourceFile) -> Raster:
         with rasterio.open(source, driver="PNG") as png:
             _refuse_bomb(file, png.count, png.height, png.width, np.dtype(png.dtypes[0]))
             values = png.read()
-            return Raster(values, None, _valid(values, png.nodata), png.nodata)
+            return Raster(values, None, where_data(values, png.nodata), png.nodata)
 
 
-def _valid(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | None:
+def where_data(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | None:
     """Return where not all bands have the nodata value, [H, W]."""
     if nodata is None:
         return None

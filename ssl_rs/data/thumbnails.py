@@ -43,6 +43,7 @@ def image_thumbnail(store: Store, index: int, size: tuple[int, int]) -> NDArray[
     partial = store.manifest.scenes[index].valid_share < 1
     valid = _sample(store, index, "valid", size) if partial else np.ones(size, np.bool_)
     if store.manifest.dtype != "uint8" and valid.any():
+        picture = np.clip(picture, 0, store.manifest.value_scale)  # the network sees no difference beyond
         low, high = np.percentile(picture[valid], (2, 98))
         picture = np.clip((picture - low) / max(high - low, 1e-12), 0, 1) * 255
     colors = np.round(picture).astype(np.uint8).repeat(3 // len(bands), axis=2)  # [h, w, 3]

@@ -195,7 +195,10 @@ def _saved(table: Table, random: str) -> dict[str, LabelsSaved | None]:
         for seed, value in means.items():
             curves.setdefault(label, {}).setdefault(seed, {})[fraction] = value
     reference = {seed: curve[1.0] for seed, curve in curves.get(random, {}).items() if 1.0 in curve}
-    return {label: labels_saved(curve, reference) for label, curve in curves.items()} if reference else {}
+    # Weights that had labels of these scenes before saved none of them.
+    knew = {run.label for run in table.runs if "training_labels_seen" in run.pretraining}
+    found = {label: labels_saved(curve, reference) for label, curve in curves.items() if label not in knew}
+    return found if reference else {}
 
 
 class _ResampledScenes:

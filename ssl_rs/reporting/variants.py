@@ -67,7 +67,8 @@ def _named_by_settings(run: Run, usual: Run, row: Sequence[Run]) -> str:
 
 def _named_by_pretraining(run: Run, usual: Run, row: Sequence[Run]) -> str:
     steps = run.pretraining.get("steps")
-    return f"{steps:,} steps of pretraining" if isinstance(steps, int) else ""
+    before = "fine-tuning" if run.initialization == "finetuned" else "pretraining"
+    return f"{steps:,} steps of {before}" if isinstance(steps, int) else ""
 
 
 def _told(key: str, value: Any) -> str:

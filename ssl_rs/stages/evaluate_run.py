@@ -18,6 +18,7 @@ from ssl_rs.errors import InputError
 from ssl_rs.finetuned import finished_finetuning
 from ssl_rs.messages import say_line
 from ssl_rs.run_directory import RunDirectory
+from ssl_rs.seen_images import read_seen
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, check_protocol
 from ssl_rs.stages.finished_run import load_network, stored_config, windows_like
 from ssl_rs.stages.outcome import tell
@@ -139,6 +140,9 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
     trusted = settings.value("trusted_packages", list)
     root, of_training = settings.value("dataset.root", str | None), stored["dataset"].get("root")
     node = {**stored["dataset"], "root": root or of_training}
+    if (channels := settings.value("bands", tuple[int, ...] | None)) is not None:
+        names = node.get("bands") or read_weights_metadata(run.model).bands
+        node |= {"channels": list(channels), "bands": list(names)}
     in_every_split = settings.value("evaluation.split", Scored) == "all"
     if in_every_split:
         _refuse_training_scenes(root, of_training)
@@ -177,7 +181,7 @@ def _refuse_images_of_training(run: RunDirectory, store: Store) -> None:
     """
     if not run.images_seen.is_file():
         say_line(f"{run.path} does not say which images it saw. See that none of its training is among these.")
-    seen, records = run.read_images_seen(), store.manifest.scenes
+    seen, records = read_seen(run).labeled, store.manifest.scenes
     found = [records[index].id for index in store.scenes_of("all") if store.image_hash(index) in seen]
     if found:
         named = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")

@@ -18,11 +18,12 @@ from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels, 
 from ssl_rs.data.sampling import TileCrops, to_unit
 from ssl_rs.encoder import Backbone, Normalization, check_image_size
 from ssl_rs.errors import InputError
-from ssl_rs.files import sha256_of, write_json
-from ssl_rs.initialization import Provenance
+from ssl_rs.files import sha256_of
+from ssl_rs.initialization import Provenance, seen_before
 from ssl_rs.messages import print_line, say_line
 from ssl_rs.randomness import Draws, derive_seed
 from ssl_rs.run_directory import save_tensors
+from ssl_rs.seen_images import SeenImages, write_seen
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation
 from ssl_rs.segmentation.loss import SegmentationLoss
 from ssl_rs.segmentation.network import (
@@ -257,7 +258,8 @@ def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, se
         }
         save_tensors(directory.model, network.model.state_dict(), metadata)
         scores["model_sha256"] = sha256_of(directory.model)
-        write_json(directory.images_seen, {"sha256": sorted(site.store.image_hashes({"train"}))})
+        own = frozenset(site.store.image_hashes({"train"}))
+        write_seen(directory, SeenImages(own, own) | seen_before(provenance))
     return {
         "command": "finetune",
         "dataset": manifest.dataset,

@@ -130,6 +130,7 @@ def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[floa
         "image": str(file), "image_sha256": sha256, "run": str(job.run.path), "model_sha256": job.model_sha256,
         "config_hash": job.hash, "height": grid.height, "width": grid.width, "crs": grid.crs,
         "transform": grid.transform, "classes": classes, "pixels_without_data": pixels[-1], "share_clipped": clipped,
+        "bands": job.scenes.chosen, "alpha": job.scenes.alpha,
         "wall_seconds": round(time.monotonic() - started, 3),
     }  # fmt: skip
     write_json(target.about, about)
@@ -201,8 +202,8 @@ def _share_clipped(job: Job, scratch: Path, file: SourceFile) -> float:
         )
     if outside.below > WORTH_TELLING:
         warnings.warn(
-            f"{file}: {100 * outside.below:.0f} % of its values lie below 0 and count as black; the least seen is "
-            f"{outside.least:g}. If they mean no data, tell the file, e.g. by `gdal_edit.py -a_nodata -9999`.",
+            f"{file}: {100 * outside.below:.0f} % of its values lie below 0, down to {outside.least:g}: these count as "
+            f"black. {outside.remedy}",
             stacklevel=2,
         )
     return round(outside.below + outside.above, 4)

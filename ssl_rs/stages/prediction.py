@@ -16,6 +16,7 @@ from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError
 from ssl_rs.files import write_json
 from ssl_rs.finetuned import finished_finetuning
+from ssl_rs.messages import say_line
 from ssl_rs.plain_types import fits
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.finished_run import load_network, stored_config, windows_like
@@ -121,13 +122,15 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
     dtype = metadata.dtype if scale is None else None
     alpha, trained_bands = settings.value("alpha", int | None), stored["dataset"].get("bands")
     trained_alpha = isinstance(trained_bands, list) and ALPHA in trained_bands
-    chosen_by, channels = "bands", stored["dataset"].get("channels")
+    told_by, channels = "", stored["dataset"].get("channels")
     if bands is None and fits(channels, tuple[int, ...]):  # as in training
-        chosen_by, bands = "dataset.channels of the run", tuple(channels)
+        told_by, bands = " (dataset.channels of the run)", tuple(channels)
         if trained_alpha:
-            bands, alpha = bands[:-1], alpha or bands[-1]
+            bands, alpha = bands[:-1], bands[-1] if alpha is None else alpha
+    elif bands is not None and trained_alpha and alpha is None:
+        say_line("In training an alpha band said where data is. With bands=[...] none does: alpha=NUMBER names it.")
     name = str(stored["dataset"].get("name"))
-    scenes = NewScenes.of(name, factor, metadata.bands, bands, dtype, alpha, trained_alpha, chosen_by)
+    scenes = NewScenes.of(name, factor, metadata.bands, bands, dtype, alpha, trained_alpha, told_by)
     device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
     trainer = TrainerSettings(max_steps=1, batch_size=2, device=device, precision=precision)
     here = trainer.resolve_device(0)

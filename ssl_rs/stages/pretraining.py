@@ -20,15 +20,16 @@ from ssl_rs.data.dataset import Split
 from ssl_rs.data.sampling import Crops, SceneCrops, to_unit
 from ssl_rs.encoder import Backbone, Normalization, check_image_size
 from ssl_rs.errors import InputError
-from ssl_rs.files import sha256_of, write_json
-from ssl_rs.initialization import Provenance
+from ssl_rs.files import sha256_of
+from ssl_rs.initialization import Provenance, seen_before
 from ssl_rs.messages import print_line
 from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.collapse import collapse_measures
 from ssl_rs.pretext.network import PretextNetwork, build_task, check_views
 from ssl_rs.pretext.segmentation_decoder import SegmentationDecoder
 from ssl_rs.randomness import Rows, derive_seed
-from ssl_rs.run_directory import RunDirectory, save_tensors
+from ssl_rs.run_directory import save_tensors
+from ssl_rs.seen_images import SeenImages, write_seen
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
 from ssl_rs.stages.site import Site, SiteSettings
@@ -209,7 +210,7 @@ def _result(plan: Plan, provenance: Provenance, network: PretextNetwork, seconds
     site, directory = plan.site, plan.run.directory
     last = directory.read_metrics()[-1]
     collapse = _probe_collapse(plan, network)
-    write_json(directory.images_seen, {"sha256": sorted(_images_seen(plan, provenance))})
+    write_seen(directory, SeenImages(frozenset(site.store.image_hashes(plan.splits))) | seen_before(provenance))
     return {
         "command": "pretrain",
         "dataset": site.store.manifest.dataset,
@@ -233,12 +234,6 @@ def _result(plan: Plan, provenance: Provenance, network: PretextNetwork, seconds
         "config_hash": plan.run.hash,
         **plan.run.origin(site),
     }
-
-
-def _images_seen(plan: Plan, provenance: Provenance) -> set[str]:
-    """Return the sha256 of every image, as it is stored, that this encoder or what it started from has seen."""
-    before = RunDirectory(Path(str(provenance.source))) if provenance.pretraining is not None else None
-    return plan.site.store.image_hashes(plan.splits) | (before.read_images_seen() if before else set())
 
 
 @torch.no_grad()

@@ -76,6 +76,10 @@ def read_plan(settings: Settings) -> Plan:
     run, run_dir = settings.value("run", str | None), settings.value("run_dir", str | None)
     if run is not None:
         raise InputError(f"run={run} is scored as it is, encoder={chosen} is probed. Give one of the two.")
+    if (bands := settings.value("bands", tuple[int, ...] | None)) is not None:
+        raise InputError(
+            f"bands={list(bands)} means something with run=... only; dataset.channels=... of a folder says it."
+        )
     evaluation = EvaluationSettings(
         settings.value("evaluation.split", Literal["val", "test"]),
         _window(settings, surroundings.dataset.crop_size),

@@ -95,6 +95,7 @@ def rgb_picture(image: NDArray[np.generic], manifest: Manifest) -> NDArray[np.ui
     channels = np.stack(shown, axis=-1)  # [H, W, 3]
     if manifest.dtype == "uint8":
         return channels.astype(np.uint8)
+    channels = np.clip(channels, 0, manifest.value_scale)  # what lies outside, the network does not tell apart either
     low, high = np.percentile(channels, (2, 98))
     picture: NDArray[np.uint8] = (np.clip((channels - low) / max(high - low, 1e-12), 0, 1) * 255).astype(np.uint8)
     return picture

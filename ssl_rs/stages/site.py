@@ -109,6 +109,7 @@ class Site:
             manifest.value_scale,
             pretrainings,
             held_out=frozenset(self.store.image_hashes(("val", "test"))),
+            training=frozenset(self.store.image_hashes({"train"})),
         )
 
 

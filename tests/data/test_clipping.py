@@ -55,7 +55,7 @@ def test_values_below_zero_are_told_with_what_to_do(made_up, tmp_path):
     assert len(caught) == 1
     told = str(caught[0].message)
     assert told.startswith("1 of 1 train scenes have 29 % of their values below 0")
-    assert "gdal_edit.py -a_nodata -9999" in told
+    assert "Where -9999 means no data, tell the file by `gdal_edit.py -a_nodata -9999`" in told
     assert "gdal_translate -scale LOW HIGH 0 1" in told
 
 

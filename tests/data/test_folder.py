@@ -478,19 +478,29 @@ def test_a_band_that_the_file_calls_alpha_is_not_guessed_at(make, tmp_path):
 
 def test_channels_are_read_in_the_order_that_is_asked_for(make, tmp_path):
     values = RNG.integers(1, 900, (6, 6, 5)).astype(np.uint16)
-    values[:, 0, 0] = 0  # no data: all bands of the file have the value
-    values[[3, 2, 1], 4, 4] = 0  # data: others are not 0
+    values[:, 0, 0] = 0  # no data in any band
+    values[[3, 2, 1], 4, 4] = 0  # no data in the bands that are read
+    values[3, 5, 1] = 0  # in one of them: data
     save_tif(tmp_path / "data/images/a.tif", values, nodata=0)
     store = prepare(make(channels=[4, 3, 2]), tmp_path / "stores")
-    assert store.manifest.bands == ("red", "green", "blue")
+    assert store.manifest.bands == ("band_4", "band_3", "band_2")  # that these are colors, nobody said
     assert np.array_equal(store.image(0), values[[3, 2, 1]])
-    assert np.argwhere(~store.valid(0)).tolist() == [[0, 0]]
+    assert np.argwhere(~store.valid(0)).tolist() == [[0, 0], [4, 4]]
     assert prepare(make(channels=[5, 2]), tmp_path / "stores").manifest.bands == ("band_5", "band_2")
     named = prepare(make(channels=[5, 4, 3], bands=["nir", "red", "green"]), tmp_path / "stores")
     assert named.manifest.bands == ("nir", "red", "green")
     assert np.array_equal(named.image(0), values[[4, 3, 2]])
-    shown = prepare(make(channels=[3, 2, 1, 6], bands=["red", "green", "blue", "alpha"]), tmp_path / "stores")
-    assert np.array_equal(shown.image(0), values[[2, 1, 0]])
+
+
+def test_one_of_the_channels_may_be_alpha(make, tmp_path):
+    values = RNG.integers(1, 900, (6, 6, 5)).astype(np.uint16)
+    values[5, 2, 3] = 0
+    values[[2, 1, 0], 3, 3] = 9  # nodata in the bands that are read, though alpha says otherwise
+    save_tif(tmp_path / "data/images/a.tif", values, nodata=9)
+    store = prepare(make(channels=[3, 2, 1, 6], bands=["red", "green", "blue", "alpha"]), tmp_path / "stores")
+    assert store.manifest.bands == ("red", "green", "blue")
+    assert np.argwhere(~store.valid(0)).tolist() == [[2, 3], [3, 3]]
+    assert np.array_equal(store.image(0), values[[2, 1, 0]] * store.valid(0))
 
 
 def test_all_channels_are_the_store_of_before(labeled, make, tmp_path):
@@ -521,7 +531,9 @@ def test_channels_with_mistakes(make, channels, bands, words):
 
 
 def test_channels_that_a_file_lacks_are_told_with_the_file(labeled, make, tmp_path):
-    with pytest.raises(InputError, match=r"scene0\.png has 3 bands: dataset\.channels=\[4,3,2\] asks for more"):
+    with pytest.raises(
+        InputError, match=r"scene0\.png has 3 bands: dataset\.channels=\[4,3,2\] asks for more. Name others"
+    ):
         prepare(make(channels=[4, 3, 2]), tmp_path / "stores")
 
 

@@ -1,5 +1,7 @@
 """The tiles by which runs are compared are chosen from the truth alone; pictures show the right bands."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -123,12 +125,18 @@ def test_pictures_show_red_green_blue_or_the_first_bands(bands, shown):
     np.testing.assert_array_equal(picture, np.stack([image[index] for index in shown], axis=-1))
 
 
-@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
 def test_pictures_of_other_values_are_stretched_alike_in_every_band(dtype):
+    """As far as the network tells them apart: what lies outside of [0, value_scale] does not count."""
     image = np.linspace(100, 1000, 4 * 50 * 50).reshape(4, 50, 50).astype(dtype)
-    picture = rgb_picture(image, manifest([(50, 50)], ("a", "b", "c", "d"), dtype))
-    low, high = np.percentile(image[:3], (2, 98))
-    expected = np.clip((image[:3].astype(float) - low) / (high - low), 0, 1) * 255
+    image[:, :5] = 5000
+    if dtype != "uint16":
+        image[:, 5:10] = -9999
+    known = dataclasses.replace(manifest([(50, 50)], ("a", "b", "c", "d"), dtype), value_scale=800.0)
+    picture = rgb_picture(image, known)
+    seen = np.clip(image[:3].astype(float), 0, 800)
+    low, high = np.percentile(seen, (2, 98))
+    expected = np.clip((seen - low) / (high - low), 0, 1) * 255
     assert picture.dtype == np.uint8
     assert (picture.min(), picture.max()) == (0, 255)
     assert np.abs(picture - expected.transpose(1, 2, 0)).max() <= 1

@@ -1,0 +1,110 @@
+"""Which images weights have seen on their way, and of which also the labels: what they must not be scored on."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ssl_rs.errors import InputError
+from ssl_rs.files import write_json
+from ssl_rs.run_directory import AGAIN, RunDirectory
+
+
+@dataclass(frozen=True)
+class SeenImages:
+    """Images by the sha256 of their stored pixels.
+
+    Args:
+        images: Every image of a training, and of those that it started from.
+        labeled: Those whose labels it, or one that it started from, was given.
+    """
+
+    images: frozenset[str] = frozenset()
+    labeled: frozenset[str] = frozenset()
+
+    def __or__(self, other: "SeenImages") -> "SeenImages":
+        return SeenImages(self.images | other.images, self.labeled | other.labeled)
+
+
+def read_seen(run: RunDirectory) -> SeenImages:
+    """Return what a finished training has seen; nothing where an earlier version wrote nothing down.
+
+    An earlier version wrote the images alone: those of a fine-tuning had labels.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    if not run.images_seen.is_file():
+        return SeenImages()
+    try:
+        content: Any = json.loads(run.images_seen.read_text(encoding="utf-8"))
+        images = frozenset(map(str, content["sha256"]))
+        labeled = frozenset(map(str, content.get("labeled", images if run.model.is_file() else ())))
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise InputError(f"{run.images_seen} cannot be read ({error!r}). {AGAIN}") from error
+    return SeenImages(images, labeled)
+
+
+def write_seen(run: RunDirectory, seen: SeenImages) -> None:
+    """Write down what a training has seen."""
+    write_json(run.images_seen, {"sha256": sorted(seen.images), "labeled": sorted(seen.labeled)})
+
+
+def compare_with_data(
+    where: str, seen: SeenImages, held_out: frozenset[str], training: frozenset[str], transductive: bool
+) -> dict[str, Any]:
+    """Return what a run adds to its record of weights that have seen its own data before; nothing where they have not.
+
+    Args:
+        where: Key and run that the weights are of, for the message.
+        seen: By these weights.
+        held_out: Images of validation and test scenes.
+        training: Images of training scenes.
+        transductive: Whether the weights are known for having seen images that are held out.
+
+    Returns:
+        `transductive` and `held_out_images_seen` where that is found here; `training_labels_seen` where labels of the
+        training scenes were known before, whatever share of them the run takes.
+
+    Raises:
+        InputError: Labels of validation or test scenes were seen.
+    """
+    if count := len(seen.labeled & held_out):
+        raise InputError(
+            f"{where} was trained on the labels of {count} of the {len(held_out)} images that validate and test here, "
+            "so the scores would say nothing. Choose a run of other data, or of the same split."
+        )
+    found: dict[str, Any] = {}
+    if not transductive and (count := len(seen.images & held_out)):  # of another data set, e.g. a folder with these too
+        found |= {"transductive": True, "held_out_images_seen": count}
+    if count := len(seen.labeled & training):
+        found |= {"training_labels_seen": count}
+    return found
+
+
+def marks(found: Mapping[str, Any], transductive: bool) -> str:
+    """Return what the row of the report is called further, whatever the user calls it.
+
+    Args:
+        found: By `compare_with_data`.
+        transductive: As given to it.
+    """
+    told = " (transductive)" if transductive or "held_out_images_seen" in found else ""
+    return f"{told} (labels seen before)" if "training_labels_seen" in found else told
+
+
+def warn_of_seen(where: str, record: Mapping[str, Any], held_out: frozenset[str]) -> None:
+    """Say what makes a comparison with other weights unfair."""
+    if count := record.get("held_out_images_seen"):
+        warnings.warn(
+            f"{where} saw {count} of the {len(held_out)} validation and test images, not their labels: reports call it "
+            "transductive. Leave them out of pretraining to know how new images fare.",
+            stacklevel=2,
+        )
+    if count := record.get("training_labels_seen"):
+        warnings.warn(
+            f"{where} has seen labels of {count} of the training images before: label_fraction does not count those, "
+            "so the row is told apart, and no labels saved are told of it.",
+            stacklevel=2,
+        )
