@@ -191,12 +191,13 @@ def help_text(name: str, overrides: Sequence[str]) -> str:
     """Return what the command does, its config groups with their options, and its keys as the overrides leave them."""
     first = _comment(conf_dir() / f"{name}.yaml")
     config, groups = resolve(compose_config(name, without_sweeps(overrides))), used_groups(name)
+    sweeps = hasattr(importlib.import_module(f"ssl_rs.{name}"), "plan")
     lines = [
         first,
         "",
         f"usage: python -m ssl_rs.{name} [group=option ...] [key=value ...]",
         "       --cfg             print every key of the run and stop",
-        *(["       -m, --multirun    run every combination of comma-separated values"] if "sweep" in groups else []),
+        *(["       -m, --multirun    run every combination of comma-separated values"] if sweeps else []),
         "       --config-dir DIR  also look for groups and options in a folder of your own",
     ]
     for group in groups:

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from ssl_rs.command import main
 from ssl_rs.config import Settings
@@ -17,6 +18,17 @@ def run(settings: Settings) -> Path:
     from ssl_rs.stages.evaluate_run import evaluate
 
     return evaluate(settings)
+
+
+def plan(settings: Settings) -> tuple[Path, dict[str, Any]]:
+    """Return where the scores would live and the keys by which a report places them."""
+    if settings.values["encoder"] is not None:
+        from ssl_rs.stages import probing
+
+        return probing.place(settings)
+    from ssl_rs.stages import evaluate_run
+
+    return evaluate_run.place(settings)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,10 @@ MOST_CELLS = 10_000
 """Runs of a sweep: each is composed and checked before the first one starts, which takes a quarter of a second."""
 
 
+WITH_WEIGHTS = ("imagenet", "file")
+"""Encoders that evaluate reads from `encoder_weights`."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run of a sweep.
@@ -96,7 +100,7 @@ def plan_cells(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
     """Compose every cell, so that a mistake shows before the first one runs."""
     stage = importlib.import_module(f"ssl_rs.{name}")
     if not hasattr(stage, "plan"):
-        raise InputError(f"{name} runs no sweeps; pretrain and finetune do.")
+        raise InputError(f"{name} runs no sweeps; pretrain, finetune and evaluate do.")
     config = compose_config(name, without_sweeps(overrides))
     cells = []
     for single in _split(config.hydra.sweeper.get("params") or {}, overrides):
@@ -141,9 +145,13 @@ def cell_settings(name: str, config: DictConfig) -> Settings:
     """Return the settings of a cell.
 
     `initialization.run`, `.weights` and `.parts` are given to the whole sweep and mean something for one of its
-    initializations only; outside of sweeps such a key is refused.
+    initializations only, as `encoder_weights` does for one of its encoders; outside of sweeps such a key is refused.
     """
     values = resolve(config)
+    if "initialization" not in values:  # evaluate
+        if values["encoder"] not in WITH_WEIGHTS:
+            values["encoder_weights"] = None
+        return Settings(name, values)
     node = values["initialization"]
     kind = locate(node["_target_"], "initialization", values["trusted_packages"])
     for key in CHOICES:

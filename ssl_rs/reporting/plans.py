@@ -96,13 +96,13 @@ def read_plans(sweeps_dir: Path, runs_dir: Path) -> tuple[list[PlannedCell], lis
     for path in sorted(sweeps_dir.glob("*.json")):
         try:
             plan = read_object(path)
-            if plan["command"] not in ("pretrain", "finetune"):
+            if plan["command"] not in ("pretrain", "finetune", "evaluate"):
                 continue
             planned = [_planned_cell(str(plan["command"]), entry) for entry in plan["cells"]]
         except (ValueError, KeyError, TypeError, OSError, OverflowError) as error:
             left_out.append(LeftOut(path, f"no plan of a sweep ({type(error).__name__}: {error})"))
             continue
-        below = {"pretrain": runs_dir.resolve().parent, "finetune": runs_dir.resolve()}[plan["command"]]
+        below = runs_dir.resolve().parent if plan["command"] == "pretrain" else runs_dir.resolve()
         cells.update({cell.run_dir: cell for cell in planned if cell.run_dir.is_relative_to(below)})
     return list(cells.values()), left_out
 

@@ -1,7 +1,7 @@
 """Score a finished fine-tuning again: rebuild its network and its data, and evaluate with the windows asked for."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,8 +35,31 @@ OF_TRAINING = (
 )
 
 
-def evaluate(settings: Settings) -> Path:
-    """Score a finished fine-tuning again, e.g. with other windows; return the folder of the scores."""
+@dataclass(frozen=True)
+class Plan:
+    """A checked evaluation, before the first window.
+
+    Args:
+        run: The fine-tuning that is scored.
+        trained: Its result.
+        stored: Its config.
+        metadata: Of its weights.
+        site: Where it is scored, on which data.
+        evaluation: Which scenes, and by which windows.
+        scores: Folder and hash of the evaluation.
+    """
+
+    run: RunDirectory
+    trained: Mapping[str, Any]
+    stored: Mapping[str, Any]
+    metadata: WeightsMetadata
+    site: Site
+    evaluation: EvaluationSettings
+    scores: Identified
+
+
+def read_plan(settings: Settings) -> Plan:
+    """Read and check every key, open the data, and derive where the scores live."""
     for key in ("encoder", "encoder_weights", "label"):
         if (value := settings.value(key, str | None)) is not None:
             raise InputError(f"{key}={value} means something with encoder=... only. Leave it out.")
@@ -57,30 +80,48 @@ def evaluate(settings: Settings) -> Path:
     _check_data(run, metadata, manifest)
     if evaluation.split == "all":
         _refuse_images_of_training(run, site.store)
-    network = load_network(run, stored, metadata, evaluation.window, settings.value("trusted_packages", list))
     how = {"split": evaluation.split, "size": evaluation.window.size, "overlap": evaluation.window.overlap}
     inputs = {"model": str(trained["config_hash"]), "manifest": manifest.sha256}
     if trained.get("manifest_sha256") != manifest.sha256:  # an earlier version took such results for the run's own data
         inputs["told"] = "data"
     digest = config_hash(how, inputs)
-    directory = RunDirectory(
-        Path(run_dir) if run_dir else site.output_dir / "evaluate" / site.dataset.name / f"{run.path.name}-{digest}"
-    )
+    own = site.output_dir / "evaluate" / site.dataset.name / f"{run.path.name}-{digest}"
     scored_by = {
         "evaluation.split": evaluation.split,
         "evaluation.window.size": evaluation.window.size,
         "evaluation.window.overlap": evaluation.window.overlap,
     }
-    identified = Identified(directory, digest, {**trained.get("settings", {}), **scored_by})
-    if identified.is_finished("evaluate"):
+    directory = RunDirectory(Path(run_dir) if run_dir else own)
+    scores = Identified(directory, digest, {**trained.get("settings", {}), **scored_by})
+    return Plan(run, trained, stored, metadata, site, evaluation, scores)
+
+
+def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
+    """Return where the scores would live and their place in the report's table."""
+    plan = read_plan(settings)
+    kept = ("backbone", "decoder", "label", "label_fraction", "label_unit", "label_order", "seed", "steps")
+    row = {key: plan.trained[key] for key in (*kept, "settings_hash") if key in plan.trained}
+    manifest = plan.site.store.manifest
+    told = {"dataset": manifest.dataset, "manifest_sha256": manifest.sha256, "split": plan.evaluation.split}
+    return plan.scores.directory.path, row | told
+
+
+def evaluate(settings: Settings) -> Path:
+    """Score a finished fine-tuning again, e.g. with other windows; return the folder of the scores."""
+    plan = read_plan(settings)
+    run, site, scores, evaluation = plan.run, plan.site, plan.scores, plan.evaluation
+    trusted = settings.value("trusted_packages", list)
+    network = load_network(run, plan.stored, plan.metadata, evaluation.window, trusted)
+    directory = scores.directory
+    if scores.is_finished("evaluate"):
         return directory.path
     evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
-    with opened(directory, _resolved(settings, stored, site, evaluation), site):
+    with opened(directory, _resolved(settings, plan.stored, site, evaluation), site):
         site.settle_memory()
         network.to(site.device).to(memory_format=torch.channels_last)  # as it was trained
-        scores = evaluator.score(network, site.processes, directory.path / "samples.npz")
-        told = {"command": "evaluate", "run": str(run.path), "config_hash": digest, **identified.origin(site)}
-        result = {**trained, **scores, **told, **_data(trained, manifest)}
+        found = evaluator.score(network, site.processes, directory.path / "samples.npz")
+        told = {"command": "evaluate", "run": str(run.path), "config_hash": scores.hash, **scores.origin(site)}
+        result = {**plan.trained, **found, **told, **_data(plan.trained, site.store.manifest)}
         directory.finish(result)
     tell("Scored", result)
     return directory.path

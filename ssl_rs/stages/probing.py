@@ -147,6 +147,27 @@ def _window(settings: Settings, crop_size: int) -> WindowSettings:
     return WindowSettings(crop_size if size is None else size, 0.5 if overlap is None else overlap, batch_size or 16)
 
 
+def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
+    """Return where the scores would live and their place in the report's table."""
+    plan = read_plan(settings)
+    found = plan.initialization.locate(plan.site.target(plan.backbone))
+    row = {
+        "dataset": plan.site.store.manifest.dataset,
+        "backbone": plan.backbone.name,
+        "decoder": plan.probe.name,
+        "label": found.label,
+        "label_fraction": plan.subset.fraction,
+        "label_unit": plan.subset.unit,
+        "label_order": plan.subset.order,
+        "seed": plan.site.seed,
+        "steps": 0,
+        "split": plan.evaluator.settings.split,
+        "manifest_sha256": plan.site.store.manifest.sha256,
+        "settings_hash": plan.settings_hash,
+    }
+    return plan.run.directory.path, row
+
+
 def probe_encoder(settings: Settings) -> Path:
     """Fit a probe to frozen features and score it on whole scenes; return the folder of the scores."""
     plan = read_plan(settings)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
+from torchvision import models
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 from killed_runs import COLORS, write_dataset
@@ -212,3 +213,45 @@ def test_a_file_that_tells_nonsense_is_refused(command, blocks, odd):
     save_tensors(path, {"a": torch.zeros(1)}, whole)
     code, _, err = command("evaluate", f"encoder={path}", "probe=linear", *blocks, *SMALL)
     assert (code, "encoder=odd.safetensors does not fit backbone resnet18: " in err) == (2, True)
+
+
+@pytest.mark.slow
+def test_probes_are_swept_and_fill_one_table(blocks, pretrained, command, tmp_path):
+    weights = tmp_path / "resnet18.pth"
+    torch.save(models.resnet18().state_dict(), weights)
+    varied = (f"encoder={pretrained.path},random,imagenet", "probe=knn,linear", f"encoder_weights={weights}")
+    # Keys of a probe cannot be set where probes are swept: Hydra knows none before it chooses one.
+    fixed = ("backbone=resnet18", "evaluation.window.size=32", "trainer.device=cpu", "label_fraction=50pct", *blocks)
+    code, out, err = command("evaluate", "-m", *varied, *fixed)
+    assert code == 0, err
+    assert "6 of 6 runs are finished." in out
+    before = {path: path.read_bytes() for path in sorted(Path("outputs/evaluate").rglob("result.json"))}
+    runs, left_out = read_runs(Path("outputs/evaluate"))
+    assert not left_out
+    assert sorted((run.decoder, run.label) for run in runs) == [
+        (probe, label) for probe in ("knn_probe", "linear_probe") for label in ("contrastive", "imagenet", "random")
+    ]
+    code, out, err = command("evaluate", "-m", *varied, *fixed)
+    assert code == 0, err
+    assert out.startswith("6 runs, 6 finished before")
+    assert before == {path: path.read_bytes() for path in sorted(Path("outputs/evaluate").rglob("result.json"))}
+    shutil.rmtree(next(iter(before)).parent)
+    code, _, err = command("report", "runs=outputs/evaluate", "run_dir=outputs/probes")
+    assert code == 0, err
+    assert "Cells: 5 done, 0 failed, 1 missing, 0 stale" in err
+    assert "python -m ssl_rs.evaluate encoder=" in err
+
+
+@pytest.mark.slow
+def test_runs_are_scored_again_by_a_sweep(blocks, command):
+    tuned = []
+    for seed in (0, 1):
+        given = ("trainer.max_steps=2", "trainer.batch_size=4", "logger=none", f"seed={seed}")
+        code, out, err = command("finetune", *blocks, *given)
+        assert code == 0, err
+        tuned.append(out.strip().splitlines()[-1])
+    code, out, err = command("evaluate", "-m", f"run={','.join(tuned)}", "evaluation.split=val,test")
+    assert code == 0, err
+    assert "4 of 4 runs are finished." in out
+    runs, _ = read_runs(Path("outputs/evaluate"))
+    assert sorted((run.split, run.seed) for run in runs) == [("test", 0), ("test", 1), ("val", 0), ("val", 1)]
