@@ -1,7 +1,6 @@
 """Finished fine-tunings on disk, and how another training starts from one: supervised pretraining."""
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from heapq import nsmallest
@@ -15,7 +14,7 @@ from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Keys, Provenance, Target
 from ssl_rs.pretrained import chain
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.seen_images import compare_with_data, marks, read_seen, warn_of_seen
+from ssl_rs.seen_images import compare_with_data, marks, read_seen, warn_of_seen, without_marks
 from ssl_rs.weights import load_strictly, read_weights
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
@@ -127,12 +126,6 @@ class Finetuned(Keys):
         found = self.locate(target)
         where, run = f"initialization.run={found.source}", RunDirectory(Path(str(found.source)))
         warn_of_seen(where, found.pretraining or {}, target.held_out)
-        if not run.images_seen.is_file():
-            warnings.warn(
-                f"{where} does not say which images it saw: an earlier version trained it. See that none of them "
-                "validates or tests here.",
-                stacklevel=2,
-            )
         weights = read_weights(run.model)
         part = _part(weights, "encoder.")
         load_strictly(encoder, part, where, f"backbone {target.backbone}")
@@ -152,7 +145,7 @@ def _part(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _label(result: Mapping[str, Any]) -> str:
     """Return what came first, and the labels: "imagenet, then 100 % of potsdam's labels"."""
     share = f"{100 * result['label_fraction']:g} % of the labels of {result['dataset']}"
-    return share if result["initialization"] == "random" else f"{result['label']}, then {share}"
+    return share if result["initialization"] == "random" else f"{without_marks(result['label'])}, then {share}"
 
 
 def _settings(result: Mapping[str, Any]) -> str:

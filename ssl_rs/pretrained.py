@@ -9,6 +9,7 @@ from typing import Any
 from ssl_rs.errors import InputError, MissingWeightsError
 from ssl_rs.files import sha256_of
 from ssl_rs.run_directory import RunDirectory
+from ssl_rs.seen_images import without_marks
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
 CARRIED: Mapping[str, type] = {
@@ -41,6 +42,9 @@ class Pretraining:
     def carried(self) -> dict[str, Any]:
         """What a later run records of it."""
         told = {"settings_hash": self.result["settings_hash"]} if "settings_hash" in self.result else {}
+        before = (self.result["provenance"].get("pretraining") or {}).get("settings_hash")
+        if told and before:  # its own says how it was trained, not from which run
+            told = {"settings_hash": f"{told['settings_hash']} after {before}"}
         return {key: self.result[key] for key in CARRIED} | told  # an earlier version wrote no such hash
 
     @property
@@ -52,7 +56,7 @@ class Pretraining:
     def label(self) -> str:
         """What came first, then its tasks: "imagenet, then inpainting + contrastive"."""
         tasks, start = " + ".join(self.result["pretext"]), self.result["initialization"]
-        return tasks if start == "random" else f"{self.result['provenance']['label']}, then {tasks}"
+        return tasks if start == "random" else f"{without_marks(self.result['provenance']['label'])}, then {tasks}"
 
 
 def find_pretraining(chosen: str | None, pretrainings: Path, wanted: str) -> RunDirectory:

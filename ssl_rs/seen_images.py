@@ -10,6 +10,9 @@ from ssl_rs.errors import InputError
 from ssl_rs.files import write_json
 from ssl_rs.run_directory import AGAIN, RunDirectory
 
+TRANSDUCTIVE, LABELS_SEEN = " (transductive)", " (labels seen before)"
+"""What names of rows end in, whatever else they are called."""
+
 
 @dataclass(frozen=True)
 class SeenImages:
@@ -17,14 +20,16 @@ class SeenImages:
 
     Args:
         images: Every image of a training, and of those that it started from.
-        labeled: Those whose labels it, or one that it started from, was given.
+        labeled: Those whose labels were at hand for it, or for one that it started from, whatever share it took.
+        unknown: One of them had labels, and does not say which.
     """
 
     images: frozenset[str] = frozenset()
     labeled: frozenset[str] = frozenset()
+    unknown: bool = False
 
     def __or__(self, other: "SeenImages") -> "SeenImages":
-        return SeenImages(self.images | other.images, self.labeled | other.labeled)
+        return SeenImages(self.images | other.images, self.labeled | other.labeled, self.unknown or other.unknown)
 
 
 def read_seen(run: RunDirectory) -> SeenImages:
@@ -36,19 +41,21 @@ def read_seen(run: RunDirectory) -> SeenImages:
         InputError: The file is damaged.
     """
     if not run.images_seen.is_file():
-        return SeenImages()
+        return SeenImages(unknown=run.model.is_file())
     try:
         content: Any = json.loads(run.images_seen.read_text(encoding="utf-8"))
         images = frozenset(map(str, content["sha256"]))
         labeled = frozenset(map(str, content.get("labeled", images if run.model.is_file() else ())))
+        unknown = content.get("unknown") is True
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{run.images_seen} cannot be read ({error!r}). {AGAIN}") from error
-    return SeenImages(images, labeled)
+    return SeenImages(images, labeled, unknown)
 
 
 def write_seen(run: RunDirectory, seen: SeenImages) -> None:
     """Write down what a training has seen."""
-    write_json(run.images_seen, {"sha256": sorted(seen.images), "labeled": sorted(seen.labeled)})
+    content = {"sha256": sorted(seen.images), "labeled": sorted(seen.labeled)}
+    write_json(run.images_seen, content | ({"unknown": True} if seen.unknown else {}))
 
 
 def compare_with_data(
@@ -65,14 +72,15 @@ def compare_with_data(
 
     Returns:
         `transductive` and `held_out_images_seen` where that is found here; `training_labels_seen` where labels of the
-        training scenes were known before, whatever share of them the run takes.
+        training scenes were known before, whatever share of them the run takes; `labels_seen_unknown` where that is not
+        known.
 
     Raises:
         InputError: Labels of validation or test scenes were seen.
     """
     if count := len(seen.labeled & held_out):
         raise InputError(
-            f"{where} was trained on the labels of {count} of the {len(held_out)} images that validate and test here, "
+            f"{where} had labels of {count} of the {len(held_out)} images that validate and test here in its training, "
             "so the scores would say nothing. Choose a run of other data, or of the same split."
         )
     found: dict[str, Any] = {}
@@ -80,7 +88,12 @@ def compare_with_data(
         found |= {"transductive": True, "held_out_images_seen": count}
     if count := len(seen.labeled & training):
         found |= {"training_labels_seen": count}
-    return found
+    return found | ({"labels_seen_unknown": True} if seen.unknown else {})
+
+
+def without_marks(label: str) -> str:
+    """Return the name of a row without what `marks` added: of other data it may not hold."""
+    return label.removesuffix(LABELS_SEEN).removesuffix(TRANSDUCTIVE)
 
 
 def marks(found: Mapping[str, Any], transductive: bool) -> str:
@@ -90,8 +103,8 @@ def marks(found: Mapping[str, Any], transductive: bool) -> str:
         found: By `compare_with_data`.
         transductive: As given to it.
     """
-    told = " (transductive)" if transductive or "held_out_images_seen" in found else ""
-    return f"{told} (labels seen before)" if "training_labels_seen" in found else told
+    told = TRANSDUCTIVE if transductive or "held_out_images_seen" in found else ""
+    return told + (LABELS_SEEN if "training_labels_seen" in found else "")
 
 
 def warn_of_seen(where: str, record: Mapping[str, Any], held_out: frozenset[str]) -> None:
@@ -106,5 +119,11 @@ def warn_of_seen(where: str, record: Mapping[str, Any], held_out: frozenset[str]
         warnings.warn(
             f"{where} has seen labels of {count} of the training images before: label_fraction does not count those, "
             "so the row is told apart, and no labels saved are told of it.",
+            stacklevel=2,
+        )
+    if "labels_seen_unknown" in record:
+        warnings.warn(
+            f"{where}, or what it started from, does not say of which images it had labels: an earlier version trained "
+            "it. See that none of them validates or tests here.",
             stacklevel=2,
         )

@@ -33,7 +33,7 @@ def write_scene(folder: Path, split: str, stem: str, seed: int, size: int = 96) 
         Image.fromarray(array).save(path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def draw_scene() -> Callable[..., None]:
     """Write an image and its mask, see `write_scene`."""
     return write_scene

@@ -18,19 +18,17 @@ MOMENTS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @pytest.fixture(scope="module")
-def others(tmp_path_factory):
+def others(tmp_path_factory, folder_dataset, draw_scene):
     """A fine-tuning with half of the labels of other scenes, and their folder."""
-    from conftest import COLORS, TINY, write_scene
-
     folder = tmp_path_factory.mktemp("others")
     for index, split in enumerate(("train", "train", "val", "test")):
-        write_scene(folder / "city", split, f"other{index}", 100 + index)
-    classes = "".join(f"  - {{name: {name}, index: {i}, color: {list(COLORS[i])}}}\n" for i, name in enumerate("abc"))
-    (folder / "city/classes.yaml").write_text("classes:\n" + classes)
-    given = ("dataset=folder", "dataset.name=city", f"dataset.root='{folder / 'city'}'", *TINY, "label_fraction=50pct")
+        draw_scene(folder / "city", split, f"other{index}", 100 + index)
+    shutil.copy(folder_dataset / "classes.yaml", folder / "city")
+    given = ("dataset=folder", "dataset.name=city", f"dataset.root='{folder / 'city'}'", "label_fraction=50pct")
+    small = ("dataset.crop_size=32", "trainer.batch_size=4", "trainer.max_steps=4", "logger=none")
     threads, before = torch.get_num_threads(), Path.cwd()
     os.chdir(folder)
-    assert main("finetune", [*given, f"run_dir={folder / 'run'}"]) == 0
+    assert main("finetune", [*given, *small, f"run_dir={folder / 'run'}"]) == 0
     os.chdir(before)
     torch.set_num_threads(threads)
     return folder / "run", folder / "city"
@@ -122,7 +120,7 @@ def test_labels_of_what_is_scored_are_refused(command, others, mixed, tmp_path):
     start = ("initialization=finetuned", f"initialization.run={others[0]}")
     for name in ("finetune", "pretrain"):
         said = refused(command, name, *mixed, *start)
-        assert "was trained on the labels of 1 of the 3 images that validate and test here" in said
+        assert "had labels of 1 of the 3 images that validate and test here in its training" in said
     assert not list((tmp_path / "outputs").glob("*/**/checkpoints"))
 
 
@@ -135,10 +133,13 @@ def test_labels_are_remembered_over_further_trainings(command, tiny, others, mix
     kind = "pretrained" if between == "pretrain" else "finetuned"
     again = (f"initialization={kind}", f"initialization.run={path}")
     said = refused(command, "finetune", *mixed, *again)
-    assert "was trained on the labels of 1 of the 3 images that validate and test here" in said
+    assert "had labels of 1 of the 3 images that validate and test here in its training" in said
     if between == "finetune":
-        other = ("evaluation.split=all", f"dataset.root={others[1]}")
-        assert "are of the training, to the last pixel" in refused(command, "evaluate", f"run={path}", *other)
+        root = next(each for each in mixed if each.startswith("dataset.root"))
+        for other in (("evaluation.split=all", f"dataset.root={others[1]}"), (root,)):
+            said = refused(command, "evaluate", f"run={path}", *other)
+            assert "other0" in said
+            assert "are of the training, to the last pixel" in said
 
 
 @pytest.mark.slow
@@ -166,14 +167,32 @@ def test_a_run_that_does_not_tell_what_it_saw_is_warned_of(command, tiny, others
     shutil.copytree(others[0], older)
     (older / "images_seen.json").unlink()
     start = ("initialization=finetuned", f"initialization.run={older}")
-    with pytest.warns(UserWarning, match="does not say which images it saw: an earlier version trained it"):
+    with pytest.warns(UserWarning, match="does not say of which images it had labels"):
         finished(command, "finetune", *tiny, *STILL, *start)
+    between, _ = finished(command, "pretrain", *tiny, *STILL, *start, "pretext=[contrastive]")
+    assert read_seen(RunDirectory(between)).unknown
+    with pytest.warns(UserWarning, match="or what it started from, does not say of which images it had labels"):
+        finished(command, "finetune", *tiny, *STILL, "initialization=pretrained", f"initialization.run={between}")
     seen = json.loads((others[0] / "images_seen.json").read_text())
     (older / "images_seen.json").write_text(json.dumps({"sha256": seen["sha256"]}))  # of an earlier version, too
     assert read_seen(RunDirectory(older)).labeled == frozenset(seen["sha256"])
 
 
-def test_two_sources_of_one_name_are_two_rows(others, tmp_path):
+@pytest.mark.slow
+def test_marks_are_those_of_the_last_data(command, tiny, others):
+    """Labels of these images seen again and again are told once, and not at all where other images are scored."""
+    path = others[0]
+    city = (*(each for each in tiny if not each.startswith("dataset.root")), f"dataset.root={others[1]}")
+    for _ in range(2):
+        given = ("dataset.name=city", "initialization=finetuned", f"initialization.run={path}")
+        path, result = finished(command, "finetune", *city, *STILL, *given)
+    share = "100 % of the labels of city"
+    assert result["label"] == f"50 % of the labels of city, then {share} (labels seen before)"
+    _, result = finished(command, "finetune", *tiny, *STILL, "initialization=finetuned", f"initialization.run={path}")
+    assert result["label"] == f"50 % of the labels of city, then {share}, then {share}"
+
+
+def test_two_sources_of_one_name_are_not_one_row(others, tmp_path):
     """Fine-tunings on folders of the same name are told apart by what they hold."""
     from ssl_rs.finetuned import _settings
 

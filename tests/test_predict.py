@@ -16,7 +16,10 @@ from rasterio.errors import NotGeoreferencedWarning
 from safetensors.torch import load_file
 
 from ssl_rs.command import main
+from ssl_rs.data.dataset import SceneSource
 from ssl_rs.data.map_writer import Grid, MapWriter, enlarged
+from ssl_rs.data.new_scenes import NewScenes
+from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.run_directory import RunDirectory, read_metadata, save_tensors
@@ -538,6 +541,9 @@ def test_other_files_are_scored_with_channels_of_their_own(command, folder_datas
     assert code == 0, err
     scored = RunDirectory(Path(printed.strip().splitlines()[-1])).read_result()
     assert scored["confusion"] == run.read_result()["confusion"]
+    code, _, err = command(*given, "bands=[3,2]")
+    assert code == 2
+    assert "bands=[3,2]: expected a channel for each of band_4, band_3, band_2" in err
 
 
 def test_alpha_of_the_channels_is_that_of_new_images_too(command, folder_dataset, tmp_path, image):
@@ -562,6 +568,29 @@ def test_alpha_of_the_channels_is_that_of_new_images_too(command, folder_dataset
     assert "none does" not in said
     _, said = predict(root / "images/test/scene5.tif", "alpha=3")
     assert "of a band that is none of `bands`, [2,3,4] (dataset.channels of the run)" in said
+    _, said = predict(root / "images/test/scene5.tif", "alpha=9")
+    assert "scene5.tif has 5 bands: alpha=9 asks for more" in said
     four = write_tiff(tmp_path / "four.tif", with_infrared(image[0]))
     _, said = predict(four)
     assert "four.tif has 4 bands: alpha=5 (dataset.channels of the run) asks for more" in said
+
+
+def test_a_file_that_is_read_whole_says_itself_where_it_has_data(tmp_path):
+    """Black of an opaque pixel is no nodata, nor is the color of a palette whose index means so."""
+    values = np.full((4, 6, 5), 255, np.uint8)
+    values[:3, 2, 3] = 0
+    colors = write_tiff(tmp_path / "opaque.tif", values, nodata=0)
+    indices = np.zeros((1, 6, 5), np.uint8)
+    indices[0, 1, 1] = 255
+    palette = write_tiff(tmp_path / "palette.tif", indices, nodata=255)
+    with rasterio.open(palette, "r+") as file:
+        file.write_colormap(1, {0: (255, 255, 255, 255), 255: (255, 255, 255, 255)})
+
+    def missing(path, **settings):
+        scenes = NewScenes.of("x", 1, ("red", "green", "blue"), settings.pop("chosen", None), "uint8", **settings)
+        (strip,) = scenes.read(SceneSource("a", "test", (SourceFile(path),))).strips
+        return [] if strip.valid is None else np.argwhere(~strip.valid).tolist()
+
+    assert missing(colors, alpha=4) == []
+    assert missing(colors, chosen=[3, 2, 1], alpha=4) == [[2, 3]]  # of the bands that are read, all say so
+    assert missing(palette) == [[1, 1]]

@@ -107,7 +107,8 @@ class NewScenes(Dataset):
     Args:
         expected: Names of the bands that the network takes.
         chosen: Which bands of the files these are, counted from 1; None: all, in order.
-        told_by: What set these and `alpha`, for messages; empty: the keys themselves.
+        told_by: What set these, for messages; empty: the key itself.
+        alpha_told_by: Likewise of `alpha`.
         trained_dtype: Type that values must have; None: any.
         alpha: Which band of the files, counted from 1, is not 0 where they have data; None: see `trained_alpha`.
         trained_alpha: The last band is that one where a file has one more than the network takes.
@@ -116,6 +117,7 @@ class NewScenes(Dataset):
     expected: tuple[str, ...]
     chosen: tuple[int, ...] | None
     told_by: str
+    alpha_told_by: str
     trained_dtype: str | None
     alpha: int | None
     trained_alpha: bool
@@ -138,12 +140,14 @@ class NewScenes(Dataset):
     def of(
         cls, name: str, downsample: int, expected: Sequence[str], chosen: Sequence[int] | None,
         trained_dtype: str | None, alpha: int | None = None, trained_alpha: bool = False, told_by: str = "",
+        alpha_told_by: str = "",
     ) -> "NewScenes":  # fmt: skip
         """Return scenes for a network that takes the expected bands, which a data set of this name taught."""
         return cls(
             name=name, root=None, crop_size=1, tile_size=1, tile_shift=0.0, protocol="", value_scale=None,
             on_bad_scene="error", transductive=False, downsample=downsample, expected=tuple(expected),
-            chosen=None if chosen is None else tuple(chosen), told_by=told_by, trained_dtype=trained_dtype,
+            chosen=None if chosen is None else tuple(chosen), told_by=told_by, alpha_told_by=alpha_told_by,
+            trained_dtype=trained_dtype,
             alpha=alpha, trained_alpha=trained_alpha,
         )  # fmt: skip
 
@@ -182,8 +186,12 @@ class NewScenes(Dataset):
                 f"({', '.join(self.expected)}). Say which they are, e.g. "
                 f"bands={in_brackets(range(1, len(self.expected) + 1))}, and alpha=NUMBER if one tells where data is."
             )
-        asked = f"bands={in_brackets(chosen)}" if max(chosen) > bands else f"alpha={alpha}"
-        taken = with_channels(strip, chosen, alpha, file, f"{asked}{self.told_by}")
+        asked = f"bands={in_brackets(chosen)}{self.told_by}"
+        if max(chosen) <= bands:
+            asked = f"alpha={alpha}{self.alpha_told_by}"
+        # All bands of a file: it has said already where these hold no data.
+        known = strip if self.chosen else replace(strip, nodata=None)
+        taken = with_channels(known, chosen, alpha, file, asked)
         if self.trained_dtype not in (None, as_stored(strip.image[:0]).dtype.name):
             raise InputError(
                 f"{file} has values of type {dtype}, the run was trained on {self.trained_dtype}. Convert the image, "

@@ -66,7 +66,8 @@ def _strips(
         bands = part.bands()
         labels = [meaning.decode_rows(mask, top, bottom, file) for file, mask, meaning in masks]
         mask, eroded = (*labels, None, None)[:2]
-        yield SceneArrays(bands, mask, valid=part.valid, eroded=eroded, nodata=part.nodata)
+        nodata = part.nodata if part.palette is None else None  # of a palette it is an index, and no color
+        yield SceneArrays(bands, mask, valid=part.valid, eroded=eroded, nodata=nodata)
 
 
 def check_alike(first_file: SourceFile, first: Raster | TiffFile, file: SourceFile, other: Raster | TiffFile) -> None:

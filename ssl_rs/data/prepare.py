@@ -173,6 +173,8 @@ def _source_hash(dataset: Dataset, scenes: Sequence[SceneSource]) -> str:
     settings = {name: value for name, value in settings.items() if name not in USED_LATER}
     if settings.get("channels") is None:  # the setting came when there were stores already
         settings.pop("channels", None)
+    else:
+        settings["nodata"] = "of these channels"
     listing = [(s.id, s.split, [file.identity() for file in s.files if file.exists()]) for s in scenes]
     classes = [dataclasses.astuple(entry) for entry in dataset.classes]
     content = json.dumps([FORMAT_VERSION, settings, classes, dataset.band_names, listing], sort_keys=True)

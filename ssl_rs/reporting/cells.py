@@ -80,7 +80,8 @@ def stale_runs(runs: Sequence[Run], planned: Sequence[PlannedCell]) -> list[Stal
     A plan of an older version does not tell all that makes two runs comparable: by it nothing is called stale.
     """
     current = {cell.run_dir for cell in planned}
-    complete = [cell for cell in planned if set(cell.belongs_to) == set(Comparison._fields)]
+    trained = [cell for cell in planned if cell.kind == "finetune"]
+    complete = [cell for cell in trained if set(cell.belongs_to) == set(Comparison._fields)]
     places: dict[tuple[str, int], list[PlannedCell]] = {}
     for cell in complete:
         places.setdefault((cell.label, cell.seed), []).append(cell)

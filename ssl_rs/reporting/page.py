@@ -83,11 +83,7 @@ def write_report(
     for line in cells_text(len(current_runs) - len(duplicates), missing, failures, stale, duplicates):
         say(line)
     if not runs and not pretrainings:
-        told = "".join(f"\n  left out: {each.path}: {each.reason}" for each in left_out[:MOST_TOLD])
-        raise InputError(
-            f"runs={runs_dir} holds no finished run (RUN/result.json of finetune, evaluate or pretrain).{told}\n"
-            "Run `python -m ssl_rs.finetune` first, or name the folder of your runs by runs=FOLDER."
-        )
+        raise _nothing_finished(runs_dir, left_out)
     sections, broken_samples = sections_of(tables)
     page = _render(
         sections=sections,
@@ -104,6 +100,14 @@ def write_report(
     _write_tables(out_dir, current_runs, sections)
     write_beside(out_dir / "index.html", page)
     return out_dir / "index.html"
+
+
+def _nothing_finished(runs_dir: Path, left_out: Sequence[LeftOut]) -> InputError:
+    told = "".join(f"\n  left out: {each.path}: {each.reason}" for each in left_out[:MOST_TOLD])
+    return InputError(
+        f"runs={runs_dir} holds no finished run (RUN/result.json of finetune, evaluate or pretrain).{told}\n"
+        "Run `python -m ssl_rs.finetune` first, or name the folder of your runs by runs=FOLDER."
+    )
 
 
 def _write_tables(out_dir: Path, runs: Sequence[Run], sections: Sequence[Section]) -> None:

@@ -30,6 +30,7 @@ class PlannedCell:
         settings_hash: Of the settings that a row has in common; None where an earlier version wrote the plan.
         pretraining_settings_hash: The same of the pretraining that it starts from, where that is known.
         waits_for_weights: What it starts from was not there yet when it was planned.
+        kind: Name of the command.
     """
 
     command: str
@@ -41,6 +42,7 @@ class PlannedCell:
     settings_hash: str | None = None
     pretraining_settings_hash: str | None = None
     waits_for_weights: bool = False
+    kind: str = "finetune"
 
     def fills(self, comparison: Comparison, label: str, fraction: float, seed: int) -> bool:
         """Tell whether it is a cell of a comparison."""
@@ -154,6 +156,7 @@ def _planned_cell(command: str, entry: Mapping[str, Any]) -> PlannedCell:
         settings_hash=_text(entry, "settings_hash"),
         pretraining_settings_hash=_text(entry, "pretraining_settings_hash"),
         waits_for_weights=entry.get("waits_for_weights") is True,
+        kind=command,
     )
 
 

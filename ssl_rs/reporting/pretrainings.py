@@ -128,7 +128,7 @@ def _pretraining_of(directory: Path, result: Mapping[str, Any]) -> PretrainingRu
     names = ("dataset", "backbone", "seed", "steps", "images_seen", "wall_seconds", "transductive")
     return PretrainingRun(
         directory=directory,
-        start=str(result["provenance"].get("label", result.get("initialization"))),
+        start="random" if result.get("initialization") == "random" else str(result["provenance"].get("label")),
         pretext=tuple(map(str, result["pretext"])),
         losses=numbers(result["final_losses"]),
         metrics=numbers(result.get("final_metrics")),

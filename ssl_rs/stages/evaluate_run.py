@@ -1,6 +1,6 @@
 """Score a finished fine-tuning again: rebuild its network and its data, and evaluate with the windows asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.manifest import Manifest
+from ssl_rs.data.paired import in_brackets
 from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError
@@ -78,8 +79,8 @@ def read_plan(settings: Settings) -> Plan:
     trained, manifest = run.read_result() or {}, site.store.manifest
     metadata = read_weights_metadata(run.model)
     _check_data(run, metadata, manifest)
-    if evaluation.split == "all":
-        _refuse_images_of_training(run, site.store)
+    if evaluation.split == "all" or trained.get("manifest_sha256") != manifest.sha256:
+        _compare_with_training(run, site.store, evaluation.split)
     how = {"split": evaluation.split, "size": evaluation.window.size, "overlap": evaluation.window.overlap}
     inputs = {"model": str(trained["config_hash"]), "manifest": manifest.sha256}
     if trained.get("manifest_sha256") != manifest.sha256:  # an earlier version took such results for the run's own data
@@ -182,8 +183,7 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
     root, of_training = settings.value("dataset.root", str | None), stored["dataset"].get("root")
     node = {**stored["dataset"], "root": root or of_training}
     if (channels := settings.value("bands", tuple[int, ...] | None)) is not None:
-        names = node.get("bands") or read_weights_metadata(run.model).bands
-        node |= {"channels": list(channels), "bands": list(names)}
+        node |= {"channels": list(channels), "bands": _names_of(channels, node.get("bands"), run)}
     in_every_split = settings.value("evaluation.split", Scored) == "all"
     if in_every_split:
         _refuse_training_scenes(root, of_training)
@@ -214,21 +214,46 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
     ), stored
 
 
-def _refuse_images_of_training(run: RunDirectory, store: Store) -> None:
-    """Refuse data that hold images of a run's training; of a run that an earlier version trained nothing is known.
+def _names_of(channels: Sequence[int], stored: Any, run: RunDirectory) -> list[str]:
+    """Return the names of the channels of other files that are the bands of a run.
+
+    Args:
+        channels: Of the files, counted from 1.
+        stored: What the run's config calls its bands, maybe a last one alpha; None: it names none.
+        run: The fine-tuning.
+
+    Raises:
+        InputError: The data set of the run chooses its channels itself, or has another number of bands.
+    """
+    names = read_weights_metadata(run.model).bands
+    if stored is not None and not isinstance(stored, list):
+        raise InputError(f"bands={in_brackets(channels)}: the run's data has bands of its own, {stored}. Leave it out.")
+    if stored is not None and len(channels) == len(stored):
+        return list(stored)
+    if len(channels) != len(names):
+        raise InputError(f"bands={in_brackets(channels)}: expected a channel for each of {', '.join(stored or names)}.")
+    return list(names)
+
+
+def _compare_with_training(run: RunDirectory, store: Store, split: Literal["val", "test", "all"]) -> None:
+    """Refuse to score images of which a run had labels; tell of those that it saw without.
 
     Raises:
         InputError: Names some.
     """
-    if not run.images_seen.is_file():
-        say_line(f"{run.path} does not say which images it saw. See that none of its training is among these.")
-    seen, records = read_seen(run).labeled, store.manifest.scenes
-    found = [records[index].id for index in store.scenes_of("all") if store.image_hash(index) in seen]
+    seen, records = read_seen(run), store.manifest.scenes
+    if seen.unknown:
+        say_line(f"{run.path} does not say of which images it had labels. See that none of these is among them.")
+    scored = store.scenes_of(split)
+    found = [records[index].id for index in scored if store.image_hash(index) in seen.labeled]
     if found:
         named = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         raise InputError(
-            f"{len(found)} images, {named}, are of the training, to the last pixel. Take them out. {OF_TRAINING}"
+            f"{len(found)} images, {named}, are of the training, to the last pixel. Take them out: scores of images "
+            "whose labels were seen say nothing."
         )
+    if count := sum(store.image_hash(index) in seen.images for index in scored):
+        say_line(f"Pretraining saw {count} of the {len(scored)} images, without labels: new ones may fare worse.")
 
 
 def _refuse_training_scenes(root: str | None, of_training: str | None) -> None:

@@ -122,15 +122,16 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
     dtype = metadata.dtype if scale is None else None
     alpha, trained_bands = settings.value("alpha", int | None), stored["dataset"].get("bands")
     trained_alpha = isinstance(trained_bands, list) and ALPHA in trained_bands
-    told_by, channels = "", stored["dataset"].get("channels")
+    told_by, alpha_told_by, channels = "", "", stored["dataset"].get("channels")
     if bands is None and fits(channels, tuple[int, ...]):  # as in training
         told_by, bands = " (dataset.channels of the run)", tuple(channels)
         if trained_alpha:
+            alpha_told_by = told_by if alpha is None else ""
             bands, alpha = bands[:-1], bands[-1] if alpha is None else alpha
     elif bands is not None and trained_alpha and alpha is None:
         say_line("In training an alpha band said where data is. With bands=[...] none does: alpha=NUMBER names it.")
     name = str(stored["dataset"].get("name"))
-    scenes = NewScenes.of(name, factor, metadata.bands, bands, dtype, alpha, trained_alpha, told_by)
+    scenes = NewScenes.of(name, factor, metadata.bands, bands, dtype, alpha, trained_alpha, told_by, alpha_told_by)
     device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
     trainer = TrainerSettings(max_steps=1, batch_size=2, device=device, precision=precision)
     here = trainer.resolve_device(0)
@@ -140,6 +141,7 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
     how = {"size": window.size, "overlap": window.overlap, "bands": bands, "value_scale": value_scale}
     how |= {"downsample": factor, "precision": trainer.resolve_precision(here)}
     how |= {} if alpha is None else {"alpha": alpha}
+    how |= {} if bands is None else {"nodata": "of these bands"}  # an earlier version asked all bands of the file
     digest = config_hash(how, {"model": result["model_sha256"]})
     own = output_dir / "predict" / scenes.name / f"{run.path.resolve().name}-{digest}"
     return Job(

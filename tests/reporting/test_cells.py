@@ -15,7 +15,7 @@ from ssl_rs.reporting.tables import compare
 def plan(tmp_path):
     """Write a plan of cells (label, fraction, seed, name of the run)."""
 
-    def write(*cells, name="sweep", **extra):
+    def write(*cells, name="sweep", command="finetune", **extra):
         entries = [
             {
                 "overrides": [f"initialization={label}", f"seed={seed}"],
@@ -28,7 +28,7 @@ def plan(tmp_path):
             for label, fraction, seed, run in cells
         ]
         (tmp_path / "sweeps").mkdir(exist_ok=True)
-        (tmp_path / "sweeps" / f"{name}.json").write_text(json.dumps({"command": "finetune", "cells": entries}))
+        (tmp_path / "sweeps" / f"{name}.json").write_text(json.dumps({"command": command, "cells": entries}))
 
     return write
 
@@ -211,6 +211,12 @@ def test_a_run_in_the_place_of_a_planned_one_with_other_settings_is_stale(write_
     assert name == "old"
     assert "other settings" in reason
     assert command == "python -m ssl_rs.finetune initialization=random seed=0"
+
+
+def test_a_plan_of_scores_makes_no_training_stale(write_run, plan, stale):
+    write_run("tuned")
+    plan(("random", 0.1, 0, "scored"), command="evaluate", **PLACE)
+    assert stale() == []
 
 
 def test_other_settings_that_are_told_make_another_row_and_no_stale_run(write_run, plan, stale):
