@@ -51,8 +51,8 @@ def test_what_each_task_came_to_stands_on_the_page_and_in_the_table(write_pretra
     """Without any fine-tuning too: one looks at pretrainings before."""
     one = write_pretraining("a")
     start = {"kind": "imagenet", "label": "imagenet"}
-    write_pretraining("b", initialization="imagenet", provenance=start, pretext=["byol"], transductive=True, final_metrics={}, collapse={},
-                      final_losses={"byol": 0.5})  # fmt: skip
+    changes = {"pretext": ["byol"], "final_losses": {"byol": 0.5}, "final_metrics": {}, "collapse": {}}
+    write_pretraining("b", initialization="imagenet", provenance=start, transductive=True, **changes)
     page, rows, said = reported(tmp_path)
     assert "contrastive loss 1.25, accuracy 0.5<br>inpainting loss 0.0625, unrepaired_error 0.25<br>" in page
     assert "features std 0.75, effective rank 40 of 512" in page
