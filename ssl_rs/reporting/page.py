@@ -96,8 +96,8 @@ def write_report(
     )
     make_folder(out_dir)
     write_beside(out_dir / "cells.csv", cells_csv(current_runs, planned, missing, failures, stale, duplicates))
-    write_beside(out_dir / "pretrainings.csv", pretrainings_csv(pretrainings))
     _write_tables(out_dir, current_runs, sections)
+    write_beside(out_dir / "pretrainings.csv", pretrainings_csv(pretrainings))
     write_beside(out_dir / "index.html", page)
     return out_dir / "index.html"
 

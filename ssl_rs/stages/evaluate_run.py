@@ -249,8 +249,8 @@ def _compare_with_training(run: RunDirectory, store: Store, split: Literal["val"
     if found:
         named = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         raise InputError(
-            f"{len(found)} images, {named}, are of the training, to the last pixel. Take them out: scores of images "
-            "whose labels were seen say nothing."
+            f"{len(found)} images, {named}, are of the training, to the last pixel. Take them out: this run was "
+            "trained on some of these, and scores of what was seen with its labels say nothing."
         )
     if count := sum(store.image_hash(index) in seen.images for index in scored):
         say_line(f"Pretraining saw {count} of the {len(scored)} images, without labels: new ones may fare worse.")
