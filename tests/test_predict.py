@@ -544,6 +544,11 @@ def test_other_files_are_scored_with_channels_of_their_own(command, folder_datas
     code, _, err = command(*given, "bands=[3,2]")
     assert code == 2
     assert "bands=[3,2]: expected a channel for each of band_4, band_3, band_2" in err
+    stored = run.config.read_text()
+    run.config.write_text(stored.replace("ssl_rs.data.folder.Folder", "ssl_rs.data.mbrsc.MbrscDubai"))
+    code, _, err = command(*given, "bands=[3,2,1]")
+    assert code == 2
+    assert "bands=[3,2,1]: dataset=folder reads its own. Leave it out." in err
 
 
 def test_alpha_of_the_channels_is_that_of_new_images_too(command, folder_dataset, tmp_path, image):

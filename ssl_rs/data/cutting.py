@@ -36,8 +36,7 @@ class Cutter(Protocol):
             size: Pixels.
 
         Returns:
-            Of images [B, C, S, S] in one of `CROP_TYPES`; of masks [B, S, S] uint8; of validity
-            [B, S, S] bool.
+            Of images [B, C, S, S] in one of `CROP_TYPES`; of masks [B, S, S] uint8; of validity [B, S, S] bool.
         """
         ...
 

@@ -41,10 +41,10 @@ class Folder(Dataset):
 
     Args:
         channels: Which channels of the files are read, counted from 1, in this order; null: all.
-        bands: Names of these channels; null: red, green, blue for files of three, else band_1
-            and so on by their numbers. Those named red, green
-            and blue, with or without capitals, are shown and recolored as such. A last one named alpha says where a
-            TIFF has data (not 0) and is none of the network's bands; in a PNG alpha means that by itself.
+        bands: Names of these channels; null: red, green, blue for files of three of which all are read, else band_1 and
+            so on by their numbers. Those named red, green and blue, with or without capitals, are shown and recolored
+            as such. A last one named alpha says where a TIFF has data (not 0) and is none of the network's bands; in a
+            PNG alpha means that by itself.
         val_share: Share of the images that are drawn for validation, in [0, 1).
         test_share: Share of the images that are drawn for testing, in [0, 1).
         split_seed: Another seed draws another split.

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from ssl_rs.build import build
+from ssl_rs.build import build, locate
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.data.dataset import Dataset
@@ -183,6 +183,8 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
     root, of_training = settings.value("dataset.root", str | None), stored["dataset"].get("root")
     node = {**stored["dataset"], "root": root or of_training}
     if (channels := settings.value("bands", tuple[int, ...] | None)) is not None:
+        if not hasattr(locate(str(node.get("_target_")), "dataset", trusted), "channels"):
+            raise InputError(f"bands={in_brackets(channels)}: dataset={node.get('name')} reads its own. Leave it out.")
         node |= {"channels": list(channels), "bands": _names_of(channels, node.get("bands"), run)}
     in_every_split = settings.value("evaluation.split", Scored) == "all"
     if in_every_split:
@@ -214,7 +216,7 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
     ), stored
 
 
-def _names_of(channels: Sequence[int], stored: Any, run: RunDirectory) -> list[str]:
+def _names_of(channels: Sequence[int], stored: Sequence[str] | None, run: RunDirectory) -> list[str]:
     """Return the names of the channels of other files that are the bands of a run.
 
     Args:
@@ -223,11 +225,9 @@ def _names_of(channels: Sequence[int], stored: Any, run: RunDirectory) -> list[s
         run: The fine-tuning.
 
     Raises:
-        InputError: The data set of the run chooses its channels itself, or has another number of bands.
+        InputError: They are not as many.
     """
     names = read_weights_metadata(run.model).bands
-    if stored is not None and not isinstance(stored, list):
-        raise InputError(f"bands={in_brackets(channels)}: the run's data has bands of its own, {stored}. Leave it out.")
     if stored is not None and len(channels) == len(stored):
         return list(stored)
     if len(channels) != len(names):
