@@ -8,19 +8,21 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from ssl_rs.build import build
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash, leaves
 from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
 from ssl_rs.data.labeled_pixels import by_window, draw_pixels
+from ssl_rs.data.sampling import SceneCrops, to_unit
 from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone, Normalization
 from ssl_rs.errors import InputError
 from ssl_rs.initialization import Initialization
 from ssl_rs.messages import print_line
-from ssl_rs.randomness import derive_seed
+from ssl_rs.randomness import Rows, derive_seed
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.dense_features import DenseFeatures, ProbeNetwork, Standardization
 from ssl_rs.segmentation.network import check_side
@@ -35,6 +37,9 @@ from ssl_rs.training.settings import TrainerSettings
 
 DIVISOR = 32
 """Windows are a multiple of the deepest level's stride, so that every level lies on one grid."""
+
+MEASURED_BATCHES, MEASURED_SIZE = 16, 16
+"""Of unlabeled training windows, on which the statistics of BatchNorm of random weights are measured."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,11 @@ def _place(
         "backbone": backbone.name,
     }
     inputs = {"manifest": site.store.manifest.sha256}
-    own = {"encoder": found.sha256, "label": found.label, "subset": subset.sha256, "protocol": site.dataset.protocol}
+    own: dict[str, Any] = {
+        "encoder": found.sha256, "label": found.label, "subset": subset.sha256, "protocol": site.dataset.protocol,
+    }  # fmt: skip
+    if found.kind == "random":
+        own["batch_norm"] = f"measured on {MEASURED_BATCHES} x {MEASURED_SIZE} windows"
     digest = config_hash({**how, "seed": site.seed}, {**inputs, **own})
     folder = Path(site.dataset.name, f"{backbone.name}-{probe.name}", found.kind, f"{fraction.fraction * 100:g}pct")
     path = Path(run_dir) if run_dir else site.output_dir / "evaluate" / folder / f"seed{site.seed}-{digest}"
@@ -191,6 +200,8 @@ def _fit_and_score(plan: Plan) -> dict[str, Any]:
     provenance = plan.initialization.apply(encoder, site.target(plan.backbone))
     print_line(provenance.describe())
     features = DenseFeatures(encoder, Normalization(provenance.statistics), plan.probe.stride).to(site.device)  # type: ignore[arg-type]
+    if provenance.kind == "random":
+        measure_batch_norm(plan, features)
     plan.subset.write(folder / "label_subset.json")
     network, fitted = fit_probe(plan, features)
     seconds = time.monotonic() - started
@@ -218,6 +229,21 @@ def _fit_and_score(plan: Plan) -> dict[str, Any]:
         "config_hash": plan.run.hash,
         **plan.run.origin(site),
     }
+
+
+def measure_batch_norm(plan: Plan, features: DenseFeatures) -> None:
+    """Give random weights the statistics of BatchNorm that any weights which saw images have.
+
+    Those that a new layer starts with, mean 0 and variance 1, are true of no image: they would handicap the baseline
+    that pretraining is measured by. No label is read.
+    """
+    site = plan.site
+    crops = SceneCrops(site.store, ("train",), plan.evaluator.settings.window.size, site.seed)
+    rows, scale = Rows(0, MEASURED_SIZE, MEASURED_SIZE), site.store.manifest.value_scale
+    batches = (crops.batch(step, rows).images.to(site.device) for step in range(MEASURED_BATCHES))
+    with torch.autocast(site.device.type, torch.bfloat16, enabled=site.precision == "bf16"):
+        update_bn((to_unit(batch, scale) for batch in batches), features)
+    features.eval()
 
 
 def fit_probe(plan: Plan, features: DenseFeatures) -> tuple[ProbeNetwork, dict[str, Any]]:

@@ -22,6 +22,7 @@ from ssl_rs.encoder import Normalization, Statistics
 from ssl_rs.reporting.results import read_runs
 from ssl_rs.run_directory import RunDirectory, save_tensors
 from ssl_rs.segmentation.dense_features import DenseFeatures
+from ssl_rs.stages import probing
 from ssl_rs.stages.probing import fit_probe, read_plan
 
 SMALL = ("probe.samples=300", "evaluation.window.size=32", "trainer.device=cpu", "trainer.precision=fp32")
@@ -109,6 +110,27 @@ def test_initializations_share_labels_and_are_compared_in_one_table(command, blo
     assert random["settings_hash"] == own["settings_hash"]
     assert (random["label"], random["initialization"], random["provenance"]["sha256"]) == ("random", "random", None)
     assert random["miou"] != own["miou"]
+
+
+def test_random_weights_have_statistics_of_training_images_as_trained_ones_do(blocks, monkeypatch):
+    """Against every activation of all windows at once, in float64."""
+    monkeypatch.setattr(probing, "MEASURED_BATCHES", 3)
+    chosen = ("encoder=random", "backbone=resnet18", "probe=knn", *blocks, *SMALL)
+    plan = read_plan(Settings("evaluate", resolve(compose_config("evaluate", chosen))))
+    encoder = plan.backbone.build(3)
+    normalization = Normalization(Statistics((0.3,) * 3, (0.2,) * 3, "a test"))
+    features = DenseFeatures(encoder, normalization, plan.probe.stride)
+    first = next(each for each in encoder.modules() if isinstance(each, nn.BatchNorm2d))
+    inputs = []
+    first.register_forward_pre_hook(lambda _, given: inputs.append(given[0].detach().double()))
+    probing.measure_batch_norm(plan, features)
+    assert (len(inputs), len(inputs[0])) == (3, probing.MEASURED_SIZE)
+    pixels = [each.movedim(1, 0).flatten(1) for each in inputs]  # [C, N] a batch
+    torch.testing.assert_close(first.running_mean.double(), torch.cat(pixels, 1).mean(1), rtol=1e-4, atol=1e-6)
+    variance = torch.stack([each.var(1) for each in pixels]).mean(0)
+    torch.testing.assert_close(first.running_var.double(), variance, rtol=1e-4, atol=1e-6)
+    assert not any(each.training for each in features.modules())
+    assert first.momentum == 0.1
 
 
 def test_a_file_of_weights_is_probed_where_its_run_is_gone(command, blocks, pretrained, tmp_path):
