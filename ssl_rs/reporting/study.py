@@ -25,6 +25,9 @@ from ssl_rs.reporting.tables import Table
 NEARLY_ALL = 0.995
 """A larger share of the labels is all of them, in words."""
 
+FEWEST_SCENES = 6
+"""Of fewer no resampling can hold the truth in 95 %: in 2^(1 - n) of all cases all n values lie on one side of it."""
+
 
 REFERENCES = ("random", "imagenet", "file")
 """Initializations that others are measured by."""
@@ -40,7 +43,8 @@ class CellStatistics:
         seeds: Over fine-tuning seeds; runs of one seed from several pretrainings are averaged first.
         runs: How many there are.
         pretrainings: Over the means of the weights that its runs started from; None where all started from the same.
-        scenes: 95 % bootstrap interval over the test scenes; None where it is unknown, or there is but one.
+        scenes: 95 % bootstrap interval over the test scenes; None where it is unknown, or there are fewer than
+            FEWEST_SCENES.
         num_scenes: How many were resampled; 0 where unknown.
     """
 
@@ -159,12 +163,12 @@ def _cell(table: Table, label: str, fraction: float, scenes: "_ResampledScenes")
     scored = _scored(table, label, fraction)
     seeds = means_by_key((run.seed, value) for run, value in scored)
     weights = means_by_key((run.weights_sha256, value) for run, value in scored)
-    drawn = scenes.mean([run for run, _ in scored])
+    drawn, number = scenes.mean([run for run, _ in scored]), scenes.number(scored[0][0])
     return CellStatistics(
         label, fraction, summarize(list(seeds.values())), len(scored),
         summarize(list(weights.values())) if len(weights) > 1 else None,
-        None if drawn is None else percentile_interval(drawn),
-        0 if drawn is None else scenes.number(scored[0][0]),
+        None if drawn is None else percentile_interval(drawn, number),
+        0 if drawn is None else number,
     )  # fmt: skip
 
 
@@ -179,7 +183,8 @@ def _difference(
     shared = first.keys() & second.keys()
     drawn = [scenes.mean([run for run, _ in side if _pair(run) in shared]) for side in sides]
     known = drawn[0] is not None and drawn[1] is not None and scenes.agree([run for side in sides for run, _ in side])
-    interval = percentile_interval(drawn[0] - drawn[1]) if known else None  # type: ignore[operator]
+    number = scenes.number(sides[0][0][0])
+    interval = percentile_interval(drawn[0] - drawn[1], number) if known else None  # type: ignore[operator]
     return Difference(label, reference, fraction, found, interval)
 
 
@@ -213,8 +218,8 @@ class _ResampledScenes:
         self._known: dict[int, NDArray[np.float64]] = {}
 
     def mean(self, runs: Sequence[Run]) -> NDArray[np.float64] | None:
-        """Return the mean over seeds of runs, [R]; None where the runs do not know the same two scenes or more."""
-        if not runs or not self.agree(runs) or self.number(runs[0]) < 2:
+        """Return the mean over seeds of runs, [R]; None where the runs do not know the same scenes, or too few."""
+        if not runs or not self.agree(runs) or self.number(runs[0]) < FEWEST_SCENES:
             return None
         by_seed: dict[int, list[NDArray[np.float64]]] = {}
         for run in runs:

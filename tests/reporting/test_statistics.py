@@ -159,14 +159,30 @@ def test_equal_scenes_leave_nothing_to_vary():
     scenes = np.tile(np.array([[8, 2], [1, 9]]), (7, 1, 1))
     every = np.ones(2, bool)
     drawn = resampled_miou(scenes, every, every)
-    assert percentile_interval(drawn) == pytest.approx((drawn[0], drawn[0]))
+    assert percentile_interval(drawn, 7) == pytest.approx((drawn[0], drawn[0]))
 
 
-def test_percentiles_leave_two_and_a_half_percent_on_each_side():
-    values = np.arange(1, 1001, dtype=np.float64)
-    assert percentile_interval(np.random.default_rng(0).permutation(values)) == (25, 975)
-    assert percentile_interval(np.append(values, np.nan)) == (25, 975)
-    assert percentile_interval(np.array([0.1, np.inf, np.inf])) == (0.1, np.inf)
+def test_percentiles_of_many_things_leave_two_and_a_half_percent_on_each_side():
+    values, many = np.arange(1, 1001, dtype=np.float64), 10**6
+    assert percentile_interval(np.random.default_rng(0).permutation(values), many) == (25, 976)
+    assert percentile_interval(np.append(values, np.nan), many) == (25, 976)
+
+
+@pytest.mark.parametrize("number", [6, 10, 24])
+def test_percentiles_of_a_mean_agree_with_its_t_interval(number):
+    """A normal distribution of the width that a bootstrap has: what is left of both is Student's interval."""
+    spread = math.sqrt((number - 1) / number) / math.sqrt(number)  # of the mean of n values with standard deviation 1
+    drawn = stats.norm.ppf((np.arange(200_000) + 0.5) / 200_000) * spread
+    half = stats.t.ppf(0.975, number - 1) / math.sqrt(number)
+    assert percentile_interval(drawn, number) == pytest.approx((-half, half), rel=1e-3)
+
+
+@pytest.mark.parametrize("number", [6, 7, 14, 24])
+def test_the_interval_holds_the_truth_in_about_95_percent(number):
+    values = np.random.default_rng(number).normal(size=(600, number))
+    means = values @ resampled_counts(number).T / number  # [600, R]
+    held = [interval.low <= 0 <= interval.high for interval in (percentile_interval(each, number) for each in means)]
+    assert 0.92 < np.mean(held) < 0.98
 
 
 def test_the_bootstrap_of_many_scenes_is_as_wide_as_scipys():
@@ -174,7 +190,7 @@ def test_the_bootstrap_of_many_scenes_is_as_wide_as_scipys():
     right = generator.integers(20, 90, 40)
     scenes = np.stack([np.array([[each, 100 - each], [100 - each, each]]) for each in right])
     every = np.ones(2, bool)
-    found = percentile_interval(resampled_miou(scenes, every, every))
+    found = percentile_interval(resampled_miou(scenes, every, every), 10**6)
     iou = lambda drawn: np.sum(drawn) / (200 * len(drawn) - np.sum(drawn))  # noqa: E731
     expected = stats.bootstrap(
         (right,), iou, vectorized=False, n_resamples=2000, method="percentile", rng=np.random.default_rng(2)

@@ -131,7 +131,7 @@ def test_crossed_pretrainings_are_averaged_within_a_seed(write_run, tables_of):
     assert (difference.seeds.mean, difference.seeds.n) == (pytest.approx(0.14), 2)
 
 
-def scenes_of(seed, number=5):
+def scenes_of(seed, number=6):
     generator = np.random.default_rng(seed)
     return {f"scene{place}": generator.integers(1, 60, (2, 2)).tolist() for place in range(number)}
 
@@ -170,9 +170,9 @@ def test_scenes_are_drawn_alike_for_both_sides_of_a_difference(write_run, tables
         return (each[0] + each[1]) / 2
 
     cell = study.cells[0]
-    assert (cell.label, cell.num_scenes) == ("random", 5)
-    assert cell.scenes == pytest.approx(percentile_interval(drawn("random")))
-    assert study.differences[0].scenes == pytest.approx(percentile_interval(drawn("tasks") - drawn("random")))
+    assert (cell.label, cell.num_scenes) == ("random", 6)
+    assert cell.scenes == pytest.approx(percentile_interval(drawn("random"), 6))
+    assert study.differences[0].scenes == pytest.approx(percentile_interval(drawn("tasks") - drawn("random"), 6))
 
 
 def hash_of(label, seed):
@@ -192,8 +192,9 @@ def test_runs_that_do_not_know_the_same_scenes_have_no_interval_over_them(write_
     assert study.differences[0].scenes is None
 
 
-def test_one_test_scene_has_no_interval(write_run, tables_of):
-    write_run("a", scene_confusions={"full": scenes_of(0, 1)})
+@pytest.mark.parametrize("number", [1, 5])
+def test_few_test_scenes_have_no_interval(write_run, tables_of, number):
+    write_run("a", scene_confusions={"full": scenes_of(0, number)})
     (table,) = tables_of()
     assert study_of(table).cells[0].scenes is None
 
