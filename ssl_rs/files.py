@@ -84,6 +84,11 @@ def json_text(content: Any) -> str:
     return NUMBERS.sub(lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
 
 
+def no_file(path: Path) -> str:
+    """Say why a path is none of a file."""
+    return "that is a folder; name the file in it" if path.is_dir() else "there is no such file"
+
+
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file's content as hex digits."""
     with open(path, "rb") as file:

@@ -75,9 +75,10 @@ class Finetuned(Keys):
 
     uses = ("run", "parts")
 
-    def check(self, dataset: str, backbone: str, pretrainings: Path) -> None:
-        """Refuse a run that is not there, or of another backbone."""
-        self._find(backbone)
+    def check(self, dataset: str, backbone: str, pretrainings: Path, value_scale: float | None) -> None:
+        """Refuse a run that is not there, or of another backbone or value scale."""
+        run, _, metadata = self._find(backbone)
+        metadata.check_scale(f"initialization.run={run.path}", value_scale)
 
     def _find(self, backbone: str) -> tuple[RunDirectory, Mapping[str, Any], WeightsMetadata]:
         self._refuse_unused()

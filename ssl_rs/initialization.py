@@ -14,7 +14,7 @@ from torch import nn
 
 from ssl_rs.encoder import Statistics
 from ssl_rs.errors import InputError, MissingWeightsError
-from ssl_rs.files import sha256_of
+from ssl_rs.files import no_file, sha256_of
 from ssl_rs.imagenet import (
     describe_filters,
     download,
@@ -25,7 +25,7 @@ from ssl_rs.imagenet import (
 )
 from ssl_rs.pretrained import Pretraining, check_decoder, find_pretraining, read_pretraining
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.seen_images import SeenImages, compare_with_data, marks, read_seen, warn_of_seen
+from ssl_rs.seen_images import SeenImages, compare_with_data, marks, read_seen, warn_of_other_images, warn_of_seen
 from ssl_rs.weights import load_strictly, read_weights, with_counts
 
 CHOICES = {"run": "pretrained or finetuned", "weights": "imagenet or file", "parts": "pretrained or finetuned"}
@@ -117,13 +117,14 @@ def seen_before(provenance: Provenance) -> SeenImages:
 class Initialization(Protocol):
     """Gives an encoder its first weights."""
 
-    def check(self, dataset: str, backbone: str, pretrainings: Path) -> None:
+    def check(self, dataset: str, backbone: str, pretrainings: Path, value_scale: float | None) -> None:
         """Refuse what is wrong whatever the data holds, before it is prepared.
 
         Args:
             dataset: As in `Target`.
             backbone: As in `Target`.
             pretrainings: As in `Target`.
+            value_scale: As in `Target`; None where only the data tells it.
         """
         ...
 
@@ -160,7 +161,7 @@ class Keys:
     uses: ClassVar[tuple[str, ...]] = ()
     """Which of `run`, `weights` and `parts` mean something."""
 
-    def check(self, dataset: str, backbone: str, pretrainings: Path) -> None:
+    def check(self, dataset: str, backbone: str, pretrainings: Path, value_scale: float | None) -> None:
         """Refuse keys that mean nothing here."""
         self._refuse_unused()
 
@@ -194,12 +195,12 @@ class ImageNet(Keys):
 
     uses = ("weights",)
 
-    def check(self, dataset: str, backbone: str, pretrainings: Path) -> None:
+    def check(self, dataset: str, backbone: str, pretrainings: Path, value_scale: float | None) -> None:
         """Refuse an architecture that torchvision does not know, and a file that is not there."""
         self._refuse_unused()
         torchvision_weights(backbone)
         if self.weights and not Path(self.weights).is_file():
-            raise MissingWeightsError(f"initialization.weights={self.weights}: there is no such file.")
+            raise MissingWeightsError(f"initialization.weights={self.weights}: {no_file(Path(self.weights))}.")
 
     def locate(self, target: Target) -> Provenance:
         """Find the file; torchvision's record of the architecture tells the statistics.
@@ -207,7 +208,7 @@ class ImageNet(Keys):
         Raises:
             InputError: No such file, or torchvision does not know the architecture.
         """
-        self.check(target.dataset, target.backbone, target.pretrainings)
+        self.check(target.dataset, target.backbone, target.pretrainings, target.value_scale)
         recorded = torchvision_weights(target.backbone)
         path = Path(self.weights) if self.weights else download(recorded, target.backbone)
         transforms = recorded.transforms()
@@ -239,9 +240,10 @@ class Pretrained(Keys):
 
     uses = ("run", "parts")
 
-    def check(self, dataset: str, backbone: str, pretrainings: Path) -> None:
-        """Refuse a run that is not there, or of another backbone."""
-        self._find(dataset, backbone, pretrainings)
+    def check(self, dataset: str, backbone: str, pretrainings: Path, value_scale: float | None) -> None:
+        """Refuse a run that is not there, or of another backbone or value scale."""
+        found = self._find(dataset, backbone, pretrainings)
+        found.metadata.check_scale(f"initialization.run={found.run.path}", value_scale)
 
     def _find(self, dataset: str, backbone: str, pretrainings: Path) -> Pretraining:
         self._refuse_unused()
@@ -278,6 +280,8 @@ class Pretrained(Keys):
         found = self.locate(target)
         where, run = f"initialization.run={found.source}", RunDirectory(Path(str(found.source)))
         warn_of_seen(where, found.pretraining or {}, target.held_out)
+        if (found.pretraining or {}).get("dataset") == target.dataset:
+            warn_of_other_images(where, target.dataset, read_seen(run), target.training)
         weights = read_weights(run.encoder)
         load_strictly(encoder, weights, where, f"backbone {target.backbone}")
         loaded = len(weights)

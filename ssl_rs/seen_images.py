@@ -127,3 +127,21 @@ def warn_of_seen(where: str, record: Mapping[str, Any], held_out: frozenset[str]
             "it. See that none of them validates or tests here.",
             stacklevel=2,
         )
+
+
+def warn_of_other_images(where: str, dataset: str, seen: SeenImages, training: frozenset[str]) -> None:
+    """Say that a pretraining on data of the same name saw other images than those that train here.
+
+    Args:
+        where: Key and run that the weights are of.
+        dataset: Name of the data.
+        seen: By the pretraining; an earlier version wrote nothing down.
+        training: Images of training scenes.
+    """
+    known = len(seen.images & training)
+    if seen.images and known < len(training):
+        warnings.warn(
+            f"{where} was pretrained on {dataset}, but saw {known} of the {len(training)} training images that are "
+            "there now: the data, its splits or how it is read changed since. Pretrain again if it should see all.",
+            stacklevel=2,
+        )

@@ -102,14 +102,30 @@ def plan_cells(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
     if not hasattr(stage, "plan"):
         raise InputError(f"{name} runs no sweeps; pretrain, finetune and evaluate do.")
     config = compose_config(name, without_sweeps(overrides))
+    params = config.hydra.sweeper.get("params") or {}
+    _check_varied(name, config, params)
     cells = []
-    for single in _split(config.hydra.sweeper.get("params") or {}, overrides):
+    for single in _split(params, overrides):
         settings = cell_settings(name, compose_config(name, single))
         run_dir, row = stage.plan(settings)
         cells.append(Cell(tuple(single), run_dir, row))
     if len({cell.run_dir for cell in cells}) < len(cells):
         raise InputError("Several runs of this sweep would share one folder. Leave run_dir out: each run has its own.")
     return cells, Path(resolve(config)["output_dir"])
+
+
+def _check_varied(name: str, config: DictConfig, params: Any) -> None:
+    """Refuse a file of conf/sweep/ that is for another command.
+
+    Raises:
+        InputError: It varies what this command has not.
+    """
+    for key in params if isinstance(params, Mapping) else ():
+        if str(key).lstrip("+").partition(".")[0] not in config:
+            raise InputError(
+                f"This sweep varies {key}, which {name} does not have: it is for another command, such as finetune. "
+                f"Choose another sweep=..., or vary keys of {name} by -m."
+            )
 
 
 def _split(params: Any, overrides: Sequence[str]) -> list[list[str]]:

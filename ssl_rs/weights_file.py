@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_rs.bands import color_bands
 from ssl_rs.encoder import Statistics
 from ssl_rs.errors import InputError, MissingWeightsError
-from ssl_rs.files import sha256_of
+from ssl_rs.files import no_file, sha256_of
 from ssl_rs.imagenet import describe_filters, filters_for_bands, first_convolution
 from ssl_rs.initialization import Keys, Provenance, Target
 from ssl_rs.weights import check_fit, load_strictly, read_tensors, with_counts
@@ -47,13 +47,13 @@ class File(Keys):
 
     uses = ("weights",)
 
-    def check(self, dataset: str, backbone: str, pretrainings: Path) -> None:
+    def check(self, dataset: str, backbone: str, pretrainings: Path, value_scale: float | None) -> None:
         """Refuse a file that is not there or cannot be read, and settings that make no sense."""
         self._refuse_unused()
         if self.weights is None:
             raise InputError("initialization=file needs the file: initialization.weights=encoder.pth")
         if not Path(self.weights).is_file():
-            raise MissingWeightsError(f"initialization.weights={self.weights}: there is no such file.")
+            raise MissingWeightsError(f"initialization.weights={self.weights}: {no_file(Path(self.weights))}.")
         read_tensors(Path(self.weights))
         if (self.mean is None) != (self.std is None):
             raise InputError("initialization.mean and initialization.std belong together: set both, or none of them.")
@@ -74,7 +74,7 @@ class File(Keys):
         Raises:
             InputError: As `check`; or a number of bands that is not that of the data.
         """
-        self.check(target.dataset, target.backbone, target.pretrainings)
+        self.check(target.dataset, target.backbone, target.pretrainings, target.value_scale)
         for key in ("bands", "mean", "std"):
             given = getattr(self, key)
             if given is not None and len(given) != len(target.bands):

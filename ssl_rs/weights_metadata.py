@@ -48,8 +48,16 @@ class WeightsMetadata:
             InputError: It is such data.
         """
         if self.bands != tuple(bands):
-            raise InputError(f"{where} was trained on the bands {self.bands!s:.300}, the data has {tuple(bands)}.")
-        if self.value_scale != value_scale:
+            own, other = (", ".join(each)[:300] for each in (self.bands, bands))
+            raise InputError(
+                f"{where} was trained on the bands {own}, the data has {other}. Choose weights of these bands, or "
+                "data of those; of a folder dataset.channels chooses bands, and dataset.bands names them."
+            )
+        self.check_scale(where, value_scale)
+
+    def check_scale(self, where: str, value_scale: float | None) -> None:
+        """Refuse data whose values are divided by something else; None: that is not known yet."""
+        if value_scale is not None and self.value_scale != value_scale:
             raise InputError(
                 f"{where} was trained on values divided by {self.value_scale:g}, this data is divided by "
                 f"{value_scale:g}. Set dataset.value_scale={self.value_scale:g}."

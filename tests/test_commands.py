@@ -207,9 +207,17 @@ def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny,
     stores = [json.loads(path.read_text()) for path in Path("outputs/stores").glob("*/manifest.json")]
     assert len(stores) == 3  # the other data twice: by their own scale, and by the run's
     assert len({store["value_scale"] for store in stores}) == 2
-    code, out, err = command("evaluate", f"run={run.path}", f"dataset.root={roots[0]}")
-    assert "other data" not in err
-    assert RunDirectory(Path(out.splitlines()[-1])).read_result()["manifest_sha256"] == trained["manifest_sha256"]
+    folders = []
+    for precision in ("fp32", "bf16"):  # of which each rounds otherwise
+        code, out, err = command(
+            "evaluate", f"run={run.path}", f"dataset.root={roots[0]}", f"trainer.precision={precision}"
+        )
+        assert "other data" not in err
+        scored = RunDirectory(Path(out.splitlines()[-1])).read_result()
+        assert scored["manifest_sha256"] == trained["manifest_sha256"]
+        assert scored["made_with"]["precision"] == precision
+        folders.append(scored["config_hash"])
+    assert len(set(folders)) == 2
 
 
 def test_every_labeled_scene_of_other_data_can_be_scored(command, tiny, tmp_path, draw_scene):
@@ -232,9 +240,13 @@ def test_every_labeled_scene_of_other_data_can_be_scored(command, tiny, tmp_path
     for root, split in ((other, "all"), (single, "all"), (other, "test")):
         if split == "test":
             (other / "images/test/without_mask.png").unlink()
-        code, out, err = command("evaluate", f"run={run}", f"dataset.root={root}", f"evaluation.split={split}")
+        code, out, err = command(
+            "evaluate", f"run={run}", f"dataset.root={root}", f"evaluation.split={split}", f"dataset.name={root.name}"
+        )
         assert code == 0, err
+        assert f"{'all' if split == 'all' else 'the test'} scenes of {root.name}" in err
         scored[root.name, split] = RunDirectory(Path(out.splitlines()[-1])).read_result()
+        assert scored[root.name, split]["dataset"] == root.name
     scenes = {name: result["scene_confusions"]["full"] for name, result in scored.items()}
     assert scenes["other", "all"].keys() == {"s0", "s1", "s2"}
     assert scenes["other", "all"]["s2"] == scenes["other", "test"]["s2"] == scenes["single", "all"]["s2"]
@@ -253,6 +265,9 @@ def test_every_labeled_scene_of_other_data_can_be_scored(command, tiny, tmp_path
         assert code == 2
         assert "trained on some of these" in err
     assert "2 images, s0, s1, are of the training" in err  # of the copy: the third was for testing
+    code, out, err = command("evaluate", f"run={run}", "dataset.name=elsewhere")
+    assert code == 2
+    assert "dataset.name=elsewhere names other data: say where they lie" in err
     shutil.rmtree(single / "masks")
     (single / "classes.yaml").unlink()
     code, out, err = command("evaluate", f"run={run}", f"dataset.root={single}", "evaluation.split=all")

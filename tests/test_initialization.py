@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import re
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.initialization import ImageNet, Pretrained, Provenance, Random, Target
 from ssl_rs.run_directory import RunDirectory, save_tensors
+from ssl_rs.seen_images import SeenImages, write_seen
 from ssl_rs.weights import load_strictly, read_weights
 
 OWN = Statistics((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "the training scenes of x")
@@ -270,6 +273,27 @@ def test_a_pretraining_comes_back_bit_for_bit_with_its_statistics(tmp_path):
     assert provenance.pretraining["steps"] == 10
     assert provenance.pretraining["collapse"] == {"feature_std": 1.0}
     assert json.loads(json.dumps(provenance.as_json()))["pretraining"]["seed"] == 4
+
+
+def test_a_pretraining_on_other_images_of_the_same_name_says_so(tmp_path):
+    run, _ = pretraining(tmp_path / "run")
+    write_seen(run, SeenImages(frozenset("ab")))
+    now = replace(target(tmp_path), dataset="y", training=frozenset("abc"))
+    with pytest.warns(UserWarning, match="was pretrained on y, but saw 2 of the 3 training images that are there now"):
+        Pretrained(run=str(run.path)).apply(Backbone("resnet18").build(3), now)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for fits in (replace(now, training=frozenset("ab")), replace(now, dataset="x")):
+            Pretrained(run=str(run.path)).apply(Backbone("resnet18").build(3), fits)
+
+
+def test_another_value_scale_is_refused_before_data_is_prepared(tmp_path):
+    run, _ = pretraining(tmp_path / "run")
+    chosen = Pretrained(run=str(run.path))
+    for fits in (255.0, None):
+        chosen.check("x", "resnet18", tmp_path, fits)
+    with pytest.raises(InputError, match="was trained on values divided by 255, this data is divided by 100"):
+        chosen.check("x", "resnet18", tmp_path, 100.0)
 
 
 IMAGENET = Provenance("imagenet", "imagenet", "resnet18.pth", "ab" * 32, OWN)

@@ -181,10 +181,14 @@ class NewScenes(Dataset):
             alpha = bands
         chosen = self.chosen or tuple(number for number in range(1, bands + 1) if number != alpha)
         if len(chosen) != len(self.expected):
+            said = (
+                f"{file} has {bands} bands, the run was trained on {len(self.expected)} ({', '.join(self.expected)})."
+            )
+            if len(chosen) < len(self.expected):
+                raise InputError(f"{said} Give it a file that has them all, or train a run on fewer.")
             raise InputError(
-                f"{file} has {bands} bands, the run was trained on {len(self.expected)} "
-                f"({', '.join(self.expected)}). Say which they are, e.g. "
-                f"bands={in_brackets(range(1, len(self.expected) + 1))}, and alpha=NUMBER if one tells where data is."
+                f"{said} Say which they are, e.g. bands={in_brackets(range(1, len(self.expected) + 1))}, and "
+                "alpha=NUMBER if one tells where data is."
             )
         asked = f"bands={in_brackets(chosen)}{self.told_by}"
         if max(chosen) <= bands:

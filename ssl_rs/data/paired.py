@@ -78,7 +78,9 @@ def check_alike(first_file: SourceFile, first: Raster | TiffFile, file: SourceFi
     """
     sizes = [f"{one.height} x {one.width}" for one in (first, other)]
     if sizes[0] != sizes[1]:
-        raise InputError(f"{file}: the mask has {sizes[1]} pixels, its image {sizes[0]} (rows x columns).")
+        raise InputError(
+            f"{file}: the mask has {sizes[1]} pixels, its image {sizes[0]} (rows x columns). Resample one of them."
+        )
     if first.crs and other.crs and not _same_crs(first.crs, other.crs):
         raise InputError(
             f"{file}: the mask lies in {other.crs:.60}, its image {first_file} in {first.crs:.60}. "

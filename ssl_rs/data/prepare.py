@@ -84,7 +84,8 @@ def prepare(
 
 
 def _remedy(error: OSError) -> str:
-    return "Bring back what was moved or deleted" if error.errno in GONE else "Choose another store_dir or make space"
+    gone = "Bring back what was moved or deleted, or choose another store_dir"
+    return gone if error.errno in GONE else "Choose another store_dir or make space"
 
 
 @contextmanager

@@ -210,7 +210,9 @@ def _check_mask(mask: NDArray[np.uint8], shape: tuple[int, ...], num_classes: in
     """
     if mask.shape != shape:
         sizes = [" x ".join(map(str, each)) for each in (mask.shape, shape)]
-        raise InputError(f"{where}: the mask has {sizes[0]} pixels, its image {sizes[1]} (rows x columns).")
+        raise InputError(
+            f"{where}: the mask has {sizes[0]} pixels, its image {sizes[1]} (rows x columns). Resample one of them."
+        )
     unknown = (mask >= num_classes) & (mask != Dataset.ignore_index)
     if unknown.any():
         raise InputError(

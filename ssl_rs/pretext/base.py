@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TypeVar
+from types import MappingProxyType
+from typing import TypeVar, cast
 
 from torch import nn
 
@@ -17,11 +18,13 @@ class PretextTask(nn.Module, ABC):
     """A head and a loss over named views and their features; it never augments, encodes, steps or logs.
 
     `views` names the views whose features it reads; the network encodes just those. `momentum_views` names those whose
-    features by a momentum encoder it reads; `momentum` is the rule by which that encoder moves.
+    features by a momentum encoder it reads; `momentum` is the rule by which that encoder moves. `view_kinds` names the
+    views of which it reads more than image and geometry, and the kind that each must be.
     """
 
     views: tuple[str, ...]
     momentum_views: tuple[str, ...] = ()
+    view_kinds: Mapping[str, type[View]] = MappingProxyType({})
     momentum: MomentumRule | None = None
 
     @abstractmethod
@@ -58,9 +61,23 @@ def view_of_kind(views: Mapping[str, View], name: str, kind: type[V]) -> V:
         InputError: Its maker gives another kind.
     """
     view = views[name]
-    if not isinstance(view, kind):
+    check_kind(name, type(view), kind)
+    return cast(V, view)
+
+
+def check_kind(name: str, made: type[View], kind: type[View]) -> None:
+    """Refuse a view of another kind than a task reads.
+
+    Args:
+        name: Of the view.
+        made: What its maker gives.
+        kind: What the task reads.
+
+    Raises:
+        InputError: Names both.
+    """
+    if not issubclass(made, kind):
         raise InputError(
-            f"views.{name} makes a {type(view).__name__}, but a task of pretext=[...] reads a {kind.__name__}. "
+            f"views.{name} makes a {made.__name__}, but a task of pretext=[...] reads a {kind.__name__}. "
             f"Choose an option of views=[...] that makes one, or leave the task out."
         )
-    return view

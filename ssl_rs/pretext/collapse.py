@@ -42,7 +42,10 @@ def effective_rank(features: Tensor) -> Tensor:
     Returns:
         Scalar in [1, min(N - 1, D)]; 0 when all rows are equal.
     """
-    values = torch.linalg.svdvals((features - features.mean(dim=0)).double())
+    centered = features - features.mean(dim=0)
+    if centered.device.type == "mps":  # it has no float64
+        centered = centered.cpu()
+    values = torch.linalg.svdvals(centered.double())
     total: Tensor = values.sum()
     if total == 0:
         return total

@@ -1,6 +1,7 @@
 """Inpainting: repair what was corrupted."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ class Inpainting(PretextTask):
     """
 
     views = ("corrupted",)
+    view_kinds = MappingProxyType({"corrupted": CorruptedView})
 
     def __init__(self, channels: Sequence[int], bands: int, decoder: Callable[..., nn.Module]) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from ssl_rs import distributed
 from ssl_rs.encoder import Pyramid
 from ssl_rs.errors import InputError
-from ssl_rs.pretext.base import PretextTask, momentum_of
+from ssl_rs.pretext.base import PretextTask, check_kind, momentum_of
 from ssl_rs.pretext.collapse import collapse_measures
 from ssl_rs.pretext.momentum import common_rule, follow, momentum_copy
 from ssl_rs.task_output import TaskOutput
@@ -142,7 +142,7 @@ def build_task(task: Callable[..., PretextTask], *, channels: Sequence[int], ban
 
 
 def check_views(tasks: Mapping[str, PretextTask | type[PretextTask]], makers: Mapping[str, ViewMaker]) -> None:
-    """Refuse tasks that read views which nobody makes.
+    """Refuse tasks that read views which nobody makes, or of another kind, as far as their makers tell what they make.
 
     Args:
         tasks: Tasks by name, or their classes before anything is built.
@@ -158,6 +158,10 @@ def check_views(tasks: Mapping[str, PretextTask | type[PretextTask]], makers: Ma
                     f"Pretext task '{name}' reads the view '{view}', but the views made are {list(makers)}.\n"
                     f"Add {_option(view)} to views=[...], or leave the task out of pretext=[...]."
                 )
+        for view, kind in task.view_kinds.items():
+            made = get_type_hints(type(makers[view]).__call__).get("return")
+            if isinstance(made, type):
+                check_kind(view, made, kind)
 
 
 def _option(view: str) -> str:

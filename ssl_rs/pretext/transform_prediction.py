@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,7 @@ class TransformPrediction(PretextTask):
     """
 
     views = ("clean", "transformed")
+    view_kinds = MappingProxyType({"transformed": TransformedView})
 
     def __init__(self, channels: Sequence[int], level: int = -2, dimensions: int = 64) -> None:
         super().__init__()

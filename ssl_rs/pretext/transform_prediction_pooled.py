@@ -1,6 +1,7 @@
 """Transform prediction by classifying pooled features, as the paper does."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ class PooledTransformPrediction(PretextTask):
     """
 
     views = ("clean", "transformed")
+    view_kinds = MappingProxyType({"transformed": TransformedView})
 
     def __init__(self, channels: Sequence[int], reduction: int | None = 256, dropout: float = 0.5) -> None:
         super().__init__()

@@ -80,6 +80,8 @@ def write_report(
     current = {cell.run_dir for cell in planned}  # what failed under a plan that has changed since is no news
     failures = [failure for failure in found if not current or failure.directory.resolve() in current]
     missing = missing_cells(tables, planned, failures)
+    if not runs and not pretrainings and not missing and not failures:
+        raise _nothing_finished(runs_dir, left_out)
     for line in cells_text(len(current_runs) - len(duplicates), missing, failures, stale, duplicates):
         say(line)
     if not runs and not pretrainings:

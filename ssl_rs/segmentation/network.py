@@ -8,7 +8,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
-from ssl_rs.encoder import Normalization
+from ssl_rs.encoder import Backbone, Normalization
 from ssl_rs.errors import InputError
 from ssl_rs.segmentation.loss import SegmentationLoss
 from ssl_rs.task_output import TaskOutput
@@ -127,14 +127,16 @@ def build_segmentation_model(
         serving = [
             other for other, build in DECODERS.items() if _serves(build, backbone_name, in_channels, num_classes)
         ]
-        remedy = (
-            f"Choose decoder={' or decoder='.join(serving)}"
-            if serving
-            else "Choose another backbone: no decoder serves it"
-        )
+        if not serving:
+            Backbone(backbone_name).build(in_channels)  # where there is none of that name, this says so
+            remedy = "Choose another backbone: no decoder serves it"
+        elif name in serving:
+            remedy = f"With decoder={name} as it comes it can be: look at the keys decoder.*"
+        else:
+            remedy = f"Choose decoder={' or decoder='.join(serving)}"
         raise InputError(
             f"decoder={name} cannot be built on backbone.name={backbone_name} with {in_channels} bands: "
-            f"{str(error) or 'the backbone cannot be dilated'}. {remedy}."
+            f"{str(error).rstrip('.') or 'the backbone cannot be dilated'}. {remedy}."
         ) from error
     lacking = [part for part in PARTS if not hasattr(model, part)]
     if lacking:

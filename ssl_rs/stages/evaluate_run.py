@@ -85,6 +85,8 @@ def read_plan(settings: Settings) -> Plan:
     inputs = {"model": str(trained["config_hash"]), "manifest": manifest.sha256}
     if trained.get("manifest_sha256") != manifest.sha256:  # an earlier version took such results for the run's own data
         inputs["told"] = "data"
+    if site.precision != "fp32":  # before results told it, nearly all were made in fp32: those keep their names
+        inputs["precision"] = site.precision
     digest = config_hash(how, inputs)
     own = site.output_dir / "evaluate" / site.dataset.name / f"{run.path.name}-{digest}"
     scored_by = {
@@ -182,6 +184,10 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
     trusted = settings.value("trusted_packages", list)
     root, of_training = settings.value("dataset.root", str | None), stored["dataset"].get("root")
     node = {**stored["dataset"], "root": root or of_training}
+    if (name := settings.value("dataset.name", str | None)) is not None:
+        if root is None:
+            raise InputError(f"dataset.name={name} names other data: say where they lie, dataset.root=...")
+        node["name"] = name
     if (channels := settings.value("bands", tuple[int, ...] | None)) is not None:
         if not hasattr(locate(str(node.get("_target_")), "dataset", trusted), "channels"):
             raise InputError(f"bands={in_brackets(channels)}: dataset={node.get('name')} reads its own. Leave it out.")

@@ -10,7 +10,7 @@ from torch import nn
 from ssl_rs.config import read_yaml
 from ssl_rs.encoder import Backbone
 from ssl_rs.errors import InputError
-from ssl_rs.files import sha256_of
+from ssl_rs.files import no_file, sha256_of
 from ssl_rs.initialization import ImageNet, Initialization, Pretrained, Provenance, Random, Target
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.weights import load_strictly, read_weights
@@ -33,11 +33,12 @@ class EncoderFile:
     path: Path
     label: str | None = None
 
-    def check(self, dataset: str, backbone: str, pretrainings: Path) -> None:
-        """Refuse a file of another backbone."""
-        own = read_weights_metadata(self.path).backbone
-        if own != backbone:
+    def check(self, dataset: str, backbone: str, pretrainings: Path, value_scale: float | None) -> None:
+        """Refuse a file of another backbone or value scale."""
+        metadata = read_weights_metadata(self.path)
+        if (own := metadata.backbone) != backbone:
             raise InputError(f"encoder={self.path} has the backbone {own}, not {backbone}. Choose backbone={own}.")
+        metadata.check_scale(f"encoder={self.path}", value_scale)
 
     def locate(self, target: Target) -> Provenance:
         """Read what the file says of itself and check that it fits.
@@ -98,7 +99,7 @@ def initialization_of(chosen: str, weights: str | None, label: str | None) -> In
     if weights is None and chosen == "file":
         raise InputError("encoder=file needs the file that somebody published: encoder_weights=published.pth")
     if weights is not None and not Path(weights).is_file():
-        raise InputError(f"encoder_weights={weights}: there is no such file.")
+        raise InputError(f"encoder_weights={weights}: {no_file(Path(weights))}.")
     if chosen == "random":
         return Random(label=label)
     if chosen == "imagenet":

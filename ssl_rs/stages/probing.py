@@ -97,7 +97,8 @@ def read_plan(settings: Settings) -> Plan:
         raise InputError("evaluate is one process. Start it without torchrun.")
 
     def check_early() -> None:
-        initialization.check(surroundings.dataset.name, backbone.name, surroundings.pretrainings(backbone.name))
+        dataset, pretrainings = surroundings.dataset, surroundings.pretrainings(backbone.name)
+        initialization.check(dataset.name, backbone.name, pretrainings, dataset.value_scale)
         backbone.build(len(surroundings.dataset.band_names))
 
     return _place(surroundings.enter(check_early), initialization, backbone, probe, fraction, evaluation, run_dir)
@@ -121,6 +122,8 @@ def _place(
     own: dict[str, Any] = {
         "encoder": found.sha256, "label": found.label, "subset": subset.sha256, "protocol": site.dataset.protocol,
     }  # fmt: skip
+    if site.precision != "fp32":  # before results told it, nearly all were made in fp32: those keep their names
+        own["precision"] = site.precision
     if found.kind == "random":
         own["batch_norm"] = f"measured on {MEASURED_BATCHES} x {MEASURED_SIZE} windows"
     digest = config_hash({**how, "seed": site.seed}, {**inputs, **own})
@@ -140,8 +143,11 @@ def _surroundings(settings: Settings, stored: Mapping[str, Any]) -> SiteSettings
             "Only a finished pretraining names its data. Choose one: dataset=..., e.g. dataset=blue_marble."
         )
     else:
-        root = settings.value("dataset.root", str | None)
-        dataset = build({**stored["dataset"], "root": root or stored["dataset"].get("root")}, "dataset", trusted)
+        own, root, name = (
+            stored["dataset"], *(settings.value(f"dataset.{key}", str | None) for key in ("root", "name")),
+        )  # fmt: skip
+        node = {**own, "root": root or own.get("root"), "name": name or own.get("name")}
+        dataset = build(node, "dataset", trusted)
     device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
     node = {"_target_": "ssl_rs.training.settings.TrainerSettings", "max_steps": 1, "batch_size": 2}
     trainer: TrainerSettings = build({**node, "device": device, "precision": precision}, "trainer", trusted)

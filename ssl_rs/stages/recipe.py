@@ -64,8 +64,9 @@ class Recipe:
         """
         with explained("optimizer"):
             self.optimizer([nn.Parameter(torch.zeros(1))])
-        dataset, backbone = surroundings.dataset.name, self.backbone.name
-        self.initialization.check(dataset, backbone, surroundings.pretrainings(backbone))
+        dataset, backbone = surroundings.dataset, self.backbone.name
+        pretrainings = surroundings.pretrainings(backbone)
+        self.initialization.check(dataset.name, backbone, pretrainings, dataset.value_scale)
 
     def target(self, site: Site) -> Target:
         """What the initialization must fit."""

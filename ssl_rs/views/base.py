@@ -87,9 +87,7 @@ def views_to_make(makers: Mapping[str, ViewMaker], wanted: Iterable[str]) -> tup
             raise InputError(f"Views start from each other: {' <- '.join((*path, name))}. Change views.{name}.source.")
         if name not in makers:
             asked = f"views.{path[-1]}.source={name}" if path else f"View '{name}'"
-            raise InputError(
-                f"{asked}: nobody makes that view. The views made are {sorted(makers)}. {nearest(name, makers)}"
-            )
+            raise InputError(f"{asked}: nobody makes that view. {nearest(name, makers)}")
         visit(makers[name].source, (*path, name))
         order.append(name)
 

@@ -155,6 +155,12 @@ def test_a_task_with_a_view_that_nobody_makes_is_refused():
     check_views(tasks, MAKERS)
 
 
+def test_a_view_of_another_kind_than_a_task_reads_is_refused_before_anything_is_built():
+    with pytest.raises(InputError, match=r"views\.corrupted makes a View, but .* reads a CorruptedView"):
+        check_views({"inpainting": Inpainting}, {"corrupted": MAKERS["clean"]})
+    check_views({"inpainting": Inpainting}, {"corrupted": MAKERS["corrupted"]})
+
+
 def test_gradients_keep_the_layout_of_the_encoders_maps():
     """Where one is contiguous and the other channels_last, everything after it is slow."""
     network = build().to(memory_format=torch.channels_last)

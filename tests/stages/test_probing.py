@@ -106,6 +106,9 @@ def test_a_pretraining_is_probed_with_its_own_data_and_the_report_shows_it(comma
 def test_initializations_share_labels_and_are_compared_in_one_table(command, blocks, pretrained):
     random = result_of(command, "encoder=random", "backbone=resnet18", "probe=linear", *blocks, *SMALL)
     own = result_of(command, f"encoder={pretrained.path}", "probe=linear", *SMALL)
+    coarse = result_of(command, f"encoder={pretrained.path}", "probe=linear", *SMALL, "trainer.precision=bf16")
+    assert coarse["made_with"]["precision"] == "bf16"
+    assert (coarse["config_hash"] != own["config_hash"], coarse["settings_hash"]) == (True, own["settings_hash"])
     assert random["subset_sha256"] == own["subset_sha256"]
     assert random["settings_hash"] == own["settings_hash"]
     assert (random["label"], random["initialization"], random["provenance"]["sha256"]) == ("random", "random", None)
