@@ -29,7 +29,13 @@ WITHOUT_EFFECT = (
 """Keys left out of the config hash: they change no weight and no score, or do so only through a file whose sha256 is
 hashed. How often lines are logged decides over how many steps the last line of a pretraining is a mean."""
 
-LATER = {
+_TURNS = {
+    f"views.{method}_{place}.{key}": 0.0
+    for method in ("simclr", "moco_v2", "byol", "vicreg")
+    for place in ("first", "second")
+    for key in ("vertical_flip", "rotation")
+}
+LATER = _TURNS | {
     "dataset.channels": None,
     "dataset.without_mask": "error",
     "trainer.encoder_lr_factor": 1.0,

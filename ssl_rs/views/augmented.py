@@ -16,6 +16,7 @@ from ssl_rs.views.fused import (
     check_range,
     compose,
     crop_matrix,
+    draw_dihedral,
     recolor,
     transform_matrix,
 )
@@ -36,13 +37,16 @@ class AugmentedMaker:
     for the chain; Grill et al. (BYOL), NeurIPS 2020, appendix B, for solarization and two views of unequal settings.
     Differs from the authors' chains in the fused color of `fused.color_matrix`, which needs no order of its parts, in
     bilinear resampling, and in a blur whose weights at the border are those of the pixels inside. Bands that are no
-    color are cropped, blurred, brightened and solarized like the others.
+    color are cropped, blurred, brightened and solarized like the others. Images from above have no upper side, but the
+    authors' images have one: they flip horizontally alone.
 
     Args:
         source: The view it is made from.
         area: Range of the part's area as a share of the image's.
         ratio: Range of the part's width over its height; its logarithm is uniform.
         horizontal_flip: Probability.
+        vertical_flip: Probability.
+        rotation: Probability of a turn by 90, 180 or 270 degrees; needs square images.
         color: The change of colors.
         blur: Probability.
         blur_sigma: Range of the standard deviation, in pixels of an image of 224 px; it grows with the image.
@@ -57,20 +61,20 @@ class AugmentedMaker:
     blur: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarization: float = 0.0
+    vertical_flip: float = 0.0
+    rotation: float = 0.0
 
     def __post_init__(self) -> None:
         check_range("views.*.area", self.area, 0, 1)
         check_range("views.*.ratio", self.ratio, 0.01, 100)
         check_range("views.*.blur_sigma", self.blur_sigma, 0.01, AUTHORS_SIDE)
-        for name in ("horizontal_flip", "blur", "solarization"):
+        for name in ("horizontal_flip", "vertical_flip", "rotation", "blur", "solarization"):
             check_probability(f"views.*.{name}", getattr(self, name))
 
     def __call__(self, source: View, draws: Draws) -> View:
         """Return the view of images [B, C, H, W]."""
         part = draw_part(draws, self.area, self.ratio)
-        unmoved = TRANSFORMS.index("rot0")
-        flip = torch.where(draws.chance(self.horizontal_flip), TRANSFORMS.index("hflip"), unmoved)
-        matrix = compose(part, transform_matrix(flip))
+        matrix = compose(part, self._turn(draws))
         image = warp(source.image, matrix, inside=True)
         valid = None if source.valid is None else warp_valid(source.valid, matrix)
         image = recolor(image, self.color(band_means(image, valid), draws, source.rgb))
@@ -79,6 +83,13 @@ class AugmentedMaker:
         inverted = _each(draws.chance(self.solarization)) & (image >= 0.5)
         image = torch.where(inverted, 1 - image, image)
         return View(image, compose(source.geometry, matrix), rgb=source.rgb, valid=valid)
+
+    def _turn(self, draws: Draws) -> Tensor:
+        """Draw the matrices [B, 2, 3] of flips and rotations."""
+        if self.vertical_flip or self.rotation:
+            return draw_dihedral(draws, self.horizontal_flip, self.vertical_flip, self.rotation)
+        flipped = draws.chance(self.horizontal_flip)  # the numbers of a run depend on how many came before
+        return transform_matrix(torch.where(flipped, TRANSFORMS.index("hflip"), TRANSFORMS.index("rot0")))
 
 
 def draw_part(draws: Draws, area: tuple[float, float], ratio: tuple[float, float]) -> Tensor:

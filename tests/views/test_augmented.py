@@ -143,6 +143,19 @@ def test_the_flip_meets_its_share_of_images():
     assert flipped.float().mean() == pytest.approx(0.5, abs=0.08)
 
 
+def test_views_of_images_from_above_may_turn_every_way():
+    """Each flip and rotation alike, moved exactly; without them the numbers drawn are those of before."""
+    maker = AugmentedMaker("crop", ColorJitter(), **{**STILL, "horizontal_flip": 0.5}, blur=0.0,
+                           vertical_flip=0.5, rotation=0.75)  # fmt: skip
+    crop = images(4000, 1, 4)
+    view = maker(crop_view(crop), draws(4000))
+    ways = [crop.rot90(turns, (-2, -1)) for turns in range(4)]
+    ways += [way.flip(-1) for way in ways]
+    same = torch.stack([(view.image - way).abs().amax((1, 2, 3)) < 1e-5 for way in ways])  # [8, B]
+    assert (same.sum(dim=0) == 1).all()
+    assert same.float().mean(dim=1).tolist() == pytest.approx([1 / 8] * 8, abs=0.02)
+
+
 def test_color_changes_its_share_of_images_and_grayscale_its_own():
     mean = images(2000).mean(dim=(-2, -1))
     matrices = ColorJitter((0.5, 0.6), (1.5, 1.6), (0.5, 0.6), (0.2, 0.3), 0.25, 0.6)(mean, draws(2000), RGB)

@@ -8,6 +8,7 @@ from ssl_rs.views.base import View, crop_view, make_views
 from ssl_rs.views.clean import CleanMaker
 from ssl_rs.views.corrupted import CorruptedMaker
 from ssl_rs.views.fused import TRANSFORMS, ColorJitter
+from ssl_rs.views.masked import MaskedMaker
 from ssl_rs.views.transformed import TransformedMaker
 
 JITTER = ColorJitter((0.7, 1.3), (0.5, 1.5), (0.5, 1.5), (-0.3, 0.3), 0.5)
@@ -15,6 +16,7 @@ MAKERS = {
     "clean": CleanMaker("crop"),
     "transformed": TransformedMaker("clean", (0.7, 0.95), JITTER),
     "corrupted": CorruptedMaker("clean", 3, (0.2, 0.34), JITTER),
+    "masked": MaskedMaker("clean", 4, 0.6),
 }
 PLAIN = {
     "clean": CleanMaker("crop"),
@@ -262,12 +264,34 @@ def test_corruption_leaves_the_clean_image_alone():
     assert torch.equal(source.image, before)
 
 
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (20, 13)])
+def test_masking_agrees_with_a_loop_over_cells(height, width):
+    clean, valid = images(5, 4, height, width), half_valid(5, height, width)
+    maker = MaskedMaker("crop", 4, 0.6)
+    view = maker(crop_view(clean, RGB, valid), draws(5))
+    chosen = draws(5).uniform(0, 1, 16)
+    for sample in range(5):
+        hidden = chosen[sample].sort().indices[:10].tolist()
+        mean = clean[sample][:, valid[sample, 0]].double().mean(dim=1).float()
+        for row in range(height):
+            for column in range(width):
+                is_hidden = (row * 4 // height) * 4 + column * 4 // width in hidden
+                expected = mean if is_hidden else clean[sample, :, row, column]
+                torch.testing.assert_close(view.image[sample, :, row, column], expected)
+                assert view.weight[sample, :, row, column].tolist() == [float(is_hidden)] * 4
+    assert view.clean is clean
+    assert torch.equal(view.valid, valid)
+
+
 @pytest.mark.parametrize(
     ("make", "key"),
     [
         (lambda: CorruptedMaker("clean", 0, (0.2, 0.3), JITTER), "num_blocks"),
         (lambda: CorruptedMaker("clean", 1, (0.3, 1.3), JITTER), "corrupted.side"),
         (lambda: TransformedMaker("clean", (0.9, 0.7), JITTER), "transformed.side"),
+        (lambda: MaskedMaker("clean", 1, 0.5), "corrupted.cells"),
+        (lambda: MaskedMaker("clean", 4, 1.0), "corrupted.share"),
+        (lambda: MaskedMaker("clean", 4, 0.0), "corrupted.share"),
     ],
 )
 def test_settings_without_a_meaning_are_refused(make, key):
