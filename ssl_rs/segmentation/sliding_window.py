@@ -22,11 +22,14 @@ class WindowSettings:
         size: Side of the square windows, pixels; a multiple of what the network needs.
         overlap: Share of its side that a window shares at least with the next, in [0, 1).
         batch_size: Windows that are predicted at once.
+        test_time_augmentation: Whether the probabilities of a window are the mean over its eight flips and rotations:
+            images from above have no upper side. Takes eight times as long.
     """
 
     size: int
     overlap: float = 0.5
     batch_size: int = 16
+    test_time_augmentation: bool = False
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.batch_size < 1:
@@ -37,6 +40,12 @@ class WindowSettings:
             raise InputError(f"evaluation.window.size={self.size} must be at most {LARGEST_SIDE} pixels.")
         if not 0 <= self.overlap < 1:
             raise InputError(f"evaluation.window.overlap={self.overlap} must lie in [0, 1), e.g. 0.5.")
+
+    @property
+    def identity(self) -> dict[str, float]:
+        """What of it can change a result, for a hash; nothing is said of a setting that came later and is off."""
+        later = {"test_time_augmentation": True} if self.test_time_augmentation else {}
+        return {"size": self.size, "overlap": self.overlap, **later}
 
 
 @torch.no_grad()
@@ -125,7 +134,26 @@ def _predicted(
     for first in range(0, len(corners), settings.batch_size):
         batch = corners[first : first + settings.batch_size]
         images = read_windows(scene, batch, settings.size).to(device).div_(value_scale).clamp_(0, 1)  # [b, C, S, S]
-        yield from predict(images).float().softmax(dim=1)
+        if settings.test_time_augmentation:
+            yield from mean_over_turns(predict, images)
+        else:
+            yield from predict(images).float().softmax(dim=1)
+
+
+def mean_over_turns(predict: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Return the mean probabilities [B, K, S, S] over the eight flips and rotations of images [B, C, S, S].
+
+    Args:
+        predict: Maps images to logits [B, K, S, S].
+        images: In [0, 1].
+    """
+    total: Tensor | float = 0.0
+    for flipped in (False, True):
+        for turns in range(4):
+            turned = images.rot90(turns, (-2, -1))
+            found = predict(turned.flip(-1) if flipped else turned).float().softmax(dim=1)
+            total = total + (found.flip(-1) if flipped else found).rot90(-turns, (-2, -1))
+    return total / 8  # type: ignore[return-value]
 
 
 def window_starts(length: int, settings: WindowSettings) -> list[int]:

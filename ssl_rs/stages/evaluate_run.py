@@ -81,7 +81,8 @@ def read_plan(settings: Settings) -> Plan:
     _check_data(run, metadata, manifest)
     if evaluation.split == "all" or trained.get("manifest_sha256") != manifest.sha256:
         _compare_with_training(run, site.store, evaluation.split)
-    how = {"split": evaluation.split, "size": evaluation.window.size, "overlap": evaluation.window.overlap}
+    window = evaluation.window
+    how = {"split": evaluation.split, **window.identity}
     inputs = {"model": str(trained["config_hash"]), "manifest": manifest.sha256}
     if trained.get("manifest_sha256") != manifest.sha256:  # an earlier version took such results for the run's own data
         inputs["told"] = "data"
@@ -91,8 +92,9 @@ def read_plan(settings: Settings) -> Plan:
     own = site.output_dir / "evaluate" / site.dataset.name / f"{run.path.name}-{digest}"
     scored_by = {
         "evaluation.split": evaluation.split,
-        "evaluation.window.size": evaluation.window.size,
-        "evaluation.window.overlap": evaluation.window.overlap,
+        "evaluation.window.size": window.size,
+        "evaluation.window.overlap": window.overlap,
+        "evaluation.window.test_time_augmentation": window.test_time_augmentation,
     }
     directory = RunDirectory(Path(run_dir) if run_dir else own)
     scores = Identified(directory, digest, {**trained.get("settings", {}), **scored_by})

@@ -32,7 +32,7 @@ def stored_config(run: RunDirectory) -> Mapping[str, Any]:
 def windows_like(settings: Settings, stored: Mapping[str, Any]) -> WindowSettings:
     """Read how scenes are cut; what is null is as the run had it."""
     before: WindowSettings = build(stored["evaluation"].get("window"), "evaluation.window")
-    kinds = {"size": int, "overlap": float, "batch_size": int}
+    kinds = {"size": int, "overlap": float, "batch_size": int, "test_time_augmentation": bool}
     wanted = {key: settings.value(f"evaluation.window.{key}", kind | None) for key, kind in kinds.items()}
     return replace(before, **{key: value for key, value in wanted.items() if value is not None})
 

@@ -138,7 +138,7 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
     network = load_network(run, stored, metadata, window, settings.value("trusted_packages", list))
     network.to(here).to(memory_format=torch.channels_last)  # as it was trained
     value_scale = scale or metadata.value_scale
-    how = {"size": window.size, "overlap": window.overlap, "bands": bands, "value_scale": value_scale}
+    how = {**window.identity, "bands": bands, "value_scale": value_scale}
     how |= {"downsample": factor, "precision": trainer.resolve_precision(here)}
     how |= {} if alpha is None else {"alpha": alpha}
     how |= {} if bands is None else {"nodata": "of these bands"}  # an earlier version asked all bands of the file

@@ -114,7 +114,7 @@ def _place(
     found = initialization.locate(site.target(backbone))
     how = {
         "probe": {"kind": probe.name, **asdict(probe)},  # type: ignore[call-overload]
-        "window": {"size": evaluation.window.size, "overlap": evaluation.window.overlap},
+        "window": evaluation.window.identity,
         "split": evaluation.split,
         "backbone": backbone.name,
     }
@@ -159,7 +159,10 @@ def _window(settings: Settings, crop_size: int) -> WindowSettings:
     size = settings.value("evaluation.window.size", int | None)
     overlap = settings.value("evaluation.window.overlap", float | None)
     batch_size = settings.value("evaluation.window.batch_size", int | None)
-    return WindowSettings(crop_size if size is None else size, 0.5 if overlap is None else overlap, batch_size or 16)
+    augmented = settings.value("evaluation.window.test_time_augmentation", bool | None)
+    return WindowSettings(
+        crop_size if size is None else size, 0.5 if overlap is None else overlap, batch_size or 16, bool(augmented)
+    )
 
 
 def place(settings: Settings) -> tuple[Path, dict[str, Any]]:

@@ -96,6 +96,28 @@ def test_every_pixel_gets_the_class_of_its_own_content(shape, overlap):
     assert np.array_equal(classes, truth.numpy())
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (13, 8), (17, 31)])
+def test_test_time_augmentation_equals_a_loop_over_flips_and_rotations(shape):
+    scene, settings = scene_of(shape), WindowSettings(8, 0.5, 3, test_time_augmentation=True)
+
+    def slow(images):
+        """Logits of the mean probabilities, by numpy's flips and rotations."""
+        found = []
+        for turns in range(4):
+            for flip in (lambda array: array, np.flipud):
+                window = flip(np.rot90(images[0].numpy().transpose(1, 2, 0), turns)).copy()  # [S, S, C]
+                scores = positional(torch.from_numpy(window.transpose(2, 0, 1))[None])[0].double().softmax(dim=0)
+                found.append(np.rot90(flip(scores.numpy().transpose(1, 2, 0)), -turns))
+        return torch.from_numpy(np.mean(found, axis=0).transpose(2, 0, 1).copy()).log()[None]
+
+    expected = slow_blend(slow, scene, 255.0, settings)
+    assert np.abs(blended(positional, scene, 255.0, settings) - expected).max() < 1e-5
+    plain = blended(positional, scene, 255.0, WindowSettings(8, 0.5, 3))
+    assert np.abs(plain - expected).max() > 0.01
+    assert WindowSettings(8).identity == {"size": 8, "overlap": 0.5}
+    assert WindowSettings(8, test_time_augmentation=True).identity["test_time_augmentation"] is True
+
+
 def test_one_window_over_the_whole_scene_is_the_bare_network():
     torch.manual_seed(0)
     network = torch.nn.Conv2d(2, 3, 5, padding=2).eval()
