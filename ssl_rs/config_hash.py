@@ -39,6 +39,7 @@ LATER = _TURNS | {
     "dataset.channels": None,
     "dataset.without_mask": "error",
     "evaluation.window.test_time_augmentation": False,
+    "trainer.decay_norms_and_biases": True,
     "trainer.encoder_lr_factor": 1.0,
     "loss": {
         "_target_": "ssl_rs.segmentation.loss.SegmentationLoss", "balance": 0.0, "focusing": 0.0, "dice": 0.0,

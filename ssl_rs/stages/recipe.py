@@ -23,6 +23,7 @@ from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.site import Site, SiteSettings, environment
 from ssl_rs.training.loop import Job, Validation, train
 from ssl_rs.training.schedule import Schedule
+from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.training.state import Identity, OtherRunError, Progress
 from ssl_rs.training.tracking import Logger, NoLogger, Tracker
 
@@ -214,20 +215,28 @@ def place_network(network: nn.Module, encoder: nn.Module, site: Site, recipe: Re
     batch_norm.synchronize_batch_norm(network, site.device)
     train_depthwise_in_fp32(network, site.device)
     with explained("optimizer"):
-        optimizer = recipe.optimizer(_parameter_groups(network, encoder, site.trainer.encoder_lr_factor))
+        optimizer = recipe.optimizer(_parameter_groups(network, encoder, site.trainer))
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"] * group.pop("lr_factor", 1.0)
     return optimizer
 
 
-def _parameter_groups(network: nn.Module, encoder: nn.Module, encoder_lr_factor: float) -> list[Any]:
-    """Return what is trained: all parameters alike, or two groups, of which the encoder's is the second."""
+def _parameter_groups(network: nn.Module, encoder: nn.Module, trainer: TrainerSettings) -> list[Any]:
+    """Return what is trained: all parameters alike, or groups of which the encoder's and the undecayed come later."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if encoder_lr_factor == 1:
+    of_encoder = set(encoder.parameters()) if trainer.encoder_lr_factor != 1 else set()
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in trained:
+        undecayed = not trainer.decay_norms_and_biases and parameter.ndim <= 1
+        groups.setdefault((parameter in of_encoder, undecayed), []).append(parameter)
+    if not of_encoder and trainer.decay_norms_and_biases:
         return trained
-    of_encoder = set(encoder.parameters())
-    groups = [[each for each in trained if (each in of_encoder) == inside] for inside in (False, True)]
-    return [{"params": groups[0]}, {"params": groups[1], "lr_factor": encoder_lr_factor}]
+    return [
+        {"params": groups[inside, undecayed]}
+        | ({"lr_factor": trainer.encoder_lr_factor} if inside else {})
+        | ({"weight_decay": 0.0} if undecayed else {})
+        for inside, undecayed in sorted(groups)
+    ]
 
 
 def train_network(

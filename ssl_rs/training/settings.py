@@ -36,6 +36,8 @@ class TrainerSettings:
         checkpoint_every_steps: Steps between checkpoints.
         log_every_steps: Steps between lines of metrics.jsonl.
         compile: Run the network through torch.compile; where that fails, a warning says why and it runs as it is.
+        decay_norms_and_biases: Whether the optimizer's weight decay acts on all parameters; false: on those of two and
+            more dimensions, so not on biases, the scales of norms and temperatures.
         deterministic: Refuse operations whose result may differ from run to run.
         encoder_lr_factor: The encoder's learning rate over that of all else, heads or decoder: below 1 is gentler to
             weights that are worth keeping; 0 keeps them, but not the running statistics of BatchNorm.
@@ -59,6 +61,7 @@ class TrainerSettings:
     checkpoint_every_steps: int = 100
     log_every_steps: int = 10
     compile: bool = False
+    decay_norms_and_biases: bool = True
     deterministic: bool = False
     encoder_lr_factor: float = 1.0
     gradient_clip: float | None = None

@@ -23,11 +23,13 @@ class Network(nn.Module):
         return (self.head(self.encoder(values)) * self.fixed).square().sum()
 
 
-def steps_taken(factor, optimizer, steps=1):
+def steps_taken(factor, optimizer, steps=1, **settings):
     """Return by how much each tensor of the state moved, and the optimizer."""
     network = Network()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    site = SimpleNamespace(device=torch.device("cpu"), trainer=TrainerSettings(1, 2, encoder_lr_factor=factor))
+    site = SimpleNamespace(
+        device=torch.device("cpu"), trainer=TrainerSettings(1, 2, encoder_lr_factor=factor, **settings)
+    )
     placed = place_network(network, network.encoder, site, SimpleNamespace(optimizer=optimizer))
     for group in placed.param_groups:
         group["lr"] = group["initial_lr"]  # as the loop does in every step
@@ -53,6 +55,22 @@ def test_a_factor_of_zero_keeps_the_encoders_weights():
         assert not moved[f"encoder.{name}"].any(), name
     assert moved["head.weight"].all()
     assert moved["encoder.1.running_mean"].all()
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.0])
+def test_weight_decay_may_leave_norms_and_biases_alone(factor):
+    """Two steps that differ in their decay alone: AdamW takes lr * decay of what was there off beside its step."""
+    make = [partial(torch.optim.AdamW, lr=0.1, weight_decay=decay) for decay in (0.0, 0.5)]
+    (plain, _), (decayed, optimizer) = (steps_taken(factor, each, decay_norms_and_biases=False) for each in make)
+    start = Network().state_dict()
+    for name in start:
+        expected = plain[name]
+        if name == "head.weight" or (name == "encoder.0.weight" and factor):
+            expected = plain[name] - 0.1 * 0.5 * start[name]
+        torch.testing.assert_close(decayed[name], expected, atol=1e-6, rtol=1e-5)
+    decays = [group["weight_decay"] for group in optimizer.param_groups]
+    assert decays == ([0.5, 0.0] if factor else [0.5, 0.0, 0.5, 0.0])
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 6
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.5])
