@@ -33,9 +33,9 @@ from ssl_rs.reporting.tables import compare
 from ssl_rs.reporting.text_tables import tables_text
 from ssl_rs.reporting.variants import told_apart
 from ssl_rs.reporting.wording import (
-    OTHER_SEEDS,
     budget_sentence,
     cells_text,
+    doubts_of_means,
     duration_text,
     interval_text,
     points_text,
@@ -166,5 +166,5 @@ def _render(
         saved_doubts=saved_doubts,
         saved_sentence=saved_sentence,
         budget_sentence=budget_sentence,
-        other_seeds=OTHER_SEEDS,
+        doubts_of_means=doubts_of_means,
     )

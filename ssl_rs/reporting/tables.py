@@ -47,6 +47,10 @@ class Place(NamedTuple):
     weights_sha256: str
 
 
+TRAINED = ("pretrained", "finetuned")
+"""Initializations whose weights come from a training of ours, of which there could be others."""
+
+
 @dataclass(frozen=True)
 class Table:
     """The runs of one comparison, scored by one protocol.
@@ -95,6 +99,18 @@ class Table:
     def any_seeds_differ(self) -> bool:
         """Tell whether they do in some column."""
         return any(map(self.seeds_differ, self.fractions))
+
+    @property
+    def of_one_pretraining(self) -> list[str]:
+        """Return the rows of which several seeds start from the weights of one and the same training of ours."""
+        rows = {label: [run for run in self.runs if run.label == label] for label in self.labels}
+        return [
+            label
+            for label, runs in rows.items()
+            if runs[0].initialization in TRAINED
+            and len({run.seed for run in runs}) > 1
+            and len({run.weights_sha256 for run in runs}) == 1
+        ]
 
     def miou(self, label: str, fraction: float) -> Summary | None:
         """Summarize mIoU over the seeds of a cell."""

@@ -8,8 +8,8 @@ from ssl_rs.reporting.budgets import Budget
 from ssl_rs.reporting.study import Study
 from ssl_rs.reporting.tables import Comparison, Table
 from ssl_rs.reporting.wording import (
-    OTHER_SEEDS,
     budget_sentence,
+    doubts_of_means,
     interval_text,
     points_text,
     saved_sentences,
@@ -109,8 +109,8 @@ def _others(study: Study) -> str:
 def _markdown(table: Table, study: Study) -> str:
     parts = [f"### {escape_markdown(_title(table))}", "", "mIoU in %: mean ± standard deviation [95 % interval].", ""]
     parts += [_markdown_table(_scores(table)), ""]
-    if table.any_seeds_differ:
-        parts += [OTHER_SEEDS, ""]
+    for doubt in doubts_of_means(table):
+        parts += [escape_markdown(doubt), ""]
     if scenes := _over_scenes(table, study):
         parts += [f"{OVER_SCENES}:", "", _markdown_table(scenes), ""]
     if study.differences:
@@ -131,7 +131,7 @@ def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
 def _latex(table: Table, study: Study) -> str:
     said = saved_sentences(table, study)
     caption = f"{_title(table)}. mIoU in %: mean ± standard deviation [95 % interval over n seeds]. {' '.join(said)}"
-    caption += f" {OTHER_SEEDS}" if table.any_seeds_differ else ""
+    caption += "".join(f" {doubt}" for doubt in doubts_of_means(table))
     parts = [_latex_table(_scores(table), caption)]
     if scenes := _over_scenes(table, study):
         parts.append(_latex_table(scenes, f"{_title(table)}. {OVER_SCENES}."))

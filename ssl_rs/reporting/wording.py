@@ -50,6 +50,17 @@ def summary_text(summary: Summary) -> str:
     return f"{points_text(summary.mean)} ± {points_text(summary.std)} {ends}, n = {summary.n}"
 
 
+def doubts_of_means(table: Table) -> list[str]:
+    """Say what speaks against reading the means and intervals of a table for more than they are."""
+    said = [OTHER_SEEDS] if table.any_seeds_differ else []
+    if rows := table.of_one_pretraining:
+        said.append(
+            f"All seeds of {'; '.join(rows)} start from one pretraining each: intervals over seeds hold for that one, "
+            "and do not say how another would fare."
+        )
+    return said
+
+
 def saved_sentences(table: Table, study: Study) -> list[str]:
     """Say of each row how many labels it saves, and what speaks against taking that for more than it is."""
     said = [saved_sentence(label, found) for label, found in study.saved.items() if label != study.random]
@@ -96,7 +107,8 @@ def budget_sentence(budget: Budget) -> str:
     steps, longer, change = f"{budget.steps:,}", f"{budget.longer:,}", budget.random
     if change is None:
         return f"Whether {steps} steps are enough is not known: {longer} were not taken from random initialization."
-    moved = f"{longer} move its mean by {signed_points_text(change.seeds.mean)} points, n = {change.seeds.n}"
+    ends = "" if change.seeds.n == 1 else f" {interval_text(change.seeds.interval, signed_points_text)}"
+    moved = f"{longer} move its mean by {signed_points_text(change.seeds.mean)} points{ends}, n = {change.seeds.n}"
     rule = f"allowed are {points_text(change.allowed)} (half a point or its standard error, whichever is larger)"
     share = "all" if change.fraction == 1 else f"{share_text(change.fraction)} of the"
     who = f"Random initialization with {share} labels"

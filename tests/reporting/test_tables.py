@@ -198,6 +198,19 @@ def test_columns_of_different_seeds_have_no_best_and_say_so(write_run, tmp_path,
         assert OTHER_SEEDS in " ".join(text.split())
 
 
+@pytest.mark.parametrize("weights", ["ab" * 32, "cd" * 32])
+def test_rows_of_one_pretraining_are_said_to_hold_for_it_alone(write_run, tmp_path, tables_of, weights):
+    for label, seed in (("random", 0), ("random", 1), ("tasks", 0), ("tasks", 1), ("single", 0)):
+        provenance = {"kind": "pretrained", "label": label, "sha256": weights if seed else "ab" * 32}
+        write_run(f"{label}{seed}", label=label, seed=seed, **({} if label == "random" else {"provenance": provenance}))
+    (table,), _ = tables_of()
+    one = weights == "ab" * 32
+    assert table.of_one_pretraining == (["tasks"] if one else [])
+    page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report")
+    for text in (page.read_text(), *((page.parent / name).read_text() for name in ("table.md", "table.tex"))):
+        assert ("All seeds of tasks start from one pretraining each" in " ".join(text.split())) == one
+
+
 def test_tables_that_read_alike_are_told_apart_by_the_settings_of_their_data(write_run, tables_of):
     for number, downsample in enumerate((2, 4)):
         settings = {"dataset.downsample": downsample, "optimizer.lr": downsample}
