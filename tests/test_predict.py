@@ -384,8 +384,11 @@ def test_an_image_that_was_moved_is_mapped_again(mapped, image, tmp_path):
     scene = tmp_path / "scene.tif"
     write_tiff(scene, image[0], crs=None, transform=None)
     assert read_map(mapped(scene)[0])[1]["transform"] == rasterio.Affine.identity()
+    assert "1 of 1 images were mapped before: those maps are as they were" in mapped(scene)[1]
     scene.with_suffix(".tfw").write_text("0.5\n0\n0\n-0.5\n389000.25\n5818999.75\n")
-    assert read_map(mapped(scene)[0])[1]["transform"] == PLACE
+    moved, said = mapped(scene)
+    assert read_map(moved)[1]["transform"] == PLACE
+    assert "mapped before" not in said
 
 
 def test_a_run_that_does_not_tell_its_type_or_tells_nonsense_is_refused(command, tuned, image, tmp_path, monkeypatch):

@@ -13,7 +13,8 @@ CUT_IT = (
     "Scenes are split whole: cut one large image, and its mask alike, into several files first, e.g. with GDAL: "
     "`gdal_retile.py -ps 2048 2048 -targetDir tiles/images images/big.tif` and "
     "`gdal_retile.py -ps 2048 2048 -targetDir tiles/masks masks/big.tif` (make both folders before, and copy "
-    "classes.yaml to tiles/); then dataset.root=tiles."
+    "classes.yaml to tiles/); then dataset.root=tiles. Keep pieces that touch in one split (splits.yaml), or the "
+    "scores are those of places beside the training's."
 )
 """What to do about a folder of fewer scenes."""
 

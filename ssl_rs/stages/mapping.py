@@ -89,8 +89,8 @@ class Target:
         return cls(*(folder / f"{name}{end}" for end in (".tif", ".probabilities.tif", ".png", ".json")))
 
 
-def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[float], None]) -> None:
-    """Map one image, unless its map is there.
+def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[float], None]) -> bool:
+    """Map one image, unless its map is there; tell whether it was mapped now.
 
     Args:
         job: How.
@@ -105,7 +105,7 @@ def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[floa
     source = SceneSource(target.map.stem, "test", (file,))
     grid = _grid(job.scenes, source)
     if _is_mapped(job, sha256, grid, target):
-        return
+        return False
     _check_owner(str(file), sha256, target)
     make_folder(target.map.parent)
     for left in target.map.parent.glob(".*.partial"):  # by a kill
@@ -134,6 +134,7 @@ def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[floa
         "wall_seconds": round(time.monotonic() - started, 3),
     }  # fmt: skip
     write_json(target.about, about)
+    return True
 
 
 def _grid(scenes: NewScenes, source: SceneSource) -> Grid:

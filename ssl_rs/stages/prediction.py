@@ -57,7 +57,7 @@ def predict(settings: Settings) -> Path:
 
 def _map_all(job: Job, images: Mapping[str, SourceFile], targets: Mapping[str, Target]) -> list[str]:
     """Map every image that can be mapped, and return what is wrong with the others."""
-    problems = []
+    problems, before = [], 0
     with scene_progress("mapped") as report:
         for number, (name, file) in enumerate(images.items()):
 
@@ -65,10 +65,12 @@ def _map_all(job: Job, images: Mapping[str, SourceFile], targets: Mapping[str, T
                 report(number + share, len(images), name)
 
             try:
-                map_image(job, file, targets[name], tell)
+                before += not map_image(job, file, targets[name], tell)
                 tell(1)
             except InputError as error:  # the others are mapped all the same
                 problems.append(str(error))
+    if before:
+        say_line(f"{before} of {len(images)} images were mapped before: those maps are as they were.")
     return problems
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,7 @@ from ssl_rs.seen_images import SeenImages, write_seen
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
 from ssl_rs.stages.site import Site, SiteSettings
+from ssl_rs.training.collapse import COLLAPSED_STD
 from ssl_rs.views.base import View, ViewMaker, crop_view, make_views, views_to_make
 
 EncoderPass = Literal["joint", "per_view"]
@@ -150,6 +152,7 @@ def pretrain(settings: Settings) -> Path:
         if result is not None:
             directory.finish(result)
             tell("Pretrained", result)
+            _warn_of_collapse(result["collapse"])
         tracker.finish(result)
         distributed.barrier()
     return directory.path
@@ -248,6 +251,17 @@ def _probe_collapse(plan: Plan, network: PretextNetwork) -> dict[str, float]:
     return {name: float(value) for name, value in collapse_measures(features).items()} | {
         "dimensions": features.shape[1]
     }
+
+
+def _warn_of_collapse(measured: Mapping[str, float]) -> None:
+    """Say that the features which others will use are alike for all images, whatever they were while training."""
+    if measured["feature_std"] < COLLAPSED_STD:
+        warnings.warn(
+            f"The deepest features of {PROBED} training crops are nearly equal (std {measured['feature_std']:.2g}, 1 "
+            "is spread in all directions). Here BatchNorm uses its running statistics, which few steps do not settle: if "
+            "collapse/feature_std in metrics.jsonl is larger, train for more steps; else lower optimizer.lr.",
+            stacklevel=2,
+        )
 
 
 def _save_encoder(plan: Plan, network: PretextNetwork, provenance: Provenance) -> str:
