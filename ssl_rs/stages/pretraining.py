@@ -258,8 +258,8 @@ def _warn_of_collapse(measured: Mapping[str, float]) -> None:
     if measured["feature_std"] < COLLAPSED_STD:
         warnings.warn(
             f"The deepest features of {PROBED} training crops are nearly equal (std {measured['feature_std']:.2g}, 1 "
-            "is spread in all directions). Here BatchNorm uses its running statistics, which few steps do not settle: if "
-            "collapse/feature_std in metrics.jsonl is larger, train for more steps; else lower optimizer.lr.",
+            "is spread in all directions). Here BatchNorm uses its running statistics, which few steps do not settle: "
+            "if collapse/feature_std in metrics.jsonl is larger, train for more steps; else lower optimizer.lr.",
             stacklevel=2,
         )
 
