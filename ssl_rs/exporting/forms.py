@@ -154,10 +154,11 @@ def write_as_onnx(subject: Subject, folder: Path) -> Form:
     content = as_onnx(network.eval(), [subject.images(*size) for size in sizes], about)
     with written_aside(folder / name) as file:
         file.write(content)
+    size = "" if subject.model is None else f"; of {side} x {side} px as in its scores: others score otherwise"
     return Form("ONNX, without PyTorch; normalization is inside", _code(f"""
         import onnxruntime
         session = onnxruntime.InferenceSession("{name}")
-        # images: a float32 array [N, C, H, W] of the values as they are stored
+        # images: a float32 array [N, C, H, W] of the values as they are stored{size}
         {", ".join(network.outputs)}, = session.run(None, {{"images": images}})
     """))  # fmt: skip
 
