@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,25 @@ def test_fine_tuning_plans_three_seeds_of_each_before_any_is_pretrained(study, t
     rows = [(cell.row["label"], cell.row["label_fraction"], cell.row["seed"]) for cell in cells]
     assert rows == [(name, 0.1, seed) for name in STUDIES[study] for seed in range(3)]
     assert len({cell.run_dir for cell in cells}) == len(cells)
+
+
+def test_learning_rates_are_compared_on_validation_scenes_and_have_rows_of_their_own(command, tiny):
+    given = (*tiny, "dataset.tile_size=32", "sweep=learning_rate")
+    cells, _ = plan_cells("finetune", [*given, "initialization=random,imagenet"])
+    assert len({cell.run_dir for cell in cells}) == 6
+    assert {(cell.row["label_fraction"], cell.row["seed"], cell.row["split"]) for cell in cells} == {(0.1, 0, "val")}
+    code, out, err = command(
+        "finetune", *given, "initialization=random", "optimizer.lr=1e-3,3e-3", "trainer.max_steps=1",
+        "trainer.log_every_steps=1",
+    )  # fmt: skip
+    assert code == 0, err
+    code, out, err = command("report")
+    assert code == 0, err
+    table = (Path(out.strip().splitlines()[-1]).parent / "table.md").read_text()
+    assert "val scenes" in table
+    assert {"| random |", "| random, optimizer.lr=0.003 |"} <= set(
+        re.findall(r"^\| random[^|]*\|", table, re.MULTILINE)
+    )
 
 
 def test_fine_tuning_takes_each_pretraining_of_the_study(command, tiny):
