@@ -146,10 +146,13 @@ class TileCrops:
         self.index_of = {scene.id: index for index, scene in enumerate(store.manifest.scenes)}
         self.labeled = self._labeled_tiles()
         self.scenes: Sequence[int] = tuple(self.labeled)
-        self.kinds: Sequence[Kind] = ("image", "mask")
+        self.has_nodata = any(store.manifest.scenes[index].valid_share < 1 for index in self.scenes)
+        self.kinds: Sequence[Kind] = ("image", "mask", "valid") if self.has_nodata else ("image", "mask")
 
-    def batch(self, step: int, rows: Rows) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, rows: Rows) -> tuple[Tensor, ...]:
         """Return images [B, C, S, S] (of a type of `CROP_TYPES`) and masks int64 [B, S, S], S the crop size.
+
+        Where a labeled scene has pixels without data, also bool [B, 1, S, S], which are valid.
 
         Pass p goes through the units in a permutation drawn from (seed, p). The global batch of a step is the next
         `rows.total` units of the endless sequence of passes, so it may hold a unit more than once.
@@ -158,10 +161,11 @@ class TileCrops:
         units = self._units(first + rows.start, first + rows.stop)
         places = Draws(self.seed, step, "tiles", rows).uniform(0, 1, 2)
         corners = [self._place(unit, *place) for unit, place in zip(units, places.tolist(), strict=True)]
-        images, masks = (self.cutter.cut(kind, corners, self.crop_size) for kind in self.kinds)
+        images, masks, *valid = (self.cutter.cut(kind, corners, self.crop_size) for kind in self.kinds)
         labeled = torch.from_numpy(np.stack([self._labeled(*place) for place in corners]))
         labeled = labeled.to(masks.device, non_blocking=True)
-        return images, masks.long().masked_fill_(~labeled, self.store.manifest.ignore_index)
+        masks = masks.long().masked_fill_(~labeled, self.store.manifest.ignore_index)
+        return images, masks, *(each.unsqueeze(1) for each in valid)
 
     def _units(self, start: int, stop: int) -> list[LabeledUnit]:
         """Return the units at [start, stop) of the endless sequence."""

@@ -7,8 +7,17 @@ import torch
 from torch import Tensor
 
 from ssl_rs.randomness import Draws
-from ssl_rs.views.fused import ColorJitter, check_probability, check_range, compose, crop_matrix, draw_dihedral, recolor
-from ssl_rs.views.resampling import move, warp, warp_mask
+from ssl_rs.views.fused import (
+    ColorJitter,
+    band_means,
+    check_probability,
+    check_range,
+    compose,
+    crop_matrix,
+    draw_dihedral,
+    recolor,
+)
+from ssl_rs.views.resampling import move, warp, warp_mask, warp_valid
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,7 @@ class SegmentationAugmentation:
         draws: Draws,
         ignore_index: int,
         rgb: tuple[int, int, int] | None = None,
+        valid: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return augmented images and masks.
 
@@ -52,12 +62,17 @@ class SegmentationAugmentation:
             draws: A row a sample.
             ignore_index: The class of pixels that no pixel was found for.
             rgb: The indices of the red, green and blue band; without them saturation and hue do nothing.
+            valid: bool [B, 1, n, n], false where the image has no data, which keeps its value and does not count for
+                the mean that contrast turns about; None: true everywhere.
         """
         matrix = draw_dihedral(draws, self.horizontal_flip, self.vertical_flip, self.rotation)
         if tuple(self.scale) == (1.0, 1.0):
             images, masks = move(images, matrix), move(masks, matrix)
+            valid = None if valid is None else move(valid, matrix)
         else:
             scale = draws.uniform(*self.scale)
             matrix = compose(matrix, crop_matrix(1 / scale, torch.zeros_like(matrix[:, :, 2])))
             images, masks = warp(images, matrix), warp_mask(masks, matrix, ignore_index)
-        return recolor(images, self.color(images.mean(dim=(-2, -1)), draws, rgb)), masks
+            valid = None if valid is None else warp_valid(valid, matrix)
+        changed = recolor(images, self.color(band_means(images, valid), draws, rgb))
+        return changed if valid is None else torch.where(valid, changed, images), masks

@@ -230,13 +230,13 @@ def _crops(plan: Plan) -> TileCrops:
     return TileCrops(site.store, plan.subset, site.dataset.crop_size, site.dataset.tile_shift, site.seed)
 
 
-def _batch(plan: Plan, stored: tuple[Tensor, Tensor], step: int) -> SegmentationBatch:
+def _batch(plan: Plan, stored: tuple[Tensor, ...], step: int) -> SegmentationBatch:
     site = plan.site
-    images, masks = (part.to(site.device, non_blocking=True) for part in stored)
+    images, masks, *valid = (part.to(site.device, non_blocking=True) for part in stored)
     draws = Draws(site.seed, step, "augmentation", site.rows, site.device)
     manifest = site.store.manifest
     images, rgb = to_unit(images, manifest.value_scale), color_bands(manifest.bands)
-    return SegmentationBatch(*plan.augmentation(images, masks, draws, manifest.ignore_index, rgb))
+    return SegmentationBatch(*plan.augmentation(images, masks, draws, manifest.ignore_index, rgb, *valid))
 
 
 def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, seconds: float) -> dict[str, Any]:

@@ -203,6 +203,18 @@ def test_a_tile_without_shift_is_read_exactly(make_store):
     assert np.array_equal(masks[0].numpy(), store.mask(0)[8:16, 16:24])
 
 
+def test_labeled_crops_come_with_their_validity_where_a_scene_lacks_data(made_up, tmp_path):
+    valid = np.random.default_rng(0).random((24, 24)) > 0.3
+    store = with_nodata(made_up, tmp_path / "stores", (valid, "train"), (np.ones((24, 24), bool), "train"))
+    names = [scene.id for scene in store.manifest.scenes]
+    place = (8, 16, 8, 8)
+    images, _, found = TileCrops(store, subset_of(store, (names[0], *place)), 8, 0.0, 0).batch(0, Rows(0, 1, 1))
+    assert found.dtype == torch.bool
+    assert np.array_equal(found[0, 0].numpy(), valid[8:16, 16:24])
+    assert np.array_equal(images[0].numpy(), store.image(0)[:, 8:16, 16:24])
+    assert len(TileCrops(store, subset_of(store, (names[1], *place)), 8, 0.0, 0).batch(0, Rows(0, 1, 1))) == 2
+
+
 def test_pixels_outside_of_labeled_tiles_and_of_the_scene_are_ignored(make_store):
     store = make_store({"a": ("train", 20, 24), "b": ("train", 24, 24)})
     # Tiles (1, 1) and (2, 2) of scene a; the lower one is only 4 pixels high. Scene b's tile must not leak into a.

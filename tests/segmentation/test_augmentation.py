@@ -82,6 +82,31 @@ def test_colors_change_only_the_image():
     assert moved.max() <= 1
 
 
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (0.75, 1.25)])
+def test_pixels_without_data_keep_their_value_and_change_no_color(scale):
+    images = torch.rand(8, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(8, 12, 12, dtype=torch.int64)
+    valid = torch.ones(8, 1, 12, 12, dtype=torch.bool)
+    valid[:, :, :, :5] = False
+    augment = SegmentationAugmentation(0.5, 0.5, 0.5, scale, JITTER)
+    still = SegmentationAugmentation(0.5, 0.5, 0.5, scale, ColorJitter())
+    found = []
+    for hidden in (0.0, 1.0):  # whatever stands where no data is
+        given = torch.where(valid, images, hidden)
+        moved, _ = augment(given, masks, draws(8), IGNORE, valid=valid)
+        plain, _ = still(given, masks, draws(8), IGNORE)
+        found.append((moved, plain))
+    inside = (found[0][1] == found[1][1]).all(dim=1, keepdim=True).expand_as(images)  # of valid pixels alone
+    outside = ((found[0][1] == 0) & (found[1][1] == 1)).all(dim=1, keepdim=True).expand_as(images)
+    assert min(inside.float().mean(), outside.float().mean()) > 0.2
+    if scale == (1.0, 1.0):  # else the mean takes in pixels that were interpolated between both
+        torch.testing.assert_close(found[0][0][inside], found[1][0][inside])
+        assert (inside | outside).all()
+    for moved, plain in found:
+        assert torch.equal(moved[outside], plain[outside])
+        assert not torch.equal(moved[inside], plain[inside])
+
+
 def test_half_of_the_rows_are_half_of_the_whole():
     images, masks = marked(8)
     augment = SegmentationAugmentation(0.5, 0.5, 0.5, (0.75, 1.25), JITTER)
