@@ -36,7 +36,7 @@ def explain(error: OSError) -> str:
     remedies = {
         **dict.fromkeys(FULL, "Make space there, or choose another output_dir"),
         **dict.fromkeys(SHUT, "Make it writable, or choose another output_dir"),
-        **dict.fromkeys(GONE, "Bring back what was moved or deleted, or choose another output_dir"),
+        **dict.fromkeys(GONE, "Bring back what was moved or deleted"),
     }
     remedy = remedies.get(error.errno or 0, "Mend that")
     where = f"{error.filename}: " if error.filename else ""

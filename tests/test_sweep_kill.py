@@ -3,6 +3,7 @@
 import csv
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,9 +80,9 @@ def test_a_sweep_killed_at_random_and_restarted_twice_gives_the_same_table(tmp_p
     settings = (*SETTINGS, f"dataset.root={tmp_path / 'data'}")
     write_dataset(tmp_path / "data", size=64)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for folder in (whole, broken):
-        folder.mkdir()
-        finish(folder, "pretrain", *(each for each in settings if each != "decoder=fpn"), "pretext=[contrastive]")
+    whole.mkdir()
+    finish(whole, "pretrain", *(each for each in settings if each != "decoder=fpn"), "pretext=[contrastive]")
+    shutil.copytree(whole, broken)
     finish(whole, "finetune", "-m", *settings, *VARIED)
 
     moments = random.Random(0)

@@ -84,8 +84,7 @@ def prepare(
 
 
 def _remedy(error: OSError) -> str:
-    gone = "Bring back what was moved or deleted, or choose another store_dir"
-    return gone if error.errno in GONE else "Choose another store_dir or make space"
+    return "Bring back what was moved or deleted" if error.errno in GONE else "Choose another store_dir or make space"
 
 
 @contextmanager
