@@ -392,6 +392,6 @@ def _run_and_exit(command: str, arguments: tuple[str, ...], output: int) -> None
 
 
 FUZZ = {
-    "settings": Fuzz(command_lines(), check_settings, 60),
-    "runs": Fuzz(runs(), check_run, 6),
+    "settings": Fuzz(command_lines(), check_settings, 30),
+    "runs": Fuzz(runs(), check_run, 3),
 }

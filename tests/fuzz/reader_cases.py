@@ -405,8 +405,8 @@ def _check_store(store: Store) -> None:
 
 
 FUZZ = {
-    "images": Fuzz(image_folders(), check_reading, 120),
+    "images": Fuzz(image_folders(), check_reading, 60),
     "masks": Fuzz(mask_values(), check_reading, 40),
-    "published": Fuzz(published(), check_reading, 80),
+    "published": Fuzz(published(), check_reading, 40),
     "noise": Fuzz(noise(), check_reading, 40),
 }

@@ -564,13 +564,13 @@ def check_encoder(told: dict[str, str] | None) -> None:
 
 
 FUZZ = {
-    "encoders": Fuzz(metadata(), check_encoder, 6),
+    "encoders": Fuzz(metadata(), check_encoder, 4),
     "manifest": Fuzz(manifests(), check_store, 150),
     "arrays": Fuzz(arrays(), check_store, 80),
     "subset": Fuzz(subsets(), check_subset, 60),
     "results": Fuzz(reports(), check_results, 100),
-    "report": Fuzz(reports(), check_report, 15),
+    "report": Fuzz(reports(), check_report, 8),
     "checkpoints": Fuzz(checkpoints(), check_checkpoint, 80),
     "weights": Fuzz(weight_files(), check_weights, 80),
-    "runs": Fuzz(finished_runs(), check_finished_run, 15),
+    "runs": Fuzz(finished_runs(), check_finished_run, 8),
 }

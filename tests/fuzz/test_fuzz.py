@@ -18,7 +18,7 @@ FUZZ = {
 def test_odd_input_ends_in_a_message(name):
     fuzz = FUZZ[name]
 
-    @seeded(max(1, fuzz.examples // 2))
+    @seeded(fuzz.examples)
     @given(fuzz.cases)
     def check(case):
         fuzz.check(case)
