@@ -66,10 +66,10 @@ def read_classes(path: Path) -> MaskFormat:
         colors = tuple(_color(value, where.format(i)) for i, value in enumerate(ignore))
         _check_unique([*(entry.color for entry in classes), *colors], f"{path}: the color")
         return MaskFormat.of_colors(classes, colors, remedy=REMEDY)
-    without = [entry.get("name") for entry in entries if "index" not in entry]
+    without = [place for place, entry in enumerate(entries) if "index" not in entry]
     if without:
         raise InputError(
-            f"{path}: classes: {without[0]!r:.80} has no index, others have one. Give each class an index, or each a "
+            f"{path}: classes[{without[0]}].index is not there, others have one. Give each class an index, or each a "
             "color and none an index, as the masks have it."
         )
     numbers = [_number(entry.get("index"), f"{path}: classes[{i}].index") for i, entry in enumerate(entries)]
