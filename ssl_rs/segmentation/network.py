@@ -128,8 +128,13 @@ def build_segmentation_model(
             other for other, build in DECODERS.items() if _serves(build, backbone_name, in_channels, num_classes)
         ]
         if not serving:
-            Backbone(backbone_name).build(in_channels)  # where there is none of that name, this says so
             remedy = "Choose another backbone: no decoder serves it"
+            try:
+                Backbone(backbone_name).build(in_channels)
+            except (
+                InputError
+            ) as bare:  # there is none of that name, or not as an encoder: decoders are beside the point
+                raise InputError(f"{str(bare).rstrip('.')}. {remedy}.") from error
         elif name in serving:
             remedy = f"With decoder={name} as it comes it can be: look at the keys decoder.*"
         else:
