@@ -212,7 +212,7 @@ def test_what_does_not_fit_is_refused_with_what_would(command, tiny, others, tmp
     assert "this run has none. Choose initialization.parts=encoder." in said
     assert "Set dataset.value_scale=255" in refused(command, "finetune", *tiny, *start, "dataset.value_scale=200")
     said = refused(command, "finetune", *tiny, *start, "dataset.bands=[nir,red,green]")
-    assert "was trained on the bands ('red', 'green', 'blue'), the data has ('nir', 'red', 'green')" in said
+    assert "was trained on the bands red, green, blue, the data has nir, red, green. Choose weights of these" in said
     said = refused(command, "finetune", *tiny, start[0])
     assert "initialization.run is not set. Name the folder of a finished fine-tuning" in said
     said = refused(command, "finetune", *tiny, start[0], f"initialization.run={tmp_path / 'none'}")
