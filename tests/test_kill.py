@@ -79,6 +79,7 @@ def test_momentum_networks_and_queues(trials):
     )  # fmt: skip
     whole, broken = trials("pretrain", 1, methods)
     assert kill_at(broken, Moment("checkpoint", 0.02)) is not None
+    assert kill_at(broken, Moment("checkpoint", 0)) is not None
     broken.finish()
     assert differences(whole, broken) == []
 

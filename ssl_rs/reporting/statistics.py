@@ -91,7 +91,7 @@ def resampled_counts(number: int, resamples: int = RESAMPLES, seed: int = 0) -> 
 
 
 def percentile_interval(values: NDArray[np.float64], number: int) -> Interval:
-    """Return the expanded 95 % percentile interval of resampled values [R]; NaN are left out.
+    """Return the expanded 95 % percentile interval of resampled values [R]; infinite ones are allowed, NaN left out.
 
     A bootstrap of n things varies by sqrt((n - 1) / n) too little, and its tails are those of a normal distribution,
     not Student's: its percentiles are taken farther out, so that for a mean they agree with the t interval.

@@ -28,7 +28,6 @@ NEARLY_ALL = 0.995
 FEWEST_SCENES = 6
 """Of fewer no resampling can hold the truth in 95 %: in 2^(1 - n) of all cases all n values lie on one side of it."""
 
-
 REFERENCES = ("random", "imagenet", "file")
 """Initializations that others are measured by."""
 

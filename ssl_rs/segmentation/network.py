@@ -131,9 +131,7 @@ def build_segmentation_model(
             remedy = "Choose another backbone: no decoder serves it"
             try:
                 Backbone(backbone_name).build(in_channels)
-            except (
-                InputError
-            ) as bare:  # there is none of that name, or not as an encoder: decoders are beside the point
+            except InputError as bare:  # there is no such encoder: decoders are beside the point
                 raise InputError(f"{str(bare).rstrip('.')}. {remedy}.") from error
         elif name in serving:
             remedy = f"With decoder={name} as it comes it can be: look at the keys decoder.*"

@@ -21,7 +21,7 @@ from ssl_rs.messages import say_line
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.seen_images import read_seen
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, check_protocol
-from ssl_rs.stages.finished_run import load_network, stored_config, windows_like
+from ssl_rs.stages.finished_run import data_like, load_network, stored_config, windows_like
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, opened
 from ssl_rs.stages.site import Site, open_store
@@ -83,11 +83,9 @@ def read_plan(settings: Settings) -> Plan:
         _compare_with_training(run, site.store, evaluation.split)
     window = evaluation.window
     how = {"split": evaluation.split, **window.identity}
-    inputs = {"model": str(trained["config_hash"]), "manifest": manifest.sha256}
+    inputs = {"model": str(trained["config_hash"]), "manifest": manifest.sha256, "precision": site.precision}
     if trained.get("manifest_sha256") != manifest.sha256:  # an earlier version took such results for the run's own data
         inputs["told"] = "data"
-    if site.precision != "fp32":  # before results told it, nearly all were made in fp32: those keep their names
-        inputs["precision"] = site.precision
     digest = config_hash(how, inputs)
     own = site.output_dir / "evaluate" / site.dataset.name / f"{run.path.name}-{digest}"
     scored_by = {
@@ -185,11 +183,7 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
     stored = stored_config(run)
     trusted = settings.value("trusted_packages", list)
     root, of_training = settings.value("dataset.root", str | None), stored["dataset"].get("root")
-    node = {**stored["dataset"], "root": root or of_training}
-    if (name := settings.value("dataset.name", str | None)) is not None:
-        if root is None:
-            raise InputError(f"dataset.name={name} names other data: say where they lie, dataset.root=...")
-        node["name"] = name
+    node = data_like(settings, stored["dataset"])
     if (channels := settings.value("bands", tuple[int, ...] | None)) is not None:
         if not hasattr(locate(str(node.get("_target_")), "dataset", trusted), "channels"):
             raise InputError(f"bands={in_brackets(channels)}: dataset={node.get('name')} reads its own. Leave it out.")

@@ -37,6 +37,18 @@ def windows_like(settings: Settings, stored: Mapping[str, Any]) -> WindowSetting
     return replace(before, **{key: value for key, value in wanted.items() if value is not None})
 
 
+def data_like(settings: Settings, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data set of a run, where it lay or where `dataset.root` says; other data may have another name.
+
+    Raises:
+        InputError: A name without a place: the run's own data has one.
+    """
+    root, name = (settings.value(f"dataset.{key}", str | None) for key in ("root", "name"))
+    if name is not None and root is None:
+        raise InputError(f"dataset.name={name} names other data: say where they lie, dataset.root=...")
+    return {**stored, "root": root or stored.get("root"), "name": name or stored.get("name")}
+
+
 def load_network(
     run: RunDirectory, stored: Mapping[str, Any], metadata: WeightsMetadata, window: WindowSettings,
     trusted: Sequence[str],

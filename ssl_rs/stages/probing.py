@@ -29,6 +29,7 @@ from ssl_rs.segmentation.network import check_side
 from ssl_rs.segmentation.probes import Probe
 from ssl_rs.segmentation.sliding_window import WindowSettings, read_windows
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator
+from ssl_rs.stages.finished_run import data_like
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.probed_encoder import initialization_of, stored_backbone, stored_run
 from ssl_rs.stages.recipe import Identified, opened
@@ -121,9 +122,8 @@ def _place(
     inputs = {"manifest": site.store.manifest.sha256}
     own: dict[str, Any] = {
         "encoder": found.sha256, "label": found.label, "subset": subset.sha256, "protocol": site.dataset.protocol,
+        "precision": site.precision,
     }  # fmt: skip
-    if site.precision != "fp32":  # before results told it, nearly all were made in fp32: those keep their names
-        own["precision"] = site.precision
     if found.kind == "random":
         own["batch_norm"] = f"measured on {MEASURED_BATCHES} x {MEASURED_SIZE} windows"
     digest = config_hash({**how, "seed": site.seed}, {**inputs, **own})
@@ -143,11 +143,7 @@ def _surroundings(settings: Settings, stored: Mapping[str, Any]) -> SiteSettings
             "Only a finished pretraining names its data. Choose one: dataset=..., e.g. dataset=blue_marble."
         )
     else:
-        own, root, name = (
-            stored["dataset"], *(settings.value(f"dataset.{key}", str | None) for key in ("root", "name")),
-        )  # fmt: skip
-        node = {**own, "root": root or own.get("root"), "name": name or own.get("name")}
-        dataset = build(node, "dataset", trusted)
+        dataset = build(data_like(settings, stored["dataset"]), "dataset", trusted)
     device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
     node = {"_target_": "ssl_rs.training.settings.TrainerSettings", "max_steps": 1, "batch_size": 2}
     trainer: TrainerSettings = build({**node, "device": device, "precision": precision}, "trainer", trusted)

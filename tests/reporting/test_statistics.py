@@ -166,6 +166,7 @@ def test_percentiles_of_many_things_leave_two_and_a_half_percent_on_each_side():
     values, many = np.arange(1, 1001, dtype=np.float64), 10**6
     assert percentile_interval(np.random.default_rng(0).permutation(values), many) == (25, 976)
     assert percentile_interval(np.append(values, np.nan), many) == (25, 976)
+    assert percentile_interval(np.array([0.1, np.inf, np.inf]), many) == (0.1, np.inf)
 
 
 @pytest.mark.parametrize("number", [6, 10, 24])
