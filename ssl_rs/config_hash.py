@@ -13,6 +13,7 @@ WITHOUT_EFFECT = (
     "trusted_packages",
     "dataset.root",
     "dataset.on_bad_scene",
+    "dataset.scene_group",
     "initialization.run",
     "initialization.weights",
     "evaluation.window.batch_size",

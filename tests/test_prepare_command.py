@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,34 @@ def test_the_path_comes_last_and_alone_on_standard_output(command, labeled):
     assert (code, again) == (0, out)
     assert "prepared" not in err
     assert "6 scenes (4 train" in err
+
+
+def test_scenes_that_lie_together_are_told(command, folder_dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = sorted((folder_dataset / "images").rglob("*.png"), key=lambda path: path.name)
+    listed = {"train": [], "val": [], "test": []}
+    for place, path in enumerate(paths):
+        name = f"site{place // 2}_{place}"
+        for kind in ("images", "masks"):
+            (tmp_path / "own" / kind).mkdir(parents=True, exist_ok=True)
+            of_kind = folder_dataset / kind / path.relative_to(folder_dataset / "images")
+            shutil.copy(of_kind, tmp_path / "own" / kind / f"{name}.png")
+        listed[path.parent.name].append(name)
+    shutil.copy(folder_dataset / "classes.yaml", tmp_path / "own")
+    settings = ("dataset=folder", "dataset.root=own", r"dataset.scene_group='site\d'")
+    code, _, err = command("prepare", *settings)
+    assert code == 0
+    assert sorted(re.findall(r"(\d) (train|val|test)", err)) == [("2", "test"), ("2", "train"), ("2", "val")]
+    assert r"By dataset.scene_group=site\d the scenes lie in 3 groups." in err
+    (tmp_path / "own" / "splits.yaml").write_text(json.dumps(listed))
+    code, _, err = command("prepare", *settings)
+    assert code == 0
+    assert "lie in 3 groups." in err  # 4 train, of two sites
+    listed["val"].append(listed["train"].pop())
+    (tmp_path / "own" / "splits.yaml").write_text(json.dumps(listed))
+    code, _, err = command("prepare", *settings)
+    assert code == 0
+    assert "lie in 3 groups; 1 of them both train and score, which tells little of new places." in err
 
 
 @pytest.fixture

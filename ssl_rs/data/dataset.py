@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.value_types import ValueType
 from ssl_rs.errors import InputError
+from ssl_rs.scene_groups import grouping
 
 Split = Literal["train", "val", "test", "unlabeled"]
 """What a scene is for; `unlabeled`: for pretraining alone, beside the training scenes. It has no mask."""
@@ -120,6 +121,8 @@ class Dataset(ABC):
         on_bad_scene: A scene that cannot be used stops the preparation, or is left out, counted and named.
         transductive: Pretraining may see the images of validation and test scenes too; never their masks.
         downsample: Pixels a side of the blocks that become one stored pixel: images by their mean, masks by majority.
+        scene_group: How the ids of scenes begin that lie together, a regular expression, see `ssl_rs.scene_groups`.
+            Splits that are drawn keep them together, and intervals over test scenes are over these groups.
 
     Raises:
         InputError: A setting out of its range.
@@ -135,6 +138,7 @@ class Dataset(ABC):
     on_bad_scene: Literal["error", "skip"]
     transductive: bool
     downsample: int = 1
+    scene_group: str | None = None
 
     ignore_index: ClassVar[int] = IGNORE
     clutter: ClassVar[str | None] = None
@@ -156,6 +160,7 @@ class Dataset(ABC):
         ):
             if not good:
                 raise InputError(f"dataset.{key} must be {expected}, got {getattr(self, key)!r}.")
+        self.group_of("")
 
     @property
     @abstractmethod
@@ -182,6 +187,10 @@ class Dataset(ABC):
         Raises:
             InputError: A file that cannot be read or holds something unexpected.
         """
+
+    def group_of(self, scene: str) -> str:
+        """Return the group of a scene's id: those of one group lie together."""
+        return grouping(self.scene_group, "dataset.scene_group")(scene)
 
     def undivided(self) -> "Dataset":
         """Return this data set where nothing is trained, so that no scene has to be in a split of its own."""

@@ -15,9 +15,9 @@ from ssl_rs.data.mask_format import MaskFormat
 from ssl_rs.data.paired import in_brackets, read_pair, with_alpha, with_channels
 from ssl_rs.data.raster import EXTENSIONS
 from ssl_rs.data.source_files import SourceFile
-from ssl_rs.data.splits import seeded_order
+from ssl_rs.data.splits import draw_splits
 from ssl_rs.data.value_types import as_stored
-from ssl_rs.errors import InputError
+from ssl_rs.errors import TOLD, InputError
 
 LAYOUT = (
     "images/ (jpg, png, tif or jp2) and, for segmentation, masks/ (png or tif, same stems) and classes.yaml; images "
@@ -34,8 +34,8 @@ class Folder(Dataset):
 
     1. what `splits.yaml` says: the keys train, val, test, each a list of stems, every image in exactly one of them;
     2. their subfolder, if there are images/train, images/val or images/test (masks lie in subfolders of these names);
-    3. drawn: stems ordered by their sha256, the first `test_share` test, the next `val_share` val, the rest train.
-       Without masks nothing can be tested, so every image is train.
+    3. drawn: stems ordered by their sha256, the first `test_share` test, the next `val_share` val, the rest train; with
+       `scene_group` whole groups of them. Without masks nothing can be tested, so every image is train.
 
     For the form of `classes.yaml` see `ssl_rs.data.classes_file.read_classes`.
 
@@ -199,9 +199,13 @@ class Folder(Dataset):
             return cast(Mapping[str, Split], folders)
         if not self.mask_format:
             return dict.fromkeys(images, "train")
-        order = seeded_order(images, self.split_seed)
-        num_test, num_val = (math.ceil(share * len(order)) for share in (self.test_share, self.val_share))
-        return {stem: _drawn_split(place, num_test, num_val) for place, stem in enumerate(order)}
+        if self.scene_group is not None and len(set(map(self.group_of, images))) == len(images):
+            raise InputError(
+                f"dataset.scene_group={self.scene_group} puts no two images together. Expected a regular "
+                f"expression that finds how their names begin; the first are {', '.join(list(images)[:TOLD])}."
+            )
+        num_test, num_val = (math.ceil(share * len(images)) for share in (self.test_share, self.val_share))
+        return draw_splits(list(images), self.group_of, self.split_seed, {"test": num_test, "val": num_val})
 
 
 class _Undivided(Folder):
@@ -227,9 +231,3 @@ class _Undivided(Folder):
 
     def _alone(self, images: Mapping[str, Path], masks: Mapping[str, Path]) -> set[str]:
         return {stem for stem in images if stem not in masks}
-
-
-def _drawn_split(place: int, num_test: int, num_val: int) -> Split:
-    if place < num_test:
-        return "test"
-    return "val" if place < num_test + num_val else "train"

@@ -69,7 +69,7 @@ class LevirCs(Dataset):
             raise wrong_layout(root, "label NAME_roiMap.tif in train/label_0_1_2 or test/label_0_1_2", LAYOUT, files)
         listed = sorted({*images, *labels})
         train = [name for split, name in listed if split == "train"]
-        splits = with_validation(train, (), self.val_share, self.split_seed)
+        splits = with_validation(train, (), self.val_share, self.split_seed, self.group_of)
         scenes = []
         for folder, name in listed:
             needed = {

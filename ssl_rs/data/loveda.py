@@ -78,7 +78,7 @@ class LoveDA(Dataset):
         listed = {"_".join(groups).lower(): groups for groups in sorted({*images, *labels})}
         train = [scene for scene, groups in listed.items() if groups[0] == "Train"]
         test = [scene for scene, groups in listed.items() if groups[0] == "Val"]
-        splits = with_validation(train, test, self.val_share, self.split_seed)
+        splits = with_validation(train, test, self.val_share, self.split_seed, self.group_of)
         scenes = []
         for scene, split in splits.items():
             part, area, number = groups = listed[scene]

@@ -85,7 +85,7 @@ class Potsdam(Dataset):
         eroded = match_files(
             files, root, r"/top_potsdam_(\d+_\d+)_label_noBoundary\.tif", prefer="/5_Labels_all_noBoundary/"
         )
-        splits = with_validation(TRAIN, TEST, self.val_share, self.split_seed)
+        splits = with_validation(TRAIN, TEST, self.val_share, self.split_seed, self.group_of)
         return isprs.list_scenes(splits, images, labels, eroded, places)
 
     def read(self, scene: SceneSource) -> Scene:

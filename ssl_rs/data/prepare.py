@@ -30,7 +30,7 @@ from ssl_rs.locks import hold
 Report = Callable[[int, int, str], None]
 """Called after each scene with the number of finished scenes, of all scenes, and the scene's id."""
 
-USED_LATER = ("root", "crop_size", "tile_size", "tile_shift", "protocol", "transductive", "without_mask")
+USED_LATER = ("root", "crop_size", "tile_size", "tile_shift", "protocol", "transductive", "without_mask", "scene_group")
 """Settings of a data set that change nothing in its store."""
 
 WORTH_WORKERS = 2**28

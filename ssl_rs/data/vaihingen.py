@@ -71,7 +71,7 @@ class Vaihingen(Dataset):
         labels, eroded = match_files(files, root, LABEL, prefer="ground_truth"), match_files(files, root, ERODED)
         if not labels:
             raise wrong_layout(root, "label (those without boundaries alone are not enough)", LAYOUT, files)
-        splits = with_validation(TRAIN, TEST, self.val_share, self.split_seed)
+        splits = with_validation(TRAIN, TEST, self.val_share, self.split_seed, self.group_of)
         return isprs.list_scenes(splits, images, labels, eroded, PLACES)
 
     def read(self, scene: SceneSource) -> Scene:

@@ -38,6 +38,7 @@ from ssl_rs.reporting.wording import (
     doubts_of_means,
     duration_text,
     interval_text,
+    over_scenes,
     points_text,
     saved_doubts,
     saved_sentence,
@@ -49,7 +50,11 @@ MOST_TOLD = 3  # runs that are left out, where none is left
 
 
 def write_report(
-    runs_dir: Path, sweeps_dir: Path, out_dir: Path, say: Callable[[str], None] = lambda said: None
+    runs_dir: Path,
+    sweeps_dir: Path,
+    out_dir: Path,
+    say: Callable[[str], None] = lambda said: None,
+    group_of: Callable[[str], str] | None = None,
 ) -> Path:
     """Write the page, and its numbers as CSV, Markdown and LaTeX, from whatever finished runs there are.
 
@@ -60,6 +65,7 @@ def write_report(
         sweeps_dir: Folder with the plans of sweeps; it need not exist.
         out_dir: Where the files go.
         say: Is told how many cells are done, and the command of each that is not.
+        group_of: As of `ssl_rs.reporting.results.read_runs`.
 
     Returns:
         The page.
@@ -67,7 +73,7 @@ def write_report(
     Raises:
         InputError: No finished run.
     """
-    runs, left_out = read_runs(runs_dir)
+    runs, left_out = read_runs(runs_dir, group_of)
     beside = [runs_dir.parent / "pretrain"] if runs_dir.name == "finetune" else []
     pretrainings, broken_pretrainings = read_pretrainings(runs_dir, *beside)
     planned, broken_plans = read_plans(sweeps_dir, runs_dir)
@@ -167,4 +173,5 @@ def _render(
         saved_sentence=saved_sentence,
         budget_sentence=budget_sentence,
         doubts_of_means=doubts_of_means,
+        over_scenes=over_scenes,
     )

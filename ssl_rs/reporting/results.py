@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,6 +63,7 @@ class Run:
             where an earlier version did not write them.
         scene_confusions: By the labels counted against ("full", "eroded") and the scene: int64 [K, K], row truth,
             column prediction, K as `classes`; empty where they were not written.
+        scene_groups: The group of each scene that lies with others; the others are groups of their own.
     """
 
     directory: Path
@@ -90,6 +91,7 @@ class Run:
     environment: Mapping[str, Any]
     scene_confusions: Mapping[str, Mapping[str, NDArray[np.int64]]] = field(default_factory=dict, compare=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    scene_groups: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def weights_sha256(self) -> str:
@@ -115,8 +117,12 @@ class LeftOut:
     reason: str
 
 
-def read_runs(runs_dir: Path) -> tuple[list[Run], list[LeftOut]]:
+def read_runs(runs_dir: Path, group_of: Callable[[str], str] | None = None) -> tuple[list[Run], list[LeftOut]]:
     """Read every finished run below a folder.
+
+    Args:
+        runs_dir: The folder.
+        group_of: Maps a scene's id to the group of scenes that it lies with; None: as the runs have it.
 
     Returns:
         The runs in the order of their paths, and each result.json that is broken or of no known command. Those of
@@ -131,7 +137,8 @@ def read_runs(runs_dir: Path) -> tuple[list[Run], list[LeftOut]]:
                 continue
             if command not in SCORED_COMMANDS:
                 raise ValueError(f"command is {command!r}: expected one of {', '.join(SCORED_COMMANDS)}, pretrain")
-            runs.append(_run_of(path.parent, command, result))
+            run = _run_of(path.parent, command, result)
+            runs.append(run if group_of is None else _regrouped(run, group_of))
         except (ValueError, OverflowError, OSError) as error:
             left_out.append(LeftOut(path, str(error)))
     return runs, left_out
@@ -160,7 +167,7 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
     def count(key: str) -> int:
         return _take(result, key, int)
 
-    environment = directory / "environment.json"
+    environment, key = directory / "environment.json", "scene_confusions"
     scores = _scores(result)
     return Run(
         directory=directory,
@@ -187,11 +194,19 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
         classes=(classes := [_labeled_class(entry) for entry in _take(result, "classes", list)]),
         environment=read_object(environment) if environment.is_file() else {},
         scene_confusions={
-            labels: {scene: _confusion(counts, len(classes)) for scene, counts in _object(scenes).items()}
-            for labels, scenes in _object(result.get("scene_confusions", {})).items()
+            labels: {scene: _confusion(counts, len(classes)) for scene, counts in _object(scenes, key).items()}
+            for labels, scenes in _object(result.get(key, {}), key).items()
         },
         settings=_settings(result),
+        scene_groups={
+            scene: str(group) for scene, group in _object(result.get("scene_groups", {}), "scene_groups").items()
+        },
     )
+
+
+def _regrouped(run: Run, group_of: Callable[[str], str]) -> Run:
+    scenes = {scene for scenes in run.scene_confusions.values() for scene in scenes}
+    return replace(run, scene_groups={scene: group_of(scene) for scene in scenes})
 
 
 def _settings(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,9 +219,9 @@ def _settings(result: Mapping[str, Any]) -> dict[str, Any]:
     return {**before_it_came, **settings, **resolved}
 
 
-def _object(value: Any) -> dict[str, Any]:
+def _object(value: Any, key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"scene_confusions has {value!r:.80}: expected an object")
+        raise ValueError(f"{key} has {value!r:.80}: expected an object")
     return value
 
 

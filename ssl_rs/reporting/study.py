@@ -21,6 +21,7 @@ from ssl_rs.reporting.statistics import (
     summarize,
 )
 from ssl_rs.reporting.tables import Table
+from ssl_rs.scene_groups import members
 
 NEARLY_ALL = 0.995
 """A larger share of the labels is all of them, in words."""
@@ -44,7 +45,7 @@ class CellStatistics:
         pretrainings: Over the means of the weights that its runs started from; None where all started from the same.
         scenes: 95 % bootstrap interval over the test scenes; None where it is unknown, or there are fewer than
             FEWEST_SCENES.
-        num_scenes: How many were resampled; 0 where unknown.
+        num_scenes: How many were resampled, those of one group as one; 0 where unknown.
     """
 
     label: str
@@ -93,6 +94,7 @@ class Study:
             runs empty. Random initialization itself is in it, too: it should get there with all labels only.
         random: The row of random initialization that the others are measured by, see `Table.random_label`.
         budget: What more steps change, where there are such runs.
+        in_groups: Whether test scenes that lie together were resampled together.
     """
 
     cells: Sequence[CellStatistics]
@@ -101,6 +103,7 @@ class Study:
     saved: Mapping[str, LabelsSaved | None]
     random: str | None
     budget: Budget | None = None
+    in_groups: bool = False
 
     @property
     def first_differences(self) -> list[Difference]:
@@ -145,6 +148,7 @@ def study_of(table: Table, tables: Sequence[Table] = ()) -> Study:
         saved,
         random,
         budget_of(table, tables),
+        any(run.scene_groups for run in table.runs),
     )
 
 
@@ -227,12 +231,15 @@ class _ResampledScenes:
         return None if np.isnan(means).all() else means
 
     def agree(self, runs: Sequence[Run]) -> bool:
-        """Tell whether the runs know the counts of the same scenes."""
-        return len({tuple(sorted(self._scenes(run))) for run in runs}) == 1
+        """Tell whether the runs know the counts of the same scenes, in the same groups."""
+        return len({tuple((name, *scenes) for name, scenes in sorted(self._groups(run).items())) for run in runs}) == 1
 
     def number(self, run: Run) -> int:
-        """Return how many scenes a run knows the counts of."""
-        return len(self._scenes(run))
+        """Return how many groups of scenes a run knows the counts of."""
+        return len(self._groups(run))
+
+    def _groups(self, run: Run) -> Mapping[str, Sequence[str]]:
+        return members(sorted(self._scenes(run)), lambda scene: run.scene_groups.get(scene, scene))
 
     def _scenes(self, run: Run) -> Mapping[str, NDArray[np.int64]]:
         return run.scene_confusions.get(self.protocol.labels, {})
@@ -241,7 +248,7 @@ class _ResampledScenes:
         if id(run) not in self._known:
             excluded = np.array([each.name in self.protocol.excluded for each in run.classes])
             counted = ~excluded if self.protocol.excluded_pixels == "ignored" else np.ones_like(excluded)
-            scenes = self._scenes(run)
-            counts = np.stack([scenes[name] for name in sorted(scenes)])  # [S, K, K]
+            scenes, groups = self._scenes(run), self._groups(run)
+            counts = np.stack([sum(scenes[scene] for scene in groups[name]) for name in sorted(groups)])  # [S, K, K]
             self._known[id(run)] = resampled_miou(counts, counted, ~excluded)
         return self._known[id(run)]

@@ -11,6 +11,7 @@ from ssl_rs.reporting.wording import (
     budget_sentence,
     doubts_of_means,
     interval_text,
+    over_scenes,
     points_text,
     saved_sentences,
     share_text,
@@ -29,7 +30,7 @@ SPECIAL = {
 SYMBOLS = {"±": r"$\pm$", "–": "--", "−": r"$-$", "≤": r"$\le$", "\N{NO-BREAK SPACE}": "~"}
 """What we write and LaTeX's default fonts lack."""
 
-OVER_SCENES = "95 % bootstrap intervals of mIoU in % over test scenes, of the mean over these seeds"
+OVER_SCENES = "95 % bootstrap intervals of mIoU in %, of the mean over these seeds, over {}"
 
 SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 """Starts what is made smaller where it is wider than a line."""
@@ -112,7 +113,7 @@ def _markdown(table: Table, study: Study) -> str:
     for doubt in doubts_of_means(table):
         parts += [escape_markdown(doubt), ""]
     if scenes := _over_scenes(table, study):
-        parts += [f"{OVER_SCENES}:", "", _markdown_table(scenes), ""]
+        parts += [f"{OVER_SCENES.format(over_scenes(study))}:", "", _markdown_table(scenes), ""]
     if study.differences:
         parts += [f"Paired differences in points{_others(study)}:", "", _markdown_table(_differences(study)), ""]
     said = saved_sentences(table, study)
@@ -134,7 +135,7 @@ def _latex(table: Table, study: Study) -> str:
     caption += "".join(f" {doubt}" for doubt in doubts_of_means(table))
     parts = [_latex_table(_scores(table), caption)]
     if scenes := _over_scenes(table, study):
-        parts.append(_latex_table(scenes, f"{_title(table)}. {OVER_SCENES}."))
+        parts.append(_latex_table(scenes, f"{_title(table)}. {OVER_SCENES.format(over_scenes(study))}."))
     if study.differences:
         caption = f"{_title(table)}. Paired differences of mIoU in points{_others(study)}."
         parts.append(_latex_table(_differences(study), caption))

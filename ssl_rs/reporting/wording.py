@@ -61,6 +61,11 @@ def doubts_of_means(table: Table) -> list[str]:
     return said
 
 
+def over_scenes(study: Study) -> str:
+    """Say what intervals over test scenes are over."""
+    return "test scenes, those that lie together as one" if study.in_groups else "test scenes"
+
+
 def saved_sentences(table: Table, study: Study) -> list[str]:
     """Say of each row how many labels it saves, and what speaks against taking that for more than it is."""
     said = [saved_sentence(label, found) for label, found in study.saved.items() if label != study.random]

@@ -133,7 +133,7 @@ def evaluate(settings: Settings) -> Path:
 def _read_evaluation_like(settings: Settings, stored: Mapping[str, Any], dataset: Dataset) -> EvaluationSettings:
     """Read the split and the windows; what is null is as the run had it."""
     split: Literal["val", "test", "all"] = settings.value("evaluation.split", Scored)
-    return EvaluationSettings(split, windows_like(settings, stored), dataset.clutter)
+    return EvaluationSettings(split, windows_like(settings, stored), dataset.clutter, dataset.group_of)
 
 
 def _resolved(

@@ -1,6 +1,6 @@
 """Score a segmentation network on whole scenes: one pass, one pooled confusion matrix, every protocol."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -42,11 +42,13 @@ class EvaluationSettings:
         split: The scenes that are scored; all: those of every split.
         window: How scenes are cut.
         clutter: The class that some protocols leave out, if the data set has one.
+        group_of: Maps a scene's id to the group of scenes that it lies with.
     """
 
     split: Literal["val", "test", "all"]
     window: WindowSettings
     clutter: str | None = None
+    group_of: Callable[[str], str] = str
 
 
 def read_evaluation(settings: Settings) -> EvaluationSettings:
@@ -58,7 +60,7 @@ def read_evaluation(settings: Settings) -> EvaluationSettings:
     dataset: Dataset = settings.build("dataset")
     check_protocol(dataset)
     split, window = settings.value("evaluation.split", Literal["val", "test"]), settings.build("evaluation.window")
-    return EvaluationSettings(split, window, dataset.clutter)
+    return EvaluationSettings(split, window, dataset.clutter, dataset.group_of)
 
 
 def check_protocol(dataset: Dataset) -> None:
@@ -201,6 +203,7 @@ class Evaluator:
             "confusion": confusions[main.labels].tolist(),
             "confusions": {labels: counts.tolist() for labels, counts in confusions.items()},
             "scene_confusions": {kind: dict(zip(ids, each.tolist(), strict=True)) for kind, each in scenes.items()},
+            "scene_groups": {scene: group for scene in ids if (group := self.settings.group_of(scene)) != scene},
             "classes": [{"name": item.name, "color": list(item.color)} for item in self.store.manifest.classes],
         }
 

@@ -90,6 +90,7 @@ def read_plan(settings: Settings) -> Plan:
         settings.value("evaluation.split", Literal["val", "test"]),
         _window(settings, surroundings.dataset.crop_size),
         surroundings.dataset.clutter,
+        surroundings.dataset.group_of,
     )
     settings.check_all_read()
     check_side(evaluation.window.size, DIVISOR, "evaluation.window.size")

@@ -110,6 +110,28 @@ def test_drawn_split_has_its_shares_and_follows_the_seed(labeled, make):
     assert Counter(splits(make(val_share=0.0, test_share=0.01)).values()) == {"train": 9, "test": 1}
 
 
+def test_scenes_that_lie_together_are_drawn_together(make, tmp_path):
+    for name in [f"place{place}_{piece}" for place in range(10) for piece in range(4)] + ["alone"]:
+        save(tmp_path / "data" / "images" / f"{name}.png", rgb())
+        save(tmp_path / "data" / "masks" / f"{name}.png", colored(RNG.integers(0, 3, (6, 6))))
+    (tmp_path / "data" / "classes.yaml").write_text(CLASSES)
+    found = splits(make(scene_group=r"place\d+"))
+    by_place = [{found[f"place{place}_{piece}"] for piece in range(4)} for place in range(10)]
+    assert all(len(each) == 1 for each in by_place)
+    assert 9 <= Counter(found.values())["test"] <= 12  # 20 % of 41, then whole places
+    assert 5 <= Counter(found.values())["val"] <= 8
+    alone = splits(make())
+    assert any(len({alone[f"place{place}_{piece}"] for piece in range(4)}) > 1 for place in range(10))
+
+
+@pytest.mark.parametrize("pattern", ["tile", ".*"])
+def test_a_group_that_puts_nothing_together_is_refused(labeled, make, pattern):
+    with pytest.raises(
+        InputError, match=r"dataset\.scene_group=.* puts no two images together.* first are scene0, scene1"
+    ):
+        make(scene_group=pattern).scenes()
+
+
 def test_files_that_are_not_used_are_told(labeled, make, tmp_path):
     (tmp_path / "data/images/scene.img").write_bytes(b"x")
     (tmp_path / "data/images/notes.txt").write_text("x")

@@ -175,6 +175,41 @@ def test_scenes_are_drawn_alike_for_both_sides_of_a_difference(write_run, tables
     assert study.differences[0].scenes == pytest.approx(percentile_interval(drawn("tasks") - drawn("random"), 6))
 
 
+def test_scenes_of_one_group_are_drawn_as_one(write_run, tables_of, tmp_path):
+    scenes = scenes_of(0, 18)
+    groups = {name: f"place{int(name[5:]) % 6}" for name in scenes}
+    write_run("a", scene_confusions={"full": scenes}, scene_groups=groups)
+    pooled = np.array(
+        [sum(np.array(scenes[name]) for name in scenes if groups[name] == f"place{place}") for place in range(6)]
+    )
+    every = np.ones(2, bool)
+    (table,) = tables_of()
+    (cell,) = study_of(table).cells
+    assert cell.num_scenes == 6
+    assert cell.scenes == pytest.approx(percentile_interval(resampled_miou(pooled, every, every), 6))
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report")
+    assert "over test scenes, those that lie together as one" in (tmp_path / "report" / "table.md").read_text()
+    assert (
+        "drawn again with replacement are test scenes, those that" in (tmp_path / "report" / "index.html").read_text()
+    )
+
+    # What the runs say gives way to what the report is told: here five groups, of which nothing can be said.
+    write_report(
+        tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", group_of=lambda name: str(int(name[5:]) % 5)
+    )
+    assert "over test scenes" not in (tmp_path / "report" / "table.md").read_text()
+
+
+def test_runs_whose_scenes_lie_together_otherwise_share_no_interval(write_run, tables_of):
+    write_run("a", scene_confusions={"full": scenes_of(0, 12)})
+    groups = {f"scene{place}": f"place{place % 6}" for place in range(12)}
+    write_run("b", label="tasks", scene_confusions={"full": scenes_of(1, 12)}, scene_groups=groups)
+    (table,) = tables_of()
+    study = study_of(table)
+    assert [(cell.num_scenes, cell.scenes is None) for cell in study.cells] == [(12, False), (6, False)]
+    assert study.differences[0].scenes is None
+
+
 def hash_of(label, seed):
     return len(label) * 10 + seed
 

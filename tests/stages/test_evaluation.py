@@ -111,6 +111,15 @@ def test_one_pass_counts_both_kinds_of_labels(make_store, masks, tmp_path):
     json.dumps(result, allow_nan=False)
 
 
+def test_the_groups_of_scenes_are_written(make_store, masks, tmp_path):
+    store = make_store(masks)
+    settings = EvaluationSettings("test", WINDOW, "clutter", lambda scene: "both" if scene in "01" else scene)
+    evaluator = Evaluator(store, settings, torch.device("cpu"), "fp32", "all_classes")
+    result = evaluator.score(Oracle(), Processes(), tmp_path / "samples.npz")
+    assert result["scene_groups"] == {"0": "both", "1": "both"}
+    assert {"0", "1"} < result["scene_confusions"]["full"].keys()
+
+
 def test_scores_are_those_of_the_labels_and_pixels_that_their_protocol_counts(make_store, masks, tmp_path):
     store = make_store(masks)
     result = evaluator_of(store).score(Oracle(), Processes(), tmp_path / "samples.npz")
