@@ -95,7 +95,7 @@ probe() {
 }
 
 # What each lever changes: the pretraining by the three tasks, or how its weights are fine-tuned.
-levers="inpainting_30 decoder_transfer per_view batch_64 blocks_12 temperature_0.5 dense gentle_encoder"
+levers="inpainting_30 decoder_transfer per_view batch_64 blocks_12 temperature_0.1 temperature_0.5 dense gentle_encoder"
 declare -A lever_pretraining=(
   [inpainting_30]="pretext.inpainting.weight=30"
   [decoder_transfer]="pretext=[inpainting_unet,transform_prediction,contrastive]
@@ -103,6 +103,7 @@ declare -A lever_pretraining=(
   [per_view]="encoder_pass=per_view"
   [batch_64]="trainer.batch_size=64 trainer.max_steps=750"   # as many images as without
   [blocks_12]="views.corrupted.num_blocks=12"
+  [temperature_0.1]="pretext.contrastive.task.temperature=0.1"
   [temperature_0.5]="pretext.contrastive.task.temperature=0.5"
   [dense]="pretext=[inpainting,transform_prediction,contrastive,dense_contrastive]"
 )

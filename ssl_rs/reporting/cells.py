@@ -9,6 +9,12 @@ from ssl_rs.reporting.plans import PlannedCell, command_line
 from ssl_rs.reporting.results import WEIGHTS_OF_RUNS, LeftOut, Run, read_object
 from ssl_rs.reporting.tables import Comparison, Table, comparison_of
 
+OF_ONE_CELL = ("seed=", "label_fraction.fraction=", "run_dir=")
+"""Arguments that no other cell of a row has."""
+
+OF_SWEEPS = ("-m", "--multirun", "sweep=", "hydra.", "hydra/")
+"""Arguments of a command that made more than one run."""
+
 
 @dataclass(frozen=True)
 class MissingCell:
@@ -20,7 +26,9 @@ class MissingCell:
         label_fraction: Column, in (0, 1]; None of a pretraining.
         seed: Seed.
         state: "not started", or "unfinished".
-        command: The command line that fills it; None where no plan has it.
+        command: The command line that fills it: the plan's, else that of another run of its row with this share and
+            seed; None where no run of the row tells its own.
+        is_planned: Whether a sweep planned it.
     """
 
     where: str
@@ -29,6 +37,7 @@ class MissingCell:
     seed: int
     state: str
     command: str | None
+    is_planned: bool
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,7 @@ def missing_cells(
     failed = {failure.directory.resolve() for failure in failures}
     open_cells = [cell for cell in planned if not cell.is_done]
     missing = [
-        MissingCell(_where(cell), cell.label, cell.label_fraction, cell.seed, _state(cell.run_dir), cell.command)
+        MissingCell(_where(cell), cell.label, cell.label_fraction, cell.seed, _state(cell.run_dir), cell.command, True)
         for cell in open_cells
         if cell.run_dir not in failed
     ]
@@ -147,8 +156,28 @@ def missing_cells(
             place = comparison, label, fraction, seed
             planned_here = any(cell.fills(*place) or cell.covers(*place, hashes[label]) for cell in open_cells)
             if (label, fraction, seed) not in there and not planned_here:
-                missing.append(MissingCell(_title(own[0]), label, fraction, seed, "not started", None))
+                command = _command_like([run for run in runs if run.label == label], fraction, seed)
+                missing.append(MissingCell(_title(own[0]), label, fraction, seed, "not started", command, False))
     return missing
+
+
+def _command_like(row: Sequence[Run], fraction: float, seed: int) -> str | None:
+    """Return the command of a run of a row with another share of labels and seed; None where no run tells its own.
+
+    A run of this seed comes first: where each seed has a pretraining of its own, it names the right one.
+    """
+    commands = (_repeated(run, fraction, seed) for run in sorted(row, key=lambda run: run.seed != seed))
+    return next((command for command in commands if command), None)
+
+
+def _repeated(run: Run, fraction: float, seed: int) -> str | None:
+    given = run.environment.get("command_line")
+    if run.command != "finetune" or not isinstance(given, list) or given[:1] != ["finetune.py"]:
+        return None
+    if run.environment.get("world_size", 1) != 1 or any(str(each).startswith(OF_SWEEPS) for each in given[1:]):
+        return None
+    kept = [each for each in given[1:] if not str(each).startswith(OF_ONE_CELL)]
+    return command_line("finetune", [*kept, f"label_fraction.fraction={fraction:g}", f"seed={seed}"])
 
 
 def _state(run_dir: Path) -> str:

@@ -44,6 +44,7 @@ from ssl_rs.reporting.wording import (
     saved_sentence,
     share_text,
     signed_points_text,
+    unplanned_text,
 )
 
 MOST_TOLD = 3  # runs that are left out, where none is left
@@ -174,4 +175,5 @@ def _render(
         budget_sentence=budget_sentence,
         doubts_of_means=doubts_of_means,
         over_scenes=over_scenes,
+        unplanned_text=unplanned_text,
     )

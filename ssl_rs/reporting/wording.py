@@ -145,13 +145,23 @@ def cells_text(
         yield f"  failed   {failure.directory}: {first}\n           {failure.command}"
     for cell in missing:
         share = "pretraining" if cell.label_fraction is None else share_text(cell.label_fraction)
-        if cell.command is not None:
+        if cell.is_planned:
             yield f"  missing  {cell.label}, {share}, seed {cell.seed}: {cell.state}\n           {cell.command}"
-    unplanned = sum(cell.command is None for cell in missing)
-    if unplanned:
-        yield f"  {unplanned} of the missing are places of the tables that no sweep planned: cells.csv names them"
+    if unplanned := unplanned_text(missing):
+        yield f"  {unplanned}"
     for each in stale:
         yield f"  stale    {each.run.directory}: {each.reason}\n           {each.command or 'in no plan of a sweep'}"
+
+
+def unplanned_text(missing: Sequence[MissingCell]) -> str:
+    """Say how many missing cells no sweep planned, and where they are named; empty where there are none."""
+    unplanned = [cell for cell in missing if not cell.is_planned]
+    if not unplanned:
+        return ""
+    told = sum(cell.command is not None for cell in unplanned)
+    commands = "" if not told else ", with commands" if told == len(unplanned) else f", {told} with commands"
+    places = f"{len(unplanned)} of the missing are places of the tables that no sweep planned"
+    return f"{places}: cells.csv names them{commands}"
 
 
 def _share(fraction: float) -> str:

@@ -125,13 +125,17 @@ def _place(
         "encoder": found.sha256, "label": found.label, "subset": subset.sha256, "protocol": site.dataset.protocol,
         "precision": site.precision,
     }  # fmt: skip
-    if found.kind == "random":
-        own["batch_norm"] = f"measured on {MEASURED_BATCHES} x {MEASURED_SIZE} windows"
+    own |= _measured(found.kind)
     digest = config_hash({**how, "seed": site.seed}, {**inputs, **own})
     folder = Path(site.dataset.name, f"{backbone.name}-{probe.name}", found.kind, f"{fraction.fraction * 100:g}pct")
     path = Path(run_dir) if run_dir else site.output_dir / "evaluate" / folder / f"seed{site.seed}-{digest}"
     run = Identified(RunDirectory(path), digest, leaves(how))
     return Plan(site, initialization, backbone, probe, subset, evaluator, config_hash(how, inputs), run)
+
+
+def _measured(kind: str) -> dict[str, str]:
+    """Return what is said of BatchNorm where its statistics are measured: random weights have none of their own."""
+    return {"batch_norm": f"measured on {MEASURED_BATCHES} x {MEASURED_SIZE} windows"} if kind == "random" else {}
 
 
 def _surroundings(settings: Settings, stored: Mapping[str, Any]) -> SiteSettings:
@@ -220,7 +224,7 @@ def _fit_and_score(plan: Plan) -> dict[str, Any]:
         "initialization": provenance.kind,
         "label": provenance.label,
         "provenance": provenance.as_json(),
-        "probe": {**asdict(plan.probe), **fitted},  # type: ignore[call-overload]
+        "probe": {**asdict(plan.probe), **fitted, **_measured(provenance.kind)},  # type: ignore[call-overload]
         "label_fraction": plan.subset.fraction,
         "labeled_units": len(plan.subset.units),
         "label_unit": plan.subset.unit,

@@ -57,6 +57,40 @@ def test_rows_times_columns_times_seeds_without_a_run_are_missing(write_run, mis
     assert {cell[3:] for cell in found} == {("not started", None)}
 
 
+def test_a_place_that_nobody_planned_is_filled_by_the_command_of_a_run_of_its_row(write_run, missing):
+    def ran(name, *arguments, **more):
+        told = {"command_line": ["finetune.py", *arguments], **more}
+        (write_run(name, **RANDOM[name]) / "environment.json").write_text(json.dumps(told))
+
+    ran("a", "label_fraction=10pct", "seed=0", "optimizer.lr=3e-3", "run_dir=a")
+    ran("b", "label_fraction.fraction=0.5", "seed=1", "dataset.root=/my data")
+    commands = {cell[1:3]: cell[4] for cell in missing()}
+    assert commands == {
+        (0.1, 1): "python -m ssl_rs.finetune 'dataset.root=/my data' label_fraction.fraction=0.1 seed=1",
+        (0.5, 0): "python -m ssl_rs.finetune label_fraction=10pct optimizer.lr=3e-3 label_fraction.fraction=0.5 seed=0",
+    }
+
+
+RANDOM = {"a": {"fraction": 0.1, "seed": 0}, "b": {"fraction": 0.5, "seed": 1}}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"command_line": "finetune.py"},
+        {"command_line": ["evaluate.py", "run=a"]},
+        {"command_line": ["finetune.py", "-m", "seed=0,1"]},
+        {"command_line": ["finetune.py", "sweep=label_fraction"]},
+        {"command_line": ["finetune.py", "seed=0"], "world_size": 2},
+    ],
+)
+def test_commands_of_more_than_one_run_or_process_fill_no_place(write_run, missing, told):
+    for name, place in RANDOM.items():
+        (write_run(name, **place) / "environment.json").write_text(json.dumps(told))
+    assert [cell[4] for cell in missing()] == [None, None]
+
+
 def test_planned_cells_without_result_carry_their_command_once(tmp_path, write_run, plan, missing):
     write_run("a", fraction=0.1, seed=0)
     write_run("b", fraction=0.1, seed=1, label="imagenet")

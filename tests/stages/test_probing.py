@@ -112,6 +112,8 @@ def test_initializations_share_labels_and_are_compared_in_one_table(command, blo
     assert random["subset_sha256"] == own["subset_sha256"]
     assert random["settings_hash"] == own["settings_hash"]
     assert (random["label"], random["initialization"], random["provenance"]["sha256"]) == ("random", "random", None)
+    assert random["probe"]["batch_norm"] == "measured on 16 x 16 windows"
+    assert "batch_norm" not in own["probe"]
     assert random["miou"] != own["miou"]
 
 
