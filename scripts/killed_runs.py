@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,8 @@ class Trial:
         data: The data set.
         folder: The store and the run lie in it.
         settings: Further overrides.
+        launch: Starts `python -m MODULE ARGUMENTS`, given module, arguments, working directory, log and environment;
+            None: as a shell does. Not for torchrun.
     """
 
     stage: str
@@ -59,6 +61,7 @@ class Trial:
     data: Path
     folder: Path
     settings: tuple[str, ...] = SETTINGS
+    launch: "Callable[..., subprocess.Popen[bytes]] | None" = None
 
     @property
     def run(self) -> RunDirectory:
@@ -77,6 +80,9 @@ class Trial:
         command = [sys.executable, *(torchrun if self.processes > 1 else []), "-m", f"ssl_rs.{self.stage}"]
         self.folder.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        if self.launch is not None and self.processes == 1:
+            arguments = (*self.settings, *places)
+            return self.launch(f"ssl_rs.{self.stage}", arguments, Path.cwd(), self.log, environment)
         with open(self.log, "ab") as log:
             return subprocess.Popen(
                 [*command, *self.settings, *places], stdout=log, stderr=log, start_new_session=True, env=environment

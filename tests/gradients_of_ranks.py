@@ -1,6 +1,6 @@
-"""Run by torchrun from test_distributed.py: the gradients of one step, written by rank 0.
+"""Run by torchrun from test_distributed.py: the gradients of one step of each of STAGES, written by rank 0.
 
-usage: gradients_of_ranks.py STAGE OUT GLOBAL_BATCH
+usage: gradients_of_ranks.py FOLDER GLOBAL_BATCH
 """
 
 import sys
@@ -119,7 +119,6 @@ STAGES = {
 def gradients(stage, total):
     """Return the gradients and the loss of one step over a global batch, averaged over ranks as the loop does."""
     processes = Processes.from_environment()
-    distributed.start(processes, torch.device("cpu"))
     torch.manual_seed(0)
     rows = Rows.of_rank(processes.rank, processes.world_size, total // processes.world_size)
     network, batch = STAGES[stage](rows)
@@ -138,7 +137,10 @@ def gradients(stage, total):
 
 
 if __name__ == "__main__":
-    result = gradients(sys.argv[1], int(sys.argv[3]))
-    if Processes.from_environment().is_first:
-        torch.save(result, sys.argv[2])
+    own = Processes.from_environment()
+    distributed.start(own, torch.device("cpu"))
+    for each in STAGES:
+        result = gradients(each, int(sys.argv[2]))
+        if own.is_first:
+            torch.save(result, f"{sys.argv[1]}/{each}.pt")
     distributed.stop()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gradients_of_ranks import gradients
+from gradients_of_ranks import STAGES, gradients
 from torch import nn
 
 from ssl_rs.batch_norm import SynchronizedBatchNorm
@@ -21,12 +21,17 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "methods", "finetune", "unequal_classes", "activation_in_batch_norm"])
-def test_two_ranks_have_the_gradients_of_one_process(stage, tmp_path):
-    path = tmp_path / "gradients.pt"
-    script = Path(__file__).with_name("gradients_of_ranks.py")
-    subprocess.run([*TORCHRUN, str(script), stage, str(path), "8"], check=True, capture_output=True, timeout=300)
-    ranks, one = torch.load(path), gradients(stage, 8)
+@pytest.fixture(scope="module")
+def of_ranks(tmp_path_factory):
+    """What two ranks wrote, a file a stage; they are started once for all."""
+    folder, script = tmp_path_factory.mktemp("gradients"), Path(__file__).with_name("gradients_of_ranks.py")
+    subprocess.run([*TORCHRUN, str(script), str(folder), "8"], check=True, capture_output=True, timeout=300)
+    return folder
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_ranks_have_the_gradients_of_one_process(stage, of_ranks):
+    ranks, one = torch.load(of_ranks / f"{stage}.pt"), gradients(stage, 8)
     assert ranks.keys() == one.keys()
     assert len(one) > 60
     for name, value in one.items():

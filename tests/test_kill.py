@@ -14,6 +14,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "scripts"))
 from killed_runs import SETTINGS, Moment, Trial, differences, family, has_ended, kill_at, write_dataset
+from warm import WarmProcess
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,7 +32,8 @@ def trials(tmp_path):
     def make(stage, processes, settings=()):
         whole = Trial(stage, processes, tmp_path / "data", tmp_path / "whole", (*SHORT, *settings))
         whole.finish()
-        return whole, replace(whole, folder=tmp_path / "broken", settings=(*whole.settings, "trainer.num_workers=1"))
+        settings = (*whole.settings, "trainer.num_workers=1")
+        return whole, replace(whole, folder=tmp_path / "broken", settings=settings, launch=WarmProcess)
 
     return make
 

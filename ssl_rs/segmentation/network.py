@@ -180,6 +180,14 @@ def _build(decoder: Callable[..., nn.Module], backbone_name: str, in_channels: i
 
 def _serves(decoder: Callable[..., nn.Module], backbone_name: str, in_channels: int, num_classes: int) -> bool:
     try:
+        with torch.device("meta"):  # whatever the size of its weights
+            _build(decoder, backbone_name, in_channels, num_classes)
+    except UNFIT as error:
+        if "meta" not in str(error).lower():
+            return False
+    else:
+        return True
+    try:  # an encoder that looks at values while it is built
         _build(decoder, backbone_name, in_channels, num_classes)
     except UNFIT:
         return False

@@ -89,26 +89,17 @@ def test_a_run_is_held_until_its_process_dies(quick, tmp_path, command, fails, e
 
 
 @pytest.mark.distributed
-def test_ranks_that_find_the_run_held_by_ranks_end_with_one_message(quick, tmp_path):
+def test_ranks_that_find_the_run_held_end_with_one_message(quick, tmp_path):
     run = RunDirectory(tmp_path / "run")
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "ssl_rs.pretrain")
-    overrides = (*quick, f"run_dir={run.path}", f"store_dir={tmp_path / 'stores'}")
-    first = started(*torchrun, *overrides, *ENDLESS)
-    try:
-        wait_for(run.metrics.is_file, first)
-        second = started(*torchrun, *overrides)
-        _, err = second.communicate(timeout=200)
-        assert second.returncode != 0
-        own = err.partition("torch/distributed/elastic")[0]  # what torchrun itself says comes last
-        holder = int(own.partition("is in use by process ")[2].split()[0])
-        assert holder in children(first)
-        assert own.count("is in use by process ") == 1
-        assert "Traceback" not in own
-        assert first.poll() is None
-    finally:
-        kill(first)
-    with hold(run.path / ".lock", "the run", "wait", wait=True):  # the ranks take a moment to die
-        pass
+    with run.lock():
+        ranks = started(*torchrun, *quick, f"run_dir={run.path}", f"store_dir={tmp_path / 'stores'}")
+        _, err = ranks.communicate(timeout=200)
+    assert ranks.returncode != 0
+    own = err.partition("torch/distributed/elastic")[0]  # what torchrun itself says comes last
+    assert own.count(f"is in use by process {os.getpid()} ") == own.count("is in use by process ") == 1
+    assert "Traceback" not in own
+    assert not run.metrics.exists()
 
 
 @pytest.mark.parametrize("kind", ["run", "encoder"])
