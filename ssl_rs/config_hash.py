@@ -27,8 +27,9 @@ WITHOUT_EFFECT = (
     "trainer.checkpoint_every_steps",
     "trainer.log_every_steps",
 )
-"""Keys left out of the config hash: they change no weight and no score, or do so only through a file whose sha256 is
-hashed. How often lines are logged decides over how many steps the last line of a pretraining is a mean."""
+"""Keys left out of the config hash: they change no weight and no score (groups of scenes only what stands beside the
+scores), or do so only through a file whose sha256 is hashed. How often lines are logged decides over how many steps the
+last line of a pretraining is a mean."""
 
 _TURNS = {
     f"views.{method}_{place}.{key}": 0.0

@@ -9,9 +9,11 @@ from ssl_rs.errors import InputError
 def grouping(pattern: str | None, key: str) -> Callable[[str], str]:
     r"""Return what maps a scene's id to its group: how it begins, by a regular expression; else the id itself.
 
+    A scene of which it finds nothing is a group of its own.
+
     Args:
         pattern: E.g. r"tile\d+", by which tile1_part2 and tile1_part3 are both of the group tile1; where it has
-            parentheses, what stands in the first of them counts. None: each scene is a group of its own.
+            parentheses, what the first of them found counts. None: each scene is a group of its own.
         key: The setting that holds it, for the message.
 
     Raises:
@@ -28,7 +30,9 @@ def grouping(pattern: str | None, key: str) -> Callable[[str], str]:
 
     def group(scene: str) -> str:
         found = beginning.match(scene)
-        return scene if found is None else next((each for each in found.groups() if each is not None), found.group())
+        if found is None:
+            return scene
+        return next((each for each in found.groups() if each is not None), found.group()) or scene
 
     return group
 

@@ -233,9 +233,10 @@ def test_every_labeled_scene_of_other_data_can_be_scored(command, tiny, tmp_path
         (single / name).mkdir(parents=True)
         shutil.copy(other / name / "test/s2.png", single / name)
     shutil.copy(other / "classes.yaml", single)
-    code, out, err = command("finetune", *tiny, f"dataset.root={own}")
+    code, out, err = command("finetune", *tiny, f"dataset.root={own}", "dataset.scene_group=s")
     assert code == 0, err
     run = out.splitlines()[-1]
+    assert RunDirectory(Path(run)).read_result()["scene_groups"] == {"s2": "s"}
     scored = {}
     for root, split in ((other, "all"), (single, "all"), (other, "test")):
         if split == "test":
@@ -249,6 +250,19 @@ def test_every_labeled_scene_of_other_data_can_be_scored(command, tiny, tmp_path
         assert scored[root.name, split]["dataset"] == root.name
     scenes = {name: result["scene_confusions"]["full"] for name, result in scored.items()}
     assert scenes["other", "all"].keys() == {"s0", "s1", "s2"}
+    assert scored["other", "all"]["scene_groups"] == {}  # the run says nothing of other data
+    code, out, err = command(
+        "evaluate", f"run={run}", f"dataset.root={other}", "evaluation.split=all", "run_dir=grouped",
+        "dataset.scene_group=s",
+    )  # fmt: skip
+    assert code == 0, err
+    assert RunDirectory(Path("grouped")).read_result()["scene_groups"] == dict.fromkeys(("s0", "s1", "s2"), "s")
+    code, out, err = command("report", "runs=outputs/evaluate", "scene_group=s")
+    assert code == 0, err
+    code, out, err = command("report", "runs=outputs/evaluate", "scene_group=x")
+    assert code == 2
+    assert "scene_group puts no two test scenes of any run together" in err
+    assert "the first are s0, s1, s2." in err
     assert scenes["other", "all"]["s2"] == scenes["other", "test"]["s2"] == scenes["single", "all"]["s2"]
     assert scored["other", "all"]["split"] == "all"
     assert scored["other", "all"]["config_hash"] != scored["other", "test"]["config_hash"]

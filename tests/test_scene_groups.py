@@ -19,6 +19,11 @@ def test_what_stands_in_parentheses_is_the_group():
     assert [group(name) for name in ("n10_w20", "n30_w20", "east_1", "n10")] == ["w20", "w20", "east", "n10"]
 
 
+def test_what_finds_nothing_leaves_each_scene_alone():
+    for pattern in ("", "(x)?", r"site(\d*)"):
+        assert [grouping(pattern, "key")(name) for name in ("site_a", "site_b")] == ["site_a", "site_b"]
+
+
 def test_without_a_pattern_each_scene_is_alone():
     assert grouping(None, "key")("tile1_part2") == "tile1_part2"
 

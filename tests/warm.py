@@ -5,6 +5,8 @@ import os
 import runpy
 import sys
 
+import torch
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["ssl_rs.stages.pretraining", "ssl_rs.stages.finetuning"])
 
@@ -18,6 +20,7 @@ def become(module, arguments, folder, log, environment):
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # it was read when torch was imported
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

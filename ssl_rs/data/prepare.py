@@ -137,7 +137,7 @@ def _checked_scenes(dataset: Dataset) -> Sequence[SceneSource]:
         beside = f" beside {len(scenes) - labeled} unlabeled" if labeled < len(scenes) else ""
         raise InputError(
             f"{_name(dataset)} has {labeled} scene{'s' * (labeled != 1)}{beside}, but none in the training split. "
-            + (_training_remedy(labeled) if labeled else "Only to pretrain, take masks/ and classes.yaml away.")
+            + (_training_remedy(dataset, scenes) if labeled else "Only to pretrain, take masks/ and classes.yaml away.")
         )
     seen: dict[str, SceneSource] = {}
     checked = []
@@ -154,9 +154,16 @@ def _checked_scenes(dataset: Dataset) -> Sequence[SceneSource]:
     return checked
 
 
-def _training_remedy(num_scenes: int) -> str:
+def _training_remedy(dataset: Dataset, scenes: Sequence[SceneSource]) -> str:
     """Return what to do where no scene is for training; all for training would leave nothing to score."""
-    if num_scenes < FEWEST:
+    labeled = [scene.id for scene in scenes if scene.split != "unlabeled"]
+    groups = set(map(dataset.group_of, labeled))
+    if len(groups) < len(labeled):
+        return (
+            f"By dataset.scene_group={dataset.scene_group} they lie together in groups, {len(groups)} in all, of which "
+            "each split gets whole ones: name smaller groups, or list the splits in splits.yaml."
+        )
+    if len(labeled) < FEWEST:
         return f"{CUT_IT} Only to pretrain, dataset.val_share=0 and dataset.test_share=0 do for a folder of your own."
     return (
         "Give it some; a folder of your own takes splits.yaml, or a smaller dataset.val_share and dataset.test_share."

@@ -172,12 +172,14 @@ def _command_like(row: Sequence[Run], fraction: float, seed: int) -> str | None:
 
 def _repeated(run: Run, fraction: float, seed: int) -> str | None:
     given = run.environment.get("command_line")
-    if run.command != "finetune" or not isinstance(given, list) or given[:1] != ["finetune.py"]:
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
         return None
-    if run.environment.get("world_size", 1) != 1 or any(str(each).startswith(OF_SWEEPS) for each in given[1:]):
+    if run.command != "finetune" or given[:1] != ["finetune.py"]:
         return None
-    kept = [each for each in given[1:] if not str(each).startswith(OF_ONE_CELL)]
-    return command_line("finetune", [*kept, f"label_fraction.fraction={fraction:g}", f"seed={seed}"])
+    if run.environment.get("world_size", 1) != 1 or any(each.startswith(OF_SWEEPS) for each in given[1:]):
+        return None
+    kept = [each for each in given[1:] if not each.startswith(OF_ONE_CELL)]
+    return command_line("finetune", [*kept, f"label_fraction.fraction={fraction!r}", f"seed={seed}"])
 
 
 def _state(run_dir: Path) -> str:

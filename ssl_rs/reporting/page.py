@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ssl_rs.errors import InputError
+from ssl_rs.errors import TOLD, InputError
 from ssl_rs.files import make_folder, write_beside
 from ssl_rs.reporting.cells import (
     FailedRun,
@@ -72,11 +72,16 @@ def write_report(
         The page.
 
     Raises:
-        InputError: No finished run.
+        InputError: No finished run, or groups that no run's scenes are in.
     """
     runs, left_out = read_runs(runs_dir, group_of)
     beside = [runs_dir.parent / "pretrain"] if runs_dir.name == "finetune" else []
     pretrainings, broken_pretrainings = read_pretrainings(runs_dir, *beside)
+    if group_of is not None and runs and not any(map(_has_groups, runs)):
+        raise InputError(
+            "scene_group puts no two test scenes of any run together. Expected a regular expression that finds how "
+            f"their ids begin; the first are {', '.join(_first_scenes(runs)) or 'not known'}."
+        )
     planned, broken_plans = read_plans(sweeps_dir, runs_dir)
     planned = settled(planned, runs)
     stale = stale_runs(runs, planned)
@@ -109,6 +114,14 @@ def write_report(
     write_beside(out_dir / "pretrainings.csv", pretrainings_csv(pretrainings))
     write_beside(out_dir / "index.html", page)
     return out_dir / "index.html"
+
+
+def _has_groups(run: Run) -> bool:
+    return any(len(group) > 1 for labels in run.scene_confusions for group in run.groups_of_scenes(labels))
+
+
+def _first_scenes(runs: Sequence[Run]) -> list[str]:
+    return sorted({scene for run in runs for scenes in run.scene_confusions.values() for scene in scenes})[:TOLD]
 
 
 def _nothing_finished(runs_dir: Path, left_out: Sequence[LeftOut]) -> InputError:

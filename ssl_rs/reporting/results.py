@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 
 from ssl_rs.config_hash import LATER, leaves
 from ssl_rs.reporting.protocols import Protocol, read_protocol
+from ssl_rs.scene_groups import members
 
 T = TypeVar("T")
+
+PER_SCENE = "scene_confusions"
+"""Key of result.json."""
 
 SCORED_COMMANDS = ("finetune", "evaluate")
 
@@ -93,6 +97,11 @@ class Run:
     settings: Mapping[str, Any] = field(default_factory=dict)
     scene_groups: Mapping[str, str] = field(default_factory=dict, compare=False)
 
+    def groups_of_scenes(self, labels: str) -> tuple[tuple[str, ...], ...]:
+        """Return the scenes whose counts are known by some labels, those that lie together in one tuple, in order."""
+        scenes = sorted(self.scene_confusions.get(labels, {}))
+        return tuple(map(tuple, members(scenes, lambda scene: self.scene_groups.get(scene, scene)).values()))
+
     @property
     def weights_sha256(self) -> str:
         """Hash of the weights it started from; empty for random."""
@@ -167,7 +176,7 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
     def count(key: str) -> int:
         return _take(result, key, int)
 
-    environment, key = directory / "environment.json", "scene_confusions"
+    environment = directory / "environment.json"
     scores = _scores(result)
     return Run(
         directory=directory,
@@ -194,8 +203,8 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
         classes=(classes := [_labeled_class(entry) for entry in _take(result, "classes", list)]),
         environment=read_object(environment) if environment.is_file() else {},
         scene_confusions={
-            labels: {scene: _confusion(counts, len(classes)) for scene, counts in _object(scenes, key).items()}
-            for labels, scenes in _object(result.get(key, {}), key).items()
+            labels: {scene: _confusion(counts, len(classes)) for scene, counts in _object(scenes, PER_SCENE).items()}
+            for labels, scenes in _object(result.get(PER_SCENE, {}), PER_SCENE).items()
         },
         settings=_settings(result),
         scene_groups={

@@ -21,7 +21,6 @@ from ssl_rs.reporting.statistics import (
     summarize,
 )
 from ssl_rs.reporting.tables import Table
-from ssl_rs.scene_groups import members
 
 NEARLY_ALL = 0.995
 """A larger share of the labels is all of them, in words."""
@@ -148,7 +147,7 @@ def study_of(table: Table, tables: Sequence[Table] = ()) -> Study:
         saved,
         random,
         budget_of(table, tables),
-        any(run.scene_groups for run in table.runs),
+        any(len(group) > 1 for run in table.runs for group in run.groups_of_scenes(table.protocol.labels)),
     )
 
 
@@ -232,23 +231,20 @@ class _ResampledScenes:
 
     def agree(self, runs: Sequence[Run]) -> bool:
         """Tell whether the runs know the counts of the same scenes, in the same groups."""
-        return len({tuple((name, *scenes) for name, scenes in sorted(self._groups(run).items())) for run in runs}) == 1
+        return len({self._groups(run) for run in runs}) == 1
 
     def number(self, run: Run) -> int:
         """Return how many groups of scenes a run knows the counts of."""
         return len(self._groups(run))
 
-    def _groups(self, run: Run) -> Mapping[str, Sequence[str]]:
-        return members(sorted(self._scenes(run)), lambda scene: run.scene_groups.get(scene, scene))
-
-    def _scenes(self, run: Run) -> Mapping[str, NDArray[np.int64]]:
-        return run.scene_confusions.get(self.protocol.labels, {})
+    def _groups(self, run: Run) -> Sequence[Sequence[str]]:
+        return run.groups_of_scenes(self.protocol.labels)
 
     def _of(self, run: Run) -> NDArray[np.float64]:
         if id(run) not in self._known:
             excluded = np.array([each.name in self.protocol.excluded for each in run.classes])
             counted = ~excluded if self.protocol.excluded_pixels == "ignored" else np.ones_like(excluded)
-            scenes, groups = self._scenes(run), self._groups(run)
-            counts = np.stack([sum(scenes[scene] for scene in groups[name]) for name in sorted(groups)])  # [S, K, K]
+            scenes = run.scene_confusions[self.protocol.labels]
+            counts = np.stack([np.sum([scenes[each] for each in group], axis=0) for group in self._groups(run)])
             self._known[id(run)] = resampled_miou(counts, counted, ~excluded)
         return self._known[id(run)]

@@ -101,6 +101,15 @@ class Table:
         return any(map(self.seeds_differ, self.fractions))
 
     @property
+    def any_groups_differ(self) -> bool:
+        """Tell whether its runs know the same test scenes, and differ in which of them lie together."""
+        found: dict[frozenset[str], set[tuple[tuple[str, ...], ...]]] = {}
+        for run in self.runs:
+            groups = run.groups_of_scenes(self.protocol.labels)
+            found.setdefault(frozenset(scene for group in groups for scene in group), set()).add(groups)
+        return any(len(each) > 1 for each in found.values())
+
+    @property
     def of_one_pretraining(self) -> list[str]:
         """Return the rows of which several seeds start from the weights of one and the same training of ours."""
         rows = {label: [run for run in self.runs if run.label == label] for label in self.labels}

@@ -14,6 +14,12 @@ OTHER_SEEDS = "Cells of a column have different seeds: compare them by the paire
 """A seed stands for a subset of labels, too, and some are harder."""
 
 
+OTHER_GROUPS = (
+    "Runs differ in which test scenes lie together, as earlier ones do not know: between them there is no interval "
+    "over scenes. `python -m ssl_rs.report scene_group=...` says it for all."
+)
+
+
 def share_text(fraction: float) -> str:
     """Return a fraction in (0, 1] as percent, e.g. '0.37 %'."""
     return f"{100 * fraction:.4g}\N{NO-BREAK SPACE}%"
@@ -53,6 +59,8 @@ def summary_text(summary: Summary) -> str:
 def doubts_of_means(table: Table) -> list[str]:
     """Say what speaks against reading the means and intervals of a table for more than they are."""
     said = [OTHER_SEEDS] if table.any_seeds_differ else []
+    if table.any_groups_differ:
+        said.append(OTHER_GROUPS)
     if rows := table.of_one_pretraining:
         said.append(
             f"All seeds of {'; '.join(rows)} start from one pretraining each: intervals over seeds hold for that one, "

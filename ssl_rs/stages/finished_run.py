@@ -40,13 +40,18 @@ def windows_like(settings: Settings, stored: Mapping[str, Any]) -> WindowSetting
 def data_like(settings: Settings, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the data set of a run, where it lay or where `dataset.root` says; other data may have another name.
 
+    Which of its scenes lie together is known of the run's own data; of other data `dataset.scene_group` says it.
+
     Raises:
         InputError: A name without a place: the run's own data has one.
     """
-    root, name = (settings.value(f"dataset.{key}", str | None) for key in ("root", "name"))
+    root, name, group = (settings.value(f"dataset.{key}", str | None) for key in ("root", "name", "scene_group"))
     if name is not None and root is None:
         raise InputError(f"dataset.name={name} names other data: say where they lie, dataset.root=...")
-    return {**stored, "root": root or stored.get("root"), "name": name or stored.get("name")}
+    if group is None and (root is None or root == stored.get("root")):
+        group = stored.get("scene_group")
+    of_groups = {} if group is None and "scene_group" not in stored else {"scene_group": group}
+    return {**stored, "root": root or stored.get("root"), "name": name or stored.get("name"), **of_groups}
 
 
 def load_network(

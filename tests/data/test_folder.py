@@ -120,6 +120,8 @@ def test_scenes_that_lie_together_are_drawn_together(make, tmp_path):
     assert all(len(each) == 1 for each in by_place)
     assert 9 <= Counter(found.values())["test"] <= 12  # 20 % of 41, then whole places
     assert 5 <= Counter(found.values())["val"] <= 8
+    with pytest.raises(InputError, match="lie together in groups, 2 in all, of which each split gets whole ones"):
+        prepare(make(scene_group="place|alone"), tmp_path / "stores")
     alone = splits(make())
     assert any(len({alone[f"place{place}_{piece}"] for piece in range(4)}) > 1 for place in range(10))
 

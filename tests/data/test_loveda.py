@@ -41,6 +41,16 @@ def test_every_pixel_is_read_right(root, make, tmp_path, layout):
     assert tests == {"val_rural_0", "val_rural_1", "val_urban_0", "val_urban_1"}
 
 
+def test_scenes_that_lie_together_validate_together(root, make):
+    write_loveda(root)
+    splits = {scene.id: scene.split for scene in make(scene_group="train_(rural|urban)").scenes()}
+    by_area = {area: {split for name, split in splits.items() if name.startswith(f"train_{area}")} for area in AREAS}
+    assert sorted(map(sorted, by_area.values())) == [["train"], ["val"]]
+
+
+AREAS = ("rural", "urban")
+
+
 def test_the_hidden_test_images_are_not_read(root, make):
     write_loveda(root)
     assert not [file for scene in make().scenes() for file in scene.files if "Test" in str(file)]

@@ -79,6 +79,7 @@ RANDOM = {"a": {"fraction": 0.1, "seed": 0}, "b": {"fraction": 0.5, "seed": 1}}
     [
         {},
         {"command_line": "finetune.py"},
+        {"command_line": ["finetune.py", 5]},
         {"command_line": ["evaluate.py", "run=a"]},
         {"command_line": ["finetune.py", "-m", "seed=0,1"]},
         {"command_line": ["finetune.py", "sweep=label_fraction"]},

@@ -17,6 +17,7 @@ from ssl_rs.reporting.statistics import percentile_interval, resampled_miou
 from ssl_rs.reporting.study import study_of
 from ssl_rs.reporting.tables import compare
 from ssl_rs.reporting.text_tables import escape_latex, escape_markdown, tables_text
+from ssl_rs.reporting.wording import OTHER_GROUPS, doubts_of_means
 
 FRACTIONS = (0.01, 0.1, 1.0)
 CURVES = {"random": (0.1, 0.2, 0.3), "imagenet": (0.3, 0.4, 0.5), "tasks": (0.2, 0.4, 0.5)}
@@ -179,9 +180,8 @@ def test_scenes_of_one_group_are_drawn_as_one(write_run, tables_of, tmp_path):
     scenes = scenes_of(0, 18)
     groups = {name: f"place{int(name[5:]) % 6}" for name in scenes}
     write_run("a", scene_confusions={"full": scenes}, scene_groups=groups)
-    pooled = np.array(
-        [sum(np.array(scenes[name]) for name in scenes if groups[name] == f"place{place}") for place in range(6)]
-    )
+    places = dict.fromkeys(groups[name] for name in sorted(scenes))  # in the order of their first scenes
+    pooled = np.array([np.sum([scenes[name] for name in scenes if groups[name] == place], axis=0) for place in places])
     every = np.ones(2, bool)
     (table,) = tables_of()
     (cell,) = study_of(table).cells
@@ -189,9 +189,7 @@ def test_scenes_of_one_group_are_drawn_as_one(write_run, tables_of, tmp_path):
     assert cell.scenes == pytest.approx(percentile_interval(resampled_miou(pooled, every, every), 6))
     write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report")
     assert "over test scenes, those that lie together as one" in (tmp_path / "report" / "table.md").read_text()
-    assert (
-        "drawn again with replacement are test scenes, those that" in (tmp_path / "report" / "index.html").read_text()
-    )
+    assert "pooled (test scenes, those that lie together as one)" in (tmp_path / "report" / "index.html").read_text()
 
     # What the runs say gives way to what the report is told: here five groups, of which nothing can be said.
     write_report(
@@ -208,6 +206,19 @@ def test_runs_whose_scenes_lie_together_otherwise_share_no_interval(write_run, t
     study = study_of(table)
     assert [(cell.num_scenes, cell.scenes is None) for cell in study.cells] == [(12, False), (6, False)]
     assert study.differences[0].scenes is None
+    assert table.any_groups_differ
+    assert OTHER_GROUPS in doubts_of_means(table)
+
+
+def test_groups_of_one_scene_each_are_none(write_run, tables_of):
+    """However they are called: of MBRSC's validation scenes each Tile has one."""
+    for label, groups in (("random", {}), ("tasks", {f"scene{place}": f"tile{9 - place}" for place in range(8)})):
+        write_run(label, label=label, scene_confusions={"full": scenes_of(len(label), 8)}, scene_groups=groups)
+    (table,) = tables_of()
+    study = study_of(table)
+    assert not table.any_groups_differ
+    assert not study.in_groups
+    assert study.differences[0].scenes is not None
 
 
 def hash_of(label, seed):
