@@ -9,23 +9,24 @@ INSTALLED := .venv/.installed
 
 install: $(INSTALLED)
 
-# Without --no-compile pip compiles 18,000 files, of which a run imports a quarter and Python compiles these itself.
+# Without pip compiles 18,000 files, of which a run imports a quarter and Python compiles these itself.
 $(INSTALLED): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here. Name a Python from 3.11 to 3.13: make $(MAKECMDGOALS) PYTHON=python3"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[sample,export,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[sample,export,dev]'
 	touch $@
 
 demo: $(INSTALLED)
 	scripts/demo.sh $(BIN)/python
 
 # One thread a process: the tensors of tests are small, and two processes with two threads each fight over the cores.
+# Tests start many processes: where the environment forbids Python to keep what it compiled, each would compile us again.
 # worksteal: neighbors stay on one process, so what a file's tests share is made once.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 fast-test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not distributed and not gpu"
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not distributed and not gpu"
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -142,7 +142,7 @@ def mounted(path: Path, options: str) -> bool:
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Callable[[Path, str], Path]]:
     """Mount file systems in memory that are gone after the test."""
-    places = []
+    places, before = [], Path.cwd()
 
     def make(path: Path, options: str) -> Path:
         if not mounted(path, options):
@@ -151,7 +151,7 @@ def mount(tmp_path: Path) -> Iterator[Callable[[Path, str], Path]]:
         return path
 
     yield make
-    os.chdir("/")
+    os.chdir(before)  # out of what goes away
     for path in reversed(places):
         subprocess.run(["umount", "--lazy", path], capture_output=True, check=False)
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from ssl_rs import distributed
 from ssl_rs.build import build
+from ssl_rs.config_files import conf_dir
 from ssl_rs.encoder import Backbone, Normalization, Statistics
 from ssl_rs.errors import InputError
 from ssl_rs.segmentation.network import (
@@ -26,7 +27,7 @@ IGNORE = 255
 
 
 def decoder_of_yaml(name):
-    with open(f"conf/decoder/{name}.yaml") as file:
+    with open(conf_dir() / "decoder" / f"{name}.yaml") as file:
         return build(yaml.safe_load(file), "decoder")
 
 
