@@ -9,7 +9,6 @@ INSTALLED := .venv/.installed
 
 install: $(INSTALLED)
 
-# Without pip compiles 18,000 files, of which a run imports a quarter and Python compiles these itself.
 $(INSTALLED): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here. Name a Python from 3.11 to 3.13: make $(MAKECMDGOALS) PYTHON=python3"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
