@@ -11,16 +11,19 @@ from warm import WarmProcess
 
 pytestmark = pytest.mark.slow
 
-WARM = {True: None, False: WarmProcess}  # one start as a shell does it
-
 EXACT = (*SETTINGS, "trainer=deterministic", "trainer.max_steps=6")
+
+
+def way_to_start(name):
+    """Start one as a shell does, the others warm."""
+    return None if name == "one" else WarmProcess
 
 
 def test_deterministic_runs_are_equal_with_any_number_of_readers(tmp_path):
     write_dataset(tmp_path / "data")
     others = {"one": (), "again": (), "readers": ("trainer.num_workers=2",), "other": ("seed=1",)}
     trials = {
-        name: Trial("pretrain", 1, tmp_path / "data", tmp_path / name, (*EXACT, *settings), launch=WARM[name == "one"])
+        name: Trial("pretrain", 1, tmp_path / "data", tmp_path / name, (*EXACT, *settings), launch=way_to_start(name))
         for name, settings in others.items()
     }
     started = {name: trial.start() for name, trial in trials.items()}
@@ -35,7 +38,7 @@ def test_two_starts_of_one_fine_tuning_are_equal(tmp_path):
     """Of two processes `test_kill.test_two_processes` says more: one of its runs is killed on the way."""
     write_dataset(tmp_path / "data")
     one, again = (
-        Trial("finetune", 1, tmp_path / "data", tmp_path / name, EXACT, launch=WARM[name == "one"])
+        Trial("finetune", 1, tmp_path / "data", tmp_path / name, EXACT, launch=way_to_start(name))
         for name in ("one", "again")
     )
     one.finish()

@@ -44,9 +44,8 @@ class MaskedMaker:
     def __call__(self, source: View, draws: Draws) -> CorruptedView:
         """Return the view of images [B, C, H, W]."""
         clean = source.image
-        place = (
-            draws.uniform(0, 1, self.cells**2).argsort(dim=1, stable=True).argsort(dim=1)
-        )  # [B, cells^2], each its own
+        # [B, cells^2], each its own
+        place = draws.uniform(0, 1, self.cells**2).argsort(dim=1, stable=True).argsort(dim=1)
         chosen = (place < self.hidden).view(-1, self.cells, self.cells)
         rows, columns = (torch.arange(size, device=clean.device) * self.cells // size for size in clean.shape[-2:])
         hidden = chosen[:, rows[:, None], columns].unsqueeze(1)  # [B, 1, H, W]

@@ -57,6 +57,9 @@ def test_rows_times_columns_times_seeds_without_a_run_are_missing(write_run, mis
     assert {cell[3:] for cell in found} == {("not started", None)}
 
 
+RANDOM = {"a": {"fraction": 0.1, "seed": 0}, "b": {"fraction": 0.5, "seed": 1}}
+
+
 def test_a_place_that_nobody_planned_is_filled_by_the_command_of_a_run_of_its_row(write_run, missing):
     def ran(name, *arguments, **more):
         told = {"command_line": ["finetune.py", *arguments], **more}
@@ -69,9 +72,6 @@ def test_a_place_that_nobody_planned_is_filled_by_the_command_of_a_run_of_its_ro
         (0.1, 1): "python -m ssl_rs.finetune 'dataset.root=/my data' label_fraction.fraction=0.1 seed=1",
         (0.5, 0): "python -m ssl_rs.finetune label_fraction=10pct optimizer.lr=3e-3 label_fraction.fraction=0.5 seed=0",
     }
-
-
-RANDOM = {"a": {"fraction": 0.1, "seed": 0}, "b": {"fraction": 0.5, "seed": 1}}
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,10 @@ def test_missing_failed_and_left_out_are_named_with_commands(write_run, report, 
     text = report()
     cells = cells_of(text)
     assert "python -m ssl_rs.finetune seed=1" in cells
-    assert "1 of the missing are places of the tables that no sweep planned: cells.csv names them (" in text
+    assert (
+        '1 of the missing are places of the tables that no sweep planned: <a href="cells.csv">cells.csv</a> names them.'
+        in text
+    )
     assert "<pre>out of memory</pre>" in text
     assert "of a plan that has changed" not in text
     assert "python -m ssl_rs.finetune seed=9" in text

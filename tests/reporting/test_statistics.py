@@ -274,7 +274,7 @@ def test_labels_saved_of_a_hand_made_curve():
     assert found.interval == (0.01, math.inf)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(4))
 def test_the_interval_of_labels_saved_is_the_slow_one(seed):
     generator = np.random.default_rng(seed)
     rows = np.array([0.2, 0.4, 0.5]) + generator.normal(0, 0.01, (5, 3))
