@@ -171,7 +171,7 @@ def _run(name: str, arguments: list[str]) -> int:
     if options_given.cfg:
         print_line(to_yaml(resolve(config)).removesuffix("\n"))
         return DONE
-    made = load_run(name)(Settings(name, resolve(config)))
+    made = load_run(name)(Settings(name, resolve(config), overrides))
     if os.environ.get("RANK", "0") == "0":
         print_line(str(made))
     return DONE

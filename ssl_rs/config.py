@@ -240,11 +240,18 @@ def build(node: Any, where: str = "config", trusted: Sequence[str] = ()) -> Any:
 
 
 class Settings:
-    """The resolved settings of one run; it remembers which keys were read, so that none is silently without effect."""
+    """The resolved settings of one run; it remembers which keys were read, so that none is silently without effect.
 
-    def __init__(self, command: str, values: dict[str, Any]) -> None:
+    Args:
+        command: Name of the command.
+        values: All keys with their values.
+        overrides: What the command line of this run alone says.
+    """
+
+    def __init__(self, command: str, values: dict[str, Any], overrides: Sequence[str] = ()) -> None:
         self.command = command
         self.values = values
+        self.overrides = tuple(overrides)
         self._read: set[str] = set()
 
     def value(self, key: str, kind: Any) -> Any:

@@ -86,7 +86,7 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
             f"first: {_told(waiting[0].overrides)}"
         )
     try:
-        _launch(name, overrides, {_of_task(cell.overrides): str(cell.run_dir) for cell in cells})
+        _launch(name, overrides, {_of_task(cell.overrides): cell for cell in cells})
     except InputError:
         if is_new and not any(cell.run_dir.exists() for cell in cells):  # none could start: nobody is to wait for them
             plan.unlink(missing_ok=True)
@@ -106,7 +106,7 @@ def plan_cells(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
     _check_varied(name, config, params)
     cells = []
     for single in _split(params, overrides):
-        settings = cell_settings(name, compose_config(name, single))
+        settings = cell_settings(name, compose_config(name, single), single)
         run_dir, row = stage.plan(settings)
         cells.append(Cell(tuple(single), run_dir, row))
     if len({cell.run_dir for cell in cells}) < len(cells):
@@ -157,7 +157,7 @@ def _split(params: Any, overrides: Sequence[str]) -> list[list[str]]:
     return cells
 
 
-def cell_settings(name: str, config: DictConfig) -> Settings:
+def cell_settings(name: str, config: DictConfig, overrides: Sequence[str]) -> Settings:
     """Return the settings of a cell.
 
     `initialization.run`, `.weights` and `.parts` are given to the whole sweep and mean something for one of its
@@ -167,13 +167,13 @@ def cell_settings(name: str, config: DictConfig) -> Settings:
     if "initialization" not in values:  # evaluate
         if values["encoder"] not in WITH_WEIGHTS:
             values["encoder_weights"] = None
-        return Settings(name, values)
+        return Settings(name, values, overrides)
     node = values["initialization"]
     kind = locate(node["_target_"], "initialization", values["trusted_packages"])
     for key in CHOICES:
         if key not in getattr(kind, "uses", CHOICES):
             node[key] = None
-    return Settings(name, values)
+    return Settings(name, values, overrides)
 
 
 def _of_task(overrides: Sequence[str]) -> tuple[str, ...]:
@@ -191,14 +191,13 @@ def _hide_in_yaml(path: Path) -> None:
             write_text(path, to_yaml(after))
 
 
-def _launch(name: str, overrides: Sequence[str], run_dirs: dict[tuple[str, ...], str]) -> None:
+def _launch(name: str, overrides: Sequence[str], cells: Mapping[tuple[str, ...], Cell]) -> None:
     """Hand the sweep to Hydra, whose sweeper and launcher run the cells."""
 
     def job(config: DictConfig) -> None:
         hydra_config = HydraConfig.get()
         _hide_in_yaml(Path(hydra_config.sweep.dir, "multirun.yaml"))  # Hydra notes the command line as it was typed
-        single = tuple(hydra_config.overrides.task)
-        run_cell(name, config, RunDirectory(Path(run_dirs[single])), single)
+        run_cell(name, config, cells[tuple(hydra_config.overrides.task)])
 
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [f"ssl_rs.{name}", "--multirun", *overrides]
@@ -214,12 +213,12 @@ def _launch(name: str, overrides: Sequence[str], run_dirs: dict[tuple[str, ...],
         os.environ.pop("HYDRA_FULL_ERROR") if full is None else os.environ.update(HYDRA_FULL_ERROR=full)
 
 
-def run_cell(name: str, config: DictConfig, run: RunDirectory, overrides: Sequence[str]) -> None:
+def run_cell(name: str, config: DictConfig, cell: Cell) -> None:
     """Run one cell; whatever goes wrong in it is written down and does not stop the others."""
-    print_line(f"-- {_told(overrides)}")
+    print_line(f"-- {_told(cell.overrides)}")
     execute: Callable[[Settings], Path] = importlib.import_module(f"ssl_rs.{name}").run
     try:
-        print_line(str(execute(cell_settings(name, config))))
+        print_line(str(execute(cell_settings(name, config, cell.overrides))))
     except Interrupted as stopped:
         raise KeyboardInterrupt(
             str(stopped)
@@ -229,12 +228,12 @@ def run_cell(name: str, config: DictConfig, run: RunDirectory, overrides: Sequen
         told = hide_passwords(explain(error) if isinstance(error, OSError) else str(error) or repr(error))
         record = {
             "command": name,
-            "overrides": [*map(hide_secrets, overrides)],
+            "overrides": [*map(hide_secrets, cell.overrides)],
             "error": told,
             "traceback": defect,
         }
         with suppress(OSError):  # of a full disk: the last lines of the sweep name the cell all the same
-            write_json(run.failure, record)
+            write_json(RunDirectory(cell.run_dir).failure, record)
         say_line(f"failed: {told}")
     gc.collect()  # the next cell starts without this one's tensors
 

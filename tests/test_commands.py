@@ -1,5 +1,6 @@
 """Whole commands on a tiny labeled data set: what they leave behind, and what they say of mistakes."""
 
+import csv
 import json
 import shlex
 import shutil
@@ -417,3 +418,19 @@ def test_a_sweep_gives_weights_to_the_cells_that_read_them(command, tiny, tmp_pa
     code, out, err = command("finetune", *overrides, "trainer.max_steps=1")
     assert code == 0, err
     assert "2 of 2 runs are finished" in out
+    _assert_that_kept_results_tell_how_to_fill_their_table(command, out, (*tiny, "trainer.max_steps=1"))
+
+
+def _assert_that_kept_results_tell_how_to_fill_their_table(command, out, alike):
+    """Of a sweep's random and ImageNet's, of which nothing but result.json is kept."""
+    assert command("finetune", *alike, "label_fraction=50pct")[0] == 0
+    Path(out.splitlines()[-1]).unlink()
+    for told in Path("outputs/finetune").rglob("environment.json"):
+        told.unlink()
+    code, _, err = command("report")
+    assert code == 0, err
+    assert "Cells: 3 done, 0 failed, 1 missing, 0 stale" in err
+    rows = csv.DictReader(next(Path("outputs").rglob("cells.csv")).read_text().splitlines())
+    row = next(each for each in rows if each["state"] == "missing")
+    assert command("finetune", *shlex.split(row["command"])[3:])[0] == 0
+    assert "Cells: 4 done, 0 failed, 0 missing, 0 stale" in command("report")[2]

@@ -12,9 +12,6 @@ from ssl_rs.reporting.tables import Comparison, Table, comparison_of
 OF_ONE_CELL = ("seed=", "label_fraction.fraction=", "run_dir=")
 """Arguments that no other cell of a row has."""
 
-OF_SWEEPS = ("-m", "--multirun", "sweep=", "hydra.", "hydra/")
-"""Arguments of a command that made more than one run."""
-
 
 @dataclass(frozen=True)
 class MissingCell:
@@ -171,15 +168,12 @@ def _command_like(row: Sequence[Run], fraction: float, seed: int) -> str | None:
 
 
 def _repeated(run: Run, fraction: float, seed: int) -> str | None:
-    given = run.environment.get("command_line")
-    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+    given, processes = (run.made_with.get(key) for key in ("overrides", "world_size"))
+    if run.command != "finetune" or not isinstance(given, list) or not all(isinstance(each, str) for each in given):
         return None
-    if run.command != "finetune" or given[:1] != ["finetune.py"]:
-        return None
-    if run.environment.get("world_size", 1) != 1 or any(each.startswith(OF_SWEEPS) for each in given[1:]):
-        return None
-    kept = [each for each in given[1:] if not each.startswith(OF_ONE_CELL)]
-    return command_line("finetune", [*kept, f"label_fraction.fraction={fraction!r}", f"seed={seed}"])
+    kept = [each for each in given if not each.startswith(OF_ONE_CELL)]
+    own = [f"label_fraction.fraction={fraction!r}", f"seed={seed}"]
+    return command_line("finetune", [*kept, *own], processes if type(processes) is int else 1)
 
 
 def _state(run_dir: Path) -> str:

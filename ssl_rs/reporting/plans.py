@@ -124,15 +124,21 @@ def settled(planned: Sequence[PlannedCell], runs: Sequence[Run]) -> list[Planned
     return found
 
 
-def command_line(command: str, overrides: Any) -> str:
+def command_line(command: str, overrides: Any, processes: int = 1) -> str:
     """Return the command of a run, quoted for a shell, without secrets.
+
+    Args:
+        command: Its name.
+        overrides: What stands behind it.
+        processes: How many torchrun starts.
 
     Raises:
         ValueError: The overrides are no list of texts.
     """
     if not isinstance(overrides, list) or not all(isinstance(override, str) for override in overrides):
         raise ValueError(f"overrides is {overrides!r}: expected a list of texts")
-    return shlex.join(["python", "-m", f"ssl_rs.{command}", *map(hide_secrets, overrides)])
+    start = ["python"] if processes == 1 else ["torchrun", f"--nproc_per_node={processes}"]
+    return shlex.join([*start, "-m", f"ssl_rs.{command}", *map(hide_secrets, overrides)])
 
 
 def _is_same_path(one: str, other: object) -> bool:

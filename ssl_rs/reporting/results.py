@@ -63,6 +63,8 @@ class Run:
         scores: By name of the protocol.
         protocol: Name of the data set's own among them.
         environment: Its environment.json, empty where there is none.
+        made_with: What made it: overrides of its command line, number of processes, commit, torch, device; empty where
+            an earlier version did not write it.
         settings: All that can change its result by the keys of the config, and the precision it computed in; empty
             where an earlier version did not write them.
         scene_confusions: By the labels counted against ("full", "eroded") and the scene: int64 [K, K], row truth,
@@ -95,6 +97,7 @@ class Run:
     environment: Mapping[str, Any]
     scene_confusions: Mapping[str, Mapping[str, NDArray[np.int64]]] = field(default_factory=dict, compare=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    made_with: Mapping[str, Any] = field(default_factory=dict)
     scene_groups: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def groups_of_scenes(self, labels: str) -> tuple[tuple[str, ...], ...]:
@@ -207,6 +210,7 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
             for labels, scenes in _object(result.get(PER_SCENE, {}), PER_SCENE).items()
         },
         settings=_settings(result),
+        made_with=_object(result.get("made_with", {}), "made_with"),
         scene_groups={
             scene: str(group) for scene, group in _object(result.get("scene_groups", {}), "scene_groups").items()
         },

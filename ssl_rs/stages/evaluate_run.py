@@ -95,7 +95,7 @@ def read_plan(settings: Settings) -> Plan:
         "evaluation.window.test_time_augmentation": window.test_time_augmentation,
     }
     directory = RunDirectory(Path(run_dir) if run_dir else own)
-    scores = Identified(directory, digest, {**trained.get("settings", {}), **scored_by})
+    scores = Identified(directory, digest, {**trained.get("settings", {}), **scored_by}, settings.overrides)
     return Plan(run, trained, stored, metadata, site, evaluation, scores)
 
 

@@ -1,7 +1,7 @@
 """Probe a frozen encoder: labeled pixels -> features -> a simple classifier -> the scores of whole scenes."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -103,12 +103,13 @@ def read_plan(settings: Settings) -> Plan:
         initialization.check(dataset.name, backbone.name, pretrainings, dataset.value_scale)
         backbone.build(len(surroundings.dataset.band_names))
 
-    return _place(surroundings.enter(check_early), initialization, backbone, probe, fraction, evaluation, run_dir)
+    site = surroundings.enter(check_early)
+    return _place(site, initialization, backbone, probe, fraction, evaluation, run_dir, settings.overrides)
 
 
 def _place(
     site: Site, initialization: Initialization, backbone: Backbone, probe: Probe, fraction: LabelFraction,
-    evaluation: EvaluationSettings, run_dir: str | None,
+    evaluation: EvaluationSettings, run_dir: str | None, overrides: Sequence[str],
 ) -> Plan:  # fmt: skip
     """Choose the labels, and derive where the scores live from all that can change them."""
     evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
@@ -129,7 +130,7 @@ def _place(
     digest = config_hash({**how, "seed": site.seed}, {**inputs, **own})
     folder = Path(site.dataset.name, f"{backbone.name}-{probe.name}", found.kind, f"{fraction.fraction * 100:g}pct")
     path = Path(run_dir) if run_dir else site.output_dir / "evaluate" / folder / f"seed{site.seed}-{digest}"
-    run = Identified(RunDirectory(path), digest, leaves(how))
+    run = Identified(RunDirectory(path), digest, leaves(how), overrides)
     return Plan(site, initialization, backbone, probe, subset, evaluator, config_hash(how, inputs), run)
 
 

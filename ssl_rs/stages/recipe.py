@@ -17,6 +17,7 @@ from ssl_rs.config_hash import LATER, NULL_MEANT, config_hash, leaves, without_e
 from ssl_rs.depthwise import train_depthwise_in_fp32
 from ssl_rs.encoder import Backbone
 from ssl_rs.errors import InputError, MissingWeightsError
+from ssl_rs.hidden import hide_secrets
 from ssl_rs.initialization import Initialization, Provenance, Target
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.outcome import tell
@@ -87,17 +88,26 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Identified:
-    """A run with its folder, and all that can change its result as a hash and by the dotted keys of the config."""
+    """A run with its folder, and what made it.
+
+    Args:
+        directory: Its folder.
+        hash: Of all that can change its result.
+        settings: The same by the dotted keys of the config.
+        overrides: What the command line of this run alone says.
+    """
 
     directory: RunDirectory
     hash: str
     settings: Mapping[str, Any]
+    overrides: Sequence[str]
 
     def origin(self, site: Site) -> dict[str, Any]:
         """Return what result.json says of how it came about, so that it can be judged where it lies alone."""
         made_with = environment(site)
-        told = ("git_commit", "python", "torch", "device", "precision")
-        return {"settings": self.settings, "made_with": {key: made_with[key] for key in told}}
+        told = ("git_commit", "python", "torch", "device", "precision", "world_size")
+        command = {"overrides": [*map(hide_secrets, self.overrides)]}
+        return {"settings": self.settings, "made_with": {key: made_with[key] for key in told} | command}
 
     def is_finished(self, command: str) -> bool:
         """Tell whether the run has its result.
@@ -148,7 +158,8 @@ def identify(
         for key, value in leaves(settings.values).items()
         if not (without_effect(key) or key in without or key.endswith("_partial_"))
     }
-    return Identified(RunDirectory(Path(recipe.run_dir) if recipe.run_dir else own), digest, counted)
+    directory = RunDirectory(Path(recipe.run_dir) if recipe.run_dir else own)
+    return Identified(directory, digest, counted, settings.overrides)
 
 
 def unavailable(settings: Settings) -> str:

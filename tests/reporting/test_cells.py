@@ -61,16 +61,16 @@ RANDOM = {"a": {"fraction": 0.1, "seed": 0}, "b": {"fraction": 0.5, "seed": 1}}
 
 
 def test_a_place_that_nobody_planned_is_filled_by_the_command_of_a_run_of_its_row(write_run, missing):
-    def ran(name, *arguments, **more):
-        told = {"command_line": ["finetune.py", *arguments], **more}
-        (write_run(name, **RANDOM[name]) / "environment.json").write_text(json.dumps(told))
+    def ran(name, *overrides, **more):
+        write_run(name, **RANDOM[name], made_with={"overrides": overrides, "world_size": 1, **more})
 
-    ran("a", "label_fraction=10pct", "seed=0", "optimizer.lr=3e-3", "run_dir=a")
-    ran("b", "label_fraction.fraction=0.5", "seed=1", "dataset.root=/my data")
+    ran("a", "label_fraction=10pct", "seed=0", "optimizer.lr=3e-3", "run_dir=a", world_size=2)
+    ran("b", "label_fraction.fraction=0.5", "seed=1", "dataset.root=/my data", "api_key=mine")
     commands = {cell[1:3]: cell[4] for cell in missing()}
     assert commands == {
-        (0.1, 1): "python -m ssl_rs.finetune 'dataset.root=/my data' label_fraction.fraction=0.1 seed=1",
-        (0.5, 0): "python -m ssl_rs.finetune label_fraction=10pct optimizer.lr=3e-3 label_fraction.fraction=0.5 seed=0",
+        (0.1, 1): "python -m ssl_rs.finetune 'dataset.root=/my data' 'api_key=***' label_fraction.fraction=0.1 seed=1",
+        (0.5, 0): "torchrun --nproc_per_node=2 -m ssl_rs.finetune label_fraction=10pct optimizer.lr=3e-3 "
+        "label_fraction.fraction=0.5 seed=0",
     }
 
 
@@ -78,17 +78,14 @@ def test_a_place_that_nobody_planned_is_filled_by_the_command_of_a_run_of_its_ro
     "told",
     [
         {},
-        {"command_line": "finetune.py"},
-        {"command_line": ["finetune.py", 5]},
-        {"command_line": ["evaluate.py", "run=a"]},
-        {"command_line": ["finetune.py", "-m", "seed=0,1"]},
-        {"command_line": ["finetune.py", "sweep=label_fraction"]},
-        {"command_line": ["finetune.py", "seed=0"], "world_size": 2},
+        {"made_with": {}},
+        {"made_with": {"overrides": "seed=0"}},
+        {"made_with": {"overrides": ["seed=0", 5]}},
     ],
 )
-def test_commands_of_more_than_one_run_or_process_fill_no_place(write_run, missing, told):
+def test_results_that_do_not_tell_their_command_fill_no_place(write_run, missing, told):
     for name, place in RANDOM.items():
-        (write_run(name, **place) / "environment.json").write_text(json.dumps(told))
+        write_run(name, **place, **told)
     assert [cell[4] for cell in missing()] == [None, None]
 
 
