@@ -95,7 +95,8 @@ probe() {
 }
 
 # What each lever changes: the pretraining by the three tasks, or how its weights are fine-tuned.
-levers="inpainting_30 decoder_transfer per_view batch_64 blocks_12 temperature_0.1 temperature_0.5 dense gentle_encoder"
+levers="inpainting_30 decoder_transfer per_view batch_64 blocks_12 temperature_0.1 temperature_0.5 dense gentle_encoder
+  gentle_color"
 declare -A lever_pretraining=(
   [inpainting_30]="pretext.inpainting.weight=30"
   [decoder_transfer]="pretext=[inpainting_unet,transform_prediction,contrastive]
@@ -106,6 +107,8 @@ declare -A lever_pretraining=(
   [temperature_0.1]="pretext.contrastive.task.temperature=0.1"
   [temperature_0.5]="pretext.contrastive.task.temperature=0.5"
   [dense]="pretext=[inpainting,transform_prediction,contrastive,dense_contrastive]"
+  [gentle_color]="views.transformed.color.hue=[-0.05,0.05] views.transformed.color.saturation=[0.8,1.2]
+    views.transformed.color.grayscale=0.1"
 )
 declare -A lever_fine_tuning=(
   [decoder_transfer]="initialization.parts=encoder_and_decoder"
