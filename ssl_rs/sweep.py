@@ -86,7 +86,7 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
             f"first: {_told(waiting[0].overrides)}"
         )
     try:
-        _launch(name, overrides, {_of_task(cell.overrides): cell for cell in cells})
+        _launch(name, overrides, cells)
     except InputError:
         if is_new and not any(cell.run_dir.exists() for cell in cells):  # none could start: nobody is to wait for them
             plan.unlink(missing_ok=True)
@@ -176,12 +176,6 @@ def cell_settings(name: str, config: DictConfig, overrides: Sequence[str]) -> Se
     return Settings(name, values, overrides)
 
 
-def _of_task(overrides: Sequence[str]) -> tuple[str, ...]:
-    """Return the overrides that Hydra tells a job of: those of Hydra's own settings are not among them."""
-    parsed = zip(overrides, parse_overrides(overrides), strict=True)
-    return tuple(text for text, override in parsed if not override.is_hydra_override())
-
-
 def _hide_in_yaml(path: Path) -> None:
     """Take the secrets out of a YAML file, where it is there."""
     if path.is_file():
@@ -191,13 +185,13 @@ def _hide_in_yaml(path: Path) -> None:
             write_text(path, to_yaml(after))
 
 
-def _launch(name: str, overrides: Sequence[str], cells: Mapping[tuple[str, ...], Cell]) -> None:
-    """Hand the sweep to Hydra, whose sweeper and launcher run the cells."""
+def _launch(name: str, overrides: Sequence[str], cells: Sequence[Cell]) -> None:
+    """Hand the sweep to Hydra, whose sweeper and launcher run the cells, numbered in the same order."""
 
     def job(config: DictConfig) -> None:
         hydra_config = HydraConfig.get()
         _hide_in_yaml(Path(hydra_config.sweep.dir, "multirun.yaml"))  # Hydra notes the command line as it was typed
-        run_cell(name, config, cells[tuple(hydra_config.overrides.task)])
+        run_cell(name, config, cells[hydra_config.job.num])
 
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [f"ssl_rs.{name}", "--multirun", *overrides]

@@ -332,10 +332,16 @@ def test_what_the_command_line_says_of_a_key_goes_before_what_the_sweep_varies(c
     assert len(sweep.plan_cells("finetune", given)[0]) == 5
 
 
-def test_a_sweep_that_cannot_start_leaves_no_plan(command, tiny):
-    """Hydra tells its jobs of resolved overrides: a label made of another key is not found again."""
+def test_a_label_may_name_what_a_sweep_varies(command, tiny):
     label = "initialization.label='lr ${optimizer.lr}'"
-    code, _, err = command("finetune", "-m", *tiny, "optimizer.lr=1e-3,1e-4", label)
+    code, out, err = command("finetune", "-m", *tiny, "trainer.max_steps=1", "optimizer.lr=1e-3,1e-4", label)
+    assert code == 0, err
+    runs = [json.loads(path.read_text()) for path in Path("outputs/finetune").rglob("result.json")]
+    assert {(run["label"], run["settings"]["optimizer.lr"]) for run in runs} == {("lr 0.001", 1e-3), ("lr 0.0001", 1e-4)}
+
+
+def test_a_sweep_that_cannot_start_leaves_no_plan(command, tiny):
+    code, _, err = command("finetune", "-m", *tiny, "optimizer.lr=1e-3,1e-4", "hydra.sweep.subdir='${nowhere}'")
     assert code == 2
     assert "Hydra's sweeper or launcher failed" in err
     assert not list(Path("outputs/sweeps").glob("finetune-*.json"))
