@@ -337,7 +337,10 @@ def test_a_label_may_name_what_a_sweep_varies(command, tiny):
     code, out, err = command("finetune", "-m", *tiny, "trainer.max_steps=1", "optimizer.lr=1e-3,1e-4", label)
     assert code == 0, err
     runs = [json.loads(path.read_text()) for path in Path("outputs/finetune").rglob("result.json")]
-    assert {(run["label"], run["settings"]["optimizer.lr"]) for run in runs} == {("lr 0.001", 1e-3), ("lr 0.0001", 1e-4)}
+    assert {(run["label"], run["settings"]["optimizer.lr"]) for run in runs} == {
+        ("lr 0.001", 1e-3),
+        ("lr 0.0001", 1e-4),
+    }
 
 
 def test_a_sweep_that_cannot_start_leaves_no_plan(command, tiny):
