@@ -334,7 +334,7 @@ def test_what_the_command_line_says_of_a_key_goes_before_what_the_sweep_varies(c
 
 def test_a_label_may_name_what_a_sweep_varies(command, tiny):
     label = "initialization.label='lr ${optimizer.lr}'"
-    code, out, err = command("finetune", "-m", *tiny, "trainer.max_steps=1", "optimizer.lr=1e-3,1e-4", label)
+    code, _, err = command("finetune", "-m", *tiny, "trainer.max_steps=1", "optimizer.lr=1e-3,1e-4", label)
     assert code == 0, err
     runs = [json.loads(path.read_text()) for path in Path("outputs/finetune").rglob("result.json")]
     assert {(run["label"], run["settings"]["optimizer.lr"]) for run in runs} == {
