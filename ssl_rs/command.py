@@ -18,13 +18,18 @@ from typing import Any
 from ssl_rs.config import Settings, asks_for_sweep, compose_config, quoted, resolve, search_in, to_yaml, without_sweeps
 from ssl_rs.config_comments import explained
 from ssl_rs.config_files import conf_dir, options, used_groups
-from ssl_rs.errors import InputError, Interrupted, explain
+from ssl_rs.errors import Interrupted, explain
 from ssl_rs.messages import OutputClosed, print_line, say_line
 
 DONE, DEFECT, BAD_INPUT, INTERRUPTED, OUTPUT_CLOSED = 0, 1, 2, 130, 141  # 141: as a shell tells of SIGPIPE
 
 GRACE = 30.0
 """Seconds for a last step and a checkpoint after torchrun was killed: as many as torchrun itself gives."""
+
+LOST_RANK = (
+    "Another process of this run has ended, and this one cannot go on alone. What that one said tells why. "
+    "The same command goes on from the last checkpoint."
+)
 
 
 def main(name: str, arguments: Sequence[str] | None = None) -> int:
@@ -45,42 +50,18 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
                 return _run(name, list(sys.argv[1:] if arguments is None else arguments))
             finally:
                 _leave_processes()
-    except InputError as error:
-        return _say(str(error), BAD_INPUT)
     except Interrupted as stopped:
         return _say(str(stopped), INTERRUPTED)
     except OutputClosed:
         return OUTPUT_CLOSED
     except KeyboardInterrupt as stopped:
         return _say(str(stopped) or "Interrupted. The same command goes on from what is on disk.", INTERRUPTED)
-    except OSError as error:
-        return _say(explain(error), BAD_INPUT)
-    except MemoryError as error:
-        return _say(_no_memory(error), BAD_INPUT)
-    except RuntimeError as error:
-        explained = _explain_runtime(error)
-        if explained is None:
-            raise
-        return _say(*explained)
-
-
-def _explain_runtime(error: RuntimeError) -> tuple[str, int] | None:
-    """Return message and exit code of what torch says of surroundings and settings, None for a defect of ours."""
-    if str(error).startswith("DataLoader worker"):  # torch has no type of its own for it
-        said = "Perhaps the memory ran out, or a file of the store was cut short: prepare check=true tells"
-        return f"{error}\n{said}. The same command goes on from the last checkpoint.", BAD_INPUT
-    if "does not have a deterministic implementation" in str(error):
-        said = " ".join(str(error).partition(". ")[0].split())
-        return f"{said}. Set trainer.deterministic=false, or choose other components.", BAD_INPUT
-    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):  # torch's, GPU and CPU
-        return _no_memory(error), BAD_INPUT
-    if not _is_loss_of_rank(error):
-        return None
-    return (
-        "Another process of this run has ended, and this one cannot go on alone. What that one said tells why. "
-        "The same command goes on from the last checkpoint.",
-        INTERRUPTED,
-    )
+    except Exception as error:
+        if (told := explain(error)) is not None:
+            return _say(told, BAD_INPUT)
+        if isinstance(error, RuntimeError) and _is_loss_of_rank(error):
+            return _say(LOST_RANK, INTERRUPTED)
+        raise
 
 
 @contextmanager
@@ -132,14 +113,6 @@ def _end_with_launcher(launcher: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)  # where it waits inside of torch, e.g. for the launcher itself, it hears no signal
     os._exit(INTERRUPTED)
-
-
-def _no_memory(error: Exception) -> str:
-    said = " ".join(str(error).split()[:60])
-    return (
-        f"There is not enough memory{f': {said}' if said else ''}. Lower trainer.batch_size, dataset.crop_size or "
-        "evaluation.window.batch_size, or choose a smaller backbone."
-    )
 
 
 def _is_loss_of_rank(error: RuntimeError) -> bool:

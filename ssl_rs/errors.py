@@ -27,12 +27,22 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for i
     """The run was asked to stop and saved a checkpoint; the command exits with 130."""
 
 
-def explain(error: OSError) -> str:
-    """Say which file the system refused, why, and what to do; all that was written before is still there.
+def explain(error: Exception) -> str | None:
+    """Return what to say of an error that settings, files or the machine caused; None of a defect of ours.
 
-    Args:
-        error: A full disk, a missing permission, a folder that somebody took away.
+    All that was written before is still there.
     """
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
+        return _refused_by_system(error)
+    if isinstance(error, MemoryError):
+        return _no_memory(error)
+    return _refused_by_torch(error) if isinstance(error, RuntimeError) else None
+
+
+def _refused_by_system(error: OSError) -> str:
+    """Name a full disk, a missing permission, a folder that somebody took away."""
     remedies = {
         **dict.fromkeys(FULL, "Make space there, or choose another output_dir"),
         **dict.fromkeys(SHUT, "Make it writable, or choose another output_dir"),
@@ -41,6 +51,26 @@ def explain(error: OSError) -> str:
     remedy = remedies.get(error.errno or 0, "Mend that")
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}. {remedy}; the same command then goes on where it stopped."
+
+
+def _refused_by_torch(error: RuntimeError) -> str | None:
+    if str(error).startswith("DataLoader worker"):  # torch has no type of its own for it
+        said = "Perhaps the memory ran out, or a file of the store was cut short: prepare check=true tells"
+        return f"{error}\n{said}. The same command goes on from the last checkpoint."
+    if "does not have a deterministic implementation" in str(error):
+        said = " ".join(str(error).partition(". ")[0].split())
+        return f"{said}. Set trainer.deterministic=false, or choose other components."
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):  # torch's, GPU and CPU
+        return _no_memory(error)
+    return None
+
+
+def _no_memory(error: Exception) -> str:
+    said = " ".join(str(error).split()[:60])
+    return (
+        f"There is not enough memory{f': {said}' if said else ''}. Lower trainer.batch_size, dataset.crop_size or "
+        "evaluation.window.batch_size, or choose a smaller backbone."
+    )
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

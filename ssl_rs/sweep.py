@@ -108,7 +108,7 @@ def plan_cells(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
     for single in _split(params, overrides):
         settings = cell_settings(name, compose_config(name, single), single)
         run_dir, row = stage.plan(settings)
-        cells.append(Cell(tuple(single), run_dir, row))
+        cells.append(Cell(settings.overrides, run_dir, row))
     if len({cell.run_dir for cell in cells}) < len(cells):
         raise InputError("Several runs of this sweep would share one folder. Leave run_dir out: each run has its own.")
     return cells, Path(resolve(config)["output_dir"])
@@ -162,18 +162,23 @@ def cell_settings(name: str, config: DictConfig, overrides: Sequence[str]) -> Se
 
     `initialization.run`, `.weights` and `.parts` are given to the whole sweep and mean something for one of its
     initializations only, as `encoder_weights` does for one of its encoders; outside of sweeps such a key is refused.
+
+    Args:
+        name: Name of the command.
+        config: What was composed for the cell.
+        overrides: Those of the sweep, with the values of this cell.
     """
     values = resolve(config)
-    if "initialization" not in values:  # evaluate
-        if values["encoder"] not in WITH_WEIGHTS:
-            values["encoder_weights"] = None
-        return Settings(name, values, overrides)
-    node = values["initialization"]
-    kind = locate(node["_target_"], "initialization", values["trusted_packages"])
-    for key in CHOICES:
-        if key not in getattr(kind, "uses", CHOICES):
-            node[key] = None
-    return Settings(name, values, overrides)
+    if "initialization" in values:
+        node, group = values["initialization"], "initialization."
+        kind = locate(node["_target_"], "initialization", values["trusted_packages"])
+        unused = [key for key in CHOICES if key not in getattr(kind, "uses", CHOICES)]
+    else:  # evaluate
+        node, group = values, ""
+        unused = [] if values["encoder"] in WITH_WEIGHTS else ["encoder_weights"]
+    node.update(dict.fromkeys(unused))
+    dropped = {f"{group}{key}" for key in unused}
+    return Settings(name, values, [each for each in overrides if each.partition("=")[0].lstrip("+") not in dropped])
 
 
 def _hide_in_yaml(path: Path) -> None:
@@ -218,8 +223,9 @@ def run_cell(name: str, config: DictConfig, cell: Cell) -> None:
             str(stopped)
         ) from stopped  # Hydra would go on with the next cell after any other exception
     except Exception as error:  # a cell's defect must not take the rest of the sweep with it
-        defect = None if isinstance(error, InputError | OSError) else hide_passwords(traceback.format_exc())
-        told = hide_passwords(explain(error) if isinstance(error, OSError) else str(error) or repr(error))
+        explained = explain(error)
+        defect = hide_passwords(traceback.format_exc()) if explained is None else None
+        told = hide_passwords(explained or str(error) or repr(error))
         record = {
             "command": name,
             "overrides": [*map(hide_secrets, cell.overrides)],

@@ -19,7 +19,8 @@ from safetensors import safe_open
 
 from ssl_rs import sweep
 from ssl_rs.data.label_subset import LabelSubset
-from ssl_rs.run_directory import RunDirectory
+from ssl_rs.files import sha256_of
+from ssl_rs.run_directory import RunDirectory, save_tensors
 from ssl_rs.segmentation.loss import SegmentationLoss
 from ssl_rs.stages import site
 from ssl_rs.training import settings
@@ -136,12 +137,30 @@ def test_finetuning_evaluation_and_report_follow(command, tiny, pretrained):
     assert again["confusion"] == random["confusion"]
     assert again["protocols"] == random["protocols"]
 
+    assert command("evaluate", f"run={runs[0].path}")[1] == out
+    grouped = command("evaluate", f"run={runs[0].path}", r"dataset.scene_group=\w")[1]
+    elsewhere = command("evaluate", f"run={_trained_elsewhere(runs[0].path)}")[1]
+    assert len({out, grouped, elsewhere}) == 3
+    assert json.loads((Path(elsewhere.strip()) / "result.json").read_text())["confusion"] != random["confusion"]
+
     code, out, err = command("report")
     assert code == 0, err
     page = Path(out.strip()).read_text()
     assert "random" in page
     assert transferred["label"] in page
     assert len(Path("outputs/report/results.csv").read_text().splitlines()) == 3
+
+
+def _trained_elsewhere(run):
+    """Return a copy of a run with other weights, as another machine would have given the same command."""
+    copied = RunDirectory(shutil.copytree(run, Path("elsewhere", run.name)))
+    with safe_open(copied.model, framework="pt") as file:
+        metadata = file.metadata()
+        weights = {key: -file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+    save_tensors(copied.model, weights, metadata)
+    result = copied.read_result() | {"model_sha256": sha256_of(copied.model)}
+    copied.result.write_text(json.dumps(result))
+    return copied.path
 
 
 def test_labels_without_some_class_are_told(command, tiny, folder_dataset, tmp_path):
@@ -427,12 +446,13 @@ def test_a_sweep_gives_weights_to_the_cells_that_read_them(command, tiny, tmp_pa
     code, out, err = command("finetune", *overrides, "trainer.max_steps=1")
     assert code == 0, err
     assert "2 of 2 runs are finished" in out
-    _assert_that_kept_results_tell_how_to_fill_their_table(command, out, (*tiny, "trainer.max_steps=1"))
+    alike, weights = (*tiny, "trainer.max_steps=1"), f"initialization.weights={path}"
+    _assert_that_kept_results_tell_how_to_fill_their_table(command, out, alike, weights)
 
 
-def _assert_that_kept_results_tell_how_to_fill_their_table(command, out, alike):
+def _assert_that_kept_results_tell_how_to_fill_their_table(command, out, alike, weights):
     """Of a sweep's random and ImageNet's, of which nothing but result.json is kept."""
-    assert command("finetune", *alike, "label_fraction=50pct")[0] == 0
+    assert command("finetune", *alike, "label_fraction=50pct", "initialization=imagenet", weights)[0] == 0
     Path(out.splitlines()[-1]).unlink()
     for told in Path("outputs/finetune").rglob("environment.json"):
         told.unlink()

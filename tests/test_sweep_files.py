@@ -82,3 +82,41 @@ def test_a_damaged_record_of_a_failure_is_told(tmp_path, text):
     assert _read_failure(path) == ("why", True)
     path.unlink()
     assert _read_failure(path) == ("it did not run", False)
+
+
+@pytest.mark.parametrize("wrong", ["optimizer.lr=-1", "decoder=deeplabv3plus backbone=vgg16_bn"])
+@pytest.mark.parametrize("start", ["random", "pretrained"])
+def test_what_no_run_of_a_sweep_can_use_is_refused_before_data_is_prepared(command, tiny, start, wrong):
+    code, _, err = command("finetune", "-m", *tiny, "seed=0,1", f"initialization={start}", *wrong.split())
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert not Path("outputs").exists()
+
+
+def test_weights_that_are_not_there_yet_fail_alone(command, tiny):
+    code, _, err = command("finetune", "-m", *tiny, "initialization=file", "initialization.weights=a.pth,b.pth")
+    assert code == 2
+    assert "2 of them start from weights that are not there yet" in err
+    failures = [json.loads(path.read_text())["error"] for path in Path("outputs").rglob("failure.json")]
+    assert sorted(re.findall(r"weights=(\w\.pth)", " ".join(failures))) == ["a.pth", "b.pth"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (MemoryError(), 2, "Lower trainer.batch_size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "Lower trainer.batch_size"),
+        (RuntimeError("upsample does not have a deterministic implementation. It"), 2, "trainer.deterministic=false"),
+        (RuntimeError("shapes"), 1, "shapes"),
+    ],
+)
+def test_a_run_of_a_sweep_ends_as_it_would_alone(command, tiny, monkeypatch, error, code, said):
+    def fails(_):
+        raise error
+
+    monkeypatch.setattr("ssl_rs.finetune.run", fails)
+    found, _, err = command("finetune", "-m", *tiny, "seed=0,1")
+    assert found == code
+    assert err.count(said) >= 2
+    failures = [json.loads(path.read_text()) for path in Path("outputs").rglob("failure.json")]
+    assert [bool(failure["traceback"]) for failure in failures] == [code == 1] * 2

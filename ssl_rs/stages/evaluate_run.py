@@ -83,7 +83,13 @@ def read_plan(settings: Settings) -> Plan:
         _compare_with_training(run, site.store, evaluation.split)
     window = evaluation.window
     how = {"split": evaluation.split, **window.identity}
-    inputs = {"model": str(trained["config_hash"]), "manifest": manifest.sha256, "precision": site.precision}
+    inputs = {
+        "model": str(trained["config_hash"]),
+        "weights": str(trained.get("model_sha256", "")),
+        "manifest": manifest.sha256,
+        "precision": site.precision,
+        "scene_group": str(site.dataset.scene_group),
+    }
     if trained.get("manifest_sha256") != manifest.sha256:  # an earlier version took such results for the run's own data
         inputs["told"] = "data"
     digest = config_hash(how, inputs)

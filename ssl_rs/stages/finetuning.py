@@ -94,11 +94,11 @@ def read_plan(settings: Settings, planned: bool = False) -> Plan:
     _check_classes(dataset)
 
     def check_early() -> None:
-        recipe.check(surroundings)
+        recipe.check(surroundings, planned)
         bands, classes = len(dataset.band_names), len(dataset.classes)
         _build_model(decoder, recipe.backbone, bands, classes, dataset.crop_size, evaluation.window.size)
 
-    site = surroundings.enter(None if planned else check_early)
+    site = surroundings.enter(check_early)
     manifest = site.store.manifest
     evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
     validator = None if every_steps is None else Validator.of(evaluator, every_steps)

@@ -102,12 +102,12 @@ def read_plan(settings: Settings, planned: bool = False) -> Plan:
     settings.check_all_read()
 
     def check_early() -> None:
-        recipe.check(surroundings)
+        recipe.check(surroundings, planned)
         bands = len(surroundings.dataset.band_names)
         encoder = _encoder(recipe.backbone, bands, surroundings.dataset.crop_size)
         _build_tasks(tasks, encoder, bands)
 
-    site = surroundings.enter(None if planned else check_early)
+    site = surroundings.enter(check_early)
     folder = Path("pretrain", site.store.manifest.dataset, recipe.backbone.name, "+".join(tasks))
     run = identify(settings, site, recipe, folder, {}, LABELS_ONLY)
     shared = {"manifest": site.store.manifest.sha256, "global_batch": str(site.rows.total)}

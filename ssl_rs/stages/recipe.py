@@ -1,7 +1,7 @@
 """What pretraining and fine-tuning share: where weights start, how they are optimized, and the folder of the run."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -58,8 +58,12 @@ class Recipe:
         backbone, initialization, optimizer, schedule, logger = (settings.build(name) for name in names)
         return cls(backbone, initialization, optimizer, schedule, logger, settings.value("run_dir", str | None))
 
-    def check(self, surroundings: SiteSettings) -> None:
+    def check(self, surroundings: SiteSettings, planned: bool = False) -> None:
         """Refuse what is wrong whatever the data holds.
+
+        Args:
+            surroundings: Where it runs.
+            planned: It runs later: the weights that it starts from may not be there yet.
 
         Raises:
             InputError: Settings of the optimizer, or weights that are not there.
@@ -68,7 +72,8 @@ class Recipe:
             self.optimizer([nn.Parameter(torch.zeros(1))])
         dataset, backbone = surroundings.dataset, self.backbone.name
         pretrainings = surroundings.pretrainings(backbone)
-        self.initialization.check(dataset.name, backbone, pretrainings, dataset.value_scale)
+        with suppress(MissingWeightsError) if planned else nullcontext():
+            self.initialization.check(dataset.name, backbone, pretrainings, dataset.value_scale)
 
     def target(self, site: Site) -> Target:
         """What the initialization must fit."""
@@ -164,7 +169,8 @@ def identify(
 
 def unavailable(settings: Settings) -> str:
     """Return what stands for an encoder that is not there yet: planned cells that wait for different ones differ."""
-    named = settings.values["initialization"]["run"]
+    node = settings.values["initialization"]
+    named = node["run"] or node["weights"]
     return f"unavailable: {named}" if named else "unavailable"
 
 
