@@ -39,6 +39,18 @@ class Processes:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         return cls(*(int(os.environ.get(name, default)) for name, default in zip(names, "0101", strict=True)))
 
+    @classmethod
+    def alone(cls, command: str) -> "Processes":
+        """Return the one process of a command that has no use for more.
+
+        Raises:
+            InputError: torchrun started it.
+        """
+        processes = cls.from_environment()
+        if processes.world_size > 1:
+            raise InputError(f"{command} is one process. Start it without torchrun.")
+        return processes
+
 
 def start(processes: Processes, device: torch.device) -> None:
     """Join the process group where there is more than one process: nccl on GPUs, gloo elsewhere.

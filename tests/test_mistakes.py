@@ -235,6 +235,15 @@ def test_a_pretraining_that_does_not_fit_is_refused(capsys, tiny):
     assert "is damaged or was replaced" in err
 
 
+@pytest.mark.parametrize(
+    "command", ["preview", "evaluate encoder=random probe=knn dataset=blue_marble backbone=resnet18"]
+)
+def test_commands_of_one_process_refuse_torchrun(capsys, tiny, monkeypatch, command):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    name, *given = command.split()
+    assert f"{name} is one process. Start it without torchrun." in fails(capsys, name, *given)
+
+
 @pytest.mark.parametrize(("key", "value"), [("WORLD_SIZE", "2"), ("TORCHELASTIC_RUN_ID", "alone")])
 def test_a_sweep_under_torchrun_is_refused(capsys, tiny, monkeypatch, key, value):
     monkeypatch.setenv(key, value)

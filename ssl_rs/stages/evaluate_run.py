@@ -208,9 +208,7 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
     trainer: TrainerSettings = build(
         {**stored["trainer"], "device": device, "precision": precision}, "trainer", trusted
     )
-    processes = Processes.from_environment()
-    if processes.world_size > 1:
-        raise InputError("evaluate is one process. Start it without torchrun.")
+    processes = Processes.alone("evaluate")
     here = trainer.resolve_device(processes.local_rank)
     output_dir, seed = settings.value("output_dir", str), settings.value("seed", int)
     store_dir = Path(settings.value("store_dir", str))

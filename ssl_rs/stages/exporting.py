@@ -39,8 +39,7 @@ def export(settings: Settings) -> Path:
     for key, kind in (("seed", int), ("store_dir", str)):
         settings.value(key, kind)
     settings.check_all_read()
-    if Processes.from_environment().world_size > 1:
-        raise InputError("export is one process. Start it without torchrun.")
+    Processes.alone("export")
     if formats is not None and not formats:
         raise InputError(f"formats=[] leaves nothing to write. Choose of {list(FORMS)}, or null for all.")
     wanted = None if formats is None else [name for name in FORMS if name in formats]

@@ -34,8 +34,7 @@ def predict(settings: Settings) -> Path:
     output_dir = Path(settings.value("output_dir", str))
     if not places:
         raise InputError("images is not set. Name an image, a folder of images, or a list: images=SCENE.tif")
-    if Processes.from_environment().world_size > 1:
-        raise InputError("predict is one process. Start it without torchrun.")
+    Processes.alone("predict")
     job = _read_job(settings, run, output_dir, run_dir)
     images = find_images([places] if isinstance(places, str) else places, [job.folder, output_dir / "predict"])
     targets = {name: Target.of(job.folder, name) for name in images}

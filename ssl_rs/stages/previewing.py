@@ -24,8 +24,7 @@ MOST = 32
 def preview(settings: Settings) -> Path:
     """Draw the views of some crops of a step; return the path of the picture."""
     count, step = settings.value("crops", int), settings.value("step", int)
-    if Processes.from_environment().world_size > 1:
-        raise InputError("preview is one process. Start it without torchrun.")
+    Processes.alone("preview")
     if not 1 <= count <= MOST or step < 0:
         raise InputError(f"crops={count} step={step}: expected 1 to {MOST} crops, and a step from 0.")
     plan = read_plan(settings, planned=True)

@@ -95,8 +95,7 @@ def read_plan(settings: Settings) -> Plan:
     settings.check_all_read()
     check_side(evaluation.window.size, DIVISOR, "evaluation.window.size")
     initialization = initialization_of(chosen, weights, label)
-    if Processes.from_environment().world_size > 1:
-        raise InputError("evaluate is one process. Start it without torchrun.")
+    Processes.alone("evaluate")
 
     def check_early() -> None:
         dataset, pretrainings = surroundings.dataset, surroundings.pretrainings(backbone.name)
