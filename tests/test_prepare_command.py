@@ -76,7 +76,9 @@ def test_scenes_that_lie_together_are_told(command, folder_dataset, tmp_path, mo
     (tmp_path / "own" / "splits.yaml").write_text(json.dumps(listed))
     code, _, err = command("prepare", *settings)
     assert code == 0
-    assert "lie in 3 groups; 1 of them both train and score, which tells little of new places." in err
+    told = "lie in 3 groups; 1 of them both train and score, which tells little of new places."
+    assert told in err
+    assert told in command("prepare", *settings, "check=true")[2]
 
 
 @pytest.fixture

@@ -28,8 +28,7 @@ def prepare(settings: Settings) -> Path:
         return _check(dataset, folder)
     store = prepare_store(dataset, folder, num_workers, wait=False)
     say_line(summary(store))
-    if dataset.scene_group is not None:
-        say_line(_groups(dataset, store))
+    _tell_groups(dataset, store)
     return store.path
 
 
@@ -45,19 +44,20 @@ def _check(dataset: Dataset, folder: Path) -> Path:
         f"{found.num_arrays} arrays of the store and {found.num_sources} files it was made from "
         f"({found.size / 1e9:.3f} GB) are what its manifest says, to the last bit."
     )
+    _tell_groups(dataset, found.store)
     return found.store.path
 
 
-def _groups(dataset: Dataset, store: Store) -> str:
+def _tell_groups(dataset: Dataset, store: Store) -> None:
     """Say in how many groups the scenes lie, and of how many some train and others score."""
+    if dataset.scene_group is None:
+        return
     splits: dict[str, set[str]] = {}
     for scene in store.manifest.scenes:
         splits.setdefault(dataset.group_of(scene.id), set()).add(scene.split)
     divided = [name for name, found in splits.items() if "train" in found and found & {"val", "test"}]
-    said = f"By dataset.scene_group={dataset.scene_group} the scenes lie in {len(splits)} groups"
-    if not divided:
-        return f"{said}."
-    return f"{said}; {len(divided)} of them both train and score, which tells little of new places."
+    more = f"; {len(divided)} of them both train and score, which tells little of new places" if divided else ""
+    say_line(f"By dataset.scene_group={dataset.scene_group} the scenes lie in {len(splits)} groups{more}.")
 
 
 def summary(store: Store) -> str:
