@@ -7,6 +7,8 @@
 #   STAGE    pretrain   three encoders by the three tasks together, from the training images without their labels
 #            choose     three learning rates for each initialization, 10 % of the labels, 2,000 steps, scored on validation
 #                       parts; for random initialization, whose best rate depends on them, also more labels and steps
+#            augmentation   what fine-tuning does to its crops: all, flips and rotations, nothing; random initialization, 10 % and
+#                       all labels, 2,000 steps, and nothing for 4,000, scored on validation parts
 #            compare    the three initializations at FRACTIONS, three seeds, scored on the test parts
 #            scenes     the three initializations with 10 % of the scenes labeled whole, instead of 10 % of the tiles
 #            imagenet_first   pretraining that starts from ImageNet, its encoder at a tenth of the rate, then 2 and 10 %
@@ -25,6 +27,7 @@
 #   OUT        default outputs/study
 #   FRACTIONS  default 2pct,10pct,100pct
 #   STEPS      of fine-tuning in compare and scenes, default 4000: kept are also 8000
+#   AUGMENTATION default none: the crops as they are; kept are also default: flips, rotations, scale and color
 #   DOWNSAMPLE default 2: half the files' resolution; kept are also 4, a quarter of it
 #   SEEDS      default "0 1 2"
 #   LEVERS     what levers tries, e.g. "random as_it_is per_view"; by default all
@@ -36,6 +39,7 @@ set -euo pipefail
 data=$1 weights=$2
 shift 2
 python=${PYTHON:-python} out=${OUT:-outputs/study} steps=${STEPS:-4000} downsample=${DOWNSAMPLE:-2}
+augmentation=${AUGMENTATION:-none}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 [ "$downsample" = 2 ] || out=$out/downsample$downsample   # other images, other encoders
 # fp32 everywhere, as in all kept results: a device with bf16 would take it, and round otherwise.
@@ -46,7 +50,7 @@ tasks=inpainting+transform_prediction+contrastive
 declare -A rate=([random]=3e-3 [imagenet]=1e-3 [pretrained]=3e-3)   # learning rates, chosen from these:
 declare -A grid=([random]="1e-3 3e-3 1e-2" [imagenet]="3e-4 1e-3 3e-3" [pretrained]="3e-4 1e-3 3e-3")
 
-fine_tune() { "$python" -m ssl_rs.finetune -m experiment=mbrsc_finetune "${common[@]}" "$@"; }
+fine_tune() { "$python" -m ssl_rs.finetune -m experiment=mbrsc_finetune "${common[@]}" "augmentation=$augmentation" "$@"; }
 
 pretrain() { "$python" -m ssl_rs.pretrain -m experiment=mbrsc_pretrain "${common[@]}" "$@"; }
 from_imagenet=(initialization=imagenet "initialization.weights=$weights")
@@ -150,6 +154,14 @@ for stage in "$@"; do
         fine_tune "${on_validation[@]}" seed=0 "initialization.label=random_$lr" optimizer.lr=$lr label_fraction=10pct,100pct
       done
       fine_tune "${on_validation[@]}" seed=0 initialization.label=random_3e-3_8000 optimizer.lr=3e-3 trainer.max_steps=8000 ;;
+    augmentation)
+      still='augmentation.color={brightness:[1,1],contrast:[1,1],saturation:[1,1],hue:[0,0]}'
+      given=("${on_validation[@]}" seed=0 optimizer.lr=3e-3)
+      short=(label_fraction=10pct,100pct trainer.max_steps=2000)
+      augmentation=default fine_tune "${given[@]}" "${short[@]}" initialization.label=all
+      augmentation=default fine_tune "${given[@]}" "${short[@]}" initialization.label=moves 'augmentation.scale=[1,1]' "$still"
+      augmentation=none fine_tune "${given[@]}" "${short[@]}" initialization.label=none
+      augmentation=none fine_tune "${given[@]}" initialization.label=none ;;
     compare) compare "label_fraction=${FRACTIONS:-2pct,10pct,100pct}" ;;
     scenes) compare label_fraction=10pct label_fraction.unit=scene ;;
     imagenet_first)
