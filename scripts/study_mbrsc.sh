@@ -155,13 +155,12 @@ for stage in "$@"; do
       done
       fine_tune "${on_validation[@]}" seed=0 initialization.label=random_3e-3_8000 optimizer.lr=3e-3 trainer.max_steps=8000 ;;
     augmentation)
-      still='augmentation.color={brightness:[1,1],contrast:[1,1],saturation:[1,1],hue:[0,0]}'
       given=("${on_validation[@]}" seed=0 optimizer.lr=3e-3)
       short=(label_fraction=10pct,100pct trainer.max_steps=2000)
-      augmentation=default fine_tune "${given[@]}" "${short[@]}" initialization.label=all
-      augmentation=default fine_tune "${given[@]}" "${short[@]}" initialization.label=moves 'augmentation.scale=[1,1]' "$still"
-      augmentation=none fine_tune "${given[@]}" "${short[@]}" initialization.label=none
-      augmentation=none fine_tune "${given[@]}" initialization.label=none ;;
+      for pair in base:default geometry:flip_rotate no_augmentation:none; do   # label of the row : option
+        augmentation=${pair#*:} fine_tune "${given[@]}" "${short[@]}" "initialization.label=${pair%:*}"
+      done
+      augmentation=none fine_tune "${given[@]}" initialization.label=no_augmentation_4000 ;;
     compare) compare "label_fraction=${FRACTIONS:-2pct,10pct,100pct}" ;;
     scenes) compare label_fraction=10pct label_fraction.unit=scene ;;
     imagenet_first)
