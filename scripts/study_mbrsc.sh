@@ -22,7 +22,7 @@
 #            others_tiles   after others, with its METHODS and SEEDS: 10 % of the tiles
 #            converged  random initialization with all labels and twice STEPS
 #            report     all finished cells as tables and a page
-#            keep       copy each finished result.json to docs/results/
+#            keep       copy each finished result.json to docs/results/as_cut/, with AUGMENTATION=default to docs/results/
 #   PYTHON     default python
 #   OUT        default outputs/study
 #   FRACTIONS  default 2pct,10pct,100pct
@@ -212,9 +212,10 @@ for stage in "$@"; do
     report) "$python" -m ssl_rs.report "output_dir=$out" ;;
     keep)
       kept=$(cd "$(dirname "$0")/.." && pwd)/docs/results
+      [ "$augmentation" = none ] && kept=$kept/as_cut && mkdir -p "$kept"
       (cd "$out" && find pretrain finetune evaluate -name result.json -exec cp --parents -t "$kept" {} +)
-      # Where this machine has its runs means nothing elsewhere.
-      find "$kept" -name result.json -exec sed -i "s|\"$out/|\"outputs/study/|" {} + ;;
+      # Where this machine has its files means nothing elsewhere.
+      find "$kept" -name result.json -exec sed -i "s|\"$out/|\"outputs/study/|; s|=$out|=outputs/study|; s|=$data|=DATA|; s|=$weights|=WEIGHTS|" {} + ;;
     *) echo "unknown stage $stage" >&2; exit 2 ;;
   esac
 done
