@@ -223,7 +223,10 @@ def _content(run: RunDirectory) -> dict[str, Any]:
     content["metrics.jsonl"] = [
         {key: value for key, value in line.items() if key not in TIMING_KEYS} for line in run.read_metrics()
     ]
-    content["result.json"] = {key: value for key, value in (run.read_result() or {}).items() if key != "wall_seconds"}
+    result = {key: value for key, value in (run.read_result() or {}).items() if key != "wall_seconds"}
+    if result:
+        result["made_with"] = result["made_with"] | {"overrides": None}  # hold paths
+    content["result.json"] = result
     return content
 
 
