@@ -28,7 +28,7 @@
 #   FRACTIONS  default 2pct,10pct,100pct
 #   STEPS      of fine-tuning in compare and scenes, default 4000: kept are also 8000
 #   AUGMENTATION default none: the crops as they are; kept are also default: flips, rotations, scale and color
-#   DOWNSAMPLE default 2: half the files' resolution; kept are also 4, a quarter of it
+#   DOWNSAMPLE default 2: half the files' resolution; kept are also 4 and 8, a quarter and an eighth of it
 #   SEEDS      default "0 1 2"
 #   LEVERS     what levers tries, e.g. "random as_it_is per_view"; by default all
 #   METHODS    what others pretrains with, e.g. "byol inpainting,contrastive"; by default each of the paper's tasks alone,
