@@ -132,7 +132,8 @@ class TileCrops:
         store: Where the scenes lie.
         subset: The labeled units.
         crop_size: Side of a crop in pixels; one that is smaller than a tile lies anywhere in it.
-        tile_shift: How far a crop may reach beyond its tile on each side, as a share of the tile size.
+        tile_shift: How far a crop may reach beyond its tile on each side, as a share of the tile size; at most by half
+            of the crop, so that every crop sees its tile.
         seed: Of the run.
     """
 
@@ -189,7 +190,8 @@ class TileCrops:
         if self.subset.unit == "scene":
             return start + int(number * (max(size - self.crop_size, 0) + 1))
         rim = max(size - self.crop_size, 0) / 2  # where a crop is smaller than its tile, it may lie anywhere in it
-        shift = (2 * number - 1) * (rim + self.tile_shift * self.subset.tile_size)
+        beyond = min(self.tile_shift * self.subset.tile_size, self.crop_size / 2)
+        shift = (2 * number - 1) * (rim + beyond)
         return round(start + (size - self.crop_size) / 2 + shift)
 
     def _labeled_tiles(self) -> dict[int, NDArray[np.bool_]]:

@@ -258,6 +258,17 @@ def test_passes_visit_every_unit_once_and_batches_may_be_larger(make_store):
     assert len({tuple(one) for one in passes}) == 8  # each pass in an order of its own
 
 
+@pytest.mark.parametrize(("crop", "side"), [(4, 20), (8, 20), (16, 20), (40, 20)])
+@pytest.mark.parametrize("tile_size", [20, 64, 4096])
+def test_every_crop_sees_its_tile_however_large_tiles_may_be(make_store, crop, side, tile_size):
+    store = make_store({"a": ("train", side, side)}, {"a": np.ones((side, side), np.uint8)})
+    subset = choose_labels(store, tile_size, LabelFraction(1.0, "tile"), 0)
+    _, masks = TileCrops(store, subset, crop, tile_shift=1.0, seed=0).batch(0, Rows(0, 200, 200))
+    labeled = (masks != 255).sum(dim=(1, 2))
+    assert labeled.min() >= (min(crop, side) // 2) ** 2
+    assert labeled.unique().numel() > 1  # and still they move
+
+
 def test_unit_scene_reads_anywhere_in_labeled_scenes(make_store):
     store = make_store({"a": ("train", 20, 30), "b": ("train", 20, 30)})
     subset = subset_of(store, ("b", 0, 0, 20, 30), unit="scene")
