@@ -141,7 +141,7 @@ def wrap(job: Job, step: int) -> nn.Module:
         step: The first step that will be taken.
     """
     module = job.network
-    if job.settings.compile:
+    if job.settings.compile and step < job.settings.max_steps:  # else there is no batch left to try it with
         module = compiled_or_eager(module, lambda: _first_part(job, step), job.device, job.identity.precision)
     return distributed.average_gradients(module, job.device)
 

@@ -58,3 +58,11 @@ def test_without_a_compiler_a_run_says_so_and_goes_on_as_without_compile(own_cac
         train(asked, Recorder)
     for name, value in asked.network.state_dict().items():
         assert torch.equal(value, plain.network.state_dict()[name]), name
+
+
+def test_a_run_whose_steps_are_all_done_needs_no_compiling(tmp_path, monkeypatch):
+    done = job(tmp_path / "run")
+    train(done, Recorder)
+    monkeypatch.setattr(torch, "compile", None)
+    progress, _ = train(job(tmp_path / "run", compile=True, accept_other_versions=True), Recorder)
+    assert progress.step == done.settings.max_steps
