@@ -15,6 +15,12 @@ from ssl_rs.errors import InputError
 ROWS = 512
 """Rows of a mask that are searched at a time for what is wrong with it."""
 
+LARGEST_TABLE = 2**24 + 1
+"""Codes that a table looks up: all colors, and two more."""
+
+Codes = NDArray[np.int32] | NDArray[np.int64]
+"""What pixels hold: numbers, or colors as `color_code` gives them."""
+
 
 def color_code(color: tuple[int, int, int]) -> int:
     """Return red, green, blue as one number, 0xRRGGBB."""
@@ -75,15 +81,15 @@ class MaskFormat:
             raise InputError(self._complaint(((first, *self._look_up(rows, name)) for first, rows in strips), name))
         return np.where(mask < 0, IGNORE, mask).astype(np.uint8)
 
-    def _look_up(self, raster: Raster, name: object) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
+    def _look_up(self, raster: Raster, name: object) -> tuple[Codes, NDArray[np.int16]]:
         """Return the code of each pixel, and its index or -1, [H, W] each."""
-        indices = dict(self.indices)
         codes = _color_codes(raster, name) if self.by_color else _numbers(raster, name)
-        if not self.by_color and raster.nodata is not None and not np.isnan(raster.nodata):
-            indices.setdefault(int(raster.nodata), IGNORE)
-        return codes, _look_up(codes, indices)
+        mask = _look_up(codes, self.indices)
+        if not self.by_color and raster.nodata is not None:
+            mask[(mask < 0) & (raster.values[0] == raster.nodata)] = IGNORE
+        return codes, mask
 
-    def _complaint(self, strips: Iterator[tuple[int, NDArray[np.int32], NDArray[np.int16]]], name: object) -> str:
+    def _complaint(self, strips: Iterator[tuple[int, Codes, NDArray[np.int16]]], name: object) -> str:
         """Say which unknown pixel is the most frequent, how often it comes, where first, and what is known."""
         counts: Counter[int] = Counter()
         places: dict[int, tuple[int, int]] = {}
@@ -114,7 +120,7 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def _color_codes(raster: Raster, name: object) -> NDArray[np.int32]:
+def _color_codes(raster: Raster, name: object) -> Codes:
     """Return 0xRRGGBB of each pixel, [H, W]."""
     colors = raster.bands()
     if colors.dtype != np.uint8 or len(colors) != 3:
@@ -126,21 +132,32 @@ def _color_codes(raster: Raster, name: object) -> NDArray[np.int32]:
     return red << 16 | green << 8 | blue  # type: ignore[no-any-return]
 
 
-def _numbers(raster: Raster, name: object) -> NDArray[np.int32]:
-    """Return the number of each pixel, [H, W]."""
+def _numbers(raster: Raster, name: object) -> Codes:
+    """Return the number of each pixel, [H, W]; those beyond 63 bits, which mean nothing, as the largest of 63."""
     values = raster.values
     if len(values) != 1 or values.dtype.kind not in "ui":
         raise InputError(
             f"{name}: expected a mask of one band of whole numbers, got {len(values)} bands of {values.dtype}. "
             "If its pixels are colors and dataset=folder, give every class a 'color' and no 'index' in classes.yaml."
         )
-    return values[0].astype(np.int32)  # type: ignore[no-any-return]
+    if np.can_cast(values.dtype, np.int32):
+        return values[0].astype(np.int32)  # type: ignore[no-any-return]
+    largest = np.uint64(np.iinfo(np.int64).max)
+    numbers = np.minimum(values[0], largest) if values.dtype == np.uint64 else values[0]
+    return numbers.astype(np.int64)  # type: ignore[no-any-return]
 
 
-def _look_up(codes: NDArray[np.int32], indices: Mapping[int, int]) -> NDArray[np.int16]:
+def _look_up(codes: Codes, indices: Mapping[int, int]) -> NDArray[np.int16]:
     """Return the index of each code, -1 where it has none."""
     first, last = min(indices) - 1, max(indices) + 1  # one place at each end for all that lies beyond
+    if max(last, -first) > np.iinfo(codes.dtype).max:
+        codes = codes.astype(np.int64)
+    if last - first > LARGEST_TABLE:
+        known = np.array(sorted(indices))
+        places = np.searchsorted(known, codes).clip(max=len(known) - 1)
+        found = np.array([indices[code] for code in known.tolist()], np.int16)[places]
+        return np.where(known[places] == codes, found, np.int16(-1))  # type: ignore[no-any-return]
     table = np.full(last - first + 1, -1, np.int16)
     for code, index in indices.items():
         table[code - first] = index
-    return table[np.clip(codes, first, last) - first]
+    return table[np.clip(codes, first, last) - first]  # type: ignore[no-any-return]

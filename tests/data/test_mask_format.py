@@ -45,6 +45,28 @@ def test_nodata_of_a_mask_is_ignored_unless_it_is_a_class(tmp_path):
     assert NUMBERS.decode(Raster(np.array([[[7, 0]]], np.uint8), nodata=7), tmp_path).tolist() == [[0, 255]]
 
 
+EXTREMES = [
+    ("int32", -(2**31)),
+    ("int32", 2**31 - 1),
+    ("uint32", 2**32 - 1),
+    ("int64", -(2**63)),
+    ("uint64", 2**64 - 1),
+]
+
+
+@pytest.mark.parametrize(("dtype", "value"), EXTREMES)
+def test_numbers_of_any_type_stay_what_they_are(tmp_path, dtype, value):
+    raster = Raster(np.array([[[7, value, 300]]], dtype))
+    assert NUMBERS.decode(replace(raster, nodata=float(value)), tmp_path).tolist() == [[0, 255, 1]]
+    with pytest.raises(InputError, match=r"unknown value -?[0-9]{10,} in 1 pixel, one at row 0, column 1"):
+        NUMBERS.decode(raster, tmp_path)
+    far = MaskFormat((ROAD, WATER), False, {2**32 + 7: 0, 300: 1})  # in 32 bits it would be 7
+    if dtype == "int64":
+        assert far.decode(Raster(np.array([[[2**32 + 7, 300]]], dtype)), tmp_path).tolist() == [[0, 1]]
+    with pytest.raises(InputError, match="unknown value 7 in 1 pixel"):
+        far.decode(Raster(np.array([[[7, 300]]], dtype)), tmp_path)
+
+
 def test_an_unknown_color_is_named_counted_and_located(tmp_path):
     almost = (255, 255, 254)
     raster = picture([[(0, 0, 0), (1, 0, 0)], [(255, 255, 255), almost], [almost, almost]])
