@@ -40,9 +40,11 @@ def effective_rank(features: Tensor) -> Tensor:
         features: [N, D].
 
     Returns:
-        Scalar in [1, min(N - 1, D)]; 0 when all rows are equal.
+        Scalar in [1, min(N - 1, D)]; 0 when all rows are equal, NaN when a value is not finite.
     """
     centered = features - features.mean(dim=0)
+    if not centered.isfinite().all():
+        return centered.new_tensor(float("nan"))
     if centered.device.type == "mps":  # it has no float64
         centered = centered.cpu()
     values = torch.linalg.svdvals(centered.double())

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ssl_rs.pretext.collapse import effective_rank, feature_std, mean_pair_cosine
+from ssl_rs.pretext.collapse import collapse_measures, effective_rank, feature_std, mean_pair_cosine
 
 
 def test_feature_std_of_equal_rows_is_zero_and_of_random_ones_about_one():
@@ -46,3 +46,12 @@ def test_mean_pair_cosine_of_its_limits():
     assert mean_pair_cosine(torch.ones(5, 3)).item() == pytest.approx(1)
     assert mean_pair_cosine(torch.eye(4)).item() == pytest.approx(0, abs=1e-6)
     assert mean_pair_cosine(torch.tensor([[1.0, 0.0], [-2.0, 0.0]])).item() == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_have_no_rank(value):
+    features = torch.rand(5, 4)
+    features[2, 1] = value
+    measures = collapse_measures(features)
+    assert measures["effective_rank"].isnan()
+    assert measures["effective_rank"].shape == measures["feature_std"].shape == ()
