@@ -6,6 +6,8 @@ import time
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,6 +18,10 @@ from ssl_rs.errors import InputError
 
 LAUNCHER_ANSWERS = 20.0
 """Seconds in which torchrun must answer when a process joins the others: it was there before them."""
+
+
+PATIENCE = timedelta(days=7)
+"""How long a process waits where another may have hours of work."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,7 @@ def stop() -> None:
     """Leave the process group, if one was joined."""
     if is_distributed():
         dist.destroy_process_group()
+        _patient_group.cache_clear()
 
 
 def is_distributed() -> bool:
@@ -101,9 +108,20 @@ def is_loss_of_rank(error: RuntimeError) -> bool:
 
 
 def barrier() -> None:
-    """Wait for every process."""
+    """Wait for every process, for days if need be: one may prepare data, or score larger scenes, for hours.
+
+    The wait of the process group itself ends after 10 minutes (nccl) or 30 (gloo), which is enough for a step. That a
+    process has ended is found out at once.
+    """
     if is_distributed():
-        dist.barrier()
+        dist.barrier(_patient_group())
+
+
+@cache
+def _patient_group() -> dist.ProcessGroup:
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    assert not isinstance(group, int), "this rank is in no group of all ranks"
+    return group
 
 
 def mean_count(count: Tensor) -> Tensor:
@@ -120,7 +138,7 @@ def mean_count(count: Tensor) -> Tensor:
 
 
 def sum_over_ranks(values: Tensor, device: torch.device) -> Tensor:
-    """Return the sum of integers over ranks, on the CPU.
+    """Return the sum of integers over ranks, on the CPU, however long the slowest takes to come.
 
     Args:
         values: On the CPU.
@@ -128,6 +146,7 @@ def sum_over_ranks(values: Tensor, device: torch.device) -> Tensor:
     """
     if not is_distributed():
         return values
+    barrier()
     total = values.to(device)
     dist.all_reduce(total)
     return total.cpu()

@@ -5,6 +5,7 @@ import multiprocessing
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from gradients_of_ranks import STAGES, gradients
 from torch import nn
 
 from ssl_rs.batch_norm import SynchronizedBatchNorm
-from ssl_rs.distributed import Agreement, Processes, gather, mean_count
+from ssl_rs.distributed import Agreement, Processes, barrier, gather, mean_count, stop, sum_over_ranks
 from ssl_rs.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -88,6 +89,32 @@ def test_all_ranks_hear_of_a_request_at_the_next_call(tmp_path, asking, heard, r
         assert process.exitcode == 0
     expected = [call in heard for call in range(6)]
     assert answers == [(0, expected, rest), (1, expected, rest)]
+
+
+def wait_long(rank, folder, told):
+    """Be a rank of a group that gives up after a second; the first has more to do than that."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/ranks", rank=rank, world_size=2, timeout=timedelta(seconds=1)
+    )
+    if rank == 0:
+        time.sleep(2.5)
+    barrier()
+    if rank == 1:
+        time.sleep(2.5)
+    told.put(sum_over_ranks(torch.tensor([rank + 1]), torch.device("cpu")).tolist())
+    stop()
+
+
+def test_ranks_wait_for_one_that_has_more_to_do(tmp_path):
+    context = multiprocessing.get_context("fork")
+    told = context.Queue()
+    ranks = [context.Process(target=wait_long, args=(rank, tmp_path, told)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    assert [told.get(timeout=60) for _ in ranks] == [[3], [3]]
+    for process in ranks:
+        process.join(60)
+        assert process.exitcode == 0
 
 
 def test_one_process_hears_itself_at_once():
