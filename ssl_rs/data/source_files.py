@@ -61,8 +61,14 @@ class SourceFile:
         return self.path.is_file()
 
     def identity(self) -> tuple[str, int, int]:
-        """Return name, size and time of change in ns: what tells a changed file without reading it."""
-        return self.name, self.size, self.path.stat().st_mtime_ns
+        """Return name, size and time of change in ns: what tells a changed file without reading it.
+
+        GDAL reads a mask beside the file, `NAME.msk`, as part of it, and so it is here.
+        """
+        mask = self.path.with_name(f"{self.path.name}.msk")
+        parts = [self.path.stat(), *([mask.stat()] if self.member is None and mask.is_file() else [])]
+        size = self.size + sum(part.st_size for part in parts[1:])
+        return self.name, size, max(part.st_mtime_ns for part in parts)
 
     def sha256(self) -> str:
         """Return the hash of the content as hex digits; a member is unpacked piece by piece.

@@ -1,6 +1,7 @@
 """Files in folders and in archives."""
 
 import hashlib
+import os
 import zipfile
 
 import pytest
@@ -92,3 +93,14 @@ def test_identity_tells_a_changed_file(root):
     before = file.identity()
     (root / "images" / "a_1.tif").write_bytes(b"longer than before")
     assert file.identity() != before
+
+
+def test_identity_tells_a_changed_mask_beside_a_file(root):
+    file, mask = SourceFile(root / "images" / "a_1.tif"), root / "images" / "a_1.tif.msk"
+    told = [file.identity()]
+    mask.write_bytes(b"first")
+    told.append(file.identity())
+    mask.write_bytes(b"other")
+    os.utime(mask, ns=(0, file.identity()[2] + 1))
+    told.append(file.identity())
+    assert len(set(told)) == 3
