@@ -44,7 +44,7 @@ class Raster:
 
     Args:
         values: [C, H, W] in the file's own type; of a palette file the indices, [1, H, W].
-        palette: [N, 3] uint8, the colors of the indices, for palette files.
+        palette: [256, 3] uint8, of 16-bit files [65536, 3]: the colors of the indices, for palette files.
         valid: [H, W] bool, false where a PNG is transparent, or a TIFF masked or nodata in all bands; None: all valid.
         nodata: The nodata value of a TIFF.
         crs: Coordinate reference system, if the file has one.
@@ -119,7 +119,8 @@ class TiffFile:
         self.palette = None
         if tiff.count == 1 and tiff.colorinterp[0].name == "palette":
             colors = tiff.colormap(1)
-            self.palette = np.array([colors.get(index, (0, 0, 0, 0))[:3] for index in range(256)], np.uint8)
+            indices = range(np.iinfo(self.dtype).max + 1)
+            self.palette = np.array([colors.get(index, (0, 0, 0, 0))[:3] for index in indices], np.uint8)
         self.num_bands = int(tiff.count) if self.palette is None else 3
         self.block_rows = int(max(rows for rows, _ in tiff.block_shapes))
         self.crs = tiff.crs.to_string() if tiff.crs else None
@@ -167,7 +168,7 @@ class TiffFile:
 def open_raster(file: SourceFile) -> Raster | TiffFile:
     """Open an image file; a TIFF or JPEG 2000 file stays on disk and is read in rows.
 
-    A PNG's alpha channel says what is valid; every band of a TIFF is data.
+    What is transparent in a PNG is not valid; every band of a TIFF is data.
 
     Args:
         file: Its extension is one of `EXTENSIONS`.
@@ -237,11 +238,16 @@ def _decode_with_pillow(content: bytes, file: SourceFile) -> Raster:
             raise InputError(f"{file}: the color mode {image.mode} is not supported. Save the image as RGB.")
         values = np.array(image)
         palette = image.getpalette("RGB") if image.mode == "P" else None
+        transparent = image.info.get("transparency")
     values = values.astype(np.uint8) if values.ndim == 2 else values
     bands = values.reshape(*values.shape[:2], -1).transpose(2, 0, 1)  # [C, H, W]
     valid = None
     if image.mode in ("LA", "RGBA"):
         bands, valid = bands[:-1], bands[-1] > 0
+    elif isinstance(transparent, bytes):  # the opacity of the first indices of a palette
+        valid = ~np.isin(bands[0], np.flatnonzero(np.frombuffer(transparent, np.uint8) == 0))
+    elif transparent is not None:  # one index, gray or color
+        valid = (bands != np.reshape(transparent, (-1, 1, 1))).any(axis=0)
     colors = None
     if palette is not None:
         colors = np.zeros((256, 3), np.uint8)
@@ -255,7 +261,10 @@ def _decode_with_rasterio(content: bytes, file: SourceFile) -> Raster:
         with rasterio.open(source, driver="PNG") as png:
             _refuse_bomb(file, png.count, png.height, png.width, np.dtype(png.dtypes[0]))
             values = png.read()
-            return Raster(values, None, where_data(values, png.nodata), png.nodata)
+            if len(values) in (2, 4):
+                return Raster(values[:-1], None, values[-1] > 0)
+            has_transparency = any(MaskFlags.all_valid not in flags for flags in png.mask_flag_enums)
+            return Raster(values, None, png.dataset_mask() > 0 if has_transparency else None, png.nodata)
 
 
 def where_data(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | None:

@@ -128,6 +128,62 @@ def test_png_of_16_bits_keeps_them(tmp_path):
     assert np.array_equal(read_raster(SourceFile(tmp_path / "a.png")).values, values)
 
 
+@pytest.mark.parametrize("bands", [2, 4])
+def test_transparency_of_a_png_of_16_bits_is_no_band_either(tmp_path, bands):
+    values = RNG.integers(0, 65536, (bands, 6, 5)).astype(np.uint16)
+    values[-1] = 1  # the least that is not transparent
+    values[-1, 2, 3] = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(
+            tmp_path / "a.png", "w", driver="PNG", count=bands, height=6, width=5, dtype="uint16"
+        ) as file:
+            file.write(values)
+    raster = read_raster(SourceFile(tmp_path / "a.png"))
+    assert np.array_equal(raster.values, values[:-1])
+    assert np.argwhere(~raster.valid).tolist() == [[2, 3]]
+
+
+def test_transparency_without_an_alpha_channel(tmp_path):
+    gray, color = RGB[..., 0].copy(), RGB.copy()
+    gray[1, 2], color[2, 3], color[0, 0, :2] = 77, (1, 2, 3), (1, 2)  # the last has but two of the three values
+    Image.fromarray(gray).save(tmp_path / "gray.png", transparency=77)
+    Image.fromarray(color).save(tmp_path / "color.png", transparency=(1, 2, 3))
+    indexed = Image.fromarray(np.array([[0, 1, 2, 3]], np.uint8), mode="P")
+    indexed.putpalette(list(range(12)))
+    indexed.save(tmp_path / "one.png", transparency=2)
+    indexed.save(tmp_path / "several.png", transparency=bytes([0, 255, 1, 0]))  # 1: all but transparent, not quite
+    for name, image in {"gray": gray[..., None], "color": color}.items():
+        raster = read_raster(SourceFile(tmp_path / f"{name}.png"))
+        assert np.array_equal(raster.values, image.transpose(2, 0, 1))
+        assert np.array_equal(raster.valid, (image != {"gray": 77, "color": (1, 2, 3)}[name]).any(axis=2))
+    assert read_raster(SourceFile(tmp_path / "one.png")).valid.tolist() == [[True, True, False, True]]
+    assert read_raster(SourceFile(tmp_path / "several.png")).valid.tolist() == [[False, True, True, False]]
+
+
+def test_gray_png_of_16_bits_may_have_a_transparent_value(tmp_path):
+    values = RNG.integers(0, 60000, (1, 6, 5)).astype(np.uint16)
+    values[0, 4, 1] = 60001
+    write_png = {"driver": "PNG", "count": 1, "height": 6, "width": 5, "dtype": "uint16", "nodata": 60001}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(tmp_path / "a.png", "w", **write_png) as file:
+            file.write(values)
+    (tmp_path / "a.png.aux.xml").unlink(missing_ok=True)
+    raster = read_raster(SourceFile(tmp_path / "a.png"))
+    assert np.array_equal(raster.values, values)
+    assert np.argwhere(~raster.valid).tolist() == [[4, 1]]
+
+
+def test_a_palette_of_16_bits_has_all_its_colors(tmp_path):
+    indices = np.array([[[0, 300, 65535]]], np.uint16)
+    write_tif(tmp_path / "a.tif", indices, photometric="palette")
+    with rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.write_colormap(1, {0: (1, 2, 3, 255), 300: (40, 50, 60, 255), 65535: (7, 8, 9, 255)})
+    colors = read_raster(SourceFile(tmp_path / "a.tif")).bands()
+    assert colors.transpose(1, 2, 0).tolist() == [[[1, 2, 3], [40, 50, 60], [7, 8, 9]]]
+
+
 def test_png_of_4_bits_keeps_its_numbers(tmp_path):
     rows = b"".join(b"\x00" + bytes([0x12, 0x3F]) for _ in range(3))  # 4 pixels a row: 1 2 3 15
 
