@@ -59,6 +59,11 @@ def fails(capsys, name, *arguments):
         ("finetune", "decoder=fpn evaluation.window.size=50", "evaluation.window.size"),
         ("finetune", "optimizer.lr=-1", "optimizer"),
         ("pretrain", "optimizer.lr=-1", "optimizer"),
+        (
+            "pretrain",
+            "pretext=[inpainting_fpn] dataset.crop_size=100",
+            "dataset.crop_size=96 or dataset.crop_size=128, or pr",
+        ),
         ("pretrain", "initialization=imagenet initialization.weights=gone.pth", "gone.pth: there is no such file"),
         ("pretrain", "pretext.transform_prediction.task.level=9", "level"),
         ("pretrain", "logger=wandb logger.mode=online", "logger.mode=online needs a key"),

@@ -27,6 +27,16 @@ class PretextTask(nn.Module, ABC):
     view_kinds: Mapping[str, type[View]] = MappingProxyType({})
     momentum: MomentumRule | None = None
 
+    def check_side(self, pixels: int) -> None:
+        """Refuse crops of a side that it cannot take, before data is prepared.
+
+        Args:
+            pixels: Side of the crops.
+
+        Raises:
+            InputError: It cannot; says which sides it takes.
+        """
+
     @abstractmethod
     def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:
         """Return the loss of one batch.

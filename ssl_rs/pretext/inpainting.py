@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ssl_rs.distributed import mean_count
 from ssl_rs.encoder import Pyramid
 from ssl_rs.pretext.base import PretextTask, view_of_kind
+from ssl_rs.pretext.segmentation_decoder import SegmentationDecoder
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import CorruptedView, View
 
@@ -31,6 +32,11 @@ class Inpainting(PretextTask):
     def __init__(self, channels: Sequence[int], bands: int, decoder: Callable[..., nn.Module]) -> None:
         super().__init__()
         self.decoder = decoder(channels=channels, out_channels=bands)
+
+    def check_side(self, pixels: int) -> None:
+        """Refuse crops of a side that the decoder cannot take; as `PretextTask.check_side`."""
+        if isinstance(self.decoder, SegmentationDecoder):
+            self.decoder.check_side(pixels)
 
     def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:
         """Return the error of the repair, and what leaving the corrupted image as it is would have cost."""

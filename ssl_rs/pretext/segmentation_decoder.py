@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ssl_rs.encoder import Pyramid
 from ssl_rs.errors import InputError
+from ssl_rs.segmentation.network import check_side, input_divisor
 
 
 class SegmentationDecoder(nn.Module):
@@ -36,8 +37,17 @@ class SegmentationDecoder(nn.Module):
                 f"stride {made[1]}, this encoder gives {list(channels)} down to stride {2 ** (len(channels) - 1)}. "
                 "Choose pretext=[inpainting_unet,...] or [inpainting_fpn,...]."
             )
+        self.divisor = input_divisor(whole)
         self.decoder = whole.get_submodule("decoder")
         self.head = whole.get_submodule("segmentation_head")
+
+    def check_side(self, pixels: int) -> None:
+        """Refuse images of a side that the decoder cannot take.
+
+        Raises:
+            InputError: Names the sides that it takes.
+        """
+        check_side(pixels, self.divisor, "dataset.crop_size", "pretext=[inpainting_unet,...]")
 
     def forward(self, pyramid: Pyramid) -> Tensor:
         """Return [B, out_channels, H, W] in the size of level 0."""

@@ -105,7 +105,8 @@ def read_plan(settings: Settings, planned: bool = False) -> Plan:
         recipe.check(surroundings, planned)
         bands = len(surroundings.dataset.band_names)
         encoder = _encoder(recipe.backbone, bands, surroundings.dataset.crop_size)
-        _build_tasks(tasks, encoder, bands)
+        for task in _build_tasks(tasks, encoder, bands).values():
+            task.check_side(surroundings.dataset.crop_size)
 
     site = surroundings.enter(check_early)
     folder = Path("pretrain", site.store.manifest.dataset, recipe.backbone.name, "+".join(tasks))
