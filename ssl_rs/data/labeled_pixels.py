@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ssl_rs.data.label_subset import LabeledUnit, LabelSubset, pixels_of_units
 from ssl_rs.data.store import Store
+from ssl_rs.errors import InputError
 from ssl_rs.randomness import derive_seed
 
 Sampling = Literal["uniform", "balanced"]
@@ -43,10 +44,18 @@ def draw_pixels(store: Store, subset: LabelSubset, number: int, sampling: Sampli
 
     Returns:
         One entry a unit that has drawn pixels, in the order of the subset.
+
+    Raises:
+        InputError: Balanced, and fewer are wanted than there are classes.
     """
     counts = pixels_of_units(store, subset)  # [U, K]
     classes = range(counts.shape[1])
     groups = [list(classes)] if sampling == "uniform" else [[index] for index in classes]
+    if number < len(groups):
+        raise InputError(
+            f"probe.samples={number}: probe.sampling=balanced needs at least one pixel of each of the {len(groups)} "
+            f"classes. Set probe.samples={len(groups)} or more, or probe.sampling=uniform."
+        )
     generator = np.random.default_rng(derive_seed(seed, "labeled pixels", sampling))
     chosen = [_draw(counts[:, group].sum(axis=1), number // len(groups), generator) for group in groups]
     scenes = {store.manifest.scenes[index].id: index for index in store.scenes_of("train")}

@@ -5,6 +5,7 @@ import pytest
 
 from ssl_rs.data.label_subset import LabelFraction, choose_labels
 from ssl_rs.data.labeled_pixels import by_window, draw_pixels
+from ssl_rs.errors import InputError
 
 
 @pytest.fixture
@@ -85,3 +86,10 @@ def test_windows_see_each_pixel_once(store, size):
         assert ((pixels.rows >= 0) & (pixels.rows < size) & (pixels.columns >= 0) & (pixels.columns < size)).all()
         found += [(scene, row + top, column + left, label) for _, row, column, label in flat([pixels])]
     assert sorted(found) == sorted(flat(drawn))
+
+
+def test_a_balanced_draw_needs_one_of_each_class(store):
+    subset = choose_labels(store, 8, LabelFraction(1.0, "tile"), 0)
+    with pytest.raises(InputError, match=r"probe\.samples=2: .*each of the 3 classes"):
+        draw_pixels(store, subset, 2, "balanced", 0)
+    assert len(flat(draw_pixels(store, subset, 3, "balanced", 0))) == 3
