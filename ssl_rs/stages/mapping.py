@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from rasterio.crs import CRS
 
 from ssl_rs.data.clipping import WORTH_TELLING, values_outside
 from ssl_rs.data.dataset import IGNORE, SceneSource
+from ssl_rs.data.ground_area import square_meters
 from ssl_rs.data.map_writer import Grid, MapWriter, enlarged
 from ssl_rs.data.new_scenes import NewScenes
 from ssl_rs.data.raster import small_cache
@@ -118,7 +118,7 @@ def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[floa
             write_scene(job.scenes, 0, source, scratch)
         clipped = _share_clipped(job, scratch, file)
         pixels = _write_map(job, scratch, grid, target, {"image": str(file), "image_sha256": sha256}, report)
-    valid, area = sum(pixels[:-1]), _square_meters(grid)
+    valid, area = sum(pixels[:-1]), square_meters(grid)
     classes = [
         {
             "name": name, "value": value, "color": list(color), "pixels": count, "share": count / valid,
@@ -255,14 +255,3 @@ def _write_picture(path: Path, classes: NDArray[np.uint8], colors: Sequence[tupl
     image.putpalette(palette.tobytes())
     with written_aside(path) as file:
         image.save(file, "PNG", transparency=IGNORE)
-
-
-def _square_meters(grid: Grid) -> float | None:
-    """Return the area of a pixel, None where the coordinates are no lengths on the ground, as in Mercator's."""
-    if grid.crs is None or grid.transform is None:
-        return None
-    crs = CRS.from_string(grid.crs)
-    a, b, _, d, e, _ = grid.transform
-    name = crs.to_wkt().lower()
-    stretched = "mercator" in name and "transverse" not in name
-    return abs(a * e - b * d) * crs.linear_units_factor[1] ** 2 if crs.is_projected and not stretched else None
