@@ -12,7 +12,10 @@ from torch import Tensor
 
 
 def derive_seed(*key: str | int) -> int:
-    """Return a 63-bit seed that depends on every part of the key, equal on every machine."""
+    """Return a 63-bit seed that depends on every part of the key, equal on every machine.
+
+    torch's generator of the CPU looks at its lower 32 bits.
+    """
     digest = hashlib.sha256("/".join(str(part) for part in key).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
