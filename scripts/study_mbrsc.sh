@@ -100,7 +100,7 @@ probe() {
 
 # What each lever changes: the pretraining by the three tasks, or how its weights are fine-tuned.
 levers="inpainting_30 decoder_transfer per_view batch_64 blocks_12 temperature_0.1 temperature_0.5 dense gentle_encoder
-  gentle_color"
+  gentle_color masked masked_unet"
 declare -A lever_pretraining=(
   [inpainting_30]="pretext.inpainting.weight=30"
   [decoder_transfer]="pretext=[inpainting_unet,transform_prediction,contrastive]
@@ -113,9 +113,13 @@ declare -A lever_pretraining=(
   [dense]="pretext=[inpainting,transform_prediction,contrastive,dense_contrastive]"
   [gentle_color]="views.transformed.color.hue=[-0.05,0.05] views.transformed.color.saturation=[0.8,1.2]
     views.transformed.color.grayscale=0.1"
+  [masked]="views=[clean,transformed,masked]"
+  [masked_unet]="pretext=[inpainting_unet] views=[clean,masked]
+    pretext.inpainting.task.decoder.model.decoder_channels=[64,48,32,16,8]"   # masked image modeling alone
 )
 declare -A lever_fine_tuning=(
   [decoder_transfer]="initialization.parts=encoder_and_decoder"
+  [masked_unet]="initialization.parts=encoder_and_decoder"
   [gentle_encoder]="trainer.encoder_lr_factor=0.1"
 )
 

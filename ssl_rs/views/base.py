@@ -1,7 +1,7 @@
 """What a view is, what makes one, and the order in which a step's views are made."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -102,6 +102,8 @@ def make_views(
 ) -> dict[str, View]:
     """Make the named views of one batch; names come sources first, as `views_to_make` returns them.
 
+    Where a view has no data its image is 0, as a store has it and as fine-tuning sees it: no change of colors shows.
+
     Args:
         crop: The stored crops of this process's rows.
         makers: The maker of each view.
@@ -113,6 +115,7 @@ def make_views(
     views = {CROP: crop}
     for name in names:
         maker = makers[name]
-        views[name] = maker(views[maker.source], Draws(seed, step, name, rows, crop.image.device))
+        view = maker(views[maker.source], Draws(seed, step, name, rows, crop.image.device))
+        views[name] = view if view.valid is None else replace(view, image=view.image.masked_fill(~view.valid, 0))
     del views[CROP]
     return views

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 
 from ssl_rs.errors import InputError
 from ssl_rs.randomness import Draws, Rows
+from ssl_rs.views.augmented import AugmentedMaker
 from ssl_rs.views.base import View, crop_view, make_views
 from ssl_rs.views.clean import CleanMaker
 from ssl_rs.views.corrupted import CorruptedMaker
@@ -100,6 +101,18 @@ def test_views_take_any_number_of_bands_and_stay_in_range(name, bands):
     assert view.image.shape == crop.shape
     assert view.image.min() >= 0
     assert view.image.max() <= 1
+
+
+def test_what_has_no_data_is_black_in_every_view():
+    valid = half_valid()
+    crop = crop_view(images().masked_fill(~valid, 0), RGB, valid)
+    makers = MAKERS | {"augmented": AugmentedMaker("clean", ColorJitter(contrast=(0.1, 0.2)), solarization=1.0)}
+    made = make_views(crop, makers, ["clean", *(set(makers) - {"clean"})], seed=0, step=0, rows=Rows(0, 8, 8))
+    for name, view in made.items():
+        alone = makers[name](crop if name == "clean" else made["clean"], Draws(0, 0, name, Rows(0, 8, 8)))
+        assert not view.image.masked_select(~view.valid).any(), name
+        assert torch.equal(view.image.masked_select(view.valid), alone.image.masked_select(view.valid)), name
+        assert view.valid.any(), name
 
 
 @pytest.mark.parametrize("name", MAKERS)
