@@ -115,8 +115,8 @@ class Dataset(ABC):
         root: Folder of its files.
         crop_size: Side of the squares that training reads, in pixels.
         tile_size: Side of the squares that are labeled or not, in pixels.
-        tile_shift: How far a crop may reach beyond its tile on each side, as a share of `tile_size`; at most by half of the
-            crop.
+        tile_shift: How far a crop may reach beyond its tile on each side, as a share of `tile_size`; at most by half
+            of the crop.
         protocol: Name of the protocol whose metrics stand for this data set.
         value_scale: The stored value that becomes 1; None: 255 for uint8, else the largest of the training split.
         on_bad_scene: A scene that cannot be used stops the preparation, or is left out, counted and named.
