@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_rs import build as targets
-from ssl_rs.config_files import conf_dir, groups, makes_entry, options, used_groups
+from ssl_rs.config_files import conf_dir, entry_of, groups, makes_entry, options, used_groups
 from ssl_rs.config_hash import leaves
 from ssl_rs.errors import InputError, nearest
 from ssl_rs.hidden import environment_variable
@@ -57,6 +57,7 @@ def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         InputError: An override, option or key that does not exist, with the nearest that does.
     """
+    _check_lists(overrides)
     try:
         config = _compose(command, overrides)
     except Exception as error:  # odd overrides fail in Hydra wherever they lead it: an assert, a TypeError
@@ -65,6 +66,28 @@ def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
     if config.get("trusted_packages") and not said:
         raise InputError("trusted_packages is set by a file. Only the command line can say which code may be run.")
     return config
+
+
+def _check_lists(overrides: Sequence[str]) -> None:
+    """Refuse options of one list that fill the same entry, such as pretext=[inpainting,inpainting_unet].
+
+    Raises:
+        InputError: Names them.
+    """
+    for override in overrides:
+        group, _, value = override.partition("=")
+        if group not in groups() or not (value.startswith("[") and value.endswith("]")):
+            continue
+        names = [name for name in re.split(r"[\[\],\s'\"]+", value) if name]
+        entries = [entry_of(group, name) for name in names]
+        for index, entry in enumerate(entries):
+            if entry in entries[:index]:
+                first = names[entries.index(entry)]
+                raise InputError(
+                    f"{override}: {names[index]} comes twice. Name it once."
+                    if first == names[index]
+                    else f"{override}: {first} and {names[index]} are two options for {entry}. Choose one of them."
+                )
 
 
 def _compose(command: str, overrides: Sequence[str]) -> DictConfig:

@@ -39,3 +39,10 @@ def makes_entry(group: str, name: str) -> bool:
     return (
         name in options(group) and f"# @package {group}.{name}\n" in (conf_dir() / group / f"{name}.yaml").read_text()
     )
+
+
+def entry_of(group: str, name: str) -> str:
+    """Return the entry of a config that an option fills, e.g. pretext.inpainting."""
+    path = conf_dir() / group / f"{name}.yaml"
+    told = re.search(r"^# @package (\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE) if path.is_file() else None
+    return told[1] if told else f"{group}.{name}"

@@ -1,6 +1,7 @@
 """`python -m ssl_rs.evaluate`: score a fine-tuned run on whole scenes, or probe a frozen encoder."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ def run(settings: Settings) -> Path:
     return evaluate(settings)
 
 
-def plan(settings: Settings) -> tuple[Path, dict[str, Any]]:
-    """Return where the scores would live and the keys by which a report places them."""
+def plan(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:
+    """Check the settings; return what prepares the data and tells where the scores live and their place."""
     if settings.values["encoder"] is not None:
         from ssl_rs.stages import probing
 

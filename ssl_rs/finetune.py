@@ -1,6 +1,7 @@
 """`python -m ssl_rs.finetune`: train a segmentation network on a share of the labels and score it."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ def run(settings: Settings) -> Path:
     return finetune(settings)
 
 
-def plan(settings: Settings) -> tuple[Path, dict[str, Any]]:
-    """Return where this run would live and the keys by which a report places it."""
+def plan(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:
+    """Check the settings; return what prepares the data and tells where the run lives and how a report places it."""
     from ssl_rs.stages.finetuning import place
 
     return place(settings)

@@ -196,10 +196,12 @@ class ImageNet(Keys):
     uses = ("weights",)
 
     def check(self, dataset: str, backbone: str, pretrainings: Path, value_scale: float | None) -> None:
-        """Refuse an architecture that torchvision does not know, and a file that is not there."""
+        """Refuse an architecture that torchvision does not know, and weights that are neither here nor downloaded."""
         self._refuse_unused()
-        torchvision_weights(backbone)
-        if self.weights and not Path(self.weights).is_file():
+        recorded = torchvision_weights(backbone)
+        if not self.weights:
+            download(recorded, backbone)
+        elif not Path(self.weights).is_file():
             raise MissingWeightsError(f"initialization.weights={self.weights}: {no_file(Path(self.weights))}.")
 
     def locate(self, target: Target) -> Provenance:

@@ -104,11 +104,12 @@ def plan_cells(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
     config = compose_config(name, without_sweeps(overrides))
     params = config.hydra.sweeper.get("params") or {}
     _check_varied(name, config, params)
-    cells = []
+    # All of them are read and checked before the first one has data prepared, which may take hours.
+    drafts = []
     for single in _split(params, overrides):
         settings = cell_settings(name, compose_config(name, single), single)
-        run_dir, row = stage.plan(settings)
-        cells.append(Cell(settings.overrides, run_dir, row))
+        drafts.append((settings.overrides, stage.plan(settings)))
+    cells = [Cell(own, *place()) for own, place in drafts]
     if len({cell.run_dir for cell in cells}) < len(cells):
         raise InputError("Several runs of this sweep would share one folder. Leave run_dir out: each run has its own.")
     return cells, Path(resolve(config)["output_dir"])

@@ -345,6 +345,30 @@ def test_a_sweep_whose_pretraining_is_not_clear_stops_before_its_first_run(comma
     assert code == 0, err
 
 
+@pytest.mark.parametrize(
+    ("name", "varied", "said"),
+    [
+        ("finetune", "label_fraction=10pct,0p5", "label_fraction=0p5: there is no such option"),
+        ("finetune", "trainer.max_steps=3,0", "trainer.max_steps must be at least 1"),
+        ("finetune", "optimizer.lr=1e-3,-1", "Invalid learning rate: -1"),
+        ("finetune", "decoder=unet,fpn evaluation.window.size=50", "evaluation.window.size=50"),
+        ("pretrain", "pretext=[inpainting],[inpainting_fpn] dataset.crop_size=40", "dataset.crop_size=40"),
+        ("evaluate", "encoder=random,nowhere backbone=resnet18 probe=knn", "nowhere"),
+    ],
+)
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_mistake_in_any_cell_stops_a_sweep_before_data_is_prepared_or_a_cell_runs(
+    command, tiny, name, varied, said, prepared
+):
+    if prepared:
+        assert command("prepare", *tiny[:2])[0] == 0
+    given = (*tiny[:2], "dataset.crop_size=32") if name == "evaluate" else tiny
+    code, _, err = command(name, "-m", *given, *varied.split())
+    assert code == 2
+    assert said in err
+    assert [path.name for path in Path().glob("outputs/*")] == ["stores"] * prepared
+
+
 def test_what_the_command_line_says_of_a_key_goes_before_what_the_sweep_varies(command, tiny, monkeypatch):
     monkeypatch.setattr(sweep, "MOST_CELLS", 12)
     given = ("sweep=label_fraction", *tiny, "initialization=random", "label_fraction=100pct", "seed=0,1,2,3,4")

@@ -48,7 +48,7 @@ def run(settings):
     output.poll()  # until its reader is gone
     return Path("made")
 
-pretrain.plan = lambda settings: (Path("out", str(settings.value("seed", int))), {})
+pretrain.plan = lambda settings: lambda: (Path("out", str(settings.value("seed", int))), {})
 pretrain.run = run
 sys.exit(main("pretrain", ["-m", "seed=1,2", "output_dir=out"]))
 """

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from ssl_rs.distributed import first_row, gather
 from ssl_rs.encoder import Pyramid
-from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.collapse import feature_std
+from ssl_rs.pretext.heads import check_temperature, check_widths
 from ssl_rs.pretext.pooling import pool
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import View
@@ -43,8 +43,9 @@ class Contrastive(PretextTask):
         activation: Literal["batch_norm_relu", "sigmoid"] = "batch_norm_relu",
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise InputError(f"pretext.contrastive.task.temperature must be above 0, got {temperature}.")
+        check_temperature(temperature, "pretext.contrastive.task.temperature")
+        check_widths([hidden], "pretext.contrastive.task.hidden")
+        check_widths([dimensions], "pretext.contrastive.task.dimensions")
         self.temperature = temperature
         normalized = activation == "batch_norm_relu"
         between = (nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)) if normalized else (nn.Sigmoid(),)

@@ -1,5 +1,6 @@
 """The small networks that methods put on an encoder while it learns."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -65,3 +66,13 @@ def check_widths(widths: Sequence[int], where: str) -> None:
     """
     if not widths or min(widths) < 1:
         raise InputError(f"{where}={list(widths)}: expected the width of each layer, at least one of them.")
+
+
+def check_temperature(temperature: float, where: str) -> None:
+    """Refuse what cosines cannot be divided by.
+
+    Raises:
+        InputError: Names the key.
+    """
+    if not 0 < temperature < math.inf:
+        raise InputError(f"{where} must be a number above 0, got {temperature}.")

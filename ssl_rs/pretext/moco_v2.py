@@ -8,10 +8,9 @@ from torch import Tensor
 
 from ssl_rs.distributed import gather
 from ssl_rs.encoder import Pyramid
-from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask, momentum_of
 from ssl_rs.pretext.collapse import feature_std
-from ssl_rs.pretext.heads import mlp
+from ssl_rs.pretext.heads import check_temperature, mlp
 from ssl_rs.pretext.momentum import MomentumRule, follow, momentum_copy
 from ssl_rs.pretext.pooling import pool
 from ssl_rs.pretext.queue import KeyQueue
@@ -45,8 +44,7 @@ class MoCoV2(PretextTask):
         temperature: float = 0.2,
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise InputError(f"pretext.*.task.temperature must be above 0, got {temperature}.")
+        check_temperature(temperature, "pretext.*.task.temperature")
         self.momentum: MomentumRule = momentum
         self.temperature = temperature
         self.project = mlp(channels[-1], widths, "none", "pretext.*.task.widths")

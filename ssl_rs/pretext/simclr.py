@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ssl_rs.encoder import Pyramid
-from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.contrastive import contrast
-from ssl_rs.pretext.heads import mlp
+from ssl_rs.pretext.heads import check_temperature, mlp
 from ssl_rs.pretext.pooling import pool
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import View
@@ -30,8 +29,7 @@ class SimClr(PretextTask):
 
     def __init__(self, channels: Sequence[int], widths: Sequence[int] = (2048, 128), temperature: float = 0.1) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise InputError(f"pretext.simclr.task.temperature must be above 0, got {temperature}.")
+        check_temperature(temperature, "pretext.simclr.task.temperature")
         self.temperature = temperature
         self.project = mlp(channels[-1], widths, "all", "pretext.simclr.task.widths")
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ssl_rs.encoder import Pyramid
 from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask, view_of_kind
+from ssl_rs.pretext.heads import check_widths
 from ssl_rs.pretext.pooling import mean_over_positions, position_weights
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import TransformedView, View
@@ -44,6 +45,7 @@ class TransformPrediction(PretextTask):
                 f"pretext.transform_prediction.task.level={level}: expected the index of a map that the encoder "
                 f"computes; its levels have {list(channels)} channels, and level 0 is the image."
             )
+        check_widths([dimensions], "pretext.transform_prediction.task.dimensions")
         self.level = level
         self.project = nn.Conv2d(channels[level], dimensions, 1)
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))  # of the cosine: one over the temperature

@@ -1,5 +1,6 @@
 """Simple classifiers on frozen features: how much of the classes an encoder tells without being fine-tuned."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -150,7 +151,7 @@ class NearestNeighbors(PixelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.neighbors < 1 or self.temperature <= 0:
+        if self.neighbors < 1 or not 0 < self.temperature < math.inf:
             raise InputError(
                 f"probe.neighbors must be at least 1 and probe.temperature above 0, got {self.neighbors} and "
                 f"{self.temperature}."

@@ -1,6 +1,6 @@
 """Score a finished fine-tuning again: rebuild its network and its data, and evaluate with the windows asked for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -105,9 +105,13 @@ def read_plan(settings: Settings) -> Plan:
     return Plan(run, trained, stored, metadata, site, evaluation, scores)
 
 
-def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
-    """Return where the scores would live and their place in the report's table."""
-    plan = read_plan(settings)
+def place(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:
+    """Refuse a run that is none; return what tells where the scores would live and their place in a report."""
+    finished_finetuning(settings.value("run", str | None))
+    return lambda: _placed(read_plan(settings))
+
+
+def _placed(plan: Plan) -> tuple[Path, dict[str, Any]]:
     kept = ("backbone", "decoder", "label", "label_fraction", "label_unit", "label_order", "seed", "steps")
     row = {key: plan.trained[key] for key in (*kept, "settings_hash") if key in plan.trained}
     manifest = plan.site.store.manifest

@@ -1,6 +1,7 @@
 """Fine-tune: labeled tiles -> augmentation -> encoder and decoder; then score whole test scenes."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,7 @@ from ssl_rs.segmentation.network import (
 from ssl_rs.stages.evaluation import Evaluator, read_evaluation
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
-from ssl_rs.stages.site import Site, SiteSettings
+from ssl_rs.stages.site import Site, SiteSettings, check_once
 from ssl_rs.stages.validation import KEY, Validator, read_every_steps
 
 VARIED = ("seed", "label_fraction.fraction", "initialization", "dataset.protocol")
@@ -77,12 +78,18 @@ class Plan:
     run: Identified
 
 
-def read_plan(settings: Settings, planned: bool = False) -> Plan:
-    """Read and check every key, choose the labels, and derive where the run lives.
+def read_plan(settings: Settings) -> Plan:
+    """Read and check every key, choose the labels, and derive where the run lives."""
+    return draft(settings)()
+
+
+def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
+    """Read and check every key; what is returned prepares the data, chooses labels, and derives where the run lives.
 
     Args:
         settings: The settings.
-        planned: It runs later if at all, e.g. as a cell of a sweep: what it starts from may not be there yet.
+        planned: It runs later if at all, e.g. as a cell of a sweep: all that needs no data is checked at once, and what
+            it starts from may not be there yet.
     """
     surroundings, recipe = SiteSettings.read(settings), Recipe.read(settings)
     decoder, augmentation, loss = (settings.build(name) for name in ("decoder", "augmentation", "loss"))
@@ -96,26 +103,31 @@ def read_plan(settings: Settings, planned: bool = False) -> Plan:
     def check_early() -> None:
         recipe.check(surroundings, planned)
         bands, classes = len(dataset.band_names), len(dataset.classes)
-        _build_model(decoder, recipe.backbone, bands, classes, dataset.crop_size, evaluation.window.size)
+        sides = dataset.crop_size, evaluation.window.size
+        chosen = [settings.values[key] for key in ("backbone", "decoder")]
+        build = partial(_build_model, decoder, recipe.backbone, bands, classes, *sides)
+        check_once(build, "finetune", chosen, bands, classes, sides)
 
-    site = surroundings.enter(check_early)
-    manifest = site.store.manifest
-    evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
-    validator = None if every_steps is None else Validator.of(evaluator, every_steps)
-    subset = choose_labels(site.store, site.dataset.tile_size, fraction, site.seed)
-    kind, decoder_name = (
-        settings.values["initialization"]["_target_"].rpartition(".")[2].lower(),
-        decoder.func.__name__.lower(),
-    )
-    recipe = replace(recipe, decoder=decoder_name)
-    folder = Path(
-        "finetune", manifest.dataset, f"{recipe.backbone.name}-{decoder_name}", kind, f"{fraction.fraction * 100:g}pct"
-    )
-    run = identify(settings, site, recipe, folder, {"subset": subset.sha256}, PRETRAINING_ONLY)
-    settings_hash = config_hash(settings.values, {"global_batch": str(site.rows.total)}, (*VARIED, *PRETRAINING_ONLY))
-    return Plan(
-        site, recipe, decoder, decoder_name, augmentation, loss, subset, evaluator, validator, settings_hash, run
-    )  # fmt: skip
+    def enter() -> Plan:
+        site = surroundings.enter(check_early)
+        manifest = site.store.manifest
+        evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
+        validator = None if every_steps is None else Validator.of(evaluator, every_steps)
+        subset = choose_labels(site.store, site.dataset.tile_size, fraction, site.seed)
+        kind = settings.values["initialization"]["_target_"].rpartition(".")[2].lower()
+        decoder_name, share = decoder.func.__name__.lower(), f"{fraction.fraction * 100:g}pct"
+        own = replace(recipe, decoder=decoder_name)
+        folder = Path("finetune", manifest.dataset, f"{own.backbone.name}-{decoder_name}", kind, share)
+        run = identify(settings, site, own, folder, {"subset": subset.sha256}, PRETRAINING_ONLY)
+        batch = {"global_batch": str(site.rows.total)}
+        settings_hash = config_hash(settings.values, batch, (*VARIED, *PRETRAINING_ONLY))
+        return Plan(
+            site, own, decoder, decoder_name, augmentation, loss, subset, evaluator, validator, settings_hash, run
+        )  # fmt: skip
+
+    if planned:
+        check_early()
+    return enter
 
 
 def _check_classes(dataset: Dataset) -> None:
@@ -137,9 +149,13 @@ def _check_classes(dataset: Dataset) -> None:
         )
 
 
-def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
-    """Return where the run would live and its place in the report's table."""
-    plan = read_plan(settings, planned=True)
+def place(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:
+    """Check the settings; return what tells where the run would live and its place in the report's table."""
+    enter = draft(settings, planned=True)
+    return lambda: _placed(settings, enter())
+
+
+def _placed(settings: Settings, plan: Plan) -> tuple[Path, dict[str, Any]]:
     found = plan.recipe.locate(plan.site)
     node = settings.values["initialization"]
     label = found.label if found else node["label"] or node["run"] or plan.run.directory.path.parts[-3]

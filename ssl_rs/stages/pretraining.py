@@ -3,7 +3,7 @@
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from ssl_rs.run_directory import save_tensors
 from ssl_rs.seen_images import SeenImages, write_seen
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
-from ssl_rs.stages.site import Site, SiteSettings
+from ssl_rs.stages.site import Site, SiteSettings, check_once
 from ssl_rs.training.collapse import COLLAPSED_STD
 from ssl_rs.views.base import View, ViewMaker, crop_view, make_views, views_to_make
 
@@ -80,12 +80,18 @@ class Plan:
         return tuple(split for split in wanted if self.site.store.scenes_of(split))
 
 
-def read_plan(settings: Settings, planned: bool = False) -> Plan:
-    """Read and check every key, and derive where the run lives.
+def read_plan(settings: Settings) -> Plan:
+    """Read and check every key, and derive where the run lives."""
+    return draft(settings)()
+
+
+def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
+    """Read and check every key; what is returned prepares the data and derives where the run lives.
 
     Args:
         settings: The settings.
-        planned: It runs later if at all, e.g. as a cell of a sweep: what it starts from may not be there yet.
+        planned: It runs later if at all, e.g. as a cell of a sweep: all that needs no data is checked at once, and what
+            it starts from may not be there yet.
     """
     surroundings, recipe = SiteSettings.read(settings), Recipe.read(settings)
     tasks = {name: settings.build(f"pretext.{name}.task") for name in settings.names("pretext")}
@@ -103,23 +109,31 @@ def read_plan(settings: Settings, planned: bool = False) -> Plan:
 
     def check_early() -> None:
         recipe.check(surroundings, planned)
-        bands = len(surroundings.dataset.band_names)
-        encoder = _encoder(recipe.backbone, bands, surroundings.dataset.crop_size)
-        for task in _build_tasks(tasks, encoder, bands).values():
-            task.check_side(surroundings.dataset.crop_size)
+        bands, side = len(surroundings.dataset.band_names), surroundings.dataset.crop_size
+        chosen = [settings.values[key] for key in ("backbone", "pretext")]
+        check_once(partial(_check_tasks, recipe.backbone, tasks, bands, side), "pretrain", chosen, bands, side)
 
-    site = surroundings.enter(check_early)
-    folder = Path("pretrain", site.store.manifest.dataset, recipe.backbone.name, "+".join(tasks))
-    run = identify(settings, site, recipe, folder, {}, LABELS_ONLY)
-    shared = {"manifest": site.store.manifest.sha256, "global_batch": str(site.rows.total)}
-    settings_hash = config_hash(settings.values, shared, (*VARIED, *LABELS_ONLY))
-    own_makers = {name: makers[name] for name in needed}
-    return Plan(site, recipe, own_makers, tasks, weights, encoder_pass, settings_hash, run)
+    def enter() -> Plan:
+        site = surroundings.enter(check_early)
+        folder = Path("pretrain", site.store.manifest.dataset, recipe.backbone.name, "+".join(tasks))
+        run = identify(settings, site, recipe, folder, {}, LABELS_ONLY)
+        shared = {"manifest": site.store.manifest.sha256, "global_batch": str(site.rows.total)}
+        settings_hash = config_hash(settings.values, shared, (*VARIED, *LABELS_ONLY))
+        own_makers = {name: makers[name] for name in needed}
+        return Plan(site, recipe, own_makers, tasks, weights, encoder_pass, settings_hash, run)
+
+    if planned:
+        check_early()
+    return enter
 
 
-def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
-    """Return where the run would live and what a report calls it."""
-    plan = read_plan(settings, planned=True)
+def place(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:
+    """Check the settings; return what tells where the run would live and what a report calls it."""
+    enter = draft(settings, planned=True)
+    return lambda: _placed(enter())
+
+
+def _placed(plan: Plan) -> tuple[Path, dict[str, Any]]:
     found, tasks = plan.recipe.locate(plan.site), " + ".join(plan.tasks)
     label = tasks if found is None or found.kind == "random" else f"{found.label}, then {tasks}"
     return plan.run.directory.path, {"label": label, "seed": plan.site.seed}
@@ -179,6 +193,12 @@ def _encoder(backbone: Backbone, bands: int, crop_size: int) -> nn.Module:
     encoder = backbone.build(bands)
     check_image_size(encoder, bands, crop_size, "dataset.crop_size")
     return encoder
+
+
+def _check_tasks(backbone: Backbone, tasks: Mapping[str, "partial[PretextTask]"], bands: int, crop_size: int) -> None:
+    """Refuse tasks that cannot be built on the encoder, or that do not take these crops."""
+    for task in _build_tasks(tasks, _encoder(backbone, bands, crop_size), bands).values():
+        task.check_side(crop_size)
 
 
 def _build_tasks(tasks: Mapping[str, "partial[PretextTask]"], encoder: nn.Module, bands: int) -> dict[str, PretextTask]:

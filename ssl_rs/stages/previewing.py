@@ -11,7 +11,7 @@ from ssl_rs.errors import InputError
 from ssl_rs.files import make_folder, written_aside
 from ssl_rs.randomness import seed_step
 from ssl_rs.reporting.views_figure import Row, draw_views
-from ssl_rs.stages.pretraining import Plan, crop_on_device, read_plan, scene_crops, views_of
+from ssl_rs.stages.pretraining import Plan, crop_on_device, draft, scene_crops, views_of
 from ssl_rs.views.base import CROP, CorruptedView, TransformedView, View
 from ssl_rs.views.fused import TRANSFORMS
 
@@ -27,7 +27,7 @@ def preview(settings: Settings) -> Path:
     Processes.alone("preview")
     if not 1 <= count <= MOST or step < 0:
         raise InputError(f"crops={count} step={step}: expected 1 to {MOST} crops, and a step from 0.")
-    plan = read_plan(settings, planned=True)
+    plan = draft(settings, planned=True)()
     site = plan.site
     manifest, batch, steps = site.store.manifest, site.rows.total, site.trainer.max_steps
     if count > batch:

@@ -1,8 +1,9 @@
 """Probe a frozen encoder: labeled pixels -> features -> a simple classifier -> the scores of whole scenes."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ from ssl_rs.stages.finished_run import data_like
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.probed_encoder import initialization_of, stored_backbone, stored_run
 from ssl_rs.stages.recipe import Identified, opened
-from ssl_rs.stages.site import Site, SiteSettings
+from ssl_rs.stages.site import Site, SiteSettings, check_once
 from ssl_rs.training.settings import TrainerSettings
 
 DIVISOR = 32
@@ -70,6 +71,16 @@ class Plan:
 
 def read_plan(settings: Settings) -> Plan:
     """Read and check every key, choose the labels, and derive where the scores live."""
+    return draft(settings)()
+
+
+def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
+    """Read and check every key; what is returned prepares the data and derives where the scores live.
+
+    Args:
+        settings: The settings.
+        planned: It runs later if at all, as a cell of a sweep: all that needs no data is checked at once.
+    """
     chosen = settings.value("encoder", str)
     if "probe" not in settings.values:
         raise InputError(f"encoder={chosen} is probed: choose probe=linear or probe=knn.")
@@ -100,10 +111,16 @@ def read_plan(settings: Settings) -> Plan:
     def check_early() -> None:
         dataset, pretrainings = surroundings.dataset, surroundings.pretrainings(backbone.name)
         initialization.check(dataset.name, backbone.name, pretrainings, dataset.value_scale)
-        backbone.build(len(surroundings.dataset.band_names))
+        bands = len(surroundings.dataset.band_names)
+        check_once(partial(backbone.build, bands), "probe", asdict(backbone), bands)
 
-    site = surroundings.enter(check_early)
-    return _place(site, initialization, backbone, probe, fraction, evaluation, run_dir, settings.overrides)
+    def enter() -> Plan:
+        site = surroundings.enter(check_early)
+        return _place(site, initialization, backbone, probe, fraction, evaluation, run_dir, settings.overrides)
+
+    if planned:
+        check_early()
+    return enter
 
 
 def _place(
@@ -166,9 +183,13 @@ def _window(settings: Settings, crop_size: int) -> WindowSettings:
     )
 
 
-def place(settings: Settings) -> tuple[Path, dict[str, Any]]:
-    """Return where the scores would live and their place in the report's table."""
-    plan = read_plan(settings)
+def place(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:
+    """Check the settings; return what tells where the scores would live and their place in the report's table."""
+    enter = draft(settings, planned=True)
+    return lambda: _placed(enter())
+
+
+def _placed(plan: Plan) -> tuple[Path, dict[str, Any]]:
     found = plan.initialization.locate(plan.site.target(plan.backbone))
     row = {
         "dataset": plan.site.store.manifest.dataset,

@@ -1,5 +1,6 @@
 """Where a run happens: processes, device, precision, the prepared data, and the record of all that."""
 
+import json
 import os
 import platform
 import subprocess
@@ -156,6 +157,23 @@ class SiteSettings:
         store = open_store(self.dataset, self.store_dir, processes, before_preparing)
         precision = self.trainer.resolve_precision(device)
         return Site(self.trainer, processes, device, precision, self.dataset, store, self.seed, self.output_dir)
+
+
+_PASSED: set[str] = set()
+"""Checks that this process has seen pass."""
+
+
+def check_once(check: Callable[[], Any], *key: Any) -> None:
+    """Run a check unless it passed for an equal key: the cells of a sweep differ in little, and networks take a while.
+
+    Args:
+        check: Raises InputError, or passes.
+        key: All that it depends on, as plain data.
+    """
+    text = json.dumps(key, sort_keys=True)
+    if text not in _PASSED:
+        check()
+        _PASSED.add(text)
 
 
 def _pretrainings(output_dir: Path, dataset: Dataset, backbone: str) -> Path:

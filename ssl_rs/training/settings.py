@@ -91,7 +91,7 @@ class TrainerSettings:
                 raise InputError(f"trainer.{key} must be at least 0, got {getattr(self, key)}.")
         if not 0 <= self.encoder_lr_factor < math.inf:
             raise InputError(f"trainer.encoder_lr_factor must be a number from 0 on, got {self.encoder_lr_factor}.")
-        if self.gradient_clip is not None and self.gradient_clip <= 0:
+        if self.gradient_clip is not None and not self.gradient_clip > 0:
             raise InputError(f"trainer.gradient_clip must be above 0, or null for no limit; got {self.gradient_clip}.")
 
     def resolve_device(self, local_rank: int) -> torch.device:

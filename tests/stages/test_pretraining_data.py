@@ -35,7 +35,7 @@ def test_views_know_their_colors_and_where_data_is():
     view = pretraining.views_of(plan, Crops(images, valid), 0, Rows(0, 2, 2))["clean"]
     assert view.rgb == (2, 1, 0)
     assert torch.equal(view.valid, valid)
-    assert torch.equal(view.image, torch.full((2, 4, 8, 8), 0.5))
+    assert torch.equal(view.image, torch.where(valid, 0.5, 0.0).expand(2, 4, 8, 8))
     assert pretraining.views_of(plan, Crops(images, None), 0, Rows(0, 2, 2))["clean"].valid is None
 
 
