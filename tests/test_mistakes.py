@@ -37,6 +37,7 @@ def fails(capsys, name, *arguments):
             "views=[clean,transformed,corrupted,masked]",
             "corrupted and masked are two options for views.corrupted",
         ),
+        ("pretrain", "pretext=[inpainting] pretext.inpainting.weight=0", "Give one of the tasks a weight"),
         ("pretrain", "pretext=[inpainting,inpainting]", "inpainting comes twice. Name it once."),
         (
             "pretrain",

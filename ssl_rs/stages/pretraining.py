@@ -100,6 +100,8 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     bad = [name for name, weight in weights.items() if not 0 <= weight < math.inf]
     if bad:
         raise InputError(f"pretext.{bad[0]}.weight must be finite and at least 0, got {weights[bad[0]]}.")
+    if not any(weights.values()):
+        raise InputError("Every pretext.*.weight is 0: nothing would be learnt. Give one of the tasks a weight.")
     classes = {name: task.func for name, task in tasks.items()}
     check_views(classes, makers)
     needed = views_to_make(makers, [view for task in classes.values() for view in (*task.views, *task.momentum_views)])

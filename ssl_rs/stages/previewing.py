@@ -20,16 +20,20 @@ FILE = "views.png"
 MOST = 32
 """Crops that one picture shows at most."""
 
+USUAL = 5
+"""Crops that it shows where nobody says how many, and the batch has as many."""
+
 
 def preview(settings: Settings) -> Path:
     """Draw the views of some crops of a step; return the path of the picture."""
-    count, step = settings.value("crops", int), settings.value("step", int)
+    wanted, step = settings.value("crops", int | None), settings.value("step", int)
     Processes.alone("preview")
-    if not 1 <= count <= MOST or step < 0:
-        raise InputError(f"crops={count} step={step}: expected 1 to {MOST} crops, and a step from 0.")
+    if (wanted is not None and not 1 <= wanted <= MOST) or step < 0:
+        raise InputError(f"crops={wanted} step={step}: expected 1 to {MOST} crops, and a step from 0.")
     plan = draft(settings, planned=True)()
     site = plan.site
     manifest, batch, steps = site.store.manifest, site.rows.total, site.trainer.max_steps
+    count = min(USUAL, batch) if wanted is None else wanted
     if count > batch:
         raise InputError(f"crops={count}: a step has trainer.batch_size={batch}. Choose fewer crops or a larger batch.")
     if step >= steps:
