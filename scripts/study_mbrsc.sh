@@ -7,6 +7,7 @@
 #   STAGE    pretrain   three encoders by the three tasks together, from the training images without their labels
 #            choose     three learning rates for each initialization, 10 % of the labels, 2,000 steps, scored on validation
 #                       parts; for random initialization, whose best rate depends on them, also more labels and steps
+#            batch      batches of 32 crops instead of 8: random initialization, all labels, seed 0, scored on validation parts
 #            augmentation   what fine-tuning does to its crops: all, flips and rotations, nothing; random initialization, 10 % and
 #                       all labels, 2,000 steps, and nothing for 4,000, scored on validation parts
 #            compare    the three initializations at FRACTIONS, three seeds, scored on the test parts
@@ -26,8 +27,10 @@
 #   PYTHON     default python
 #   OUT        default outputs/study
 #   FRACTIONS  default 2pct,10pct,100pct
-#   STEPS      of fine-tuning in compare and scenes, default 4000: kept are also 8000
-#   AUGMENTATION default none: the crops as they are; kept are also default: flips, rotations, scale and color
+#   STEPS      of fine-tuning, where no stage says otherwise; default 2800
+#   BATCH      crops a step of fine-tuning, default 32
+#   AUGMENTATION default none: the crops as they are; or default: flips, rotations, scale and color
+#              Most rows of docs/results.md were run with AUGMENTATION=default BATCH=8 STEPS=4000.
 #   DOWNSAMPLE default 2: half the files' resolution; kept are also 4 and 8, a quarter and an eighth of it
 #   SEEDS      default "0 1 2"
 #   LEVERS     what levers tries, e.g. "random as_it_is per_view"; by default all
@@ -38,7 +41,7 @@
 set -euo pipefail
 data=$1 weights=$2
 shift 2
-python=${PYTHON:-python} out=${OUT:-outputs/study} steps=${STEPS:-4000} downsample=${DOWNSAMPLE:-2}
+python=${PYTHON:-python} out=${OUT:-outputs/study} steps=${STEPS:-2800} batch=${BATCH:-32} downsample=${DOWNSAMPLE:-2}
 augmentation=${AUGMENTATION:-none}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 [ "$downsample" = 2 ] || out=$out/downsample$downsample   # other images, other encoders
@@ -50,7 +53,10 @@ tasks=inpainting+transform_prediction+contrastive
 declare -A rate=([random]=3e-3 [imagenet]=1e-3 [pretrained]=3e-3)   # learning rates, chosen from these:
 declare -A grid=([random]="1e-3 3e-3 1e-2" [imagenet]="3e-4 1e-3 3e-3" [pretrained]="3e-4 1e-3 3e-3")
 
-fine_tune() { "$python" -m ssl_rs.finetune -m experiment=mbrsc_finetune "${common[@]}" "augmentation=$augmentation" "$@"; }
+fine_tune() {   # what comes later on a line goes before
+  "$python" -m ssl_rs.finetune -m experiment=mbrsc_finetune "${common[@]}" "augmentation=$augmentation" \
+    "trainer.batch_size=$batch" "trainer.max_steps=$steps" "$@"
+}
 
 pretrain() { "$python" -m ssl_rs.pretrain -m experiment=mbrsc_pretrain "${common[@]}" "$@"; }
 from_imagenet=(initialization=imagenet "initialization.weights=$weights")
@@ -86,7 +92,7 @@ compare() {
     for name in random imagenet pretrained; do
       given=$(start $name $seed)
       # shellcheck disable=SC2086
-      fine_tune $given "optimizer.lr=${rate[$name]}" "seed=$seed" "trainer.max_steps=$steps" "$@"
+      fine_tune $given "optimizer.lr=${rate[$name]}" "seed=$seed" "$@"
     done
   done
 }
@@ -158,13 +164,18 @@ for stage in "$@"; do
         fine_tune "${on_validation[@]}" seed=0 "initialization.label=random_$lr" optimizer.lr=$lr label_fraction=10pct,100pct
       done
       fine_tune "${on_validation[@]}" seed=0 initialization.label=random_3e-3_8000 optimizer.lr=3e-3 trainer.max_steps=8000 ;;
+    batch)
+      given=("${on_validation[@]}" seed=0 initialization=random trainer.batch_size=32)
+      fine_tune "${given[@]}" initialization.label=rs_b32_700 optimizer.lr=3e-3 trainer.max_steps=700
+      fine_tune "${given[@]}" initialization.label=rs_b32_700_lr10 optimizer.lr=1e-2 trainer.max_steps=700
+      fine_tune "${given[@]}" initialization.label=rs_b32_1400 optimizer.lr=3e-3 trainer.max_steps=1400 ;;
     augmentation)
       given=("${on_validation[@]}" seed=0 optimizer.lr=3e-3)
       short=(label_fraction=10pct,100pct trainer.max_steps=2000)
       for pair in base:default geometry:flip_rotate no_augmentation:none; do   # label of the row : option
         augmentation=${pair#*:} fine_tune "${given[@]}" "${short[@]}" "initialization.label=${pair%:*}"
       done
-      augmentation=none fine_tune "${given[@]}" initialization.label=no_augmentation_4000 ;;
+      augmentation=none fine_tune "${given[@]}" initialization.label=no_augmentation_4000 trainer.max_steps=4000 ;;
     compare) compare "label_fraction=${FRACTIONS:-2pct,10pct,100pct}" ;;
     scenes) compare label_fraction=10pct label_fraction.unit=scene ;;
     imagenet_first)
