@@ -44,5 +44,6 @@ def makes_entry(group: str, name: str) -> bool:
 def entry_of(group: str, name: str) -> str:
     """Return the entry of a config that an option fills, e.g. pretext.inpainting."""
     path = conf_dir() / group / f"{name}.yaml"
-    told = re.search(r"^# @package (\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE) if path.is_file() else None
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    told = re.search(rf"^# @package ({group}\.\S+)$", text, re.MULTILINE)  # of views=simclr, which makes two, the group
     return told[1] if told else f"{group}.{name}"
