@@ -62,7 +62,9 @@ def test_texts_that_look_like_comments_stay_values():
 
 def test_explanations_come_from_where_the_key_is_defined():
     pretrain = lines("pretrain", "pretext=[byol,contrastive]")
-    assert pretrain["tile_shift: 0.25"] == "a crop may reach beyond its tile by this share of tile_size"
+    assert pretrain["tile_shift: 0.25"] == (
+        "a crop may reach beyond its tile by this share of tile_size, at most by half of itself"
+    )
     assert pretrain["weight: 1.0"] == "factor of its loss in the sum"
     # In the docstring of Contrastive, which help does not import:
     assert pretrain["temperature: 0.2"] == "divides the cosine; smaller values weigh the hardest candidates more"
