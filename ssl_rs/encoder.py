@@ -109,3 +109,28 @@ class Normalization(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map images [B, C, H, W] in [0, 1] to zero mean and unit variance a band."""
         return (images - self.mean) / self.std
+
+
+def input_divisor(model: nn.Module) -> int:
+    """Return the number of pixels that the sides of an image must be a multiple of; 1 where any size will do."""
+    return int(model.encoder.output_stride) if model.requires_divisible_input_shape else 1  # type: ignore[arg-type, union-attr]
+
+
+def check_side(pixels: int, divisor: int, key: str, instead: str = "decoder=unet") -> None:
+    """Check that a network takes images of a side.
+
+    Args:
+        pixels: Side of the images.
+        divisor: What `input_divisor` gave.
+        key: The setting that chose the side.
+        instead: The choice that takes any side.
+
+    Raises:
+        InputError: The side is no multiple of the divisor.
+    """
+    if pixels % divisor:
+        near = pixels - pixels % divisor
+        choices = " or ".join(f"{key}={side}" for side in (near, near + divisor) if side)
+        raise InputError(
+            f"{key}={pixels}: this decoder needs a multiple of {divisor} pixels. Choose {choices}, or {instead}."
+        )

@@ -112,7 +112,7 @@ def test_views_that_no_task_reads_do_not_count(command, tiny):
 
     named = ("views=[clean,transformed,corrupted]", "views=[byol,corrupted,transformed,clean]")
     places = {
-        place(Settings("pretrain", resolve(compose_config("pretrain", [*tiny, *given]))))[0]
+        place(Settings("pretrain", resolve(compose_config("pretrain", [*tiny, *given]))))()[0]
         for given in ((), named[:1], named[1:])
     }
     assert len(places) == 1

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from ssl_rs.benchmarks.base import Findings, Workplace, alternate, check_repeats, milliseconds
+from ssl_rs.encoder import check_side, input_divisor
 from ssl_rs.errors import InputError
-from ssl_rs.segmentation.network import build_segmentation_model, check_side, input_divisor
+from ssl_rs.segmentation.network import build_segmentation_model
 from ssl_rs.segmentation.sliding_window import predict_scene, window_starts
 
 CLASSES = 6

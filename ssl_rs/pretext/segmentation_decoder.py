@@ -5,9 +5,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from ssl_rs.encoder import Pyramid
+from ssl_rs.encoder import Pyramid, check_side, input_divisor
 from ssl_rs.errors import InputError
-from ssl_rs.segmentation.network import check_side, input_divisor
 
 
 class SegmentationDecoder(nn.Module):

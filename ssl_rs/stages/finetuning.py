@@ -17,7 +17,7 @@ from ssl_rs.config_hash import config_hash
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels, describe_labels, labeled_pixels
 from ssl_rs.data.sampling import TileCrops, to_unit
-from ssl_rs.encoder import Backbone, Normalization, check_image_size
+from ssl_rs.encoder import Backbone, Normalization, check_image_size, check_side, input_divisor
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Provenance, seen_before
@@ -27,13 +27,7 @@ from ssl_rs.run_directory import save_tensors
 from ssl_rs.seen_images import SeenImages, write_seen
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation
 from ssl_rs.segmentation.loss import SegmentationLoss
-from ssl_rs.segmentation.network import (
-    SegmentationBatch,
-    SegmentationNetwork,
-    build_segmentation_model,
-    check_side,
-    input_divisor,
-)
+from ssl_rs.segmentation.network import SegmentationBatch, SegmentationNetwork, build_segmentation_model
 from ssl_rs.stages.evaluation import Evaluator, read_evaluation
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network

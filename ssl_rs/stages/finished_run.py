@@ -7,10 +7,10 @@ from typing import Any
 from ssl_rs.build import build
 from ssl_rs.config import Settings, read_yaml
 from ssl_rs.data.dataset import Dataset
-from ssl_rs.encoder import Normalization, check_image_size
+from ssl_rs.encoder import Normalization, check_image_size, check_side, input_divisor
 from ssl_rs.errors import InputError
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.segmentation.network import SegmentationNetwork, build_segmentation_model, check_side, input_divisor
+from ssl_rs.segmentation.network import SegmentationNetwork, build_segmentation_model
 from ssl_rs.segmentation.sliding_window import WindowSettings
 from ssl_rs.weights import load_strictly, read_weights
 from ssl_rs.weights_metadata import WeightsMetadata

@@ -19,14 +19,13 @@ from ssl_rs.data.labeled_pixels import by_window, draw_pixels
 from ssl_rs.data.sampling import SceneCrops, to_unit
 from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes
-from ssl_rs.encoder import Backbone, Normalization
+from ssl_rs.encoder import Backbone, Normalization, check_side
 from ssl_rs.errors import InputError
 from ssl_rs.initialization import Initialization
 from ssl_rs.messages import print_line
 from ssl_rs.randomness import Rows, derive_seed
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.dense_features import DenseFeatures, ProbeNetwork, Standardization
-from ssl_rs.segmentation.network import check_side
 from ssl_rs.segmentation.probes import Probe
 from ssl_rs.segmentation.sliding_window import WindowSettings, read_windows
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator

@@ -11,15 +11,9 @@ from torch import nn
 from ssl_rs import distributed
 from ssl_rs.build import build
 from ssl_rs.config_files import conf_dir
-from ssl_rs.encoder import Backbone, Normalization, Statistics
+from ssl_rs.encoder import Backbone, Normalization, Statistics, check_side, input_divisor
 from ssl_rs.errors import InputError
-from ssl_rs.segmentation.network import (
-    SegmentationBatch,
-    SegmentationNetwork,
-    build_segmentation_model,
-    check_side,
-    input_divisor,
-)
+from ssl_rs.segmentation.network import SegmentationBatch, SegmentationNetwork, build_segmentation_model
 
 BACKBONES = ["resnet18", "resnet34", "resnet50", "vgg16_bn", "mobilenet_v2", "tu-convnext_tiny"]
 DECODERS = ["unet", "fpn", "deeplabv3plus"]
