@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,11 +140,7 @@ def kill_at(trial: Trial, moment: Moment) -> str | None:
             os.kill(pid, signal.SIGKILL)
     doing = phase(trial, started_at)
     process.wait(PATIENCE)
-    deadline = time.monotonic() + PATIENCE
-    while left := [pid for pid in members if not has_ended(pid)]:
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"the processes {left} of {trial.folder} live on after the kill of {moment.victim}")
-        time.sleep(0.05)
+    wait_for_end(members)
     return doing
 
 
@@ -186,6 +182,20 @@ def has_ended(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
+
+
+def wait_for_end(members: Sequence[int]) -> None:
+    """Wait until each of some processes has ended: readers and Python's resource tracker end just after their parent.
+
+    Raises:
+        RuntimeError: Some live on; it names them.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while left := [pid for pid in members if not has_ended(pid)]:
+        if time.monotonic() > deadline:
+            told = {pid: Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in left}
+            raise RuntimeError(f"processes live on: {told}")
+        time.sleep(0.05)
 
 
 def phase(trial: Trial, started_at: float) -> str:

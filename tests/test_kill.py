@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "scripts"))
-from killed_runs import SETTINGS, Moment, Trial, differences, family, has_ended, kill_at, write_dataset
+from killed_runs import SETTINGS, Moment, Trial, differences, family, kill_at, wait_for_end, write_dataset
 from warm import WarmProcess
 
 pytestmark = [
@@ -50,7 +50,7 @@ def stop_at_line(trial, number, everybody):
     for pid in members if everybody else members[:1]:
         os.kill(pid, number)
     code = process.wait(60)
-    assert all(has_ended(pid) for pid in members)
+    wait_for_end(members)
     return code
 
 

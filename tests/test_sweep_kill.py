@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "scripts"))
-from killed_runs import family, has_ended, write_dataset
+from killed_runs import family, wait_for_end, write_dataset
 from warm import WarmProcess
 
 pytestmark = [
@@ -66,8 +66,7 @@ def kill_after(folder, cells, delay, *overrides):
     for pid in members:
         os.kill(pid, signal.SIGKILL)
     process.wait(60)
-    while not all(has_ended(pid) for pid in members):
-        time.sleep(0.05)
+    wait_for_end(members)
 
 
 def tables_of(folder):
