@@ -32,6 +32,7 @@
 #   AUGMENTATION default none: the crops as they are; or default: flips, rotations, scale and color
 #              Most rows of docs/results.md were run with AUGMENTATION=default BATCH=8 STEPS=4000.
 #   DOWNSAMPLE default 2: half the files' resolution; kept are also 4 and 8, a quarter and an eighth of it
+#   PRECISION  default fp32, as in most kept results; bf16 is quicker on cores that compute in it, and rounds otherwise
 #   SEEDS      default "0 1 2"
 #   LEVERS     what levers tries, e.g. "random as_it_is per_view"; by default all
 #   METHODS    what others pretrains with, e.g. "byol inpainting,contrastive"; by default each of the paper's tasks alone,
@@ -42,11 +43,10 @@ set -euo pipefail
 data=$1 weights=$2
 shift 2
 python=${PYTHON:-python} out=${OUT:-outputs/study} steps=${STEPS:-2800} batch=${BATCH:-32} downsample=${DOWNSAMPLE:-2}
-augmentation=${AUGMENTATION:-none}
+augmentation=${AUGMENTATION:-none} precision=${PRECISION:-fp32}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 [ "$downsample" = 2 ] || out=$out/downsample$downsample   # other images, other encoders
-# fp32 everywhere, as in all kept results: a device with bf16 would take it, and round otherwise.
-common=("dataset.root=$data" "output_dir=$out" logger=none trainer.precision=fp32 "dataset.downsample=$downsample")
+common=("dataset.root=$data" "output_dir=$out" logger=none "trainer.precision=$precision" "dataset.downsample=$downsample")
 methods="inpainting transform_prediction contrastive inpainting,transform_prediction inpainting,contrastive
   transform_prediction,contrastive simclr moco_v2 byol vicreg dense_contrastive"
 tasks=inpainting+transform_prediction+contrastive
@@ -100,7 +100,7 @@ compare() {
 # Score a frozen encoder with labels of the share $1 and a probe $2 on validation parts.
 probe() {
   "$python" -m ssl_rs.evaluate "label_fraction=$1" "probe=$2" dataset=mbrsc "dataset.root=$data" "output_dir=$out" \
-    trainer.precision=fp32 "dataset.downsample=$downsample" dataset.crop_size=64 'dataset.val_parts=[8]' \
+    "trainer.precision=$precision" "dataset.downsample=$downsample" dataset.crop_size=64 'dataset.val_parts=[8]' \
     evaluation.split=val "${@:3}"
 }
 
