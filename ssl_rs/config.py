@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_rs import build as targets
-from ssl_rs.config_files import conf_dir, entry_of, groups, makes_entry, options, used_groups
+from ssl_rs.config_files import conf_dir, entry_of, groups, options, used_groups
 from ssl_rs.config_hash import leaves
 from ssl_rs.errors import InputError, nearest
 from ssl_rs.hidden import environment_variable
@@ -79,7 +79,7 @@ def _check_lists(overrides: Sequence[str]) -> None:
         if group not in groups() or not (value.startswith("[") and value.endswith("]")):
             continue
         names = [name for name in re.split(r"[\[\],\s'\"]+", value) if name]
-        entries = [entry_of(group, name) for name in names]
+        entries = [entry_of(group, name) or name for name in names]
         for index, entry in enumerate(entries):
             if entry in entries[:index]:
                 first = names[entries.index(entry)]
@@ -197,7 +197,7 @@ def _nearest_key(name: str, command: str, overrides: Sequence[str] = ()) -> str:
     keys = _dotted(values)
     group, _, rest = name.partition(".")
     entry = rest.partition(".")[0]
-    if group in values and f"{group}.{entry}" not in keys and makes_entry(group, entry):
+    if group in values and f"{group}.{entry}" not in keys and entry_of(group, entry) == f"{group}.{entry}":
         return f"{entry} is not among {group}=[{','.join(values[group])}]. Add it there, or leave the key out."
     said = nearest(name, {*used_groups(command), *keys} - {name})
     return f"{said if said.startswith('Did') else ''} `python -m ssl_rs.{command} --cfg` prints every key.".strip()

@@ -34,16 +34,9 @@ def used_groups(command: str) -> list[str]:
     return [group for group in groups() if re.search(rf"^  - (optional )?{group}:", text, re.MULTILINE)]
 
 
-def makes_entry(group: str, name: str) -> bool:
-    """Tell whether an option makes an entry of its own name in a list group, as those of pretext=[...] do."""
-    return (
-        name in options(group) and f"# @package {group}.{name}\n" in (conf_dir() / group / f"{name}.yaml").read_text()
-    )
-
-
-def entry_of(group: str, name: str) -> str:
-    """Return the entry of a config that an option fills, e.g. pretext.inpainting."""
+def entry_of(group: str, name: str) -> str | None:
+    """Return the entry of a list group that an option fills, e.g. pretext.inpainting; None where it says none."""
     path = conf_dir() / group / f"{name}.yaml"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    told = re.search(rf"^# @package ({group}\.\S+)$", text, re.MULTILINE)  # of views=simclr, which makes two, the group
-    return told[1] if told else f"{group}.{name}"
+    told = re.search(rf"^# @package ({group}\.\S+)$", text, re.MULTILINE)
+    return told[1] if told else None
