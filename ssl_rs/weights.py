@@ -1,5 +1,6 @@
 """Files of weights: read without running code in them, loaded only where every name and shape fits."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from ssl_rs.errors import InputError
 
 COUNT = ".num_batches_tracked"
+DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+"""How torchvision's published files of DenseNets name what its own class and smp's call denselayer1.norm1."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -25,7 +28,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     )
     if not named:
         raise InputError(f"{path} holds no table of named tensors.")
-    return dict(weights)
+    return {_current(name): value for name, value in weights.items()}
+
+
+def _current(name: str) -> str:
+    """Return what a tensor of an older file is called today."""
+    return DENSE_LAYER.sub(r"\1\2", name)
 
 
 def _read(path: Path) -> Any:
@@ -51,7 +59,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         InputError: The file is damaged, holds no tensor, or more than plain data, which may be code.
     """
     content = _read(path)
-    tensors = dict(_tensors(content))
+    tensors = {_current(name): value for name, value in _tensors(content)}
     if not tensors:
         raise InputError(f"{path} holds no named tensors.")
     return tensors

@@ -19,6 +19,7 @@ from ssl_rs.initialization import ImageNet, Pretrained, Provenance, Random, Targ
 from ssl_rs.run_directory import RunDirectory, save_tensors
 from ssl_rs.seen_images import SeenImages, write_seen
 from ssl_rs.weights import load_strictly, read_weights
+from ssl_rs.weights_file import File
 
 OWN = Statistics((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "the training scenes of x")
 CLASSIFIERS = ("fc.", "classifier.")
@@ -103,6 +104,20 @@ def test_torchvision_weights_land_exactly_in_the_encoder(tmp_path, backbone):
     assert provenance.statistics.mean == (0.485, 0.456, 0.406)
     assert provenance.statistics.std == (0.229, 0.224, 0.225)
     assert "IMAGENET1K_V1" in provenance.statistics.source
+
+
+@pytest.mark.parametrize("initialization", [ImageNet, File])
+def test_the_older_names_of_published_densenets_are_known(tmp_path, initialization):
+    network, path = torchvision_file(tmp_path, "densenet121")
+    published = {re.sub(r"(\.(?:norm|conv))([12]\.)", r"\1.\2", name): value for name, value in state(network).items()}
+    older = [name for name in published if name not in network.state_dict()]
+    assert "features.denseblock1.denselayer1.norm.1.weight" in older
+    torch.save({name: value for name, value in published.items() if not name.endswith(".num_batches_tracked")}, path)
+    encoder = Backbone("densenet121").build(3)
+    initialization(weights=str(path)).apply(encoder, target(tmp_path, "densenet121"))
+    loaded = state(encoder)
+    names = [name for name in loaded if not name.endswith(".num_batches_tracked")]
+    assert all(torch.equal(loaded[name], network.state_dict()[name]) for name in names)
 
 
 TRUNKS = {
