@@ -97,6 +97,29 @@ def find_pretraining(chosen: str | None, pretrainings: Path, wanted: str) -> Run
     raise InputError(f"{asked} {len(found)} finished pretrainings; name one:\n{listed}")
 
 
+def check_apart(chosen: str | None, pretrainings: Path, start: str, own: Path) -> None:
+    """Refuse a name by which a pretraining would find itself as soon as it is finished.
+
+    Args:
+        chosen: As of `find_pretraining`.
+        pretrainings: As of `find_pretraining`.
+        start: The folder that it stands for now.
+        own: The folder of the run that starts from there.
+
+    Raises:
+        InputError: It names the folder to name instead.
+    """
+    if chosen is not None and RunDirectory(Path(chosen)).result.is_file():
+        return
+    folders = [pretrainings] if chosen is None else [*_matches(Path(), chosen), *_matches(pretrainings, chosen)]
+    if any(own.resolve().is_relative_to(folder.resolve()) for folder in folders):
+        named = "initialization=pretrained" if chosen is None else f"initialization.run={chosen}"
+        raise InputError(
+            f"{named} would stand for this pretraining too, once it is finished. Name the folder of the run that it "
+            f"starts from: initialization.run={start}"
+        )
+
+
 def read_pretraining(run: RunDirectory) -> Pretraining:
     """Read what a pretraining left.
 

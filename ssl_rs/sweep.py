@@ -68,7 +68,8 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
             "A sweep under torchrun would mix its runs' processes. Start the sweep without torchrun; "
             "launcher=slurm or launcher=ray gives each run its own machine."
         )
-    cells, output_dir = plan_cells(name, overrides)
+    jobs, output_dir = plan_cells(name, overrides)
+    cells = _distinct(jobs)
     plan = (
         output_dir / "sweeps" / f"{name}-{hashlib.sha256(json.dumps(sorted(overrides)).encode()).hexdigest()[:8]}.json"
     )
@@ -86,7 +87,7 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
             f"first: {_told(waiting[0].overrides)}"
         )
     try:
-        _launch(name, overrides, cells)
+        _launch(name, overrides, jobs)
     except InputError:
         if is_new and not any(cell.run_dir.exists() for cell in cells):  # none could start: nobody is to wait for them
             plan.unlink(missing_ok=True)
@@ -97,7 +98,11 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
 
 
 def plan_cells(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
-    """Compose every cell, so that a mistake shows before the first one runs."""
+    """Compose the cell of every job, so that a mistake shows before the first one runs.
+
+    Jobs that differ in nothing that counts, such as random initialization beside each of two `initialization.run`,
+    have one cell.
+    """
     stage = importlib.import_module(f"ssl_rs.{name}")
     if not hasattr(stage, "plan"):
         raise InputError(f"{name} runs no sweeps; pretrain, finetune and evaluate do.")
@@ -110,9 +115,15 @@ def plan_cells(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
         settings = cell_settings(name, compose_config(name, single), single)
         drafts.append((settings.overrides, stage.plan(settings)))
     cells = [Cell(own, *place()) for own, place in drafts]
-    if len({cell.run_dir for cell in cells}) < len(cells):
+    values, first = resolve(config), {cell.run_dir: cell for cell in reversed(cells)}
+    if len(first) < len(cells) and values.get("run_dir"):
         raise InputError("Several runs of this sweep would share one folder. Leave run_dir out: each run has its own.")
-    return cells, Path(resolve(config)["output_dir"])
+    return [first[cell.run_dir] for cell in cells], Path(values["output_dir"])
+
+
+def _distinct(jobs: Sequence[Cell]) -> list[Cell]:
+    """Return the cells of the jobs, each once."""
+    return list({cell.run_dir: cell for cell in jobs}.values())
 
 
 def _check_varied(name: str, config: DictConfig, params: Any) -> None:
@@ -191,13 +202,15 @@ def _hide_in_yaml(path: Path) -> None:
             write_text(path, to_yaml(after))
 
 
-def _launch(name: str, overrides: Sequence[str], cells: Sequence[Cell]) -> None:
+def _launch(name: str, overrides: Sequence[str], jobs: Sequence[Cell]) -> None:
     """Hand the sweep to Hydra, whose sweeper and launcher run the cells, numbered in the same order."""
 
     def job(config: DictConfig) -> None:
         hydra_config = HydraConfig.get()
         _hide_in_yaml(Path(hydra_config.sweep.dir, "multirun.yaml"))  # Hydra notes the command line as it was typed
-        run_cell(name, config, cells[hydra_config.job.num])
+        number = hydra_config.job.num
+        if not any(earlier is jobs[number] for earlier in jobs[:number]):
+            run_cell(name, config, jobs[number])
 
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [f"ssl_rs.{name}", "--multirun", *overrides]

@@ -369,6 +369,41 @@ def test_a_mistake_in_any_cell_stops_a_sweep_before_data_is_prepared_or_a_cell_r
     assert [path.name for path in Path().glob("outputs/*")] == ["stores"] * prepared
 
 
+def test_jobs_that_differ_in_nothing_that_counts_are_one_run(command, tiny):
+    runs = []
+    for seed in (0, 1):
+        _, out, _ = command("pretrain", *tiny, "pretext=[contrastive]", f"seed={seed}", "trainer.max_steps=1")
+        runs.append(out.splitlines()[-1])
+    given = ("-m", *tiny, "trainer.max_steps=1", "initialization=random,pretrained")
+    code, out, err = command("finetune", *given, f"initialization.run={','.join(runs)}")
+    assert code == 0, err
+    assert "3 of 3 runs are finished." in out
+    assert out.count("\n-- ") == 3
+    plan = json.loads(Path(out.splitlines()[-1]).read_text())["cells"]
+    assert [cell["label"] for cell in plan] == ["random", "contrastive", "contrastive"]
+
+
+def test_runs_in_folders_of_ones_own_may_wait_for_weights(command, tiny):
+    start = ("seed=0,1", "initialization=random,pretrained", "run_dir='runs/${seed}/${initialization._target_}'")
+    code, out, err = command("finetune", "-m", *tiny, "trainer.max_steps=1", *start)
+    assert code == 2
+    assert "2 of 4 runs are finished." in out
+    assert "there is no finished pretraining" in err
+
+
+def test_a_pretraining_must_not_find_itself(command, tiny):
+    given = (*tiny, "pretext=[contrastive]", "trainer.max_steps=1")
+    _, out, _ = command("pretrain", *given)
+    first = out.splitlines()[-1]
+    for named in ((), ("initialization.run=contrastive",)):
+        code, _, err = command("pretrain", "-m", *given, "seed=1,2", "initialization=pretrained", *named)
+        assert code == 2
+        assert "would stand for this pretraining too, once it is finished. Name the folder of the run that it " in err
+        assert f"initialization.run={first}" in err
+    for _ in range(2):
+        assert command("pretrain", *given, "initialization=pretrained", f"initialization.run={first}")[0] == 0
+
+
 def test_what_the_command_line_says_of_a_key_goes_before_what_the_sweep_varies(command, tiny, monkeypatch):
     monkeypatch.setattr(sweep, "MOST_CELLS", 12)
     given = ("sweep=label_fraction", *tiny, "initialization=random", "label_fraction=100pct", "seed=0,1,2,3,4")

@@ -204,6 +204,8 @@ def _odd_ones(runs: Sequence[Run]) -> dict[Path, str]:
                 differs = "its settings are not those of"
             elif run.directory in same_start:
                 continue
+            elif run.initialization != usual[0].initialization:
+                differs = f"its weights start from {run.initialization}, not as those of"
             elif _file(run) != _file(usual[0]):
                 differs = "it starts from another file of weights, or takes others of it, than"
             else:
@@ -227,6 +229,8 @@ def _file(run: Run) -> str:
         (run.initialization, run.provenance),
         (run.pretraining.get("initialization"), run.pretraining.get("provenance")),
     ):
+        if kind == "imagenet" and isinstance(provenance, Mapping):
+            return str(provenance.get("sha256"))
         if kind == "file" and isinstance(provenance, Mapping):
             prefix = str(provenance.get("source")).partition(", ")[2]  # the name of the file says nothing
             return str([prefix, *(provenance.get(key) for key in ("sha256", "first_convolution", "statistics"))])
@@ -238,9 +242,8 @@ def _pretrainings(runs: Sequence[Run]) -> list[Hashable]:
 
     Those of an earlier version wrote no hash of their settings: they are taken for those that agree in all else.
     """
-    told = [
-        (_file(run), *(str(run.pretraining.get(key)) for key in ("dataset", "steps", "images_seen"))) for run in runs
-    ]
+    keys = ("dataset", "steps", "images_seen")
+    told = [(run.initialization, _file(run), *(str(run.pretraining.get(key)) for key in keys)) for run in runs]
     hashes = [str(run.pretraining.get("settings_hash") or "") for run in runs]
     known: dict[Hashable, set[str]] = defaultdict(set)
     for key, found in zip(told, hashes, strict=True):

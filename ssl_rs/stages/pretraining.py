@@ -22,12 +22,13 @@ from ssl_rs.data.sampling import Crops, SceneCrops, to_unit
 from ssl_rs.encoder import Backbone, Normalization, check_image_size
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
-from ssl_rs.initialization import Provenance, seen_before
+from ssl_rs.initialization import Pretrained, Provenance, seen_before
 from ssl_rs.messages import print_line
 from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.collapse import collapse_measures
 from ssl_rs.pretext.network import PretextNetwork, build_task, check_views
 from ssl_rs.pretext.segmentation_decoder import SegmentationDecoder
+from ssl_rs.pretrained import check_apart
 from ssl_rs.randomness import Rows, derive_seed
 from ssl_rs.run_directory import save_tensors
 from ssl_rs.seen_images import SeenImages, write_seen
@@ -119,6 +120,9 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
         site = surroundings.enter(check_early)
         folder = Path("pretrain", site.store.manifest.dataset, recipe.backbone.name, "+".join(tasks))
         run = identify(settings, site, recipe, folder, {}, LABELS_ONLY)
+        start, named = recipe.initialization, surroundings.pretrainings(recipe.backbone.name)
+        if isinstance(start, Pretrained) and (found := recipe.locate(site)) is not None:
+            check_apart(start.run, named, str(found.source), run.directory.path)
         shared = {"manifest": site.store.manifest.sha256, "global_batch": str(site.rows.total)}
         settings_hash = config_hash(settings.values, shared, (*VARIED, *LABELS_ONLY))
         own_makers = {name: makers[name] for name in needed}

@@ -141,6 +141,20 @@ def test_pretrainings_of_one_row_have_equal_settings(write_run, tables_of, chang
     )
 
 
+def test_runs_of_one_label_that_start_from_other_weights_are_no_seeds_of_one_another(write_run, tables_of):
+    for seed, digest in enumerate(("ab", "ab", "cd")):
+        provenance = {"kind": "imagenet", "label": "imagenet", "sha256": digest * 32}
+        write_run(f"{digest}{seed}", label="imagenet", seed=seed, miou=0.7, provenance=provenance)
+    for seed, start in enumerate(("random", "random", "imagenet")):
+        write_run(f"{start}{seed}", label="mine", seed=seed, miou=0.4, initialization=start)
+    (table,), left_out = tables_of()
+    assert {label: table.miou(label, 0.1).n for label in table.labels} == {"imagenet": 2, "mine": 2}
+    reasons = {each.path.name: each.reason for each in left_out}
+    assert reasons["cd2"].startswith("it starts from another file of weights")
+    assert reasons["imagenet2"].startswith("its weights start from imagenet, not as those of most")
+    assert len(reasons) == 2
+
+
 def test_the_same_seed_from_another_pretraining_is_another_run_but_no_further_seed(write_run, tables_of):
     write_run("a", label="tasks", miou=0.2, provenance={"sha256": "1"})
     write_run("b", label="tasks", miou=0.4, provenance={"sha256": "2"})
