@@ -196,6 +196,41 @@ def trained_scale(run):
     return read_weights_metadata(run.model).value_scale
 
 
+def test_evaluations_by_other_windows_are_rows_of_their_own(command, tiny):
+    runs = []
+    for seed in (0, 1):
+        code, out, err = command("finetune", *tiny, f"seed={seed}", "trainer.max_steps=1")
+        assert code == 0, err
+        runs.append(out.splitlines()[-1])
+    for run in runs:
+        for window in ("evaluation.window.size=32", "evaluation.window.size=64"):
+            assert command("evaluate", f"run={run}", window)[0] == 0
+    assert command("report", "runs=outputs/evaluate", "run_dir=seen")[0] == 0
+    with open("seen/summary.csv") as file:
+        rows = {(row["label"], row["seeds"]) for row in csv.DictReader(file) if row["protocol"] == "all_classes"}
+    assert rows == {("random", "2"), ("random, evaluation.window.size=64", "2")}
+
+
+def test_an_evaluation_of_values_of_another_type_is_refused(command, tiny, tmp_path, draw_scene):
+    """Bytes that are divided by the scale of 16 bits would be black."""
+    root, other = tmp_path / "one", tmp_path / "other"
+    for folder in (root, other):
+        for index, split in enumerate(("train", "train", "test")):
+            draw_scene(folder, split, f"s{index}", index)
+        (folder / "classes.yaml").write_text("classes: [{name: a, index: 0}, {name: b, index: 1}, {name: c, index: 2}]")
+    for path in root.glob("images/*/*.png"):
+        values = np.array(Image.open(path)).astype(np.uint16) * 40
+        with rasterio.open(path.with_suffix(".tif"), "w", driver="GTiff", width=96, height=96, count=3,
+                           dtype="uint16") as file:  # fmt: skip
+            file.write(values.transpose(2, 0, 1))
+        path.unlink()
+    code, out, err = command("finetune", *tiny, f"dataset.root={root}", "trainer.max_steps=1")
+    assert code == 0, err
+    code, _, err = command("evaluate", f"run={out.splitlines()[-1]}", f"dataset.root={other}")
+    assert code == 2
+    assert "was trained on values of type uint16, the data has uint8" in err
+
+
 def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny, tmp_path, draw_scene):
     """16 bits, without a scale of their own: other images have another largest value, and the network knows one."""
     roots = [tmp_path / name for name in ("one", "other")]

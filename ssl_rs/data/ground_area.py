@@ -1,10 +1,10 @@
 """How much ground a pixel of a georeferenced image covers."""
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 
 from rasterio.crs import CRS
-from rasterio.transform import Affine
 from rasterio.warp import transform
 
 from ssl_rs.data.map_writer import Grid
@@ -25,21 +25,23 @@ def square_meters(grid: Grid) -> float | None:
     """
     if grid.crs is None or grid.transform is None:
         return None
-    crs, place = CRS.from_string(grid.crs), Affine(*grid.transform)
+    crs, (a, b, _, d, e, _) = CRS.from_string(grid.crs), grid.transform
     if not crs.is_projected:
         return None
-    told = float(abs(place.determinant) * crs.linear_units_factor[1] ** 2)
+    told = float(abs(a * e - b * d) * crs.linear_units_factor[1] ** 2)
     columns, rows = (0.0, grid.width / 2, float(grid.width)), (0.0, grid.height / 2, float(grid.height))
     with suppress(Exception):  # rasterio hands over errors of GDAL and PROJ in classes that it does not publish
-        areas = [_on_the_ground(crs, place, column, row) for column in columns for row in rows]
+        areas = [_on_the_ground(crs, grid.transform, column, row) for column in columns for row in rows]
         if all(abs(area - told) <= TOLERANCE * told for area in areas):  # never true of NaN
             return told
     return None
 
 
-def _on_the_ground(crs: CRS, place: Affine, column: float, row: float) -> float:
+def _on_the_ground(crs: CRS, place: Sequence[float], column: float, row: float) -> float:
     """Return the area on the ellipsoid of WGS 84 of the pixel whose middle is there, m^2."""
-    ends = [place @ end for end in ((column - 0.5, row), (column + 0.5, row), (column, row - 0.5), (column, row + 0.5))]
+    a, b, c, d, e, f = place
+    pixels = ((column - 0.5, row), (column + 0.5, row), (column, row - 0.5), (column, row + 0.5))
+    ends = [(a * x + b * y + c, d * x + e * y + f) for x, y in pixels]
     longitudes, latitudes = transform(crs, CRS.from_epsg(4326), *zip(*ends, strict=True))[:2]
     latitude = math.radians(sum(latitudes) / 4)
     bend = 1 - WGS84_ECCENTRICITY_SQUARED * math.sin(latitude) ** 2

@@ -115,7 +115,15 @@ class TiffFile:
             raise _unreadable(file, error) from error
         tiff = self._tiff
         self.height, self.width, self.nodata = int(tiff.height), int(tiff.width), tiff.nodata
-        self.dtype = np.dtype(tiff.dtypes[0])
+        if len(tiff.subdatasets) > 1:
+            raise InputError(
+                f"{file} has {len(tiff.subdatasets)} pages, of which only the first would be read. Write its bands "
+                f"into one page: `gdal_merge.py -separate -o NEW.tif GTIFF_DIR:1:{file} GTIFF_DIR:2:{file} ...`."
+            )
+        try:
+            self.dtype = np.dtype(tiff.dtypes[0])
+        except TypeError:  # GDAL has types that numpy has not
+            raise InputError(f"{file} has values of type {tiff.dtypes[0]}, which are not read.") from None
         self.palette = None
         if tiff.count == 1 and tiff.colorinterp[0].name == "palette":
             colors = tiff.colormap(1)

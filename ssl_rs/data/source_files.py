@@ -65,21 +65,28 @@ class SourceFile:
 
         GDAL reads a mask beside the file, `NAME.msk`, as part of it, and so it is here.
         """
-        mask = self.path.with_name(f"{self.path.name}.msk")
-        parts = [self.path.stat(), *([mask.stat()] if self.member is None and mask.is_file() else [])]
+        parts = [self.path.stat(), *([mask.stat()] if (mask := self._mask()) else [])]
         size = self.size + sum(part.st_size for part in parts[1:])
         return self.name, size, max(part.st_mtime_ns for part in parts)
 
     def sha256(self) -> str:
         """Return the hash of the content as hex digits; a member is unpacked piece by piece.
 
+        With a mask beside the file, it is the hash of both hashes.
+
         Raises:
             InputError: A member that is damaged.
         """
         if self.member is None:
-            return sha256_of(self.path)
+            own = sha256_of(self.path)
+            return hashlib.sha256((own + sha256_of(mask)).encode()).hexdigest() if (mask := self._mask()) else own
         with _unpacking(self) as content:
             return hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
+
+    def _mask(self) -> Path | None:
+        """Return the mask beside the file, where there is one."""
+        mask = self.path.with_name(f"{self.path.name}.msk")
+        return mask if self.member is None and mask.is_file() else None
 
     def read(self) -> bytes:
         """Return the content; that of a member is checked against the archive's checksum.

@@ -20,6 +20,7 @@ from ssl_rs.finetuned import finished_finetuning
 from ssl_rs.messages import say_line
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.seen_images import read_seen
+from ssl_rs.segmentation.sliding_window import WindowSettings
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, check_protocol
 from ssl_rs.stages.finished_run import data_like, load_network, stored_config, windows_like
 from ssl_rs.stages.outcome import tell
@@ -113,7 +114,7 @@ def place(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:
 
 def _placed(plan: Plan) -> tuple[Path, dict[str, Any]]:
     kept = ("backbone", "decoder", "label", "label_fraction", "label_unit", "label_order", "seed", "steps")
-    row = {key: plan.trained[key] for key in (*kept, "settings_hash") if key in plan.trained}
+    row = {key: plan.trained[key] for key in kept if key in plan.trained} | _settings_hash(plan)
     manifest = plan.site.store.manifest
     told = {"dataset": manifest.dataset, "manifest_sha256": manifest.sha256, "split": plan.evaluation.split}
     return plan.scores.directory.path, row | told
@@ -134,10 +135,21 @@ def evaluate(settings: Settings) -> Path:
         network.to(site.device).to(memory_format=torch.channels_last)  # as it was trained
         found = evaluator.score(network, site.processes, directory.path / "samples.npz")
         told = {"command": "evaluate", "run": str(run.path), "config_hash": scores.hash, **scores.origin(site)}
-        result = {**plan.trained, **found, **told, **_data(plan.trained, site.store.manifest)}
+        result = {**plan.trained, **found, **told, **_settings_hash(plan), **_data(plan.trained, site.store.manifest)}
         directory.finish(result)
     tell("Scored", result)
     return directory.path
+
+
+def _settings_hash(plan: Plan) -> dict[str, str]:
+    """Return what tells a report which scores belong to one row: those of other windows than the run's are another."""
+    trained = plan.trained.get("settings_hash")
+    if trained is None:
+        return {}
+    keys = ("size", "overlap", "test_time_augmentation")
+    stored = {key: value for key, value in plan.stored["evaluation"]["window"].items() if key in keys}
+    own, now = WindowSettings(**stored).identity, plan.evaluation.window.identity
+    return {"settings_hash": trained if own == now else config_hash(now, {"trained": trained})}
 
 
 def _read_evaluation_like(settings: Settings, stored: Mapping[str, Any], dataset: Dataset) -> EvaluationSettings:
@@ -173,7 +185,7 @@ def _check_data(run: RunDirectory, metadata: WeightsMetadata, manifest: Manifest
     """Refuse data of another kind than the run was trained on.
 
     Raises:
-        InputError: Other bands, classes, or another value scale.
+        InputError: Other bands or classes, values of another type, or another value scale.
     """
     for key, own in (("bands", manifest.bands), ("classes", tuple(item.name for item in manifest.classes))):
         trained = getattr(metadata, key)
@@ -181,6 +193,11 @@ def _check_data(run: RunDirectory, metadata: WeightsMetadata, manifest: Manifest
             raise InputError(
                 f"{run.model} was trained on the {key} {trained!s:.300}, the data has {own}. Check dataset.root."
             )
+    if metadata.dtype not in (None, manifest.dtype):
+        raise InputError(
+            f"{run.model} was trained on values of type {metadata.dtype}, the data has {manifest.dtype}: divided by "
+            f"{metadata.value_scale:g}, these would mean something else. Convert the images of dataset.root."
+        )
     if metadata.value_scale != manifest.value_scale:
         raise InputError(
             f"{run.model} was trained on values divided by {metadata.value_scale:g}, the data at dataset.root is "

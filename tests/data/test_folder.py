@@ -597,3 +597,33 @@ def test_complex_values_are_refused_with_the_types_that_are_read(make, tmp_path)
     save_tif(tmp_path / "data/images/a.tif", np.ones((1, 6, 5), np.complex64))
     with pytest.raises(InputError, match="expected values of type uint8, uint16, int16 or float32, got complex64"):
         prepare(make(), tmp_path / "stores")
+
+
+def test_complex_integers_are_refused(make, tmp_path):
+    (tmp_path / "data/images").mkdir(parents=True)
+    path = tmp_path / "data/images/a.tif"
+    rasterio.open(path, "w", driver="GTiff", count=1, height=6, width=5, dtype="complex_int16").close()
+    with pytest.raises(InputError, match=r"a\.tif has values of type complex_int16, which are not read"):
+        prepare(make(), tmp_path / "stores")
+
+
+def test_pages_of_a_tiff_are_not_left_out_without_a_word(make, tmp_path):
+    (tmp_path / "data/images").mkdir(parents=True)
+    pages = [Image.new("L", (5, 6), value) for value in range(6)]
+    pages[0].save(tmp_path / "data/images/a.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(InputError, match=r"a\.tif has 6 pages, of which only the first would be read"):
+        prepare(make(), tmp_path / "stores")
+
+
+def test_overviews_and_a_mask_within_a_tiff_are_no_further_pages(make, tmp_path):
+    values = np.arange(64 * 64, dtype=np.uint16).reshape(1, 64, 64)
+    path = tmp_path / "data/images/a.tif"
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        save_tif(path, values, tiled=True, blockxsize=16, blockysize=16)
+        with rasterio.open(path, "r+") as file:
+            file.write_mask(values[0] > 0)
+            file.build_overviews([2, 4])
+    assert not path.with_name("a.tif.msk").exists()
+    store = prepare(make(), tmp_path / "stores")
+    assert np.array_equal(store.image(0), values)
+    assert np.array_equal(store.valid(0), values[0] > 0)
