@@ -116,14 +116,14 @@ def input_divisor(model: nn.Module) -> int:
     return int(model.encoder.output_stride) if model.requires_divisible_input_shape else 1  # type: ignore[arg-type, union-attr]
 
 
-def check_side(pixels: int, divisor: int, key: str, instead: str = "decoder=unet") -> None:
+def check_side(pixels: int, divisor: int, key: str, instead: str | None = None) -> None:
     """Check that a network takes images of a side.
 
     Args:
         pixels: Side of the images.
         divisor: What `input_divisor` gave.
         key: The setting that chose the side.
-        instead: The choice that takes any side.
+        instead: The choice that takes any side, where there is one.
 
     Raises:
         InputError: The side is no multiple of the divisor.
@@ -131,6 +131,5 @@ def check_side(pixels: int, divisor: int, key: str, instead: str = "decoder=unet
     if pixels % divisor:
         near = pixels - pixels % divisor
         choices = " or ".join(f"{key}={side}" for side in (near, near + divisor) if side)
-        raise InputError(
-            f"{key}={pixels}: this decoder needs a multiple of {divisor} pixels. Choose {choices}, or {instead}."
-        )
+        other = f", or {instead}" if instead else ""
+        raise InputError(f"{key}={pixels}: the network needs a multiple of {divisor} pixels. Choose {choices}{other}.")

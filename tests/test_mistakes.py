@@ -163,11 +163,17 @@ def test_a_half_written_store_is_not_taken_for_whole(capsys, own_dataset):
     assert "manifest.json" in err
 
 
+def probe_of(overrides):
+    return *overrides[:3], "encoder=random", "backbone=resnet18", "probe=linear", "evaluation.window.size=32"
+
+
 def test_unlabeled_images_cannot_be_fine_tuned_on(capsys, own_dataset):
     root, overrides = own_dataset
     shutil.rmtree(root / "masks")
     (root / "classes.yaml").unlink()
     assert "has no masks" in fails(capsys, "finetune", *overrides)
+    assert "there is nothing for a probe to learn" in fails(capsys, "evaluate", *probe_of(overrides))
+    assert not list(Path("outputs").glob("*"))
 
 
 def test_one_class_cannot_be_fine_tuned_on(capsys, own_dataset):
@@ -176,6 +182,7 @@ def test_one_class_cannot_be_fine_tuned_on(capsys, own_dataset):
     err = fails(capsys, "finetune", *overrides)
     assert "at least 2 classes, got 1, 'building'" in err
     assert "Make the background a class of its own: list its color or index below classes:" in err
+    assert "a probe needs at least 2 classes, got 1" in fails(capsys, "evaluate", *probe_of(overrides))
     assert not list(Path("outputs").glob("*"))
 
 

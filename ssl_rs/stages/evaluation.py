@@ -72,6 +72,29 @@ def check_protocol(dataset: Dataset) -> None:
     find_protocol(dataset.protocol, protocols_of(dataset.clutter, dataset.erodes))
 
 
+def check_classes(dataset: Dataset, use: str) -> None:
+    """Refuse a data set on which every answer is right.
+
+    Args:
+        dataset: Whose labels are to be used.
+        use: By what: fine-tuning, or a probe.
+
+    Raises:
+        InputError: It has no class, or one.
+    """
+    if not dataset.classes:
+        raise InputError(
+            f"dataset={dataset.name} has no masks, so there is nothing for {use} to learn. "
+            f"Add masks and classes to dataset.root={dataset.root}, or choose another dataset."
+        )
+    if len(dataset.classes) < 2:
+        raise InputError(
+            f"dataset={dataset.name} at dataset.root={dataset.root}: {use} needs at least 2 classes, got 1, "
+            f"'{dataset.classes[0].name}', which is right for every pixel. Make the background a class of its own: "
+            "list its color or index below classes: of classes.yaml, not in ignore:."
+        )
+
+
 @dataclass(frozen=True)
 class Evaluator:
     """Scores networks on the scenes of one split.

@@ -14,11 +14,9 @@ from ssl_rs import distributed
 from ssl_rs.bands import color_bands
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
-from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels, describe_labels, labeled_pixels
 from ssl_rs.data.sampling import TileCrops, to_unit
 from ssl_rs.encoder import Backbone, Normalization, check_image_size, check_side, input_divisor
-from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Provenance, seen_before
 from ssl_rs.messages import print_line, say_line
@@ -28,7 +26,7 @@ from ssl_rs.seen_images import SeenImages, write_seen
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation
 from ssl_rs.segmentation.loss import SegmentationLoss
 from ssl_rs.segmentation.network import SegmentationBatch, SegmentationNetwork, build_segmentation_model
-from ssl_rs.stages.evaluation import Evaluator, read_evaluation
+from ssl_rs.stages.evaluation import Evaluator, check_classes, read_evaluation
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
 from ssl_rs.stages.site import Site, SiteSettings, check_once
@@ -92,7 +90,7 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     every_steps = read_every_steps(settings)
     settings.check_all_read()
     dataset = surroundings.dataset
-    _check_classes(dataset)
+    check_classes(dataset, "fine-tuning")
 
     def check_early() -> None:
         recipe.check(surroundings, planned)
@@ -122,25 +120,6 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     if planned:
         check_early()
     return enter
-
-
-def _check_classes(dataset: Dataset) -> None:
-    """Refuse a data set on which every answer is right.
-
-    Raises:
-        InputError: It has no class, or one.
-    """
-    if not dataset.classes:
-        raise InputError(
-            f"dataset={dataset.name} has no masks, so there is nothing to fine-tune on. "
-            f"Add masks and classes to dataset.root={dataset.root}, or choose another dataset."
-        )
-    if len(dataset.classes) < 2:
-        raise InputError(
-            f"dataset={dataset.name} at dataset.root={dataset.root}: fine-tuning needs at least 2 classes, got 1, "
-            f"'{dataset.classes[0].name}', which is right for every pixel. Make the background a class of its own: "
-            "list its color or index below classes: of classes.yaml, not in ignore:."
-        )
 
 
 def place(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:
@@ -230,7 +209,7 @@ def _build_model(
     """
     model = build_segmentation_model(decoder, backbone.name, bands, classes)
     for key, side in {"dataset.crop_size": crop_size, "evaluation.window.size": window}.items():
-        check_side(side, input_divisor(model), key)
+        check_side(side, input_divisor(model), key, "decoder=unet")
         check_image_size(model.get_submodule("encoder"), bands, side, key)
     return model
 

@@ -28,7 +28,7 @@ from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.dense_features import DenseFeatures, ProbeNetwork, Standardization
 from ssl_rs.segmentation.probes import Probe
 from ssl_rs.segmentation.sliding_window import WindowSettings, read_windows
-from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator
+from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, check_classes
 from ssl_rs.stages.finished_run import data_like
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.probed_encoder import initialization_of, stored_backbone, stored_run
@@ -103,6 +103,7 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
         surroundings.dataset.group_of,
     )
     settings.check_all_read()
+    check_classes(surroundings.dataset, "a probe")
     check_side(evaluation.window.size, DIVISOR, "evaluation.window.size")
     initialization = initialization_of(chosen, weights, label)
     Processes.alone("evaluate")

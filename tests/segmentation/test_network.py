@@ -156,8 +156,10 @@ def test_a_side_that_does_not_divide_names_the_key_and_the_nearest_sides():
     check_side(77, 1, "dataset.crop_size")
     with pytest.raises(InputError, match=r"dataset\.crop_size=100.*dataset\.crop_size=96 or dataset\.crop_size=128"):
         check_side(100, 32, "dataset.crop_size")
-    with pytest.raises(InputError, match=r"Choose dataset\.crop_size=16,"):
-        check_side(7, 16, "dataset.crop_size")
+    with pytest.raises(InputError, match=r"Choose dataset\.crop_size=16, or decoder=unet\."):
+        check_side(7, 16, "dataset.crop_size", "decoder=unet")
+    with pytest.raises(InputError, match=r"Choose window=16\."):
+        check_side(7, 16, "window")
 
 
 class OwnModel(torch.nn.Module):
