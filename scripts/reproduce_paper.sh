@@ -19,12 +19,14 @@ launch=${LAUNCH:-$python}
 read -ra pretrain <<< "${PRETRAIN:-}"
 read -ra finetune <<< "${FINETUNE:-}"
 
+code=0
 for dataset in ${DATASETS:-potsdam vaihingen levir_cs}; do
   data=("dataset=$dataset" "dataset.root=${DATA:-data}/$dataset")
   "$python" -m ssl_rs.prepare "${data[@]}"
   $launch -m ssl_rs.pretrain "experiment=paper_$backbone" "${data[@]}" "${pretrain[@]}"
   # 256 px tiles and crops as in pretraining. The 500 steps of conf/finetune.yaml are a first look: too few to compare by.
   "$python" -m ssl_rs.finetune sweep=label_fraction "backbone=$backbone" dataset.crop_size=256 trainer.max_steps=4000 \
-    "${data[@]}" "${finetune[@]}"
+    "${data[@]}" "${finetune[@]}" || code=$?
 done
-"$python" -m ssl_rs.report
+"$python" -m ssl_rs.report   # tells which runs are missing, too, and the command of each
+exit $code

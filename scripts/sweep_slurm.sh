@@ -8,5 +8,12 @@
 # usage: sbatch scripts/sweep_slurm.sh dataset=folder dataset.root=/data/mine backbone=resnet50
 set -euo pipefail
 srun --ntasks=1 torchrun --standalone --nproc_per_node="${SLURM_GPUS_ON_NODE:-8}" -m ssl_rs.pretrain "$@"
-python -m ssl_rs.finetune sweep=label_fraction launcher=slurm "$@"
-python -m ssl_rs.report
+# Where a run failed, the report tells which are missing, and the command of each.
+code=0
+python -m ssl_rs.finetune sweep=label_fraction launcher=slurm "$@" || code=$?
+outputs=()
+for argument in "$@"; do
+  if [[ $argument == output_dir=* ]]; then outputs=("$argument"); fi
+done
+python -m ssl_rs.report "${outputs[@]}"
+exit $code

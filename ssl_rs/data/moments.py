@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PIXELS_AT_ONCE = 2**20
-"""Up to here the sums of uint8 and uint16 values and of their squares are exact in float64, in any order."""
+"""Divided by one for every eight bands. Up to here the sums of uint8 and uint16 values and of their squares are exact in float64, in any order."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def measure(image: NDArray[Any], valid: NDArray[np.bool_] | None, ceiling: float
         valid: [H, W], which pixels count; None: all.
         ceiling: Largest value that counts, the value scale where it is known beforehand.
     """
-    rows = max(1, PIXELS_AT_ONCE // image.shape[2])
+    rows = max(1, PIXELS_AT_ONCE // (max(1, len(image) // 8) * image.shape[2]))
     count, maximum = 0, 0.0
     sums, squares = [], []
     for top in range(0, image.shape[1], rows):

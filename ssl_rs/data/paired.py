@@ -14,7 +14,7 @@ from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 
 STRIP_PIXELS = 2**22
-"""Pixels a strip; more where whole blocks of the file ask for it, up to four times as many."""
+"""Pixels a strip, divided by one for every eight bands; more where whole blocks of the file ask for it, up to four times as many."""
 
 TOLERANCE = 0.5
 """Pixels by which the corners of image and mask may differ: writers round differently."""
@@ -57,8 +57,9 @@ def _strips(
     masks: Sequence[tuple[SourceFile, Raster | TiffFile, MaskFormat]],
 ) -> Iterator[SceneArrays]:
     block = max(source.block_rows for source in (image, *(mask for _, mask, _ in masks)))
-    rows = max(1, STRIP_PIXELS // image.width)
-    if block * image.width <= 4 * STRIP_PIXELS:
+    pixels = STRIP_PIXELS // max(1, image.num_bands // 8)
+    rows = max(1, pixels // image.width)
+    if block * image.width <= 4 * pixels:
         rows = -(-rows // block) * block  # a block that is cut is decoded twice
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)

@@ -49,6 +49,14 @@ def test_strips_add_up_to_the_files(pair, tmp_path, monkeypatch, tiled):
     assert np.array_equal(labels, np.select([mask[0] == 1, mask[0] == 2], [0, 1], 255))
 
 
+def test_strips_of_many_bands_have_fewer_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr(paired, "STRIP_PIXELS", 1200)
+    image = np.random.default_rng(0).integers(0, 9000, (32, 50, 30)).astype(np.uint16)
+    strips = list(read_pair(write(tmp_path / "image.tif", image), None, None).strips)
+    assert max(strip.image.shape[1] for strip in strips) == 12  # a quarter of 1200 pixels, in whole blocks of 4 rows
+    assert np.array_equal(np.concatenate([strip.image for strip in strips], axis=1), image)
+
+
 def test_an_unknown_value_is_counted_in_the_whole_file(pair, tmp_path, monkeypatch):
     _, mask, image_file, _ = pair
     monkeypatch.setattr(paired, "STRIP_PIXELS", 300)
