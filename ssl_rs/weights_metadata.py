@@ -60,7 +60,7 @@ class WeightsMetadata:
         if value_scale is not None and self.value_scale != value_scale:
             raise InputError(
                 f"{where} was trained on values divided by {self.value_scale:g}, this data is divided by "
-                f"{value_scale:g}. Set dataset.value_scale={self.value_scale:g}."
+                f"{value_scale:g}. Set dataset.value_scale={self.value_scale:g} if it has such values, else convert it."
             )
 
 

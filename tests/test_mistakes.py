@@ -337,6 +337,10 @@ def test_a_folder_with_another_finished_run_is_not_taken_for_this_one(capsys, ti
     capsys.readouterr()
     assert "with other settings" in fails(capsys, "pretrain", *short, "seed=5")
     assert "with other settings" in fails(capsys, "finetune", *tiny, f"run_dir={tmp_path / 'mine'}")
+    both = (*short[:-2], f"run_dir={tmp_path / 'both'}")
+    assert main("pretrain", [*both, "pretext=[inpainting,contrastive]"]) == 0
+    # Heads start with other weights in another order.
+    assert "with other settings" in fails(capsys, "pretrain", *both, "pretext=[contrastive,inpainting]")
     assert "share one folder" in fails(capsys, "pretrain", "-m", *short, "seed=7,8")
     err = fails(
         capsys,

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 PIXELS_AT_ONCE = 2**20
-"""Divided by one for every eight bands. Up to here the sums of uint8 and uint16 values and of their squares are exact in float64, in any order."""
+"""Divided by one for every eight bands. Up to here the sums of uint8 and uint16 values and of their squares are exact
+in float64, in any order."""
 
 
 @dataclass(frozen=True)

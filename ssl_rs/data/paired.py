@@ -14,7 +14,8 @@ from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 
 STRIP_PIXELS = 2**22
-"""Pixels a strip, divided by one for every eight bands; more where whole blocks of the file ask for it, up to four times as many."""
+"""Pixels a strip, divided by one for every eight bands; up to four times as many where whole blocks of the file ask
+for it."""
 
 TOLERANCE = 0.5
 """Pixels by which the corners of image and mask may differ: writers round differently."""

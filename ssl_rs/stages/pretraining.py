@@ -3,7 +3,7 @@
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,9 @@ LABELS_ONLY = ("dataset.tile_size", "dataset.tile_shift", "dataset.protocol")
 
 VARIED = ("seed", "initialization.label")
 """What pretrainings of one row may differ in."""
+
+USUAL_ORDER = ("inpainting", "transform_prediction", "contrastive")
+"""The paper's tasks as kept results have them, others behind them by name: the hash tells no order but other ones."""
 
 PROBED = 128
 """Training crops whose features tell at the end whether the encoder collapsed."""
@@ -119,7 +122,7 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     def enter() -> Plan:
         site = surroundings.enter(check_early)
         folder = Path("pretrain", site.store.manifest.dataset, recipe.backbone.name, "+".join(tasks))
-        run = identify(settings, site, recipe, folder, {}, LABELS_ONLY)
+        run = identify(settings, site, recipe, folder, _order(tuple(tasks)), LABELS_ONLY)
         start, named = recipe.initialization, surroundings.pretrainings(recipe.backbone.name)
         if isinstance(start, Pretrained) and (found := recipe.locate(site)) is not None:
             check_apart(start.run, named, str(found.source), run.directory.path)
@@ -131,6 +134,12 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     if planned:
         check_early()
     return enter
+
+
+def _order(tasks: Sequence[str]) -> dict[str, str]:
+    """Return what the hash of a run says of the order of its tasks, which it does not see: heads are built in it."""
+    usual = sorted(tasks, key=lambda name: (USUAL_ORDER.index(name) if name in USUAL_ORDER else len(USUAL_ORDER), name))
+    return {} if list(tasks) == usual else {"pretext_order": ",".join(tasks)}
 
 
 def place(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:
