@@ -7,6 +7,11 @@ from typing import Any
 SECRET = re.compile(r"(?i)key|token|secret|passw|credential")
 """What names of secrets hold."""
 
+NAMED_VALUE = re.compile(
+    rf"""(?i)([\w-]*(?:{SECRET.pattern.removeprefix("(?i)")})[\w-]*['"]?\s*[:=]\s*['"]?)[^\s,}}\]'"]+"""
+)
+"""A secret with its name before it within a longer value: a mapping, or a line of shell."""
+
 
 def environment_variable(name: str, *default: Any) -> str | None:
     """Resolve `${oc.env:NAME}` or `${oc.env:NAME,default}`: values are written to config.yaml and shown by loggers.
@@ -23,23 +28,24 @@ def environment_variable(name: str, *default: Any) -> str | None:
 
 
 def hide_secrets(argument: str) -> str:
-    """Return an argument of the command line without the value of a secret and without passwords in addresses."""
-    name, equals, _ = argument.partition("=")
+    """Return an argument of the command line without the values of secrets and without passwords in addresses."""
+    name, equals, value = argument.partition("=")
     if equals and SECRET.search(name):
         return f"{name}=***"
-    return hide_passwords(argument)
+    hidden = NAMED_VALUE.sub(r"\1***", value)
+    return hide_passwords(f"{name}{equals}{hidden}")
 
 
 def hide_passwords(text: str) -> str:
     r"""Return a text without the passwords in its addresses; Hydra writes their colons as `\:`."""
-    return re.sub(r"(\\?:)//[^/@\s]+@", r"\1//***@", text)
+    return re.sub(r"(\\?:)//(?:[^/@\s:]+:[^/\s]*|[^/@\s]+|[^/@\s:]+:\S*?)@", r"\1//***@", text)
 
 
 def without_secrets(value: Any) -> Any:
     """Return nested settings with the values of secrets hidden, by their keys or as arguments of a command line."""
     if isinstance(value, dict):
         return {
-            key: "***" if SECRET.search(str(key)) and isinstance(each, str) else without_secrets(each)
+            key: "***" if SECRET.search(str(key)) and type(each) in (str, int) else without_secrets(each)
             for key, each in value.items()
         }
     if isinstance(value, list):

@@ -41,6 +41,17 @@ def test_two_ranks_have_the_gradients_of_one_process(stage, of_ranks):
     assert float(ranks["loss"]) == pytest.approx(float(one["loss"]), rel=1e-5)
 
 
+def test_ranks_that_read_different_checkpoints_stop(tmp_path):
+    script = str(Path(__file__).with_name("checkpoints_of_ranks.py"))
+    subprocess.run([sys.executable, script, str(tmp_path)], check=True, timeout=300)
+    checkpoints = sorted(path.read_bytes() for path in (tmp_path / "run/checkpoints").iterdir())
+    subprocess.run([*TORCHRUN, script, str(tmp_path)], check=True, capture_output=True, timeout=300)
+    said = [(tmp_path / f"rank{rank}.txt").read_text() for rank in (0, 1)]
+    assert said[0] == said[1]
+    assert "from step 9 and from step 11. Not all of them can read the newest one" in said[0]
+    assert sorted(path.read_bytes() for path in (tmp_path / "run/checkpoints").iterdir()) == checkpoints
+
+
 def test_torchrun_runs_both_stages(tiny):
     overrides = (*tiny, "trainer.batch_size=2")
     done = subprocess.run(

@@ -96,9 +96,8 @@ def budget_of(table: Table, tables: Sequence[Table]) -> Budget | None:
     changes = [change for cell in cells if (change := _change(table, longer[steps], *cell))]
     if not changes:
         return None
-    random = [each for each in changes if each.label in table.random_labels]
-    most = [each for each in random if each.fraction == max(each.fraction for each in random)]
-    return Budget(own.steps, steps, changes, most[0] if len(most) == 1 else None)
+    random = [each for each in changes if each.label == table.random_label]
+    return Budget(own.steps, steps, changes, max(random, key=lambda each: each.fraction, default=None))
 
 
 def _change(table: Table, longer: Table, label: str, fraction: float) -> Change | None:

@@ -35,13 +35,13 @@ class Line:
 
 
 def lines_of(tables: Sequence[Table]) -> dict[str, Line]:
-    """Give each row a line of its own; random initialization, which all are measured by, is gray and dashed.
+    """Give each row a line of its own; the random initialization that all are measured by is gray and dashed.
 
     Args:
         tables: Of one comparison: a row looks alike in all.
     """
     lines, drawn = {}, 0
-    random = {label for table in tables for label in table.random_labels}
+    random = {table.random_label for table in tables}
     for label in dict.fromkeys(label for table in tables for label in table.labels):
         if label in random:
             lines[label] = Line(NEUTRAL, "--")

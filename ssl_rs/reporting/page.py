@@ -1,5 +1,6 @@
 """The report: one page that needs nothing else, and the same numbers as CSV."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -144,8 +145,8 @@ def _write_tables(out_dir: Path, runs: Sequence[Run], sections: Sequence[Section
     curves = {scored.curve_file: scored.curve for section in sections for scored in section.tables if scored.curve}
     for name, curve in curves.items():
         write_beside(out_dir / name, str(curve).replace("<svg", '<svg style="background: #fff"', 1))
-    for left in out_dir.glob("curve_[0-9]*.svg"):  # of an earlier report with more tables
-        if left.name not in curves:
+    for left in out_dir.glob("curve_*.svg"):  # of an earlier report with more tables
+        if re.fullmatch(r"curve_\d+\.svg", left.name) and left.name not in curves:
             left.unlink(missing_ok=True)
     write_beside(out_dir / "table.md", tables_text(studies, "markdown"))
     write_beside(out_dir / "table.tex", tables_text(studies, "latex"))

@@ -97,8 +97,11 @@ class Table:
 
     @property
     def any_seeds_differ(self) -> bool:
-        """Tell whether they do in some column."""
-        return any(map(self.seeds_differ, self.fractions))
+        """Tell whether any of its cells have different seeds."""
+        return len({frozenset(run.seed for run in cell) for cell in self._cells() if cell}) > 1
+
+    def _cells(self) -> list[list[Run]]:
+        return [self.cell(label, fraction) for label in self.labels for fraction in self.fractions]
 
     @property
     def any_groups_differ(self) -> bool:
@@ -148,9 +151,12 @@ class Table:
         return None if self.random_label is None else self.miou(self.random_label, 1.0)
 
     def reaches_full_random(self, label: str, fraction: float) -> bool:
-        """Tell whether a cell of another initialization is at least as good as `full_random`."""
+        """Tell whether a cell of another initialization is at least as good as `full_random`, over the same seeds."""
         found, full = self.miou(label, fraction), self.full_random()
-        return found is not None and full is not None and label not in self.random_labels and found.mean >= full.mean
+        if found is None or full is None or label in self.random_labels or self.random_label is None:
+            return False
+        seeds = [{run.seed for run in cell} for cell in (self.cell(label, fraction), self.cell(self.random_label, 1.0))]
+        return seeds[0] == seeds[1] and found.mean >= full.mean
 
 
 def comparison_of(run: Run) -> Comparison:

@@ -10,7 +10,7 @@ from ssl_rs.reporting.statistics import Interval, LabelsSaved, Summary
 from ssl_rs.reporting.study import NEARLY_ALL, Study
 from ssl_rs.reporting.tables import Table
 
-OTHER_SEEDS = "Cells of a column have different seeds: compare them by the paired differences, not by their means."
+OTHER_SEEDS = "Cells have different seeds: compare them by the paired differences, not by their means."
 """A seed stands for a subset of labels, too, and some are harder."""
 
 
@@ -102,6 +102,8 @@ def saved_sentence(label: str, found: LabelsSaved | None) -> str:
     target = f"random initialization with all labels ({points_text(found.target)})"
     if not found.is_reached:
         said = f"{label} does not reach {target} with up to {_share(found.largest)} of the labels"
+    elif found.fraction >= NEARLY_ALL and found.at_smallest:
+        said = f"{label} reaches {target} with all labels; fewer were not tried"
     elif found.fraction >= NEARLY_ALL:
         said = f"{label} reaches {target} with all labels only"
     elif found.at_smallest:
@@ -119,7 +121,10 @@ def budget_sentence(budget: Budget) -> str:
     """Say in a sentence or two whether the number of steps was enough for random initialization with all labels."""
     steps, longer, change = f"{budget.steps:,}", f"{budget.longer:,}", budget.random
     if change is None:
-        return f"Whether {steps} steps are enough is not known: {longer} were not taken from random initialization."
+        return (
+            f"Whether {steps} steps are enough is not known: {longer} were not taken from random initialization, or "
+            "none of its rows is called random."
+        )
     ends = "" if change.seeds.n == 1 else f" {interval_text(change.seeds.interval, signed_points_text)}"
     moved = f"{longer} move its mean by {signed_points_text(change.seeds.mean)} points{ends}, n = {change.seeds.n}"
     rule = f"allowed are {points_text(change.allowed)} (half a point or its standard error, whichever is larger)"

@@ -272,10 +272,25 @@ def _resume(job: Job) -> Progress:
         job.run.checkpoints, job.network, job.optimizer, job.identity, job.device, accept, job.processes.is_first
     )
     progress = found or Progress()
+    _agree(progress.step, job)
     progress.sums = {name: ranks[job.processes.rank] for name, ranks in progress.sums.items()}
     if job.processes.is_first:
         job.run.keep_metrics_until(progress.step)
     return progress
+
+
+def _agree(step: int, job: Job) -> None:
+    """Refuse to go on where ranks read different checkpoints, as when a node does not see the newest file yet.
+
+    Raises:
+        InputError: On every rank.
+    """
+    least, most = distributed.min_over_ranks(torch.tensor([step, -step], device=job.device)).tolist()
+    if least != -most:
+        raise InputError(
+            f"Ranks would go on from different checkpoints in {job.run.checkpoints}: from step {least} and from step "
+            f"{-most}. Not all of them can read the newest one: see that every machine does, then start it again."
+        )
 
 
 def _save(job: Job, progress: Progress) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_rs.hidden import hide_secrets
+from ssl_rs.hidden import hide_secrets, without_secrets
 from ssl_rs.reporting.cells import command_line
 from ssl_rs.run_directory import RunDirectory
 
@@ -67,10 +67,29 @@ def test_no_secret_of_the_environment_is_written(quick, tmp_path):
         ("dataset.root=https\\://me\\:word@example.org", "dataset.root=https\\://***@example.org"),
         ("dataset.root=s3://token@bucket/x", "dataset.root=s3://***@bucket/x"),
         ("dataset.root=https://example.org/a@b", "dataset.root=https://example.org/a@b"),
+        ("dataset.root=https://me:pa/ss@example.org/x", "dataset.root=https://***@example.org/x"),
+        ("dataset.root=https://me:p@ss@example.org/x", "dataset.root=https://***@example.org/x"),
+        ("+hydra.job.env_set={WANDB_API_KEY:abc123,A:b}", "+hydra.job.env_set={WANDB_API_KEY:***,A:b}"),
+        ("+hydra.job.env_set={'MY_TOKEN': abc123}", "+hydra.job.env_set={'MY_TOKEN': ***}"),
+        (
+            "hydra.launcher.setup=['export WANDB_API_KEY=abc123', 'module load x']",
+            "hydra.launcher.setup=['export WANDB_API_KEY=***', 'module load x']",
+        ),
     ],
 )
 def test_secrets_on_the_command_line_are_not_recorded(typed, written):
     assert hide_secrets(typed) == written
+
+
+def test_secrets_in_nested_settings_are_hidden_whatever_their_type():
+    node = {
+        "env_set": {"MY_TOKEN": 12345, "OTHER": 7},
+        "setup": ["export MY_API_KEY=abc"],
+        "keys": {"a": 1},
+        "key": True,
+    }
+    hidden = {"env_set": {"MY_TOKEN": "***", "OTHER": 7}, "setup": ["export MY_API_KEY=***"]}
+    assert without_secrets(node) == {**hidden, "keys": {"a": 1}, "key": True}
 
 
 def test_a_secret_is_not_interpolated_into_a_config(quick, fails, command, monkeypatch):

@@ -96,6 +96,14 @@ def test_every_row_has_a_line_of_its_own_and_random_is_dashed(tmp_path, write_ru
     assert lines["random"].style == "--"
 
 
+def test_of_several_rows_of_random_initialization_one_is_dashed(tmp_path, write_run):
+    for label in ("random", "random, loss.dice=1.0", "imagenet"):
+        write_run(label, label=label, initialization=label.partition(",")[0])
+    lines = lines_of([table_of(tmp_path)])
+    assert len(set(lines.values())) == 3
+    assert [label for label, line in lines.items() if line.style == "--"] == ["random"]
+
+
 def test_a_row_looks_alike_by_every_protocol(tmp_path, write_run):
     score = {"miou": 0.5, "overall_accuracy": 0.5, "mean_f1": 0.5, "kappa": 0.5}
     write_run("a", label="a", protocols={"p": score})

@@ -157,6 +157,38 @@ def test_a_cell_that_reaches_random_with_all_labels_is_marked(write_run, report)
     assert sum("†" in cell for cell in cells) == 1
 
 
+def test_a_cell_of_other_seeds_than_random_with_all_labels_is_not_marked(write_run, report):
+    for seed, miou in enumerate((0.7, 0.5, 0.5)):
+        write_run(f"random{seed}", fraction=1.0, seed=seed, miou=miou)
+    write_run("few", label="imagenet", fraction=0.1, miou=0.6)
+    text = report()
+    assert not any("†" in cell for cell in cells_of(text))
+    assert "Cells have different seeds: compare them by the paired differences" in " ".join(text.split())
+
+
+def test_only_curves_of_an_earlier_report_are_removed(write_run, report, tmp_path):
+    write_run("a", fraction=0.1)
+    write_run("b", fraction=1.0)
+    report()
+    for name in ("curve_7.svg", "curve_1_for_paper.svg", "curve_old.svg"):
+        (tmp_path / "report" / name).write_text("mine")
+    report()
+    assert {path.name for path in (tmp_path / "report").glob("curve_*")} == {
+        "curve_1.svg", "curve_1_for_paper.svg", "curve_old.svg",
+    }  # fmt: skip
+
+
+def test_with_all_labels_alone_nothing_is_said_of_fewer(write_run, report):
+    for seed in (0, 1, 2):
+        write_run(f"a{seed}", fraction=1.0, seed=seed, miou=0.5 + seed / 100)
+        write_run(f"b{seed}", label="imagenet", fraction=1.0, seed=seed, miou=0.6 + seed / 100)
+    said = " ".join(report().split())
+    assert (
+        "imagenet reaches random initialization with all labels (51.0) with all labels; fewer were not tried (" in said
+    )
+    assert "with all labels only" not in said
+
+
 def test_the_page_needs_nothing_from_elsewhere(write_run, write_samples, report):
     write_samples(write_run("a"))
     page = Page(report())

@@ -1,6 +1,7 @@
 """Checkpoints: the state comes back bit for bit, or the one before it does, or a message says why not."""
 
 import dataclasses
+import errno
 import io
 import warnings
 
@@ -10,6 +11,7 @@ from torch import nn
 
 import ssl_rs
 from ssl_rs.errors import InputError
+from ssl_rs.training import state as states
 from ssl_rs.training.state import Identity, Progress, check_weights, load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
@@ -169,6 +171,25 @@ def test_every_damaged_byte_is_noticed(tmp_path):
             warnings.simplefilter("ignore")
             with pytest.raises(InputError, match="No checkpoint"):
                 load_checkpoint(tmp_path, *other, IDENTITY, CPU)
+
+
+def test_checkpoints_that_cannot_be_read_are_not_called_damaged(tmp_path, monkeypatch):
+    older, newer = sorted(two_checkpoints(tmp_path)[:2])
+    whole = states._read
+
+    def read(path, device):
+        if path in unreadable:
+            raise OSError(errno.EACCES, "Permission denied", str(path))
+        return whole(path, device)
+
+    monkeypatch.setattr(states, "_read", read)
+    unreadable = [newer]
+    with pytest.warns(UserWarning, match=r"step-00000002\.ckpt cannot be read .*going back"):
+        assert load_checkpoint(tmp_path, *start(), IDENTITY, CPU).step == 1
+    unreadable = [older, newer]
+    with pytest.warns(UserWarning, match="cannot be read"), pytest.raises(OSError, match="Permission denied"):
+        load_checkpoint(tmp_path, *start(), IDENTITY, CPU)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [older.name, newer.name]
 
 
 def test_without_a_whole_checkpoint_the_run_does_not_start_over_silently(tmp_path):
