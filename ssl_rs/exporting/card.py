@@ -40,17 +40,30 @@ def write_card(
     lines = [
         f"# {metadata.backbone}, {'fine-tuned' if metadata.classes else 'pretrained'} by ssl_rs",
         f"- bands, in the order of the channels: {_quoted(metadata.bands)}",
-        *classes, *told,
+        *classes, *told, *_windows(trained),
         f"- images: height and width in multiples of {subject.divisor}",
         "",
         "## Normalization",
         "ONNX has it inside. Everything else takes images that went through this; `images` is a float tensor",
-        "[N, C, H, W] of the values as they are stored.",
+        "[N, C, H, W] of the values as they are stored. Set pixels without data to 0 in all bands first, for ONNX too:",
+        "training did so, and NaN would spread.",
         "```python", normalization(metadata), "```",
         *(line for form in forms.values() for line in _section(form)),
         *(["", "## What is not here", *missing] if missing else []),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _windows(trained: Mapping[str, Any]) -> list[str]:
+    """Return a line that says by which windows the mean IoU was found, where it is known."""
+    known = trained.get("settings") or {}
+    size, overlap, augmented = (
+        known.get(f"evaluation.window.{key}") for key in ("size", "overlap", "test_time_augmentation")
+    )
+    if "miou" not in trained or size is None:
+        return []
+    turns = ", each the mean over its eight flips and rotations" if augmented else ""
+    return [f"- mean IoU: by windows of {size} px, blended where they overlap by {overlap} of their side{turns}"]
 
 
 def normalization(metadata: WeightsMetadata) -> str:

@@ -15,8 +15,9 @@ from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask, check_kind, momentum_of
 from ssl_rs.pretext.collapse import collapse_measures
 from ssl_rs.pretext.momentum import common_rule, follow, momentum_copy
+from ssl_rs.pretext.pooling import pool
 from ssl_rs.task_output import TaskOutput
-from ssl_rs.views.base import View, ViewMaker
+from ssl_rs.views.base import TransformedView, View, ViewMaker
 
 
 class PretextNetwork(nn.Module):
@@ -81,7 +82,8 @@ class PretextNetwork(nn.Module):
     def encode(self, views: Mapping[str, View]) -> dict[str, Pyramid]:
         """Return the pyramid of each view that a task reads, of the momentum encoder under `momentum_of(name)`."""
         features = self._encode(self.encoder, {name: views[name].image for name in self.views})
-        self.pooled = features[self.views[0]][-1].detach().float().mean(dim=(-2, -1))
+        first = self.views[0]
+        self.pooled = pool(views[first], features[first][-1].detach().float())
         if self.momentum_encoder is not None:
             images = {momentum_of(name): views[name].image for name in self.momentum_views}
             with torch.no_grad():
@@ -162,6 +164,13 @@ def check_views(tasks: Mapping[str, PretextTask | type[PretextTask]], makers: Ma
             made = get_type_hints(type(makers[view]).__call__).get("return")
             if isinstance(made, type):
                 check_kind(view, made, kind)
+            source = getattr(makers[view], "source", None)
+            if issubclass(kind, TransformedView) and source is not None and source not in task.views:
+                others = " or ".join(other for other in task.views if other != view)
+                raise InputError(
+                    f"views.{view}.source={source}: pretext task '{name}' compares the view with {others}, so that is "
+                    f"what it must be made from. Set views.{view}.source={others}."
+                )
 
 
 def _option(view: str) -> str:

@@ -27,6 +27,7 @@ from ssl_rs.messages import print_line
 from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.collapse import collapse_measures
 from ssl_rs.pretext.network import PretextNetwork, build_task, check_views
+from ssl_rs.pretext.pooling import pool
 from ssl_rs.pretext.segmentation_decoder import SegmentationDecoder
 from ssl_rs.pretrained import check_apart
 from ssl_rs.randomness import Rows, derive_seed
@@ -280,10 +281,10 @@ def _probe_collapse(plan: Plan, network: PretextNetwork) -> dict[str, float]:
     """Measure how the pooled deepest features of some training crops spread."""
     site = plan.site
     source = scene_crops(plan, derive_seed(site.seed, "collapse probe"))
-    stored = source.batch(0, Rows(0, PROBED, PROBED)).images.to(site.device)
+    crop = crop_on_device(plan, source.batch(0, Rows(0, PROBED, PROBED)))
     network.eval()
-    images = network.normalization(to_unit(stored, site.store.manifest.value_scale))
-    features = torch.cat([network.encoder(part)[-1].float().mean(dim=(-2, -1)) for part in images.split(32)])  # [N, D]
+    maps = torch.cat([network.encoder(part)[-1].float() for part in network.normalization(crop.image).split(32)])
+    features = pool(crop, maps)  # [N, D]
     return {name: float(value) for name, value in collapse_measures(features).items()} | {
         "dimensions": features.shape[1]
     }

@@ -20,8 +20,9 @@ class KorniaMaker:
 
     They draw from the global generator, not from `draws`. The loop seeds it from (seed, step, rank), so runs repeat
     exactly, but two ranks do not see what one process sees. The geometry is that of the augmentations which kornia
-    describes by a matrix; elastic and other free warps are not in it. The same matrix moves what is valid; outside of
-    the source, where kornia may fill anything in, nothing is. Color operations read bands as kornia does: three are
+    describes by a matrix; elastic and other free warps are not in it. The same matrix moves what is valid, where some
+    pixels are not; then nothing is outside of the source, else what kornia fills in there counts as the rest does:
+    padding_mode="reflection" mirrors the image. Color operations read bands as kornia does: three are
     red, green and blue. Values are clamped to [0, 1], which noise may leave.
 
     Args:

@@ -1,7 +1,9 @@
+import dataclasses
 import functools
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ssl_rs.encoder import Backbone, Normalization, Statistics
@@ -159,6 +161,35 @@ def test_a_view_of_another_kind_than_a_task_reads_is_refused_before_anything_is_
     with pytest.raises(InputError, match=r"views\.corrupted makes a View, but .* reads a CorruptedView"):
         check_views({"inpainting": Inpainting}, {"corrupted": MAKERS["clean"]})
     check_views({"inpainting": Inpainting}, {"corrupted": MAKERS["corrupted"]})
+
+
+def test_a_transform_is_told_against_the_view_that_it_was_applied_to():
+    makers = MAKERS | {"transformed": dataclasses.replace(MAKERS["transformed"], source="crop")}
+    with pytest.raises(InputError, match=r"views\.transformed\.source=crop: .* Set views\.transformed\.source=clean\."):
+        check_views({"transform_prediction": TransformPrediction}, makers)
+    check_views({"transform_prediction": TransformPrediction}, MAKERS)
+
+
+def test_features_of_pixels_without_data_hide_no_collapse():
+    """At every position with data the encoder says the same, and something else where there is none."""
+
+    class Collapsed(nn.Module):
+        out_channels = (3, 4)
+
+        def forward(self, images):
+            bright = (F.avg_pool2d(images, 8).mean(dim=1, keepdim=True) > 0).float()
+            return [images, torch.cat([bright, 1 - bright, bright, 2 * bright], dim=1)]
+
+    network = build(tasks=("contrastive",))
+    network.encoder, network.normalization = Collapsed(), nn.Identity()
+    views = {}
+    for name, view in step_views(size=32).items():
+        valid = torch.ones(len(view.image), 1, 32, 32, dtype=torch.bool)
+        for row in range(len(valid)):
+            valid[row, :, : 8 * (row % 3)] = False
+        views[name] = dataclasses.replace(view, image=(view.image + 0.1).clamp(0, 1) * valid, valid=valid)
+    network.encode(views)
+    assert float(network.probe_collapse()["feature_std"]) < 1e-6
 
 
 def test_gradients_keep_the_layout_of_the_encoders_maps():
