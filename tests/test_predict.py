@@ -360,11 +360,22 @@ def test_the_map_of_another_image_of_the_same_name_is_kept(command, tuned, image
     first = (tmp_path / "maps/scene.tif").read_bytes()
     code, _, err = command("predict", *given, "images=other/scene.tif")
     assert code == 2
-    assert "maps/scene.tif is the map of one/scene.tif, another image of this name than other/scene.tif" in err
+    places = [tmp_path / folder / "scene.tif" for folder in ("one", "other")]
+    assert f"maps/scene.tif is the map of {places[0]}, another image of this name than {places[1]}" in err
+    monkeypatch.chdir(tmp_path / "other")  # where it has the name that the first one would have in its own folder
+    assert command("predict", f"run={tuned.path}", "run_dir=../maps", "images=scene.tif")[0] == 2
+    monkeypatch.chdir(tmp_path)
     assert (tmp_path / "maps/scene.tif").read_bytes() == first
     shutil.copy(tmp_path / "other/scene.tif", tmp_path / "one/scene.tif")  # the same image, which has changed
     assert command("predict", *given, "images=one/scene.tif")[0] == 0
     assert (tmp_path / "maps/scene.tif").read_bytes() != first
+
+
+def test_a_name_that_is_no_utf_8_is_refused(refused, tmp_path):
+    path = tmp_path / os.fsdecode(b"sc\xe9ne.png")
+    Image.new("RGB", (40, 40)).save(path.with_name("a.png"))
+    path.with_name("a.png").rename(path)
+    assert "is no UTF-8, which GDAL needs. Rename it." in refused(str(tmp_path))
 
 
 def test_a_pattern_names_the_images_that_fit_it(mapped, refused, image, tmp_path):

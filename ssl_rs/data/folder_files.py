@@ -9,7 +9,7 @@ from typing import get_args
 from ssl_rs.data.classes_file import read_yaml_mapping
 from ssl_rs.data.dataset import Split
 from ssl_rs.data.raster import EXTENSIONS
-from ssl_rs.data.source_files import files_below
+from ssl_rs.data.source_files import check_link, files_below
 from ssl_rs.errors import InputError, nearest
 
 UNLABELED: Split = "unlabeled"
@@ -58,6 +58,7 @@ def by_stem(
             known = ", ".join([*SPLITS, leave_out] if leave_out else SPLITS)
             raise InputError(f"{place}: subfolders are named {known}. Rename it, or move its files up.")
     for path in sorted(path for place in folders for path in place.iterdir()):
+        check_link(path)
         if path.suffix.lower() not in extensions or path.name.startswith(".") or not path.is_file():
             continue
         if path.stem in found:

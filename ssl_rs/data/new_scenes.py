@@ -35,6 +35,10 @@ def find_images(places: Sequence[str], without: Sequence[Path]) -> dict[str, Sou
     found: dict[str, SourceFile] = {}
     for place in places:
         for name, file in _images_at(Path(place), [folder.resolve() for folder in without]):
+            try:
+                str(file).encode()
+            except UnicodeEncodeError:
+                raise InputError(f"images: the name {str(file)!a} is no UTF-8, which GDAL needs. Rename it.") from None
             if name in found:
                 raise InputError(
                     f"images: {found[name]} and {file} would both become {name}.tif. Rename one of them, "

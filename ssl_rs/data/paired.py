@@ -17,6 +17,9 @@ STRIP_PIXELS = 2**22
 """Pixels a strip, divided by one for every eight bands; up to four times as many where whole blocks of the file ask
 for it."""
 
+BLOCK_BYTES = 2**28
+"""Up to which a row of blocks is one strip, however wide: each strip that cuts it decodes all of its blocks again."""
+
 TOLERANCE = 0.5
 """Pixels by which the corners of image and mask may differ: writers round differently."""
 
@@ -60,7 +63,8 @@ def _strips(
     block = max(source.block_rows for source in (image, *(mask for _, mask, _ in masks)))
     pixels = STRIP_PIXELS // max(1, image.num_bands // 8)
     rows = max(1, pixels // image.width)
-    if block * image.width <= 4 * pixels:
+    row_bytes = image.width * image.num_bands * image.dtype.itemsize
+    if block * image.width <= 4 * pixels or block * row_bytes <= BLOCK_BYTES:
         rows = -(-rows // block) * block  # a block that is cut is decoded twice
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)

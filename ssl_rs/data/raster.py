@@ -11,6 +11,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
@@ -131,7 +132,7 @@ class TiffFile:
             self.palette = np.array([colors.get(index, (0, 0, 0, 0))[:3] for index in indices], np.uint8)
         self.num_bands = int(tiff.count) if self.palette is None else 3
         self.block_rows = int(max(rows for rows, _ in tiff.block_shapes))
-        self.crs = tiff.crs.to_string() if tiff.crs else None
+        self.crs = _text_of(tiff.crs) if tiff.crs else None
         a, b, c, d, e, f = (float(value) for value in tiff.transform[:6])
         georeferenced = tiff.crs is not None or not tiff.transform.is_identity
         self.transform: Transform | None = (a, b, c, d, e, f) if georeferenced else None
@@ -207,6 +208,12 @@ def read_raster(file: SourceFile) -> Raster:
     return source.rows(0, source.height)
 
 
+def _text_of(crs: CRS) -> str:
+    """Return a text that stands for the coordinate reference system and no other: EPSG:CODE only where it is that."""
+    text = crs.to_string()  # a code that is as good as certain, though the datum may be another
+    return text if CRS.from_string(text) == crs else crs.to_wkt()
+
+
 def _refuse_bomb(file: SourceFile, bands: int, height: int, width: int, dtype: np.dtype[Any]) -> None:
     """Refuse a file that claims far more pixels than its bytes can hold.
 
@@ -217,7 +224,8 @@ def _refuse_bomb(file: SourceFile, bands: int, height: int, width: int, dtype: n
     if size > max(BOMB_BYTES, BOMB_RATIO * file.size):
         raise InputError(
             f"{file} has {file.size:,} bytes and claims {bands} x {height} x {width} pixels, "
-            f"{size / 2**30:.1f} GiB. No honest file is that small: replace it, or take it out."
+            f"{size / 2**30:.1f} GiB: few honest files are that small. If it is one, write it anew by `gdal_translate "
+            "-co COMPRESS=DEFLATE -co BIGTIFF=YES`; else replace it, or take it out."
         )
 
 

@@ -151,9 +151,14 @@ def find_files(root: Path) -> list[SourceFile]:
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """Yield the files below a folder that are not hidden; links lead out of it, once a place, never in circles."""
+    """Yield the files below a folder that are not hidden; links lead out of it, once a place, never in circles.
+
+    Raises:
+        OSError: A folder that cannot be listed.
+        InputError: A link to what is not there.
+    """
     base, followed = root.resolve(), set[Path]()
-    for name, folders, files in os.walk(root, followlinks=True):
+    for name, folders, files in os.walk(root, onerror=_raise, followlinks=True):
         folder, open_folders = Path(name), []
         for child in sorted(child for child in folders if not _hidden([child])):
             if (folder / child).is_symlink():
@@ -163,7 +168,27 @@ def files_below(root: Path) -> Iterator[Path]:
                 followed.add(target)
             open_folders.append(child)
         folders[:] = open_folders
-        yield from (folder / file for file in files if not _hidden([file]) and (folder / file).is_file())
+        for file in (folder / each for each in files if not _hidden([each])):
+            check_link(file)
+            if file.is_file():
+                yield file
+
+
+def check_link(path: Path) -> None:
+    """Refuse a link to what is not there: its images would be missing without a word.
+
+    Raises:
+        InputError: Names both.
+    """
+    if path.is_symlink() and not path.exists():
+        raise InputError(
+            f"{path} links to {os.readlink(path)}, which is not there. Mount that drive, or remove the link."
+        )
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # a folder that is not there holds nothing
+        raise error
 
 
 def _members(path: Path) -> list[SourceFile]:

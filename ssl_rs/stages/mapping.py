@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[floa
     grid = _grid(job.scenes, source)
     if _is_mapped(job, sha256, grid, target):
         return False
-    _check_owner(str(file), sha256, target)
+    _check_owner(file, sha256, target)
     make_folder(target.map.parent)
     for left in target.map.parent.glob(".*.partial"):  # by a kill
         if left.is_file():
@@ -127,7 +127,8 @@ def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[floa
         for value, ((name, color), count) in enumerate(zip(job.colors.items(), pixels, strict=False))
     ]  # fmt: skip
     about = {
-        "image": str(file), "image_sha256": sha256, "run": str(job.run.path), "model_sha256": job.model_sha256,
+        "image": str(file), "image_path": _place(file), "image_sha256": sha256,
+        "run": str(job.run.path), "model_sha256": job.model_sha256,
         "config_hash": job.hash, "height": grid.height, "width": grid.width, "crs": grid.crs,
         "transform": grid.transform, "classes": classes, "pixels_without_data": pixels[-1], "share_clipped": clipped,
         "bands": job.scenes.chosen, "alpha": job.scenes.alpha,
@@ -155,7 +156,12 @@ def _is_mapped(job: Job, sha256: str, grid: Grid, target: Target) -> bool:
         return False
 
 
-def _check_owner(image: str, sha256: str, target: Target) -> None:
+def _place(file: SourceFile) -> str:
+    """Return where an image lies, whatever the working folder is."""
+    return str(replace(file, path=file.path.resolve()))
+
+
+def _check_owner(file: SourceFile, sha256: str, target: Target) -> None:
     """Refuse to write over the map of another image that has the same name, which lies elsewhere.
 
     Raises:
@@ -163,9 +169,11 @@ def _check_owner(image: str, sha256: str, target: Target) -> None:
     """
     try:
         found = json.loads(target.about.read_text(encoding="utf-8"))
-        owner, mapped = str(found["image"]), found["image_sha256"]
+        key = "image_path" if "image_path" in found else "image"  # earlier versions wrote it as it was given
+        owner, mapped = str(found[key]), found["image_sha256"]
     except (OSError, ValueError, RecursionError, KeyError, TypeError):  # none, or damaged
         return
+    image = _place(file) if key == "image_path" else str(file)
     if owner != image and mapped != sha256:
         raise InputError(
             f"{target.map} is the map of {owner}, another image of this name than {image}. Choose another run_dir, or "

@@ -2,9 +2,12 @@
 
 import csv
 import dataclasses
+import errno
 import hashlib
 import json
+import os
 import re
+import stat
 from collections import Counter
 from pathlib import Path
 
@@ -597,6 +600,25 @@ def test_complex_values_are_refused_with_the_types_that_are_read(make, tmp_path)
     save_tif(tmp_path / "data/images/a.tif", np.ones((1, 6, 5), np.complex64))
     with pytest.raises(InputError, match="expected values of type uint8, uint16, int16 or float32, got complex64"):
         prepare(make(), tmp_path / "stores")
+
+
+def test_a_link_to_what_is_not_there_is_named(labeled, make, tmp_path):
+    (tmp_path / "data/images/unlabeled").mkdir(exist_ok=True)
+    (tmp_path / "data/images/unlabeled/far.tif").symlink_to(tmp_path / "unmounted/far.tif")
+    with pytest.raises(InputError, match=r"far\.tif links to .*unmounted/far\.tif, which is not there\. Mount"):
+        make().scenes()
+
+
+def test_a_store_needs_no_file_system_that_flushes_folders(labeled, make, tmp_path, monkeypatch):
+    flush = os.fsync
+
+    def of_files(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", of_files)
+    assert prepare(make(), tmp_path / "stores").manifest.scenes
 
 
 def test_complex_integers_are_refused(make, tmp_path):

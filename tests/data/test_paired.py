@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import rasterio
+from rasterio.crs import CRS
 
 from ssl_rs.data import paired
 from ssl_rs.data.dataset import SegmentationClass
@@ -39,6 +40,7 @@ def pair(tmp_path):
 def test_strips_add_up_to_the_files(pair, tmp_path, monkeypatch, tiled):
     image, mask, _, mask_file = pair
     monkeypatch.setattr(paired, "STRIP_PIXELS", 200)
+    monkeypatch.setattr(paired, "BLOCK_BYTES", 0)
     scene = read_pair(write(tmp_path / "tiled.tif", image, **tiled), mask_file, FORMAT)
     assert (scene.height, scene.width, scene.crs) == (50, 30, "EPSG:32633")
     assert scene.transform == (0.5, 0.0, 300000.0, 0.0, -0.5, 5800000.0)
@@ -47,6 +49,26 @@ def test_strips_add_up_to_the_files(pair, tmp_path, monkeypatch, tiled):
     assert np.array_equal(np.concatenate([strip.image for strip in strips], axis=1), image)
     labels = np.concatenate([strip.mask for strip in strips])
     assert np.array_equal(labels, np.select([mask[0] == 1, mask[0] == 2], [0, 1], 255))
+
+
+def test_wide_rows_of_blocks_are_not_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(paired, "STRIP_PIXELS", 100)
+    image = np.random.default_rng(0).integers(0, 9000, (3, 50, 64)).astype(np.uint16)
+    file = write(tmp_path / "image.tif", image, tiled=True, blockxsize=16, blockysize=16)
+    assert [strip.image.shape[1] for strip in read_pair(file, None, None).strips] == [16, 16, 16, 2]
+    monkeypatch.setattr(paired, "BLOCK_BYTES", 16 * 64 * 6 - 1)
+    assert max(strip.image.shape[1] for strip in read_pair(file, None, None).strips) == 1
+
+
+@pytest.mark.parametrize(
+    "crs", ["EPSG:32633", "+proj=utm +zone=10 +ellps=clrk66", "+proj=tmerc +lon_0=9 +x_0=3500000 +ellps=bessel"]
+)
+def test_the_coordinate_reference_system_is_the_files_own(tmp_path, crs):
+    file = write(tmp_path / "image.tif", np.ones((1, 4, 4), np.uint8), crs=crs)
+    found = read_pair(file, None, None).crs
+    with rasterio.open(file.path) as written:
+        assert CRS.from_string(found) == written.crs
+    assert (found == crs) == crs.startswith("EPSG")
 
 
 def test_strips_of_many_bands_have_fewer_pixels(tmp_path, monkeypatch):
