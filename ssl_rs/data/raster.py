@@ -210,8 +210,8 @@ def read_raster(file: SourceFile) -> Raster:
 
 def _text_of(crs: CRS) -> str:
     """Return a text that stands for the coordinate reference system and no other: EPSG:CODE only where it is that."""
-    text = crs.to_string()  # a code that is as good as certain, though the datum may be another
-    return text if CRS.from_string(text) == crs else crs.to_wkt()
+    text = str(crs.to_string())  # a code that is as good as certain, though the datum may be another
+    return text if CRS.from_string(text) == crs else str(crs.to_wkt())
 
 
 def _refuse_bomb(file: SourceFile, bands: int, height: int, width: int, dtype: np.dtype[Any]) -> None:
