@@ -23,7 +23,8 @@
 #            others_tiles   after others, with its METHODS and SEEDS: 10 % of the tiles
 #            converged  random initialization with all labels and twice STEPS
 #            report     all finished cells as tables and a page
-#            keep       copy each finished result.json to docs/results/as_cut/, with AUGMENTATION=default to docs/results/
+#            keep       copy each finished result.json to docs/results/as_cut/, with AUGMENTATION=default to docs/results/, with
+#                       PRECISION=bf16 to docs/results/as_cut_bf16/
 #   PYTHON     default python
 #   OUT        default outputs/study
 #   FRACTIONS  default 2pct,10pct,100pct
@@ -227,7 +228,9 @@ for stage in "$@"; do
     report) "$python" -m ssl_rs.report "output_dir=$out" ;;
     keep)
       kept=$(cd "$(dirname "$0")/.." && pwd)/docs/results
-      [ "$augmentation" = none ] && kept=$kept/as_cut && mkdir -p "$kept"
+      [ "$augmentation" = none ] && kept=$kept/as_cut
+      [ "$precision" = fp32 ] || kept=${kept}_$precision   # rows of other precision are other rows
+      mkdir -p "$kept"
       (cd "$out" && find pretrain finetune evaluate -name result.json -exec cp --parents -t "$kept" {} +)
       # Where this machine has its files means nothing elsewhere.
       find "$kept" -name result.json -exec sed -i "s|\"$out/|\"outputs/study/|; s|=$out|=outputs/study|; s|=$data|=DATA|; s|=$weights|=WEIGHTS|" {} + ;;
