@@ -40,6 +40,7 @@ def main(folder):
         train(here, Recorder)
     except InputError as error:
         (folder / f"rank{rank}.txt").write_text(str(error))
+    dist.barrier()  # one that leaves while the other still talks makes gloo abort it
     dist.destroy_process_group()
 
 
