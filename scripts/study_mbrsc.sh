@@ -24,7 +24,7 @@
 #            converged  random initialization with all labels and twice STEPS
 #            report     all finished cells as tables and a page
 #            keep       copy each finished result.json to docs/results/as_cut/, with AUGMENTATION=default to docs/results/, with
-#                       PRECISION=bf16 to docs/results/as_cut_bf16/
+#                       PRECISION=bf16 to docs/results/as_cut_bf16/ or default_bf16/
 #   PYTHON     default python
 #   OUT        default outputs/study
 #   FRACTIONS  default 2pct,10pct,100pct
@@ -47,6 +47,7 @@ python=${PYTHON:-python} out=${OUT:-outputs/study} steps=${STEPS:-2800} batch=${
 augmentation=${AUGMENTATION:-none} precision=${PRECISION:-fp32}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 [ "$downsample" = 2 ] || out=$out/downsample$downsample   # other images, other encoders
+[ "$precision" = fp32 ] || out=$out/$precision             # other encoders
 common=("dataset.root=$data" "output_dir=$out" logger=none "trainer.precision=$precision" "dataset.downsample=$downsample")
 methods="inpainting transform_prediction contrastive inpainting,transform_prediction inpainting,contrastive
   transform_prediction,contrastive simclr moco_v2 byol vicreg dense_contrastive"
@@ -229,9 +230,11 @@ for stage in "$@"; do
     keep)
       kept=$(cd "$(dirname "$0")/.." && pwd)/docs/results
       [ "$augmentation" = none ] && kept=$kept/as_cut
-      [ "$precision" = fp32 ] || kept=${kept}_$precision   # rows of other precision are other rows
+      if [ "$precision" != fp32 ]; then kept=${kept/%results/results/default}_$precision; fi
       mkdir -p "$kept"
-      (cd "$out" && find pretrain finetune evaluate -name result.json -exec cp --parents -t "$kept" {} +)
+      for kind in pretrain finetune evaluate; do
+        if [ -d "$out/$kind" ]; then (cd "$out" && find "$kind" -name result.json -exec cp --parents -t "$kept" {} +); fi
+      done
       # Where this machine has its files means nothing elsewhere.
       find "$kept" -name result.json -exec sed -i "s|\"$out/|\"outputs/study/|; s|=$out|=outputs/study|; s|=$data|=DATA|; s|=$weights|=WEIGHTS|" {} + ;;
     *) echo "unknown stage $stage" >&2; exit 2 ;;

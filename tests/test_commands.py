@@ -435,6 +435,7 @@ def test_a_pretraining_must_not_find_itself(command, tiny):
         assert code == 2
         assert "would stand for this pretraining too, once it is finished. Name the folder of the run that it " in err
         assert f"initialization.run={first}" in err
+    assert command("preview", *given[:-1], "initialization=pretrained", "crops=1")[0] == 0  # it writes no pretraining
     for _ in range(2):
         assert command("pretrain", *given, "initialization=pretrained", f"initialization.run={first}")[0] == 0
 

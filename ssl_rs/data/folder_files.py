@@ -58,8 +58,10 @@ def by_stem(
             known = ", ".join([*SPLITS, leave_out] if leave_out else SPLITS)
             raise InputError(f"{place}: subfolders are named {known}. Rename it, or move its files up.")
     for path in sorted(path for place in folders for path in place.iterdir()):
+        if path.suffix.lower() not in extensions or path.name.startswith("."):
+            continue
         check_link(path)
-        if path.suffix.lower() not in extensions or path.name.startswith(".") or not path.is_file():
+        if not path.is_file():
             continue
         if path.stem in found:
             problems[path.stem] = f"{path} and {found[path.stem]} have the same stem. Rename or remove one of them."

@@ -17,8 +17,11 @@ STRIP_PIXELS = 2**22
 """Pixels a strip, divided by one for every eight bands; up to four times as many where whole blocks of the file ask
 for it."""
 
-BLOCK_BYTES = 2**28
+BLOCK_BYTES = 2**26
 """Up to which a row of blocks is one strip, however wide: each strip that cuts it decodes all of its blocks again."""
+
+MASK_BYTES = 20
+"""What reading a pixel of a mask takes: its code, and what that is looked up with."""
 
 TOLERANCE = 0.5
 """Pixels by which the corners of image and mask may differ: writers round differently."""
@@ -63,7 +66,7 @@ def _strips(
     block = max(source.block_rows for source in (image, *(mask for _, mask, _ in masks)))
     pixels = STRIP_PIXELS // max(1, image.num_bands // 8)
     rows = max(1, pixels // image.width)
-    row_bytes = image.width * image.num_bands * image.dtype.itemsize
+    row_bytes = image.width * (image.num_bands * image.dtype.itemsize + MASK_BYTES * len(masks))
     if block * image.width <= 4 * pixels or block * row_bytes <= BLOCK_BYTES:
         rows = -(-rows // block) * block  # a block that is cut is decoded twice
     for top in range(0, image.height, rows):
@@ -136,8 +139,10 @@ def in_brackets(numbers: Sequence[int]) -> str:
 
 
 def _same_crs(first: str, second: str) -> bool:
+    """Tell whether two texts stand for one reference system, as far as files tell: some do not name their datum."""
     try:
-        return first == second or bool(CRS.from_string(first) == CRS.from_string(second))
+        one, other = CRS.from_string(first), CRS.from_string(second)
+        return bool(one == other) or one.to_string() == other.to_string()
     except CRSError:
         return False
 

@@ -17,6 +17,9 @@ from ssl_rs.files import sha256_of
 LARGEST_MEMBER = 2**31
 """Bytes of the largest file that is read out of an archive: it is held in memory as a whole."""
 
+OF_THE_SYSTEM = ("__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN")
+"""Folders that nobody put there; they are left out as hidden ones are."""
+
 LEADS_ELSEWHERE = re.compile(r"^[A-Za-z]:|[\\\0]")
 """A drive, a separator of Windows, or what cuts a name short."""
 
@@ -154,11 +157,10 @@ def files_below(root: Path) -> Iterator[Path]:
     """Yield the files below a folder that are not hidden; links lead out of it, once a place, never in circles.
 
     Raises:
-        OSError: A folder that cannot be listed.
-        InputError: A link to what is not there.
+        InputError: A folder that cannot be listed, or a link to what is not there.
     """
     base, followed = root.resolve(), set[Path]()
-    for name, folders, files in os.walk(root, onerror=_raise, followlinks=True):
+    for name, folders, files in os.walk(root, onerror=_refuse_folder, followlinks=True):
         folder, open_folders = Path(name), []
         for child in sorted(child for child in folders if not _hidden([child])):
             if (folder / child).is_symlink():
@@ -186,9 +188,12 @@ def check_link(path: Path) -> None:
         )
 
 
-def _raise(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):  # a folder that is not there holds nothing
-        raise error
+def _refuse_folder(error: OSError) -> None:
+    """Refuse a folder that cannot be listed; one that is not there holds nothing."""
+    if not isinstance(error, FileNotFoundError):
+        raise InputError(
+            f"{error.filename} cannot be listed ({error.strerror}). Make it readable, or take it out."
+        ) from error
 
 
 def _members(path: Path) -> list[SourceFile]:
@@ -226,7 +231,7 @@ def _check_name(path: Path, name: str) -> None:
 
 
 def _hidden(parts: Iterable[str]) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return any(part.startswith(".") or part in OF_THE_SYSTEM for part in parts)
 
 
 def match_files(

@@ -165,11 +165,12 @@ def check_views(tasks: Mapping[str, PretextTask | type[PretextTask]], makers: Ma
             if isinstance(made, type):
                 check_kind(view, made, kind)
             source = getattr(makers[view], "source", None)
-            if issubclass(kind, TransformedView) and source is not None and source not in task.views:
-                others = " or ".join(other for other in task.views if other != view)
+            others = [each for each in (*task.views, *task.momentum_views) if each != view]
+            if issubclass(kind, TransformedView) and source is not None and others and source not in others:
+                known = " or ".join(others)
                 raise InputError(
-                    f"views.{view}.source={source}: pretext task '{name}' compares the view with {others}, so that is "
-                    f"what it must be made from. Set views.{view}.source={others}."
+                    f"views.{view}.source={source}: pretext task '{name}' compares the view with {known}, so that is "
+                    f"what it must be made from. Set views.{view}.source={known}."
                 )
 
 

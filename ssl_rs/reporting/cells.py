@@ -130,8 +130,8 @@ def missing_cells(
 ) -> list[MissingCell]:
     """Return the cells that were planned, or that rows x columns x seeds of a table ask for, and that have no run.
 
-    Tables of `evaluate` alone, e.g. on other scenes, ask for nothing: nobody has to score every run again. A failed
-    run is told as failed, not as missing.
+    Tables and rows of `evaluate` alone, e.g. on other scenes or by other windows, ask for nothing: nobody has to score
+    every run again. A failed run is told as failed, not as missing.
     """
     failed = {failure.directory.resolve() for failure in failures}
     open_cells = [cell for cell in planned if not cell.is_done]
@@ -146,7 +146,8 @@ def missing_cells(
         if not any(run.command == "finetune" for run in runs):
             continue
         there = {(run.label, run.label_fraction, run.seed) for run in runs}
-        labels = dict.fromkeys(label for table in own for label in table.labels)
+        trained = {run.label for run in runs if run.command == "finetune"}
+        labels = dict.fromkeys(label for table in own for label in table.labels if label in trained)
         fractions, seeds = (sorted({getattr(run, name) for run in runs}) for name in ("label_fraction", "seed"))
         hashes = {label: {run.settings_hash for run in runs if run.label == label} for label in labels}
         for label, fraction, seed in itertools.product(labels, fractions, seeds):

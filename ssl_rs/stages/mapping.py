@@ -158,7 +158,7 @@ def _is_mapped(job: Job, sha256: str, grid: Grid, target: Target) -> bool:
 
 def _place(file: SourceFile) -> str:
     """Return where an image lies, whatever the working folder is."""
-    return str(replace(file, path=file.path.resolve()))
+    return str(replace(file, path=file.path.absolute()))
 
 
 def _check_owner(file: SourceFile, sha256: str, target: Target) -> None:

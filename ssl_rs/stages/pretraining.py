@@ -124,9 +124,6 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
         site = surroundings.enter(check_early)
         folder = Path("pretrain", site.store.manifest.dataset, recipe.backbone.name, "+".join(tasks))
         run = identify(settings, site, recipe, folder, _order(tuple(tasks)), LABELS_ONLY)
-        start, named = recipe.initialization, surroundings.pretrainings(recipe.backbone.name)
-        if isinstance(start, Pretrained) and (found := recipe.locate(site)) is not None:
-            check_apart(start.run, named, str(found.source), run.directory.path)
         shared = {"manifest": site.store.manifest.sha256, "global_batch": str(site.rows.total)}
         settings_hash = config_hash(settings.values, shared, (*VARIED, *LABELS_ONLY))
         own_makers = {name: makers[name] for name in needed}
@@ -150,14 +147,24 @@ def place(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:
 
 
 def _placed(plan: Plan) -> tuple[Path, dict[str, Any]]:
+    _check_apart(plan)
     found, tasks = plan.recipe.locate(plan.site), " + ".join(plan.tasks)
     label = tasks if found is None or found.kind == "random" else f"{found.label}, then {tasks}"
     return plan.run.directory.path, {"label": label, "seed": plan.site.seed}
 
 
+def _check_apart(plan: Plan) -> None:
+    """Refuse a start that will stand for this run, too; where nothing is written, as by preview, it does not matter."""
+    start = plan.recipe.initialization
+    if isinstance(start, Pretrained) and (found := plan.recipe.locate(plan.site)) is not None:
+        pretrainings = plan.recipe.target(plan.site).pretrainings
+        check_apart(start.run, pretrainings, str(found.source), plan.run.directory.path)
+
+
 def pretrain(settings: Settings) -> Path:
     """Train the encoder, or go on where an earlier start was stopped; return the folder of the run."""
     plan = read_plan(settings)
+    _check_apart(plan)
     site, directory = plan.site, plan.run.directory
     if plan.run.is_finished("pretrain"):
         return directory.path

@@ -605,6 +605,9 @@ def test_complex_values_are_refused_with_the_types_that_are_read(make, tmp_path)
 def test_a_link_to_what_is_not_there_is_named(labeled, make, tmp_path):
     (tmp_path / "data/images/unlabeled").mkdir(exist_ok=True)
     (tmp_path / "data/images/unlabeled/far.tif").symlink_to(tmp_path / "unmounted/far.tif")
+    (tmp_path / "data/images/.#scene.tif").symlink_to("me@host.1:2")  # an editor's lock
+    (tmp_path / "data/images/unlabeled/lost+found").mkdir()
+    (tmp_path / "data/images/unlabeled/lost+found/a.tif").write_bytes(b"of the file system")
     with pytest.raises(InputError, match=r"far\.tif links to .*unmounted/far\.tif, which is not there\. Mount"):
         make().scenes()
 

@@ -71,6 +71,12 @@ def test_the_coordinate_reference_system_is_the_files_own(tmp_path, crs):
     assert (found == crs) == crs.startswith("EPSG")
 
 
+def test_a_mask_fits_whose_reference_system_does_not_name_its_datum(tmp_path):
+    image = write(tmp_path / "image.tif", np.ones((1, 4, 4), np.uint8), crs="+proj=utm +zone=32 +ellps=GRS80")
+    mask = write(tmp_path / "mask.tif", np.ones((1, 4, 4), np.uint8), crs="EPSG:25832")
+    assert [strip.mask.shape for strip in read_pair(image, mask, FORMAT).strips] == [(4, 4)]
+
+
 def test_strips_of_many_bands_have_fewer_pixels(tmp_path, monkeypatch):
     monkeypatch.setattr(paired, "STRIP_PIXELS", 1200)
     image = np.random.default_rng(0).integers(0, 9000, (32, 50, 30)).astype(np.uint16)

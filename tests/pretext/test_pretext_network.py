@@ -169,6 +169,11 @@ def test_a_transform_is_told_against_the_view_that_it_was_applied_to():
         check_views({"transform_prediction": TransformPrediction}, makers)
     check_views({"transform_prediction": TransformPrediction}, MAKERS)
 
+    class Alone(PretextTask):
+        views, view_kinds = ("transformed",), TransformPrediction.view_kinds
+
+    check_views({"alone": Alone}, makers)  # it compares with nothing
+
 
 def test_features_of_pixels_without_data_hide_no_collapse():
     """At every position with data the encoder says the same, and something else where there is none."""
