@@ -5,7 +5,7 @@ import errno
 from collections.abc import Iterable, Sequence
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-SHUT = (errno.EROFS, errno.EACCES, errno.EPERM)
+SHUT = (errno.EACCES, errno.EPERM)
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 TOLD = 5
@@ -45,7 +45,8 @@ def _refused_by_system(error: OSError) -> str:
     """Name a full disk, a missing permission, a folder that somebody took away."""
     remedies = {
         **dict.fromkeys(FULL, "Make space there, or choose another output_dir"),
-        **dict.fromkeys(SHUT, "Make it writable, or choose another output_dir"),
+        **dict.fromkeys(SHUT, "Make it readable and writable, or choose another output_dir"),
+        errno.EROFS: "Make it writable, or choose another output_dir",
         **dict.fromkeys(GONE, "Bring back what was moved or deleted"),
     }
     remedy = remedies.get(error.errno or 0, "Mend that")

@@ -48,7 +48,7 @@ def test_ranks_that_read_different_checkpoints_stop(tmp_path):
     subprocess.run([*TORCHRUN, script, str(tmp_path)], check=True, capture_output=True, timeout=300)
     said = [(tmp_path / f"rank{rank}.txt").read_text() for rank in (0, 1)]
     assert said[0] == said[1]
-    assert "from step 9 and from step 11. Not all of them can read the newest one" in said[0]
+    assert "from step 9 and from step 11. Not all of them see the newest one" in said[0]
     assert sorted(path.read_bytes() for path in (tmp_path / "run/checkpoints").iterdir()) == checkpoints
 
 

@@ -289,7 +289,7 @@ def _agree(step: int, job: Job) -> None:
     if least != -most:
         raise InputError(
             f"Ranks would go on from different checkpoints in {job.run.checkpoints}: from step {least} and from step "
-            f"{-most}. Not all of them can read the newest one: see that every machine does, then start it again."
+            f"{-most}. Not all of them see the newest one: see that every machine does, then start it again."
         )
 
 

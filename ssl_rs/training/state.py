@@ -159,17 +159,15 @@ def load_checkpoint(
 
     Raises:
         InputError: None of the checkpoints is whole, or they are of other versions.
-        OSError: None can be read, though they may be whole; torch.OutOfMemoryError and MemoryError likewise.
+        OSError: One cannot be read, though it may be whole; torch.OutOfMemoryError and MemoryError likewise.
         OtherRunError: They belong to a run with another identity.
     """
-    paths, damaged, unread = _newest_first(folder), [], None
+    paths, damaged = _newest_first(folder), []
     for path in paths:
         try:
             content = _read(path, device)
-        except (OSError, MemoryError, torch.OutOfMemoryError) as error:  # of the machine: the file may be whole
-            warnings.warn(f"{path} cannot be read ({error}); going back to the checkpoint before it.", stacklevel=2)
-            unread = unread or error
-            continue
+        except (OSError, MemoryError, torch.OutOfMemoryError):  # of the machine: the file may be whole
+            raise
         except Exception as error:  # what was cut short or changed, or is none of ours, raises what its bytes lead to
             warnings.warn(f"{path} is damaged ({error}); going back to the checkpoint before it.", stacklevel=2)
             damaged.append(path)
@@ -189,8 +187,6 @@ def load_checkpoint(
         for other in damaged if set_aside else []:
             other.rename(other.with_suffix(".damaged"))
         return progress
-    if unread is not None:
-        raise unread
     if paths:
         raise InputError(
             f"No checkpoint in {folder} is whole. Delete the folder {folder.parent} to start this run again."
