@@ -262,6 +262,10 @@ def build(node: Any, where: str = "config", trusted: Sequence[str] = ()) -> Any:
     return targets.build(typing.cast(Mapping[str, Any], plain), where, trusted)
 
 
+COMMON = {"seed": int, "run_dir": str | None, "output_dir": str, "store_dir": str, "trusted_packages": list}
+"""Keys that every command has, whether it needs them or not, and their types."""
+
+
 class Settings:
     """The resolved settings of one run; it remembers which keys were read, so that none is silently without effect.
 
@@ -311,12 +315,20 @@ class Settings:
         for name in names:
             del self.values[key][name]
 
+    @property
+    def trusted(self) -> Sequence[str]:
+        """Packages besides ours that the command line admits targets of."""
+        packages: Sequence[str] = self.value("trusted_packages", list)
+        return packages
+
     def check_all_read(self) -> None:
-        """Refuse keys that nothing has read.
+        """Refuse keys that nothing has read; those that every command has must fit all the same.
 
         Raises:
             InputError: A key that has no effect on this command.
         """
+        for key in COMMON.keys() & self.values.keys():
+            self.value(key, COMMON[key])
         unread = [
             key
             for key in leaves(self.values)

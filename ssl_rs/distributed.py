@@ -26,12 +26,18 @@ PATIENCE = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all of a run; torchrun sets the environment it is read from."""
+    """This process among all of a run; torchrun sets the environment it is read from.
+
+    Args:
+        rank: Among all.
+        world_size: How many there are.
+        local_rank: Among those of this machine.
+        on_this_machine: How many this machine has.
+    """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
-
     on_this_machine: int = 1
 
     @property
@@ -124,37 +130,25 @@ def _patient_group() -> dist.ProcessGroup:
     return group
 
 
-def mean_count(count: Tensor) -> Tensor:
-    """Return the mean of a count over ranks: the divisor with which averaging ranks gives the mean of one process.
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """Return the mean of each element over ranks, without gradient.
 
-    Args:
-        count: Scalar, e.g. the number of valid pixels of this rank.
+    Of a count, e.g. of valid pixels, it is the divisor with which averaging ranks gives the mean of one process.
     """
     if not is_distributed():
-        return count
-    total = count.detach().clone()
+        return values
+    total = values.detach().clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()
 
 
-def sum_over_ranks(values: Tensor, device: torch.device) -> Tensor:
-    """Return the sum of integers over ranks, on the CPU, however long the slowest takes to come.
-
-    Args:
-        values: On the CPU.
-        device: Where this process computes: the process group sums there.
-    """
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Return the sum of each element over ranks, of a tensor on the CPU, however long the slowest takes to come."""
     if not is_distributed():
         return values
-    barrier()
-    total = values.to(device)
-    dist.all_reduce(total)
-    return total.cpu()
-
-
-def mean_over_ranks(values: Tensor) -> Tensor:
-    """Return the mean of a detached tensor over ranks."""
-    return mean_count(values)
+    total = values.clone()
+    dist.all_reduce(total, group=_patient_group())
+    return total
 
 
 def min_over_ranks(values: Tensor) -> Tensor:
@@ -232,9 +226,9 @@ def gather(rows: Tensor) -> Tensor:
     return _Gather.apply(rows) if is_distributed() else rows  # type: ignore[no-any-return, no-untyped-call]
 
 
-def first_row() -> int:
-    """Return this rank; times the local batch it is the index of this rank's first gathered row."""
-    return dist.get_rank() if is_distributed() else 0
+def first_row(count: int) -> int:
+    """Return the index of this rank's first row among those of all ranks, each of which has `count`."""
+    return dist.get_rank() * count if is_distributed() else 0
 
 
 def gradients_stay(module: nn.Module, here: bool) -> AbstractContextManager[None]:

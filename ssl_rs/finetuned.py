@@ -10,9 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ssl_rs.errors import InputError, MissingWeightsError
-from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Keys, Provenance, Target
-from ssl_rs.pretrained import chain
+from ssl_rs.pretrained import chain, intact
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.seen_images import compare_with_data, marks, read_seen, warn_of_seen, without_marks
 from ssl_rs.weights import load_strictly, read_weights
@@ -57,11 +56,7 @@ def finished_finetuning(chosen: str | None, key: str = "run") -> RunDirectory:
     for path in (run.model, run.config):
         if not path.is_file():
             raise InputError(f"{path} is missing, so {key}={chosen} cannot be used. Fine-tune it again.")
-    if sha256_of(run.model) != result["model_sha256"]:
-        raise InputError(
-            f"{run.model} is not the file that its result.json names: it is damaged or was replaced. "
-            "Fine-tune it again."
-        )
+    intact(run.model, result["model_sha256"], "Fine-tune it again.")
     return run
 
 
@@ -87,11 +82,7 @@ class Finetuned(Keys):
         lacking = [key for key in (*CARRIED, "settings_hash", "manifest_sha256", "label") if key not in result]
         if lacking or not isinstance(result["provenance"], dict):
             raise InputError(f"{run.result} lacks {lacking or 'a provenance'}: it is damaged. Fine-tune it again.")
-        if metadata.backbone != backbone:
-            raise InputError(
-                f"initialization.run={run.path} has an encoder {metadata.backbone}, this run has "
-                f"backbone.name={backbone}. Choose backbone={metadata.backbone} or another initialization.run."
-            )
+        metadata.check_backbone(f"initialization.run={run.path}", backbone)
         return run, result, metadata
 
     def locate(self, target: Target) -> Provenance:

@@ -250,12 +250,7 @@ class Pretrained(Keys):
     def _find(self, dataset: str, backbone: str, pretrainings: Path) -> Pretraining:
         self._refuse_unused()
         found = read_pretraining(find_pretraining(self.run, pretrainings, f"{backbone} on {dataset}"))
-        own = found.metadata.backbone
-        if own != backbone:
-            raise InputError(
-                f"initialization.run={found.run.path} is an encoder {own}, this run has backbone.name={backbone}. "
-                f"Choose backbone={own} or another initialization.run."
-            )
+        found.metadata.check_backbone(f"initialization.run={found.run.path}", backbone)
         return found
 
     def locate(self, target: Target) -> Provenance:

@@ -9,7 +9,7 @@ from typing import Any
 from ssl_rs.errors import InputError, MissingWeightsError
 from ssl_rs.files import sha256_of
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.seen_images import without_marks
+from ssl_rs.seen_images import label_of
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
 CARRIED: Mapping[str, type] = {
@@ -19,7 +19,7 @@ CARRIED: Mapping[str, type] = {
 """What a later run records of the pretraining that it started from, and of which type it is; its provenance records an
 earlier one."""
 
-AGAIN = "it is damaged or was replaced. Pretrain again."
+AGAIN = "Pretrain again."
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,7 @@ class Pretraining:
     @property
     def label(self) -> str:
         """What came first, then its tasks: "imagenet, then inpainting + contrastive"."""
-        tasks, start = " + ".join(self.result["pretext"]), self.result["initialization"]
-        return tasks if start == "random" else f"{without_marks(self.result['provenance']['label'])}, then {tasks}"
+        return label_of(self.result["initialization"], self.result["provenance"]["label"], self.result["pretext"])
 
 
 def find_pretraining(chosen: str | None, pretrainings: Path, wanted: str) -> RunDirectory:
@@ -141,11 +140,26 @@ def read_pretraining(run: RunDirectory) -> Pretraining:
     odd += [f"a task {task!r:.40}" for task in (result["pretext"] if not odd else ()) if not isinstance(task, str)]
     odd += ["provenance without label"] if not odd and "label" not in result["provenance"] else []
     if odd:
-        raise InputError(f"{run.result} holds {', '.join(odd)}: {AGAIN}")
-    sha256 = sha256_of(run.encoder)
-    if sha256 != result.get("encoder_sha256"):
-        raise InputError(f"{run.encoder} is not the file that its result.json names: {AGAIN}")
+        raise InputError(f"{run.result} holds {', '.join(odd)}: it is damaged or was replaced. {AGAIN}")
+    sha256 = intact(run.encoder, result.get("encoder_sha256"), AGAIN)
     return Pretraining(run, result, read_weights_metadata(run.encoder), sha256)
+
+
+def intact(path: Path, expected: Any, remedy: str) -> str:
+    """Return the sha256 of a run's file of weights.
+
+    Args:
+        path: The file.
+        expected: The sha256 in its result.json.
+        remedy: What to do where it is another.
+
+    Raises:
+        InputError: It is another.
+    """
+    sha256 = sha256_of(path)
+    if sha256 != expected:
+        raise InputError(f"{path} is not the file that its result.json names: it is damaged or was replaced. {remedy}")
+    return sha256
 
 
 def check_decoder(pretraining: Pretraining, decoder: str | None) -> str:
@@ -173,10 +187,7 @@ def check_decoder(pretraining: Pretraining, decoder: str | None) -> str:
         )
     if not run.decoder.is_file():
         raise InputError(f"{run.decoder} is missing. Pretrain again, or choose initialization.parts=encoder.")
-    sha256 = sha256_of(run.decoder)
-    if sha256 != pretraining.result.get("decoder_sha256"):
-        raise InputError(f"{run.decoder} is not the file that its result.json names: {AGAIN}")
-    return sha256
+    return intact(run.decoder, pretraining.result.get("decoder_sha256"), AGAIN)
 
 
 def _matches(base: Path, pattern: str) -> list[Path]:

@@ -38,11 +38,6 @@ class Rows:
         """Give each rank `batch_size` consecutive rows."""
         return cls(rank * batch_size, (rank + 1) * batch_size, world_size * batch_size)
 
-    @property
-    def count(self) -> int:
-        """Number of samples of this process."""
-        return self.stop - self.start
-
 
 class Draws:
     """Random parameters of one view at one step, a row a sample.

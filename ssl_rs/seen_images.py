@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,18 @@ def compare_with_data(
 def without_marks(label: str) -> str:
     """Return the name of a row without what `marks` added: of other data it may not hold."""
     return label.removesuffix(LABELS_SEEN).removesuffix(TRANSDUCTIVE)
+
+
+def label_of(kind: str, start: str, tasks: Iterable[str]) -> str:
+    """Return what a pretraining is called: "imagenet, then inpainting + contrastive".
+
+    Args:
+        kind: Of what it started from; random weights go without saying.
+        start: Label of that.
+        tasks: Names of its pretext tasks.
+    """
+    named = " + ".join(tasks)
+    return named if kind == "random" else f"{without_marks(start)}, then {named}"
 
 
 def marks(found: Mapping[str, Any], transductive: bool) -> str:

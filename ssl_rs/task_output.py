@@ -11,7 +11,7 @@ class TaskOutput:
     """The outcome of one task on one batch.
 
     Args:
-        loss: Scalar with gradient, a mean that ranks may average (see `distributed.mean_count`).
+        loss: Scalar with gradient, a mean that ranks may average (see `distributed.mean_over_ranks`).
         metrics: Detached scalars by name.
     """
 

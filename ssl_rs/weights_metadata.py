@@ -36,6 +36,35 @@ class WeightsMetadata:
     classes: tuple[str, ...] = ()
     dtype: str | None = None
 
+    def texts(self) -> dict[str, str]:
+        """Return what a file of weights stores: texts, of which `read_weights_metadata` makes this again."""
+        found = {
+            "backbone": self.backbone,
+            "bands": json.dumps(self.bands),
+            "mean": json.dumps(self.statistics.mean),
+            "std": json.dumps(self.statistics.std),
+            "statistics_source": self.statistics.source,
+            "value_scale": json.dumps(self.value_scale),
+        }
+        found |= {"classes": json.dumps(self.classes)} if self.classes else {}
+        return found | ({} if self.dtype is None else {"dtype": self.dtype})
+
+    def check_backbone(self, where: str, backbone: str) -> None:
+        """Refuse another encoder than the run has.
+
+        Args:
+            where: Key and run that the weights are of, for the message.
+            backbone: Of the run.
+
+        Raises:
+            InputError: It is another.
+        """
+        if self.backbone != backbone:
+            raise InputError(
+                f"{where} is an encoder {self.backbone}, this run has backbone.name={backbone}. "
+                f"Choose backbone={self.backbone}, or other weights."
+            )
+
     def check_data(self, where: str, bands: Sequence[str], value_scale: float) -> None:
         """Refuse data of other bands, or whose values are divided by something else.
 

@@ -50,7 +50,7 @@ def pretraining(rows, backbone="resnet18"):
         "corrupted": CorruptedMaker("clean", 6, (0.2, 0.33), color),
     }
     images = torch.rand(rows.total, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    views = make_views(crop_view(images[rows.start : rows.stop]), makers, makers, seed=3, step=5, rows=rows)
+    views = make_views(crop_view(images[rows.start : rows.stop]), makers, seed=3, step=5, rows=rows)
     encoder = Backbone(backbone).build(3)
     channels = tuple(encoder.out_channels)
     tasks = {
@@ -73,7 +73,7 @@ def methods(rows):
     images = torch.rand(rows.total, 3, SIZE, SIZE, generator=generator)
     valid = torch.ones(rows.total, 1, SIZE, SIZE, dtype=torch.bool)
     valid[0, :, : SIZE // 2] = False
-    views = make_views(crop_view(images[mine], valid=valid[mine]), makers, makers, seed=3, step=5, rows=rows)
+    views = make_views(crop_view(images[mine], valid=valid[mine]), makers, seed=3, step=5, rows=rows)
     views = {name: replace(view, image=view.image.double()) for name, view in views.items()}
     encoder, rule = Backbone("resnet18").build(3), MomentumRule(0.9, 1.0)
     channels = tuple(encoder.out_channels)

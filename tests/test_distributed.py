@@ -14,7 +14,7 @@ from gradients_of_ranks import STAGES, gradients
 from torch import nn
 
 from ssl_rs.batch_norm import SynchronizedBatchNorm
-from ssl_rs.distributed import Agreement, Processes, barrier, gather, mean_count, stop, sum_over_ranks
+from ssl_rs.distributed import Agreement, Processes, barrier, gather, mean_over_ranks, stop, sum_over_ranks
 from ssl_rs.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -112,7 +112,7 @@ def wait_long(rank, folder, told):
     barrier()
     if rank == 1:
         time.sleep(2.5)
-    told.put(sum_over_ranks(torch.tensor([rank + 1]), torch.device("cpu")).tolist())
+    told.put(sum_over_ranks(torch.tensor([rank + 1])).tolist())
     stop()
 
 
@@ -138,7 +138,7 @@ def test_one_process_needs_no_process_group():
     assert Processes.from_environment() == Processes(0, 1, 0)
     rows = torch.rand(2, 3)
     assert gather(rows) is rows
-    assert mean_count(torch.tensor(3)) == 3
+    assert mean_over_ranks(torch.tensor(3)) == 3
 
 
 def test_synchronized_batch_norm_is_batch_norm_on_one_process():

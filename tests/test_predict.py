@@ -271,7 +271,8 @@ def test_what_cannot_be_mapped_is_refused(refused, image, tmp_path):
     assert "value_scale must be a number above 0" in refused(path, "value_scale=0")
     assert "evaluation.window: size and batch_size must be at least 1" in refused(path, "evaluation.window.size=0")
     assert "seeds: predict has no such key. Did you mean 'seed'?" in refused(path, "seeds=3")
-    assert "dataset.downsample must be 1 to 64 pixels, got 0" in refused(path, "downsample=0")
+    assert "downsample must be 1 to 64 pixels, or null for that of the run; got 0" in refused(path, "downsample=0")
+    assert "trainer.precision must be one of auto, bf16, fp32" in refused(path, "trainer.precision=fp8")
     other = tmp_path / "other"
     other.mkdir()
     os.link(path, other / "scene5.png")

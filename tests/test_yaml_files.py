@@ -209,11 +209,11 @@ def two_steps(values: dict[str, Any], crops: torch.Tensor | None = None, bands: 
     network = PretextNetwork(encoder, Normalization(statistics), heads, values["encoder_pass"])
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = build(values["optimizer"], "optimizer")(trained)
-    names = views_to_make(makers, (*network.views, *network.momentum_views))
+    makers = {name: makers[name] for name in views_to_make(makers, (*network.views, *network.momentum_views))}
     crops = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)) if crops is None else crops
     losses = []
     for step in range(2):
-        views = make_views(crop_view(crops, color_bands(bands)), makers, names, seed=0, step=step, rows=Rows(0, 4, 4))
+        views = make_views(crop_view(crops, color_bands(bands)), makers, seed=0, step=step, rows=Rows(0, 4, 4))
         total = sum(values["pretext"][name]["weight"] * output.loss for name, output in network(views).items())
         total.backward()
         optimizer.step()

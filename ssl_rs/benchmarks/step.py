@@ -104,7 +104,7 @@ class Step:
         compiled = any(hasattr(part, "_orig_mod") for part in self.module.modules())  # what torch.compile wraps
         self.encoder = torch.compile(self.network.encoder) if compiled else self.network.encoder
         self.crops = cast(Generator[Any, None, None], self.job.crops(0))
-        self.resident = _random_views(plan, self.job)
+        self.resident = _random_views(self.job)
         self.bare_job = replace(self.job, make_batch=lambda stored, step: self.resident)
         self.images = _as_encoded(self.network, self.resident)
         self.phases = Phases(self.device)
@@ -142,7 +142,7 @@ class Step:
         with phases.measure("transfer"):
             crop = crop_on_device(plan, stored)
         with phases.measure("views"):
-            views = make_views(crop, plan.makers, plan.makers, seed=plan.site.seed, step=step, rows=plan.site.rows)
+            views = make_views(crop, plan.makers, seed=plan.site.seed, step=step, rows=plan.site.rows)
         with self._autocast():
             with phases.measure("encoder"):
                 features = self.network.encode(views)
@@ -160,7 +160,7 @@ class Step:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.identity.precision == "bf16")
 
 
-def _random_views(plan: Plan, job: Job) -> dict[str, View]:
+def _random_views(job: Job) -> dict[str, View]:
     """Return the views of a step with random values in place of the images', on the device."""
     views: dict[str, View] = job.make_batch(next(job.crops(0)), 0)
     return {name: replace(view, image=torch.rand_like(view.image)) for name, view in views.items()}

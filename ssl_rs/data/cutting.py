@@ -10,7 +10,7 @@ from torch import Tensor
 from ssl_rs.data.store import Store
 from ssl_rs.data.windows import cut, stack_images
 
-Kind = Literal["image", "mask", "valid"]
+CropKind = Literal["image", "mask", "valid"]
 
 CROP_TYPES = {"uint8": torch.uint8, "uint16": torch.int32, "int16": torch.int16, "float32": torch.float32}
 """Of crops, by the type of the stored values; of uint16 torch knows few operations."""
@@ -27,7 +27,7 @@ class Place(NamedTuple):
 class Cutter(Protocol):
     """Cuts square crops; where one reaches beyond its scene, the scene is continued by mirroring."""
 
-    def cut(self, kind: Kind, places: Sequence[Place], size: int) -> Tensor:
+    def cut(self, kind: CropKind, places: Sequence[Place], size: int) -> Tensor:
         """Return crops of the given side.
 
         Args:
@@ -51,7 +51,7 @@ class MappedScenes:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def cut(self, kind: Kind, places: Sequence[Place], size: int) -> Tensor:
+    def cut(self, kind: CropKind, places: Sequence[Place], size: int) -> Tensor:
         """Return crops; as `Cutter.cut`."""
         for place in places:
             if kind != "valid" or self.store.valid(place.scene) is not None:
@@ -77,7 +77,7 @@ class ResidentScenes:
         device: Where they are held and cut.
     """
 
-    def __init__(self, store: Store, scenes: Sequence[int], kinds: Sequence[Kind], device: torch.device) -> None:
+    def __init__(self, store: Store, scenes: Sequence[int], kinds: Sequence[CropKind], device: torch.device) -> None:
         self.device = device
         self.row = {scene: row for row, scene in enumerate(scenes)}
         records = [store.manifest.scenes[scene] for scene in scenes]
@@ -87,7 +87,7 @@ class ResidentScenes:
         area = self.sizes.prod(dim=1)
         self.starts = torch.cumsum(area, 0) - area  # [N], where a scene of one band begins
 
-    def cut(self, kind: Kind, places: Sequence[Place], size: int) -> Tensor:
+    def cut(self, kind: CropKind, places: Sequence[Place], size: int) -> Tensor:
         """Return crops; as `Cutter.cut`, on the device."""
         bands = self.bands if kind == "image" else 1
         scene = torch.tensor([self.row[place.scene] for place in places])
@@ -104,7 +104,7 @@ class ResidentScenes:
         return crops if kind == "image" else crops.squeeze(1)
 
 
-def resident_bytes(store: Store, scenes: Sequence[int], kinds: Sequence[Kind]) -> int:
+def resident_bytes(store: Store, scenes: Sequence[int], kinds: Sequence[CropKind]) -> int:
     """Return the memory that `ResidentScenes` takes."""
     records = [store.manifest.scenes[scene] for scene in scenes]
     pixels = sum(record.height * record.width for record in records)
@@ -112,7 +112,7 @@ def resident_bytes(store: Store, scenes: Sequence[int], kinds: Sequence[Kind]) -
     return pixels * sum(image if kind == "image" else 1 for kind in kinds)
 
 
-def _flat(store: Store, scenes: Sequence[int], kind: Kind, device: torch.device) -> Tensor:
+def _flat(store: Store, scenes: Sequence[int], kind: CropKind, device: torch.device) -> Tensor:
     """Return all values of one kind, scene after scene, on the device."""
     records = [store.manifest.scenes[scene] for scene in scenes]
     pixels = sum(record.height * record.width for record in records)
@@ -126,7 +126,7 @@ def _flat(store: Store, scenes: Sequence[int], kind: Kind, device: torch.device)
     return flat
 
 
-def _whole(store: Store, scene: int, kind: Kind) -> Tensor:
+def _whole(store: Store, scene: int, kind: CropKind) -> Tensor:
     """Return one array of a scene."""
     if kind == "image":
         return stack_images([np.asarray(store.image(scene))])

@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -32,6 +32,10 @@ LARGEST_TILE = 2**30
 
 LARGEST_BLOCK = 64
 """Pixels of a side that may become one."""
+
+
+USED_LATER = ("root", "crop_size", "tile_size", "tile_shift", "protocol", "transductive", "scene_group")
+"""Settings of every data set that change nothing in its store."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,6 @@ class Dataset(ABC):
     downsample: int = 1
     scene_group: str | None = None
 
-    ignore_index: ClassVar[int] = IGNORE
     clutter: ClassVar[str | None] = None
     """The class that some protocols leave out."""
     erodes: ClassVar[bool] = False
@@ -188,6 +191,10 @@ class Dataset(ABC):
         Raises:
             InputError: A file that cannot be read or holds something unexpected.
         """
+
+    def stored_by(self) -> dict[str, Any]:
+        """Return the settings that decide what is stored, by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in USED_LATER}
 
     def group_of(self, scene: str) -> str:
         """Return the group of a scene's id: those of one group lie together."""

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from ssl_rs.data.classes_file import read_classes
 from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass, Split
@@ -102,6 +102,15 @@ class Folder(Dataset):
             return tuple(band for band in self.bands if band != ALPHA)
         labeled_first = sorted(self.scenes(), key=lambda scene: scene.split == "unlabeled")
         return names_by_file((scene.files[0] for scene in labeled_first), self.channels, self.on_bad_scene == "skip")
+
+    def stored_by(self) -> dict[str, Any]:
+        """As of every data set; `without_mask` decides nothing: the list of files shows what came of it."""
+        found = super().stored_by()
+        del found["without_mask"]
+        if self.channels is None:  # the setting came when there were stores already
+            del found["channels"]
+            return found
+        return found | {"nodata": "of these channels"}
 
     def undivided(self) -> "Folder":
         """Return this folder with all images that have masks in one split; the others are left out of it."""

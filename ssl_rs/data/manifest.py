@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ssl_rs.data.dataset import SegmentationClass, Split
+from ssl_rs.data.dataset import SegmentationClass, Split, Transform
 from ssl_rs.data.records import read_record, to_json
 from ssl_rs.data.value_types import ValueType
 from ssl_rs.errors import InputError
@@ -49,7 +49,7 @@ class SceneRecord:
     height: int
     width: int
     crs: str | None
-    transform: tuple[float, float, float, float, float, float] | None
+    transform: Transform | None
     sources: tuple[SourceRecord, ...]
     class_pixels: tuple[int, ...]
     valid_share: float

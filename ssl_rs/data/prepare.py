@@ -13,7 +13,7 @@ from pathlib import Path
 from ssl_rs.cores import usable_cores
 from ssl_rs.data.bad_scenes import left_out, refuse_listed
 from ssl_rs.data.clipping import warn_of_clipping
-from ssl_rs.data.dataset import Dataset, SceneSource
+from ssl_rs.data.dataset import IGNORE, Dataset, SceneSource
 from ssl_rs.data.manifest import FORMAT_VERSION, HASH_FILE, MANIFEST_FILE, Manifest, SkippedScene
 from ssl_rs.data.moments import mean_and_std
 from ssl_rs.data.overview import SCENES_FILE, SHEET_FILE, write_overview
@@ -29,9 +29,6 @@ from ssl_rs.locks import hold
 
 Report = Callable[[int, int, str], None]
 """Called after each scene with the number of finished scenes, of all scenes, and the scene's id."""
-
-USED_LATER = ("root", "crop_size", "tile_size", "tile_shift", "protocol", "transductive", "without_mask", "scene_group")
-"""Settings of a data set that change nothing in its store."""
 
 WORTH_WORKERS = 2**28
 """Bytes of source files from which on other processes help: each takes a second to start."""
@@ -176,15 +173,9 @@ def _name(dataset: Dataset) -> str:
 
 def _source_hash(dataset: Dataset, scenes: Sequence[SceneSource]) -> str:
     """Return 12 hex digits over the settings and the listing of the files: equal as long as nothing changed."""
-    settings = {field.name: getattr(dataset, field.name) for field in dataclasses.fields(dataset)}
-    settings = {name: value for name, value in settings.items() if name not in USED_LATER}
-    if settings.get("channels") is None:  # the setting came when there were stores already
-        settings.pop("channels", None)
-    else:
-        settings["nodata"] = "of these channels"
     listing = [(s.id, s.split, [file.identity() for file in s.files if file.exists()]) for s in scenes]
     classes = [dataclasses.astuple(entry) for entry in dataset.classes]
-    content = json.dumps([FORMAT_VERSION, settings, classes, dataset.band_names, listing], sort_keys=True)
+    content = json.dumps([FORMAT_VERSION, dataset.stored_by(), classes, dataset.band_names, listing], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
@@ -272,7 +263,7 @@ def _manifest(dataset: Dataset, written: Sequence[WrittenScene], skipped: Sequen
         mean=mean,
         std=std,
         classes=dataset.classes,
-        ignore_index=dataset.ignore_index,
+        ignore_index=IGNORE,
         eroded=dataset.erodes,
         scenes=tuple(scene.record for scene in written),
         skipped=tuple(skipped),

@@ -16,6 +16,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
+from ssl_rs.data.dataset import Transform
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 
@@ -30,8 +31,6 @@ BOMB_RATIO = 1100
 
 CACHE_BYTES = 2**20
 """GDAL would take a twentieth of the memory in each process; strips of whole blocks are read once, in order."""
-
-Transform = tuple[float, float, float, float, float, float]
 
 
 def small_cache() -> AbstractContextManager[Any]:

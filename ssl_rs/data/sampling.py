@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import data as torch_data
 
-from ssl_rs.data.cutting import Cutter, Kind, MappedScenes, Place
+from ssl_rs.data.cutting import CropKind, Cutter, MappedScenes, Place
 from ssl_rs.data.dataset import Split
 from ssl_rs.data.label_subset import LabeledUnit, LabelSubset
 from ssl_rs.data.store import Store
@@ -41,7 +41,7 @@ class BatchSource(Protocol[T_co]):
 
     cutter: Cutter
     scenes: Sequence[int]
-    kinds: Sequence[Kind]
+    kinds: Sequence[CropKind]
 
     def batch(self, step: int, rows: Rows) -> T_co:
         """Return the samples of these rows."""
@@ -84,7 +84,7 @@ class SceneCrops:
             raise InputError(f"Data set '{store.manifest.dataset}' has no scenes in its {'/'.join(splits)} split.")
         self.pixels_until = list(accumulate(records[index].height * records[index].width for index in self.scenes))
         self.has_nodata = any(records[index].valid_share < 1 for index in self.scenes)
-        self.kinds: Sequence[Kind] = ("image", "valid") if self.has_nodata else ("image",)
+        self.kinds: Sequence[CropKind] = ("image", "valid") if self.has_nodata else ("image",)
 
     def batch(self, step: int, rows: Rows) -> Crops:
         """Return the crops of these rows.
@@ -148,7 +148,7 @@ class TileCrops:
         self.labeled = self._labeled_tiles()
         self.scenes: Sequence[int] = tuple(self.labeled)
         self.has_nodata = any(store.manifest.scenes[index].valid_share < 1 for index in self.scenes)
-        self.kinds: Sequence[Kind] = ("image", "mask", "valid") if self.has_nodata else ("image", "mask")
+        self.kinds: Sequence[CropKind] = ("image", "mask", "valid") if self.has_nodata else ("image", "mask")
 
     def batch(self, step: int, rows: Rows) -> tuple[Tensor, ...]:
         """Return images [B, C, S, S] (of a type of `CROP_TYPES`) and masks int64 [B, S, S], S the crop size.

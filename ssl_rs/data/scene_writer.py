@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_rs.data.array_writer import SceneFiles
-from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource
+from ssl_rs.data.dataset import IGNORE, Dataset, Scene, SceneArrays, SceneSource
 from ssl_rs.data.downsampling import coarser_size, coarser_transform, downsample
 from ssl_rs.data.erosion import ROWS, erode
 from ssl_rs.data.manifest import SceneRecord, SourceRecord
@@ -152,7 +152,7 @@ def _checked_strips(
         for labels in (strip.mask, strip.eroded) if dataset.classes else (None, None):
             if labels is not None:
                 _check_mask(labels, strip.image.shape[1:], len(dataset.classes), where)
-                labels = np.where(valid, labels, np.uint8(dataset.ignore_index))
+                labels = np.where(valid, labels, np.uint8(IGNORE))
             masks.append(labels)
         if masks[0] is not None and source.split == "unlabeled":
             raise InputError(
@@ -213,7 +213,7 @@ def _check_mask(mask: NDArray[np.uint8], shape: tuple[int, ...], num_classes: in
         raise InputError(
             f"{where}: the mask has {sizes[0]} pixels, its image {sizes[1]} (rows x columns). Resample one of them."
         )
-    unknown = (mask >= num_classes) & (mask != Dataset.ignore_index)
+    unknown = (mask >= num_classes) & (mask != IGNORE)
     if unknown.any():
         raise InputError(
             f"{where}: the mask holds {np.unique(mask[unknown]).tolist()}, known are 0 to {num_classes - 1} and 255."

@@ -98,7 +98,7 @@ def pair_logits(first: Tensor, second: Tensor, temperature: float) -> tuple[Tens
         first, second = F.normalize(first.float(), dim=1), F.normalize(second.float(), dim=1)
         candidates = torch.cat([gather(first), gather(second)])  # [2N, D]
         logits = torch.cat([first, second]) @ candidates.T / temperature  # [2B, 2N]
-    rows = torch.arange(len(first), device=first.device) + first_row() * len(first)
+    rows = torch.arange(len(first), device=first.device) + first_row(len(first))
     in_second = rows + len(candidates) // 2
     itself, positive = torch.cat([rows, in_second]), torch.cat([in_second, rows])
     return logits.scatter(1, itself.unsqueeze(1), float("-inf")), positive

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_rs.distributed import mean_count
+from ssl_rs.distributed import mean_over_ranks
 from ssl_rs.encoder import Pyramid
 from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask, momentum_of
-from ssl_rs.pretext.heads import dense_mlp
+from ssl_rs.pretext.heads import check_level, dense_mlp
 from ssl_rs.pretext.moco_v2 import MoCoV2
 from ssl_rs.pretext.momentum import MomentumRule, follow, momentum_copy
 from ssl_rs.pretext.pooling import mean_over_positions, position_weights
@@ -55,11 +55,7 @@ class DenseContrastive(PretextTask):
         temperature: float = 0.2,
     ) -> None:
         super().__init__()
-        if not -len(channels) < level < len(channels) or level == 0 or channels[level] == 0:
-            raise InputError(
-                f"pretext.dense_contrastive.task.level={level}: expected the index of a map that the encoder "
-                f"computes; its levels have {list(channels)} channels, and level 0 is the image."
-            )
+        check_level(level, channels, "pretext.dense_contrastive.task.level")
         if not 0 <= dense <= 1:
             raise InputError(f"pretext.dense_contrastive.task.dense={dense}: expected a share in [0, 1].")
         self.momentum: MomentumRule = momentum
@@ -133,4 +129,4 @@ def _rows(maps: Tensor) -> Tensor:
 
 def _weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     """Return the weighted mean, such that its mean over ranks is that of the whole batch; 0 where all weights are."""
-    return (values * weight).sum() / mean_count(weight.sum()).clamp_min(torch.finfo(weight.dtype).tiny)
+    return (values * weight).sum() / mean_over_ranks(weight.sum()).clamp_min(torch.finfo(weight.dtype).tiny)

@@ -68,6 +68,19 @@ def check_widths(widths: Sequence[int], where: str) -> None:
         raise InputError(f"{where}={list(widths)}: expected the width of each layer, at least one of them.")
 
 
+def check_level(level: int, channels: Sequence[int], where: str) -> None:
+    """Refuse the index of a level that the encoder does not compute, or of the image.
+
+    Raises:
+        InputError: Names the key.
+    """
+    if not -len(channels) < level < len(channels) or level == 0 or channels[level] == 0:
+        raise InputError(
+            f"{where}={level}: expected the index of a map that the encoder computes; its levels have "
+            f"{list(channels)} channels, and level 0 is the image."
+        )
+
+
 def check_temperature(temperature: float, where: str) -> None:
     """Refuse what cosines cannot be divided by.
 

@@ -6,7 +6,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from ssl_rs.distributed import mean_count
+from ssl_rs.distributed import mean_over_ranks
 from ssl_rs.encoder import Pyramid
 from ssl_rs.pretext.base import PretextTask, view_of_kind
 from ssl_rs.pretext.segmentation_decoder import SegmentationDecoder
@@ -56,5 +56,5 @@ def weighted_error(image: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         target: [B, C, H, W].
         weight: [B, C, H, W], >= 0; where all of it is 0, so is the error.
     """
-    total = mean_count(weight.sum()).clamp_min(torch.finfo(weight.dtype).tiny)
+    total = mean_over_ranks(weight.sum()).clamp_min(torch.finfo(weight.dtype).tiny)
     return (weight * (image - target).abs()).sum() / total

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_rs.encoder import Pyramid
-from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask, view_of_kind
-from ssl_rs.pretext.heads import check_widths
+from ssl_rs.pretext.heads import check_level, check_widths
 from ssl_rs.pretext.pooling import mean_over_positions, position_weights
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import TransformedView, View
@@ -40,11 +39,7 @@ class TransformPrediction(PretextTask):
 
     def __init__(self, channels: Sequence[int], level: int = -2, dimensions: int = 64) -> None:
         super().__init__()
-        if not -len(channels) <= level < len(channels) or channels[level] == 0 or level in (0, -len(channels)):
-            raise InputError(
-                f"pretext.transform_prediction.task.level={level}: expected the index of a map that the encoder "
-                f"computes; its levels have {list(channels)} channels, and level 0 is the image."
-            )
+        check_level(level, channels, "pretext.transform_prediction.task.level")
         check_widths([dimensions], "pretext.transform_prediction.task.dimensions")
         self.level = level
         self.project = nn.Conv2d(channels[level], dimensions, 1)

@@ -8,14 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ssl_rs.errors import TOLD, InputError
 from ssl_rs.files import make_folder, write_beside
-from ssl_rs.reporting.cells import (
-    FailedRun,
-    MissingCell,
-    StaleRun,
-    missing_cells,
-    read_failures,
-    stale_runs,
-)
+from ssl_rs.reporting.cells import missing_cells, read_failures, stale_runs
 from ssl_rs.reporting.csv_files import (
     budgets_csv,
     cells_csv,
@@ -27,7 +20,7 @@ from ssl_rs.reporting.csv_files import (
     summary_csv,
 )
 from ssl_rs.reporting.plans import read_plans, settled
-from ssl_rs.reporting.pretrainings import PretrainingRun, features_text, read_pretrainings, tasks_text
+from ssl_rs.reporting.pretrainings import features_text, read_pretrainings, tasks_text
 from ssl_rs.reporting.results import LeftOut, Run, read_runs
 from ssl_rs.reporting.sections import METRICS, Section, sections_of
 from ssl_rs.reporting.tables import compare
@@ -100,14 +93,19 @@ def write_report(
     if not runs and not pretrainings:
         raise _nothing_finished(runs_dir, left_out)
     sections, broken_samples = sections_of(tables)
-    page = _render(
-        sections=sections,
-        missing=missing,
-        failures=failures,
-        stale=stale,
-        left_out=[*left_out, *duplicates, *broken_pretrainings, *broken_plans, *broken_failures, *broken_samples],
-        pretrainings=pretrainings,
-        num_runs=len(current_runs),
+    page = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            sections=sections,
+            metrics=list(METRICS),
+            missing=missing,
+            failures=failures,
+            stale=stale,
+            left_out=[*left_out, *duplicates, *broken_pretrainings, *broken_plans, *broken_failures, *broken_samples],
+            pretrainings=pretrainings,
+            num_runs=len(current_runs),
+        )
     )
     make_folder(out_dir)
     write_beside(out_dir / "cells.csv", cells_csv(current_runs, planned, missing, failures, stale, duplicates))
@@ -152,15 +150,8 @@ def _write_tables(out_dir: Path, runs: Sequence[Run], sections: Sequence[Section
     write_beside(out_dir / "table.tex", tables_text(studies, "latex"))
 
 
-def _render(
-    sections: Sequence[Section],
-    missing: Sequence[MissingCell],
-    failures: Sequence[FailedRun],
-    stale: Sequence[StaleRun],
-    left_out: Sequence[LeftOut],
-    pretrainings: Sequence[PretrainingRun],
-    num_runs: int,
-) -> str:
+def _environment() -> Environment:
+    """Return what renders the page: its values are escaped, and what it lacks is an error."""
     folder = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
         loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -173,21 +164,9 @@ def _render(
         "interval": lambda interval: interval_text(interval, points_text),
         "signed_interval": lambda interval: interval_text(interval, signed_points_text),
     }
-    return environment.get_template("page.html.j2").render(
-        sections=sections,
-        missing=missing,
-        failures=failures,
-        stale=stale,
-        left_out=left_out,
-        pretrainings=pretrainings,
-        tasks_text=tasks_text,
-        features_text=features_text,
-        num_runs=num_runs,
-        metrics=list(METRICS),
-        saved_doubts=saved_doubts,
-        saved_sentence=saved_sentence,
-        budget_sentence=budget_sentence,
-        doubts_of_means=doubts_of_means,
-        over_scenes=over_scenes,
-        unplanned_text=unplanned_text,
-    )
+    texts = (
+        tasks_text, features_text, saved_doubts, saved_sentence, budget_sentence, doubts_of_means, over_scenes,
+        unplanned_text,
+    )  # fmt: skip
+    environment.globals |= {function.__name__: function for function in texts}
+    return environment

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_rs.reporting.results import LeftOut, read_object
+from ssl_rs.seen_images import label_of
 
 MARK = b'"pretrain"'
 """Stands in the result of a pretraining: the files of other commands are large, and need not be parsed for this."""
@@ -49,8 +50,7 @@ class PretrainingRun:
     @property
     def label(self) -> str:
         """What it started from, and its tasks."""
-        tasks = " + ".join(self.pretext)
-        return tasks if self.start == "random" else f"{self.start}, then {tasks}"
+        return label_of(self.start, self.start, self.pretext)
 
 
 def read_pretrainings(*folders: Path) -> tuple[list[PretrainingRun], list[LeftOut]]:

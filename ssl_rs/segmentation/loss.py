@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssl_rs.distributed import gather, mean_count
+from ssl_rs.distributed import gather, mean_over_ranks
 from ssl_rs.errors import InputError
 from ssl_rs.task_output import TaskOutput
 
@@ -69,7 +69,7 @@ class SegmentationLoss:
         """
         logits = logits.float()
         valid = masks != ignore_index  # [B, H, W]
-        count = mean_count(valid.sum())
+        count = mean_over_ranks(valid.sum())
         count = torch.where(count > 0, count, torch.ones_like(count))  # scalar
         # A row a pixel: the cross entropy of maps has no deterministic kernel on CUDA.
         rows, classes = logits.movedim(1, -1).flatten(0, 2), masks.flatten()  # [B * H * W, K], [B * H * W]

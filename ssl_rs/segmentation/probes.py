@@ -17,14 +17,6 @@ TINY = 1e-12
 """Probability of a class that no neighbor votes for, so that its logarithm is finite."""
 
 
-class Classifier(Protocol):
-    """Maps rows of features [M, D] to log-probabilities [M, K]."""
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """Classify."""
-        ...
-
-
 class Probe(Protocol):
     """A kind of classifier that can be fitted to labeled features; the fields are those of `PixelSettings`."""
 
@@ -34,7 +26,7 @@ class Probe(Protocol):
     sampling: Literal["uniform", "balanced"]
 
     def fit(self, features: Tensor, labels: Tensor, num_classes: int) -> nn.Module:
-        """Return a `Classifier` fitted to features [N, D] and labels int64 [N] in [0, K)."""
+        """Return what maps features [M, D] to log-probabilities [M, K], fitted to [N, D] and int64 [N] in [0, K)."""
         ...
 
 

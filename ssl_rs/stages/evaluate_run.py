@@ -124,8 +124,7 @@ def evaluate(settings: Settings) -> Path:
     """Score a finished fine-tuning again, e.g. with other windows; return the folder of the scores."""
     plan = read_plan(settings)
     run, site, scores, evaluation = plan.run, plan.site, plan.scores, plan.evaluation
-    trusted = settings.value("trusted_packages", list)
-    network = load_network(run, plan.stored, plan.metadata, evaluation.window, trusted)
+    network = load_network(run, plan.stored, plan.metadata, evaluation.window, settings.trusted)
     directory = scores.directory
     if scores.is_finished("evaluate"):
         return directory.path
@@ -208,7 +207,7 @@ def _check_data(run: RunDirectory, metadata: WeightsMetadata, manifest: Manifest
 def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, Any]]:
     """Open the run's data where it lay, or where `dataset.root` says, on the device that is wanted now."""
     stored = stored_config(run)
-    trusted = settings.value("trusted_packages", list)
+    trusted = settings.trusted
     root, of_training = settings.value("dataset.root", str | None), stored["dataset"].get("root")
     node = data_like(settings, stored["dataset"])
     if (channels := settings.value("bands", tuple[int, ...] | None)) is not None:

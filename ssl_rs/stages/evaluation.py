@@ -198,7 +198,7 @@ class Evaluator:
                 confusions[labels][place] = counts
             if index in keep:
                 maps[index] = prediction
-        return {labels: sum_over_ranks(each, self.device) for labels, each in confusions.items()}, maps
+        return {labels: sum_over_ranks(each) for labels, each in confusions.items()}, maps
 
     def _count(self, index: int, prediction: np.ndarray) -> dict[Labels, Tensor]:
         """Count a scene's class map uint8 [H, W] against each kind of its labels."""

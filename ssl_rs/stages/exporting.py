@@ -35,9 +35,6 @@ def export(settings: Settings) -> Path:
     """Write the weights of a finished run in other forms; return their folder, which is whole or not there."""
     chosen, formats = settings.value("run", str | None), settings.value("formats", tuple[FormName, ...] | None)
     run_dir, output_dir = settings.value("run_dir", str | None), Path(settings.value("output_dir", str))
-    trusted = settings.value("trusted_packages", list)
-    for key, kind in (("seed", int), ("store_dir", str)):
-        settings.value(key, kind)
     settings.check_all_read()
     Processes.alone("export")
     if formats is not None and not formats:
@@ -53,7 +50,7 @@ def export(settings: Settings) -> Path:
     with hold(folder.with_name(f".{folder.name}.lock"), str(folder), "choose another run_dir"):
         if is_there(folder, digest):
             return folder
-        subject = _read_finetuning(run, trusted) if weights == run.model else _read_pretraining(run)
+        subject = _read_finetuning(run, settings.trusted) if weights == run.model else _read_pretraining(run)
         with filled_aside(folder) as place:
             forms, left_out = _write_forms(subject, place, wanted, run)
             write_text(place / "README.md", write_card(subject, _training(run, result), forms, left_out))
@@ -89,7 +86,7 @@ def _finished(chosen: str | None) -> tuple[RunDirectory, Mapping[str, Any]]:
     return run, result
 
 
-def _read_finetuning(run: RunDirectory, trusted: list[str]) -> Subject:
+def _read_finetuning(run: RunDirectory, trusted: Sequence[str]) -> Subject:
     finished_finetuning(str(run.path))
     stored, metadata = stored_config(run), read_weights_metadata(run.model)
     window: WindowSettings = build(stored["evaluation"].get("window"), "evaluation.window")

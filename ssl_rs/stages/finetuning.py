@@ -1,6 +1,5 @@
 """Fine-tune: labeled tiles -> augmentation -> encoder and decoder; then score whole test scenes."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +30,7 @@ from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
 from ssl_rs.stages.site import Site, SiteSettings, check_once
 from ssl_rs.stages.validation import KEY, Validator, read_every_steps
+from ssl_rs.weights_metadata import WeightsMetadata
 
 VARIED = ("seed", "label_fraction.fraction", "initialization", "dataset.protocol")
 """What a comparison varies: runs that differ in other settings are not put into one table."""
@@ -234,18 +234,12 @@ def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, se
     manifest = site.store.manifest
     scores = plan.evaluator.score(network, site.processes, directory.path / "samples.npz")
     if site.processes.is_first:
-        metadata = {
-            "backbone": plan.recipe.backbone.name,
-            "decoder": plan.decoder_name,
-            "bands": json.dumps(manifest.bands),
-            "classes": json.dumps([item.name for item in manifest.classes]),
-            "mean": json.dumps(provenance.statistics.mean),
-            "std": json.dumps(provenance.statistics.std),
-            "value_scale": json.dumps(manifest.value_scale),
-            "dtype": manifest.dtype,
-            "config_hash": plan.run.hash,
-        }
-        save_tensors(directory.model, network.model.state_dict(), metadata)
+        metadata = WeightsMetadata(
+            plan.recipe.backbone.name, manifest.bands, manifest.value_scale, provenance.statistics,
+            tuple(item.name for item in manifest.classes), manifest.dtype,
+        )  # fmt: skip
+        texts = metadata.texts() | {"decoder": plan.decoder_name, "config_hash": plan.run.hash}
+        save_tensors(directory.model, network.model.state_dict(), texts)
         scores["model_sha256"] = sha256_of(directory.model)
         own = frozenset(site.store.image_hashes({"train"}))
         write_seen(directory, SeenImages(own, own) | seen_before(provenance))

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from ssl_rs.build import build
 from ssl_rs.config import Settings, read_yaml
-from ssl_rs.data.dataset import Dataset
+from ssl_rs.data.dataset import IGNORE
 from ssl_rs.encoder import Normalization, check_image_size, check_side, input_divisor
 from ssl_rs.errors import InputError
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.network import SegmentationNetwork, build_segmentation_model
 from ssl_rs.segmentation.sliding_window import WindowSettings
+from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.weights import load_strictly, read_weights
 from ssl_rs.weights_metadata import WeightsMetadata
 
@@ -29,9 +30,19 @@ def stored_config(run: RunDirectory) -> Mapping[str, Any]:
     return stored
 
 
+def read_computer(settings: Settings) -> TrainerSettings:
+    """Read on which device and how exactly it computes; nothing is trained, so length and batch mean nothing."""
+    precision = settings.value("trainer.precision", Literal["auto", "bf16", "fp32"])
+    return TrainerSettings(1, 2, settings.value("trainer.device", str), precision)
+
+
 def windows_like(settings: Settings, stored: Mapping[str, Any]) -> WindowSettings:
     """Read how scenes are cut; what is null is as the run had it."""
-    before: WindowSettings = build(stored["evaluation"].get("window"), "evaluation.window")
+    return changed_windows(settings, build(stored["evaluation"].get("window"), "evaluation.window"))
+
+
+def changed_windows(settings: Settings, before: WindowSettings) -> WindowSettings:
+    """Read how scenes are cut; what is null is as before."""
     kinds = {"size": int, "overlap": float, "batch_size": int, "test_time_augmentation": bool}
     wanted = {key: settings.value(f"evaluation.window.{key}", kind | None) for key, kind in kinds.items()}
     return replace(before, **{key: value for key, value in wanted.items() if value is not None})
@@ -77,4 +88,4 @@ def load_network(
     load_strictly(model, read_weights(run.model), str(run.model), f"backbone {metadata.backbone}")
     check_side(window.size, input_divisor(model), "evaluation.window.size")
     check_image_size(model.encoder, bands, window.size, "evaluation.window.size")  # type: ignore[arg-type]
-    return SegmentationNetwork(model, Normalization(metadata.statistics), Dataset.ignore_index)
+    return SegmentationNetwork(model, Normalization(metadata.statistics), IGNORE)

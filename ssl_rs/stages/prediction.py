@@ -9,6 +9,7 @@ import torch
 
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
+from ssl_rs.data.dataset import LARGEST_BLOCK
 from ssl_rs.data.folder_bands import ALPHA
 from ssl_rs.data.new_scenes import MARK, NewScenes, find_images
 from ssl_rs.data.source_files import SourceFile
@@ -19,11 +20,10 @@ from ssl_rs.finetuned import finished_finetuning
 from ssl_rs.messages import say_line
 from ssl_rs.plain_types import fits
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.stages.finished_run import load_network, stored_config, windows_like
+from ssl_rs.stages.finished_run import load_network, read_computer, stored_config, windows_like
 from ssl_rs.stages.mapping import Job, Target, map_image
 from ssl_rs.stages.scenes import scene_progress
 from ssl_rs.training.host_memory import keep_freed_memory
-from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.weights_metadata import read_weights_metadata
 
 
@@ -39,8 +39,6 @@ def predict(settings: Settings) -> Path:
     images = find_images([places] if isinstance(places, str) else places, [job.folder, output_dir / "predict"])
     targets = {name: Target.of(job.folder, name) for name in images}
     _check_targets(targets)
-    for key, kind in (("seed", int), ("store_dir", str)):
-        settings.value(key, kind)
     settings.check_all_read()
     if job.device.type == "cpu":
         keep_freed_memory()
@@ -111,6 +109,8 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
     if scale is not None and not 0 < scale < math.inf:
         raise InputError(f"value_scale must be a number above 0, or null for that of the run; got {scale:g}.")
     factor = settings.value("downsample", int | None)
+    if factor is not None and not 1 <= factor <= LARGEST_BLOCK:
+        raise InputError(f"downsample must be 1 to {LARGEST_BLOCK} pixels, or null for that of the run; got {factor}.")
     if factor is None:
         factor = stored["dataset"].get("downsample", 1)
     if not fits(factor, int):
@@ -133,10 +133,9 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
         say_line("In training an alpha band said where data is. With bands=[...] none does: alpha=NUMBER names it.")
     name = str(stored["dataset"].get("name"))
     scenes = NewScenes.of(name, factor, metadata.bands, bands, dtype, alpha, trained_alpha, told_by, alpha_told_by)
-    device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
-    trainer = TrainerSettings(max_steps=1, batch_size=2, device=device, precision=precision)
+    trainer = read_computer(settings)
     here = trainer.resolve_device(0)
-    network = load_network(run, stored, metadata, window, settings.value("trusted_packages", list))
+    network = load_network(run, stored, metadata, window, settings.trusted)
     network.to(here).to(memory_format=torch.channels_last)  # as it was trained
     value_scale = scale or metadata.value_scale
     how = {**window.identity, "bands": bands, "value_scale": value_scale}

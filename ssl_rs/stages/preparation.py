@@ -18,8 +18,6 @@ def prepare(settings: Settings) -> Path:
     dataset: Dataset = settings.build("dataset")
     store_dir, run_dir = settings.value("store_dir", str), settings.value("run_dir", str | None)
     check, num_workers = settings.value("check", bool), settings.value("num_workers", int | None)
-    for key, kind in (("seed", int), ("output_dir", str), ("trusted_packages", list)):
-        settings.value(key, kind)
     settings.check_all_read()
     if num_workers is not None and num_workers < 0:
         raise InputError(f"num_workers must be 0 (no other process) or more, or null, got {num_workers}.")

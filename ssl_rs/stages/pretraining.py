@@ -1,6 +1,5 @@
 """Pretrain an encoder: crops -> views -> tasks. No label is read; test scenes are only where the user asks for it."""
 
-import json
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -32,12 +31,13 @@ from ssl_rs.pretext.segmentation_decoder import SegmentationDecoder
 from ssl_rs.pretrained import check_apart
 from ssl_rs.randomness import Rows, derive_seed
 from ssl_rs.run_directory import save_tensors
-from ssl_rs.seen_images import SeenImages, write_seen
+from ssl_rs.seen_images import SeenImages, label_of, write_seen
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
 from ssl_rs.stages.site import Site, SiteSettings, check_once
 from ssl_rs.training.collapse import COLLAPSED_STD
 from ssl_rs.views.base import View, ViewMaker, crop_view, make_views, views_to_make
+from ssl_rs.weights_metadata import WeightsMetadata
 
 EncoderPass = Literal["joint", "per_view"]
 
@@ -148,8 +148,8 @@ def place(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:
 
 def _placed(plan: Plan) -> tuple[Path, dict[str, Any]]:
     _check_apart(plan)
-    found, tasks = plan.recipe.locate(plan.site), " + ".join(plan.tasks)
-    label = tasks if found is None or found.kind == "random" else f"{found.label}, then {tasks}"
+    found = plan.recipe.locate(plan.site)
+    label = label_of("random" if found is None else found.kind, "" if found is None else found.label, plan.tasks)
     return plan.run.directory.path, {"label": label, "seed": plan.site.seed}
 
 
@@ -241,7 +241,7 @@ def scene_crops(plan: Plan, seed: int) -> SceneCrops:
 def views_of(plan: Plan, stored: Crops, step: int, rows: Rows) -> dict[str, View]:
     """Make the run's views of stored crops, on its device."""
     crop = crop_on_device(plan, stored)
-    return make_views(crop, plan.makers, plan.makers, seed=plan.site.seed, step=step, rows=rows)
+    return make_views(crop, plan.makers, seed=plan.site.seed, step=step, rows=rows)
 
 
 def crop_on_device(plan: Plan, stored: Crops) -> View:
@@ -311,16 +311,9 @@ def _warn_of_collapse(measured: Mapping[str, float]) -> None:
 def _save_encoder(plan: Plan, network: PretextNetwork, provenance: Provenance) -> str:
     """Write the bare encoder aside, rename it, and return its sha256."""
     manifest, directory = plan.site.store.manifest, plan.run.directory
-    metadata = {
-        "backbone": plan.recipe.backbone.name,
-        "bands": json.dumps(manifest.bands),
-        "mean": json.dumps(provenance.statistics.mean),
-        "std": json.dumps(provenance.statistics.std),
-        "statistics_source": provenance.statistics.source,
-        "value_scale": json.dumps(manifest.value_scale),
-        "config_hash": plan.run.hash,
-    }
-    save_tensors(directory.encoder, network.encoder.state_dict(), metadata)
+    metadata = WeightsMetadata(plan.recipe.backbone.name, manifest.bands, manifest.value_scale, provenance.statistics)
+    texts = metadata.texts() | {"config_hash": plan.run.hash}
+    save_tensors(directory.encoder, network.encoder.state_dict(), texts)
     return sha256_of(directory.encoder)
 
 

@@ -36,8 +36,7 @@ class EncoderFile:
     def check(self, dataset: str, backbone: str, pretrainings: Path, value_scale: float | None) -> None:
         """Refuse a file of another backbone or value scale."""
         metadata = read_weights_metadata(self.path)
-        if (own := metadata.backbone) != backbone:
-            raise InputError(f"encoder={self.path} has the backbone {own}, not {backbone}. Choose backbone={own}.")
+        metadata.check_backbone(f"encoder={self.path}", backbone)
         metadata.check_scale(f"encoder={self.path}", value_scale)
 
     def locate(self, target: Target) -> Provenance:
@@ -47,12 +46,8 @@ class EncoderFile:
             InputError: It tells nothing or nonsense, or is of another backbone, other bands or another value scale.
         """
         metadata = read_weights_metadata(self.path)
-        for key in ("backbone", "bands", "value_scale"):
-            if getattr(metadata, key) != getattr(target, key):
-                raise InputError(
-                    f"encoder={self.path} has the {key} {getattr(metadata, key)!s:.300}, the data and backbone "
-                    f"chosen have {getattr(target, key)}. Choose others."
-                )
+        metadata.check_backbone(f"encoder={self.path}", target.backbone)
+        metadata.check_data(f"encoder={self.path}", target.bands, target.value_scale)
         label = self.label or self.path.stem
         return Provenance("pretrained", label, str(self.path), sha256_of(self.path), metadata.statistics)
 

@@ -29,12 +29,11 @@ from ssl_rs.segmentation.dense_features import DenseFeatures, ProbeNetwork, Stan
 from ssl_rs.segmentation.probes import Probe
 from ssl_rs.segmentation.sliding_window import WindowSettings, read_windows
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, check_classes
-from ssl_rs.stages.finished_run import data_like
+from ssl_rs.stages.finished_run import changed_windows, data_like, read_computer
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.probed_encoder import initialization_of, stored_backbone, stored_run
 from ssl_rs.stages.recipe import Identified, opened
 from ssl_rs.stages.site import Site, SiteSettings, check_once
-from ssl_rs.training.settings import TrainerSettings
 
 DIVISOR = 32
 """Windows are a multiple of the deepest level's stride, so that every level lies on one grid."""
@@ -98,7 +97,7 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
         )
     evaluation = EvaluationSettings(
         settings.value("evaluation.split", Literal["val", "test"]),
-        _window(settings, surroundings.dataset.crop_size),
+        changed_windows(settings, WindowSettings(surroundings.dataset.crop_size)),
         surroundings.dataset.clutter,
         surroundings.dataset.group_of,
     )
@@ -157,7 +156,7 @@ def _measured(kind: str) -> dict[str, str]:
 
 def _surroundings(settings: Settings, stored: Mapping[str, Any]) -> SiteSettings:
     """Read where it runs; the data is that of the pretraining where no other is chosen."""
-    trusted = settings.value("trusted_packages", list)
+    trusted = settings.trusted
     if "_target_" in settings.values["dataset"]:
         dataset = settings.build("dataset")
     elif not stored:
@@ -166,21 +165,8 @@ def _surroundings(settings: Settings, stored: Mapping[str, Any]) -> SiteSettings
         )
     else:
         dataset = build(data_like(settings, stored["dataset"]), "dataset", trusted)
-    device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
-    node = {"_target_": "ssl_rs.training.settings.TrainerSettings", "max_steps": 1, "batch_size": 2}
-    trainer: TrainerSettings = build({**node, "device": device, "precision": precision}, "trainer", trusted)
     seed, folders = settings.value("seed", int), [settings.value(key, str) for key in ("output_dir", "store_dir")]
-    return SiteSettings(trainer, dataset, seed, Path(folders[0]), Path(folders[1]))
-
-
-def _window(settings: Settings, crop_size: int) -> WindowSettings:
-    size = settings.value("evaluation.window.size", int | None)
-    overlap = settings.value("evaluation.window.overlap", float | None)
-    batch_size = settings.value("evaluation.window.batch_size", int | None)
-    augmented = settings.value("evaluation.window.test_time_augmentation", bool | None)
-    return WindowSettings(
-        crop_size if size is None else size, 0.5 if overlap is None else overlap, batch_size or 16, bool(augmented)
-    )
+    return SiteSettings(read_computer(settings), dataset, seed, Path(folders[0]), Path(folders[1]))
 
 
 def place(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:

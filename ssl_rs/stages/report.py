@@ -12,8 +12,6 @@ def report(settings: Settings) -> Path:
     """Write the page and its tables over all finished runs, say which cells lack, and return the page's path."""
     runs, output_dir = settings.value("runs", str), Path(settings.value("output_dir", str))
     run_dir, pattern = settings.value("run_dir", str | None), settings.value("scene_group", str | None)
-    for key, kind in (("seed", int), ("store_dir", str), ("trusted_packages", list)):
-        settings.value(key, kind)
     settings.check_all_read()
     out_dir = Path(run_dir) if run_dir else output_dir / "report"
     group_of = None if pattern is None else grouping(pattern, "scene_group")

@@ -135,7 +135,6 @@ class SiteSettings:
     @classmethod
     def read(cls, settings: Settings) -> "SiteSettings":
         """Read the keys that both training stages have."""
-        settings.value("trusted_packages", list)
         output_dir, store_dir = Path(settings.value("output_dir", str)), Path(settings.value("store_dir", str))
         return cls(
             settings.build("trainer"), settings.build("dataset"), settings.value("seed", int), output_dir, store_dir

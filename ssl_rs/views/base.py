@@ -97,24 +97,20 @@ def views_to_make(makers: Mapping[str, ViewMaker], wanted: Iterable[str]) -> tup
 
 
 @torch.no_grad()
-def make_views(
-    crop: View, makers: Mapping[str, ViewMaker], names: Iterable[str], *, seed: int, step: int, rows: Rows
-) -> dict[str, View]:
-    """Make the named views of one batch; names come sources first, as `views_to_make` returns them.
+def make_views(crop: View, makers: Mapping[str, ViewMaker], *, seed: int, step: int, rows: Rows) -> dict[str, View]:
+    """Make the views of one batch.
 
     Where a view has no data its image is 0, as a store has it and as fine-tuning sees it: no change of colors shows.
 
     Args:
         crop: The stored crops of this process's rows.
-        makers: The maker of each view.
-        names: The views to make.
+        makers: The maker of each view; sources come first, as `views_to_make` orders them.
         seed: Seed of the run.
         step: Step of the run.
         rows: This process's rows of the global batch.
     """
     views = {CROP: crop}
-    for name in names:
-        maker = makers[name]
+    for name, maker in makers.items():
         view = maker(views[maker.source], Draws(seed, step, name, rows, crop.image.device))
         views[name] = view if view.valid is None else replace(view, image=view.image.masked_fill(~view.valid, 0))
     del views[CROP]

@@ -16,9 +16,10 @@ import pytest
 import rasterio
 from PIL import Image
 
+from ssl_rs.data.dataset import USED_LATER
 from ssl_rs.data.folder import Folder
 from ssl_rs.data.manifest import FORMAT_VERSION
-from ssl_rs.data.prepare import USED_LATER, locate, prepare
+from ssl_rs.data.prepare import locate, prepare
 from ssl_rs.data.store import array_file
 from ssl_rs.data.verify import verify
 from ssl_rs.errors import InputError
@@ -533,7 +534,7 @@ def test_one_of_the_channels_may_be_alpha(make, tmp_path):
 def test_all_channels_are_the_store_of_before(labeled, make, tmp_path):
     """The setting came when there were stores; they stay what they are."""
     settings = {each.name: getattr(make(), each.name) for each in dataclasses.fields(Folder)}
-    known = {name: value for name, value in settings.items() if name not in (*USED_LATER, "channels")}
+    known = {name: value for name, value in settings.items() if name not in (*USED_LATER, "without_mask", "channels")}
     scenes = make().scenes()
     listing = [(scene.id, scene.split, [file.identity() for file in scene.files]) for scene in scenes]
     classes = [dataclasses.astuple(entry) for entry in make().classes]

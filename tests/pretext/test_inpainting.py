@@ -52,7 +52,7 @@ def test_the_mean_of_ranks_is_the_error_of_the_whole_batch(monkeypatch):
     image, target, weight = (torch.rand(4, 3, 5, 5) for _ in range(3))
     weight[2:] *= 10  # the ranks have unequal sums
     whole = weighted_error(image, target, weight)
-    monkeypatch.setattr(inpainting, "mean_count", lambda count: weight.sum() / 2)
+    monkeypatch.setattr(inpainting, "mean_over_ranks", lambda count: weight.sum() / 2)
     halves = [weighted_error(image[rows], target[rows], weight[rows]) for rows in (slice(0, 2), slice(2, 4))]
     torch.testing.assert_close(sum(halves) / 2, whole)
 

@@ -40,7 +40,7 @@ TASKS = {
 
 def step_views(batch=4, size=32, bands=3, valid=None):
     crops = torch.rand(batch, bands, size, size, generator=torch.Generator().manual_seed(0))
-    return make_views(crop_view(crops, valid=valid), MAKERS, MAKERS, seed=0, step=0, rows=Rows(0, batch, batch))
+    return make_views(crop_view(crops, valid=valid), MAKERS, seed=0, step=0, rows=Rows(0, batch, batch))
 
 
 def build(backbone="resnet18", tasks=tuple(TASKS), encoder_pass="joint", bands=3):

@@ -83,16 +83,16 @@ def test_average_of_ranks_with_unequal_numbers_of_valid_pixels_is_the_mean_over_
     masks = torch.randint(0, 3, (2, 4, 4))
     masks[1, :3] = IGNORE  # 16 valid pixels in the first half of the batch, 4 in the second
     whole = network_with(scores)(batch_of(masks.tolist()))["segmentation"]
-    monkeypatch.setattr("ssl_rs.segmentation.loss.mean_count", lambda count: torch.tensor((16 + 4) / 2))
+    monkeypatch.setattr("ssl_rs.segmentation.loss.mean_over_ranks", lambda count: torch.tensor((16 + 4) / 2))
     halves = [network_with(scores[i : i + 1])(batch_of(masks[i : i + 1].tolist()))["segmentation"] for i in range(2)]
     assert (halves[0].loss + halves[1].loss).item() / 2 == pytest.approx(whole.loss.item())
     accuracies = [half.metrics["pixel_accuracy"].item() for half in halves]
     assert sum(accuracies) / 2 == pytest.approx(whole.metrics["pixel_accuracy"].item())
-    assert distributed.mean_count(torch.tensor(7)) == 7
+    assert distributed.mean_over_ranks(torch.tensor(7)) == 7
 
 
 def test_a_fraction_of_a_valid_pixel_a_rank_still_divides(monkeypatch):
-    monkeypatch.setattr("ssl_rs.segmentation.loss.mean_count", lambda count: torch.tensor(0.5))
+    monkeypatch.setattr("ssl_rs.segmentation.loss.mean_over_ranks", lambda count: torch.tensor(0.5))
     output = network_with(torch.zeros(1, 2, 1, 1))(batch_of([[[0]]]))["segmentation"]
     assert output.loss.item() == pytest.approx(2 * math.log(2))
 

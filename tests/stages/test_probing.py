@@ -182,13 +182,14 @@ def test_more_mistakes_with_data_at_hand_are_named(command, blocks, pretrained):
     assert "encoder=file needs the file" in fails(*theirs)
     assert "encoder_weights=gone.pth: there is no such file" in fails(*theirs, "encoder_weights=gone.pth")
     assert "evaluation.window.size=40" in fails(*random, "evaluation.window.size=40")
+    assert "batch_size must be at least 1, got 32 and 0" in fails(*random, "evaluation.window.batch_size=0")
     assert "Give one of the two" in fails(*random, "run=x")
     assert "is an encoder resnet18, this run has backbone.name=resnet34" in fails(
         f"encoder={pretrained.path}", "backbone=resnet34"
     )
     other = Path("bare.safetensors")
     shutil.copy(pretrained.encoder, other)
-    assert "has the backbone resnet18" in fails(f"encoder={other}", "backbone=resnet34", *blocks)
+    assert "is an encoder resnet18, this run has" in fails(f"encoder={other}", "backbone=resnet34", *blocks)
     pretrained.result.write_text('{"command": "finetune"}')
     assert "It is a finished finetune." in fails(f"encoder={pretrained.path}")
     pretrained.result.write_text("{}")
