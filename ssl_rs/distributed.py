@@ -135,9 +135,10 @@ def mean_over_ranks(values: Tensor) -> Tensor:
 
     Of a count, e.g. of valid pixels, it is the divisor with which averaging ranks gives the mean of one process.
     """
+    total = values.detach()
     if not is_distributed():
-        return values
-    total = values.detach().clone()
+        return total
+    total = total.clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()
 

@@ -17,7 +17,7 @@ from ssl_rs.views.fused import (
     draw_dihedral,
     recolor,
 )
-from ssl_rs.views.resampling import move, warp, warp_mask, warp_valid
+from ssl_rs.views.resampling import move, warp_known, warp_mask
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class SegmentationAugmentation:
             draws: A row a sample.
             ignore_index: The class of pixels that no pixel was found for.
             rgb: The indices of the red, green and blue band; without them saturation and hue do nothing.
-            valid: bool [B, 1, n, n], false where the image has no data, which keeps its value and does not count for
-                the mean that contrast turns about; None: true everywhere.
+            valid: bool [B, 1, n, n], false where the image has no data: 0 in the result, as in a store, and without
+                part in any other pixel; None: true everywhere.
         """
         matrix = draw_dihedral(draws, self.horizontal_flip, self.vertical_flip, self.rotation)
         if tuple(self.scale) == (1.0, 1.0):
@@ -72,7 +72,7 @@ class SegmentationAugmentation:
         else:
             scale = draws.uniform(*self.scale)
             matrix = compose(matrix, crop_matrix(1 / scale, torch.zeros_like(matrix[:, :, 2])))
-            images, masks = warp(images, matrix), warp_mask(masks, matrix, ignore_index)
-            valid = None if valid is None else warp_valid(valid, matrix)
+            images, valid = warp_known(images, valid, matrix)
+            masks = warp_mask(masks, matrix, ignore_index)
         changed = recolor(images, self.color(band_means(images, valid), draws, rgb))
-        return changed if valid is None else torch.where(valid, changed, images), masks
+        return changed if valid is None else changed.masked_fill(~valid, 0), masks

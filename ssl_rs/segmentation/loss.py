@@ -24,7 +24,8 @@ class SegmentationLoss:
         focusing: Exponent gamma of the focal loss: a pixel counts (1 - p) ** gamma, p the probability of its class.
             Source: Lin, Goyal, Girshick, He & Dollár, "Focal Loss for Dense Object Detection", ICCV 2017.
         dice: Weight of the Dice loss, which compares the regions of a class and not its pixels.
-            Source: Milletari, Navab & Ahmadi, "V-Net", 3DV 2016.
+            Source: Milletari, Navab & Ahmadi, "V-Net", 3DV 2016, whose sums in the divisor are of squares; ours, like
+            most, are not.
 
     Raises:
         InputError: A value that means nothing.

@@ -20,7 +20,7 @@ from ssl_rs.views.fused import (
     recolor,
     transform_matrix,
 )
-from ssl_rs.views.resampling import warp, warp_valid
+from ssl_rs.views.resampling import warp_known
 
 ATTEMPTS = 10
 """Parts that are drawn for one that fits, as torchvision's RandomResizedCrop does."""
@@ -75,8 +75,7 @@ class AugmentedMaker:
         """Return the view of images [B, C, H, W]."""
         part = draw_part(draws, self.area, self.ratio)
         matrix = compose(part, self._turn(draws))
-        image = warp(source.image, matrix, inside=True)
-        valid = None if source.valid is None else warp_valid(source.valid, matrix)
+        image, valid = warp_known(source.image, source.valid, matrix, inside=True)
         image = recolor(image, self.color(band_means(image, valid), draws, source.rgb))
         sigma = draws.uniform(*self.blur_sigma) * image.shape[-1] / AUTHORS_SIDE
         image = torch.where(_each(draws.chance(self.blur)), gaussian_blur(image, sigma, valid), image)

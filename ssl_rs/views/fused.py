@@ -133,10 +133,10 @@ def color_matrix(
 ) -> Tensor:
     """Compose brightness, contrast, saturation and hue into one affine map of the bands.
 
-    Brightness multiplies; contrast scales about the image's mean gray; saturation scales the distance to the pixel's
-    own gray, so that 0 is grayscale; hue turns the plane of chrominance. Each of them scales luminance or scales or
-    turns chrominance, so they commute: no order of them has to be drawn. Gray is luminance; without bands for red,
-    green and blue it is the mean of all bands, and saturation and hue do nothing.
+    Brightness multiplies; contrast scales about the image's mean gray, of bands that are not red, green or blue about
+    their own mean; saturation scales the distance to the pixel's own gray, so that 0 is grayscale; hue turns the plane
+    of chrominance. Each of them scales luminance or scales or turns chrominance, so they commute: no order of them has
+    to be drawn. Gray is luminance; without bands for red, green and blue saturation and hue do nothing.
     Differs from torchvision's jitter in clamping once at the end, and in turning the hue in YUV (the plane of YIQ) at
     constant luminance, not in HSV.
 
@@ -154,13 +154,14 @@ def color_matrix(
     bands = mean.shape[1]
     gain = (brightness * contrast).view(-1, 1, 1)
     linear = torch.eye(bands, device=mean.device).repeat(len(mean), 1, 1)  # [B, C, C]
-    gray = mean.mean(dim=1)  # [B]
+    pivot = mean  # [B, C]
     if rgb is not None:
         index = indices(tuple(rgb), mean.device)
         linear[:, index[:, None], index] = _chrominance_matrix(saturation, hue)
-        gray = mean[:, index] @ constant("to_yuv", mean.device)[0]
-    offset = (brightness * (1 - contrast) * gray).view(-1, 1, 1).expand(-1, bands, 1)
-    return torch.cat([gain * linear, offset], dim=2)
+        gray = mean[:, index] @ constant("to_yuv", mean.device)[0]  # [B]
+        pivot = mean.index_copy(1, index, gray[:, None].expand(-1, 3))
+    offset = (brightness * (1 - contrast))[:, None] * pivot
+    return torch.cat([gain * linear, offset.unsqueeze(2)], dim=2)
 
 
 def _chrominance_matrix(saturation: Tensor, hue: Tensor) -> Tensor:

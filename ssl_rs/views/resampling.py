@@ -38,6 +38,29 @@ def warp_valid(valid: Tensor, matrix: Tensor) -> Tensor:
     return F.grid_sample(valid.float(), grid, mode="nearest", padding_mode="reflection", align_corners=False) > 0.5
 
 
+def warp_known(
+    image: Tensor, valid: Tensor | None, matrix: Tensor, *, inside: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Resample images as `warp` does, of their valid pixels alone, and where they are valid as `warp_valid` does.
+
+    Args:
+        image: [B, C, H, W].
+        valid: bool [B, 1, H, W]; None: all pixels are.
+        matrix: As of `warp`.
+        inside: As of `warp`.
+
+    Returns:
+        The images, 0 where they are not valid, and where they are.
+    """
+    if valid is None:
+        return warp(image, matrix, inside=inside), None
+    known = valid.to(image.dtype)
+    both = warp(torch.cat([image * known, known], dim=1), matrix, inside=inside)
+    valid = warp_valid(valid, matrix)
+    # Where the nearest pixel is valid, so is a quarter at least of what a bilinear sample is made of.
+    return torch.where(valid, both[:, :-1] / both[:, -1:].clamp_min(0.2), 0.0), valid
+
+
 def warp_mask(mask: Tensor, matrix: Tensor, fill: int) -> Tensor:
     """Resample masks int64 [B, H, W] to the nearest pixel by matrices [B, 2, 3]; the outside is `fill`.
 

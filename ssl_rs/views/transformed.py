@@ -14,7 +14,7 @@ from ssl_rs.views.fused import (
     recolor,
     transform_matrix,
 )
-from ssl_rs.views.resampling import move, warp, warp_valid
+from ssl_rs.views.resampling import move, warp_known
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class TransformedMaker:
         part = crop_matrix(draws.uniform(*self.side), draws.uniform(-1, 1, 2))
         matrix = compose(transform_matrix(transform), part)
         whole = tuple(self.side) == (1.0, 1.0)  # then nothing is resampled, and pixels move exactly
-        image = move(source.image, matrix) if whole else warp(source.image, matrix, inside=True)
-        valid = source.valid
-        if valid is not None:
-            valid = move(valid, matrix) if whole else warp_valid(valid, matrix)
+        if whole:
+            image, valid = move(source.image, matrix), None if source.valid is None else move(source.valid, matrix)
+        else:
+            image, valid = warp_known(source.image, source.valid, matrix, inside=True)
         image = recolor(image, self.color(band_means(image, valid), draws, source.rgb))
         return TransformedView(image, compose(source.geometry, matrix), transform, rgb=source.rgb, valid=valid)

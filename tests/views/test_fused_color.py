@@ -122,9 +122,16 @@ def test_jitters_commute_and_compose_to_the_one_matrix(image):
 @pytest.mark.parametrize("bands", [1, 2, 4, 6])
 def test_brightness_and_contrast_of_any_number_of_bands(bands):
     image = 0.4 + 0.2 * torch.rand(2, bands, 4, 4)
-    gray = image.mean(dim=(1, 2, 3), keepdim=True)
+    mean = image.mean(dim=(2, 3), keepdim=True)  # each band's own
     result = changed(image, rgb=None, brightness=1.1, contrast=0.5, saturation=0.0, hue=0.3)
-    torch.testing.assert_close(result, 1.1 * (gray + 0.5 * (image - gray)))
+    torch.testing.assert_close(result, 1.1 * (mean + 0.5 * (image - mean)))
+
+
+def test_contrast_leaves_the_mean_of_each_band_that_is_no_color():
+    image = torch.rand(3, 6, 8, 8) * torch.tensor([0.1, 0.2, 0.1, 0.8, 0.5, 0.3]).view(1, -1, 1, 1)
+    result = changed(image, rgb=(2, 1, 0), contrast=0.6)
+    torch.testing.assert_close(result[:, 3:].mean(dim=(2, 3)), image[:, 3:].mean(dim=(2, 3)))
+    torch.testing.assert_close(result[:, :3], changed(image[:, :3], rgb=(2, 1, 0), contrast=0.6))
 
 
 def test_named_bands_are_recolored_and_others_are_left():
@@ -136,7 +143,7 @@ def test_named_bands_are_recolored_and_others_are_left():
 
 
 def slow_change(pixel, gray, rgb, brightness, contrast, saturation, hue):
-    """One pixel [C] of float64, step after step; `gray` is the image's mean gray."""
+    """One pixel [C] of float64, step after step; `gray` is what contrast scales about, [C]."""
     pixel = pixel.clone()
     to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]).double()
     y, i, q = to_yiq @ torch.stack([pixel[band] for band in rgb])
@@ -154,9 +161,8 @@ def test_six_bands_agree_with_a_loop_over_pixels(rgb):
     settings = {"brightness": 1.1, "contrast": 0.8, "saturation": 1.4, "hue": 0.15}
     expected = torch.empty_like(image)
     for sample in range(2):
-        gray = sum(
-            weight * image[sample, band].mean() for weight, band in zip((0.299, 0.587, 0.114), rgb, strict=True)
-        ).double()
+        gray = image[sample].double().mean(dim=(1, 2))
+        gray[list(rgb)] = sum(weight * gray[band] for weight, band in zip((0.299, 0.587, 0.114), rgb, strict=True))
         for row, column in itertools.product(range(3), range(4)):
             pixel = image[sample, :, row, column].double()
             expected[sample, :, row, column] = slow_change(pixel, gray, rgb, **settings).float()

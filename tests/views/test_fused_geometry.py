@@ -9,7 +9,7 @@ from kornia.geometry.transform import homography_warp
 from ssl_rs.errors import InputError
 from ssl_rs.randomness import Draws, Rows
 from ssl_rs.views.fused import TRANSFORMS, check_range, compose, crop_matrix, draw_dihedral, transform_matrix, undo_each
-from ssl_rs.views.resampling import move, sampling_grid, warp, warp_mask, warp_valid
+from ssl_rs.views.resampling import move, sampling_grid, warp, warp_known, warp_mask, warp_valid
 
 ROT = (-2, -1)
 # What each class does, in torch's own words.
@@ -165,6 +165,38 @@ def test_warp_valid_mirrors_what_lies_outside():
     mirrored = [(place if place < 4 else 7 - place) if place >= 0 else -1 - place for place in pixels]
     assert min(pixels) < 0
     assert torch.equal(warp_valid(valid, matrix)[0, 0], valid[0, 0][mirrored][:, mirrored])
+
+
+def test_pixels_without_data_lend_valid_ones_nothing():
+    generator = torch.Generator().manual_seed(3)
+    image = torch.rand(4, 2, 12, 12, generator=generator)
+    valid = torch.rand(4, 1, 12, 12, generator=generator) > 0.3
+    matrix = crop_matrix(
+        torch.tensor([0.7, 0.9, 0.8, 1.3]), torch.tensor([[0.3, -0.2], [0.9, 0.1], [0.0, 0.5], [0, 0]])
+    )
+    garbage = torch.where(valid, image, 9.0)
+    warped, where = warp_known(garbage, valid, matrix)
+    assert torch.equal(where, warp_valid(valid, matrix))
+    assert not warped.masked_select(~where).any()
+    # Of the four pixels that a bilinear sample is made of, each valid one keeps its weight beside the other valid ones.
+    for sample, row, column in itertools.product(range(4), range(12), range(12)):
+        if not where[sample, 0, row, column]:
+            continue
+        here = torch.tensor([(2 * column + 1) / 12 - 1, (2 * row + 1) / 12 - 1, 1.0])
+        x, y = ((matrix[sample] @ here + 1) * 12 / 2 - 0.5).tolist()
+        total, weights = torch.zeros(2), 0.0
+        for left, top in itertools.product((math.floor(x), math.floor(x) + 1), (math.floor(y), math.floor(y) + 1)):
+            near = [min(-1 - place if place < 0 else place, 23 - place) for place in (top, left)]  # mirrored
+            weight = (1 - abs(x - left)) * (1 - abs(y - top)) * float(valid[sample, 0, near[0], near[1]])
+            total, weights = total + weight * image[sample, :, near[0], near[1]], weights + weight
+        torch.testing.assert_close(warped[sample, :, row, column], total / weights, atol=1e-4, rtol=0)
+
+
+def test_without_pixels_that_lack_data_nothing_changes():
+    image, matrix = torch.rand(2, 3, 8, 8), crop_matrix(torch.tensor([0.7, 1.2]), torch.zeros(2, 2))
+    warped, valid = warp_known(image, None, matrix)
+    assert valid is None
+    assert torch.equal(warped, warp(image, matrix))
 
 
 def test_mask_and_image_warp_to_the_same_place():

@@ -131,6 +131,15 @@ def test_valid_moves_with_the_pixels_of_the_clean_view_and_stays_in_the_corrupte
     assert torch.equal(MAKERS["corrupted"](clean, draws(8)).valid, clean.valid)
 
 
+@pytest.mark.parametrize("name", ["transformed", "augmented"])
+def test_a_view_of_one_value_keeps_it_beside_what_has_no_data(name):
+    makers = PLAIN | {"augmented": AugmentedMaker("clean", ColorJitter(), blur=1.0)}
+    valid = torch.rand(8, 1, 16, 16, generator=torch.Generator().manual_seed(0)) > 0.2
+    crop = torch.full((8, 3, 16, 16), 0.8).masked_fill(~valid, 0)
+    view = makers[name](crop_view(crop, RGB, valid), draws(8))
+    assert (view.image.masked_select(view.valid) - 0.8).abs().max() < 1e-5
+
+
 def test_valid_moves_exactly_where_the_transformed_view_resamples_nothing():
     valid = half_valid()
     view = TransformedMaker("clean", (1.0, 1.0), ColorJitter())(
