@@ -48,6 +48,25 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
         raise InputError(f"{where}: {error}") from error
 
 
+def refuse_bound(
+    made_later: Callable[..., Any], names: Sequence[str], where: str, why: str = "backbone and data say it"
+) -> None:
+    """Refuse arguments of a `_partial_` node that the code fills in itself: they would have no effect.
+
+    Args:
+        made_later: What `build` made of the node.
+        names: The arguments.
+        where: Dotted key of the node, for the message.
+        why: Why none is chosen.
+
+    Raises:
+        InputError: One is there.
+    """
+    for name in names:
+        if name in getattr(made_later, "keywords", {}):
+            raise InputError(f"{where}.{name} cannot be set: {why}. Leave it out.")
+
+
 @contextmanager
 def explained(where: str) -> Iterator[None]:
     """Within it, what a component raises of its settings is the user's mistake, named by the key of the component.

@@ -264,8 +264,15 @@ class Pretrained(Keys):
         metadata.check_data(f"initialization.run={run.path}", target.bands, target.value_scale)
         decoder = check_decoder(found, target.decoder) if self.parts == "encoder_and_decoder" else None
         label = self.label or f"{found.label}{' with decoder' if decoder else ''}"
+        before = read_seen(run)
+        if self.run is None and before.images and target.training.isdisjoint(before.images):
+            raise InputError(
+                f"initialization=pretrained: the only finished pretraining on a data set of the name {target.dataset}, "
+                f"{run.path}, saw none of the {len(target.training)} training images. Pretrain on these data; or name "
+                f"it, initialization.run={run.path}, if it is meant. (dataset.name tells data sets apart.)"
+            )
         seen = compare_with_data(
-            f"initialization.run={run.path}", read_seen(run), target.held_out, target.training, found.transductive
+            f"initialization.run={run.path}", before, target.held_out, target.training, found.transductive
         )
         label, carried = label + marks(seen, found.transductive), found.carried | seen
         return Provenance(

@@ -16,6 +16,10 @@ DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 """How torchvision's published files of DenseNets name what its own class and smp's call denselayer1.norm1."""
 
 
+ADVICE = re.compile("This file can still be loaded|Re-running `torch.load`|In PyTorch 2.6")
+"""Where torch's message about a file that it refuses begins to tell how to run code in it all the same."""
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read tensors from a .safetensors file, or from a .pth file without running any code in it.
 
@@ -44,7 +48,7 @@ def _read(path: Path) -> Any:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # a damaged pickle or zip raises whatever its bytes lead to
-        first = (str(error) or repr(error)).splitlines()[0].partition("This file can still be loaded")[0]
+        first = ADVICE.split((str(error) or repr(error)).splitlines()[0])[0]
         said = f"{type(error).__name__} {first}".strip(" .")
         raise InputError(
             f"{path} cannot be read as weights ({said}). It is damaged, or it holds more than tensors and plain data: "

@@ -1,6 +1,7 @@
 """Whole commands on a tiny labeled data set: what they leave behind, and what they say of mistakes."""
 
 import csv
+import errno
 import json
 import shlex
 import shutil
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+import wandb
 import yaml
 from PIL import Image
 from safetensors import safe_open
@@ -510,6 +512,20 @@ def test_wandb_mirrors_offline_without_a_key(command, tiny, monkeypatch):
     code, out, err = command("pretrain", *tiny, "logger=wandb", "logger.mode=offline", "pretext=[contrastive]")
     assert code == 0, err
     assert list(Path(out.strip().splitlines()[-1]).glob("wandb/offline-run-*/run-*.wandb"))
+
+
+@pytest.mark.parametrize(("name", "stage"), [("pretrain", "pretraining"), ("finetune", "finetuning")])
+def test_a_run_that_fails_behind_its_last_step_leaves_its_mirror_closed(command, tiny, monkeypatch, name, stage):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device", "model")
+
+    monkeypatch.setattr(f"ssl_rs.stages.{stage}._result", full)
+    code, _, err = command(name, *tiny, "logger=wandb", "logger.mode=offline")
+    assert code == 2
+    assert "No space left on device" in err
+    assert wandb.run is None  # else the next run of a sweep would be logged into it
 
 
 def test_help_names_the_groups_in_under_five_seconds():

@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+ROUNDING = 1e-6
+"""Share of the features' size below which what they differ by is float32's rounding."""
+
 
 def collapse_measures(features: Tensor) -> dict[str, Tensor]:
     """Return all that is known of the spread of features [N, D], scalars by name."""
@@ -40,7 +43,7 @@ def effective_rank(features: Tensor) -> Tensor:
         features: [N, D].
 
     Returns:
-        Scalar in [1, min(N - 1, D)]; 0 when all rows are equal, NaN when a value is not finite.
+        Scalar in [1, min(N - 1, D)]; 0 when all rows are equal but for rounding, NaN when a value is not finite.
     """
     centered = features - features.mean(dim=0)
     if not centered.isfinite().all():
@@ -49,8 +52,8 @@ def effective_rank(features: Tensor) -> Tensor:
         centered = centered.cpu()
     values = torch.linalg.svdvals(centered.double())
     total: Tensor = values.sum()
-    if total == 0:
-        return total
+    if values[0] <= ROUNDING * features.float().norm().to(values.device):
+        return torch.zeros_like(total)
     rank: Tensor = torch.special.entr(values / total).sum().exp()
     return rank
 

@@ -8,6 +8,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
+from ssl_rs.build import refuse_bound
 from ssl_rs.encoder import Backbone, Normalization
 from ssl_rs.errors import InputError
 from ssl_rs.segmentation.loss import SegmentationLoss
@@ -19,6 +20,9 @@ DECODERS = {"unet": smp.Unet, "fpn": smp.FPN, "deeplabv3plus": smp.DeepLabV3Plus
 UNFIT = (ValueError, TypeError, RuntimeError, AssertionError, KeyError)
 """What smp and timm raise for a backbone that cannot be dilated, and for settings that do not fit its depth."""
 
+
+GIVEN = ("encoder_name", "encoder_weights", "in_channels", "classes")
+"""Arguments of a model that its setting does not choose."""
 
 PARTS = ("encoder", "decoder", "requires_divisible_input_shape")
 """What a model must have beside its forward pass."""
@@ -120,6 +124,8 @@ def build_segmentation_model(
         InputError: The decoder cannot serve the backbone, e.g. DeepLabV3+ a VGG, whose pooling cannot be dilated; or it
             is one of a user's own that lacks what smp's models have.
     """
+    refuse_bound(decoder, GIVEN, "decoder")
+    refuse_bound(decoder, ("aux_params", "activation"), "decoder", "the loss takes the scores of the classes alone")
     try:
         model = _build(decoder, backbone_name, in_channels, num_classes)
     except UNFIT as error:

@@ -30,6 +30,7 @@ from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
 from ssl_rs.stages.site import Site, SiteSettings, check_once
 from ssl_rs.stages.validation import KEY, Validator, read_every_steps
+from ssl_rs.training.tracking import closed_on_error
 from ssl_rs.weights_metadata import WeightsMetadata
 
 VARIED = ("seed", "label_fraction.fraction", "initialization", "dataset.protocol")
@@ -190,10 +191,11 @@ def finetune(settings: Settings) -> Path:
             begin=partial(plan.subset.write, directory.path / "label_subset.json"),
             validation=plan.validator.of_network(network, site.processes) if plan.validator else None,
         )
-        result = _result(plan, provenance, network, progress.seconds) | {"labeled_pixels": counts}
-        if site.processes.is_first:
-            directory.finish(result)
-            tell("Fine-tuned", result)
+        with closed_on_error(tracker):
+            result = _result(plan, provenance, network, progress.seconds) | {"labeled_pixels": counts}
+            if site.processes.is_first:
+                directory.finish(result)
+                tell("Fine-tuned", result)
         tracker.finish(result)
         distributed.barrier()
     return directory.path

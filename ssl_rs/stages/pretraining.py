@@ -13,7 +13,7 @@ from torch import nn
 
 from ssl_rs import distributed
 from ssl_rs.bands import color_bands
-from ssl_rs.build import explained
+from ssl_rs.build import explained, refuse_bound
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.data.dataset import Split
@@ -36,6 +36,7 @@ from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
 from ssl_rs.stages.site import Site, SiteSettings, check_once
 from ssl_rs.training.collapse import COLLAPSED_STD
+from ssl_rs.training.tracking import closed_on_error
 from ssl_rs.views.base import View, ViewMaker, crop_view, make_views, views_to_make
 from ssl_rs.weights_metadata import WeightsMetadata
 
@@ -186,11 +187,12 @@ def pretrain(settings: Settings) -> Path:
             network.probe_collapse,
             network.after_step,
         )
-        result = _result(plan, provenance, network, progress.seconds) if site.processes.is_first else None
-        if result is not None:
-            directory.finish(result)
-            tell("Pretrained", result)
-            _warn_of_collapse(result["collapse"])
+        with closed_on_error(tracker):
+            result = _result(plan, provenance, network, progress.seconds) if site.processes.is_first else None
+            if result is not None:
+                directory.finish(result)
+                tell("Pretrained", result)
+                _warn_of_collapse(result["collapse"])
         tracker.finish(result)
         distributed.barrier()
     return directory.path
@@ -227,6 +229,7 @@ def _check_tasks(backbone: Backbone, tasks: Mapping[str, "partial[PretextTask]"]
 def _build_tasks(tasks: Mapping[str, "partial[PretextTask]"], encoder: nn.Module, bands: int) -> dict[str, PretextTask]:
     built = {}
     for name, task in tasks.items():
+        refuse_bound(task, ("channels", "bands"), f"pretext.{name}.task")
         with explained(f"pretext.{name}.task"):
             built[name] = build_task(task, channels=tuple(encoder.out_channels), bands=bands)  # type: ignore[arg-type]
     return built

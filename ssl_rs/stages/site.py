@@ -215,9 +215,14 @@ def version_of(library: str) -> str | None:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the checkout this code runs from, marked if files differ from it; None outside of one."""
+    """Return the commit of the checkout this code runs from, marked if files differ from it; None outside of one.
+
+    Installed into an environment that lies within somebody's repository, this code is no file of that.
+    """
     folder = Path(__file__).parent
     try:
+        own = ["git", "ls-files", "--error-unmatch", Path(__file__).name]
+        subprocess.run(own, cwd=folder, capture_output=True, check=True)
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
         ).stdout.strip()

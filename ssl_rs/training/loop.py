@@ -229,11 +229,12 @@ def _check_finite(job: Job, bad_steps: FirstBadSteps) -> None:
     step, names = found
     path = save_crops(job.run.path, step, job.processes.rank, next(job.crops(step)))
     left_out = f" after {job.settings.max_skipped_steps} steps were left out" if job.settings.max_skipped_steps else ""
+    good = f", the last good checkpoint in {job.run.checkpoints}" if any(job.run.checkpoints.glob("*.ckpt")) else ""
+    exact = "" if job.identity.precision == "fp32" else " use trainer.precision=fp32,"
     raise InputError(
         f"{' and '.join(names)} stopped being finite at step {step + 1}{left_out}: the run diverged, or its data is "
-        f"bad. The crops of that step are in {path}, the last good checkpoint in {job.run.checkpoints}. Lower "
-        "optimizer.lr, set trainer.gradient_clip=1.0, use trainer.precision=fp32, or let some steps be left out with "
-        "trainer.max_skipped_steps=10."
+        f"bad. The crops of that step are in {path}{good}. Lower optimizer.lr, set trainer.gradient_clip=1.0,{exact} "
+        "or let some steps be left out with trainer.max_skipped_steps=10."
     )
 
 

@@ -2,7 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -22,6 +23,16 @@ class Tracker(Protocol):
     def finish(self, result: Mapping[str, Any] | None) -> None:
         """Close the mirror; `result` is None where the run did not finish."""
         ...
+
+
+@contextmanager
+def closed_on_error(tracker: Tracker) -> Iterator[None]:
+    """Within it, whatever ends the run closes its mirror: wandb would log the next run of this process into it."""
+    try:
+        yield
+    except BaseException:
+        tracker.finish(None)
+        raise
 
 
 class Logger(Protocol):

@@ -35,6 +35,14 @@ def test_effective_rank_of_equal_rows_is_zero():
     assert effective_rank(torch.ones(6, 4)) == 0
 
 
+def test_effective_rank_of_rows_that_differ_by_rounding_is_zero():
+    row = torch.rand(64, generator=torch.Generator().manual_seed(0))
+    rows = row * (1 + 5e-8 * torch.randn(32, 64, generator=torch.Generator().manual_seed(1)))
+    assert not torch.equal(rows[0], rows[1])
+    assert effective_rank(rows) == 0
+    assert effective_rank(row * (1 + 1e-3 * torch.randn(32, 64, generator=torch.Generator().manual_seed(1)))) > 20
+
+
 def test_mean_pair_cosine_agrees_with_a_loop():
     features = torch.randn(6, 3)
     unit = features / features.norm(dim=1, keepdim=True)

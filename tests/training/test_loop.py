@@ -235,9 +235,11 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_no_checkpoint_holds_it(
     tracker = Recorder()
     with pytest.raises(
         InputError, match=r"stopped being finite at step 6: the run diverged.*step-00000005-rank-0.*optimizer\.lr"
-    ):
+    ) as caught:
         train(own, lambda: tracker)
     assert tracker.results == [None]
+    assert ("the last good checkpoint" in str(caught.value)) == (checkpoint_every <= 5)
+    assert "fp32" not in str(caught.value)  # it is that already
     network, optimizer = fresh()
     progress = load_checkpoint(own.run.checkpoints, network, optimizer, own.identity, CPU)
     assert (progress is not None) == (checkpoint_every <= 5)
