@@ -306,9 +306,7 @@ def test_a_pretraining_of_other_data_of_the_same_name_must_be_named(tmp_path):
     run, _ = pretraining(tmp_path / "run")
     write_seen(run, SeenImages(frozenset("ab")))
     others = replace(target(tmp_path), dataset="y", training=frozenset("cd"), pretrainings=tmp_path)
-    with pytest.raises(
-        InputError, match=r"of the name y, .*run, saw none of the 2 training images.*initialization\.run="
-    ):
+    with pytest.raises(InputError, match=r"the name y, .*run, saw none of the 2 training images.*initialization\.run="):
         Pretrained().locate(others)
     assert Pretrained(run=str(run.path)).locate(others).source == str(run.path)
     assert Pretrained().locate(replace(others, training=frozenset("bc"))).source == str(run.path)
