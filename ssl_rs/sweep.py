@@ -194,9 +194,16 @@ def cell_settings(name: str, config: DictConfig, overrides: Sequence[str]) -> Se
 
 
 def _hide_in_yaml(path: Path) -> None:
-    """Take the secrets out of a YAML file, where it is there."""
+    """Take the secrets out of Hydra's multirun.yaml, where it is there.
+
+    All sweeps write the same file: where two did at once and none can read it, it goes. The plans say all that it says.
+    """
     if path.is_file():
-        before = read_yaml(path)
+        try:
+            before = read_yaml(path)
+        except InputError:
+            path.unlink(missing_ok=True)
+            return
         after = without_secrets(before)
         if after != before:
             write_text(path, to_yaml(after))

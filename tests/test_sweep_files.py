@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ssl_rs import sweep
 from ssl_rs.sweep import _read_failure, plan_cells
 
 pytestmark = pytest.mark.slow
@@ -120,3 +121,16 @@ def test_a_run_of_a_sweep_ends_as_it_would_alone(command, tiny, monkeypatch, err
     assert err.count(said) >= 2
     failures = [json.loads(path.read_text()) for path in Path("outputs").rglob("failure.json")]
     assert [bool(failure["traceback"]) for failure in failures] == [code == 1] * 2
+
+
+def test_two_sweeps_that_write_hydras_file_at_once_do_not_stop_each_other(command, tiny, monkeypatch):
+    whole, path = sweep.run_cell, Path("outputs/sweeps/multirun.yaml")
+
+    def run_cell(*arguments):
+        whole(*arguments)
+        path.write_text("seed: 0\nlogger: a\nlogger: b\n")  # the other's, while ours was still being written
+
+    monkeypatch.setattr(sweep, "run_cell", run_cell)
+    code, out, err = command("finetune", *tiny, "-m", "seed=0,1,2", "initialization=random", "trainer.max_steps=1")
+    assert code == 0, err
+    assert "3 of 3 runs are finished." in out
