@@ -47,7 +47,8 @@ def finished_finetuning(chosen: str | None, key: str = "run") -> RunDirectory:
             f"initialization=pretrained initialization.run={chosen}`; then name the folder that this prints."
         )
     if result is None or result.get("command") != "finetune":
-        below = [str(path.parent) for path in nsmallest(3, run.path.glob(f"**/{run.model.name}"))]
+        models = (path for path in run.path.glob(f"**/{run.model.name}") if RunDirectory(path.parent).result.is_file())
+        below = [str(path.parent) for path in nsmallest(3, models)]
         hint = f"Below it lie {', '.join(below)}: name one." if below else "Finish it first."
         raise MissingWeightsError(f"{key}={chosen} holds no finished fine-tuning (result.json of finetune). {hint}")
     lacking = [name for name in ("config_hash", "model_sha256") if name not in result]

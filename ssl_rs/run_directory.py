@@ -64,6 +64,11 @@ class RunDirectory:
         return self.path / "config.yaml"
 
     @property
+    def environment(self) -> Path:
+        """Where it ran, JSON."""
+        return self.path / "environment.json"
+
+    @property
     def metrics(self) -> Path:
         """One JSON object a line and log step."""
         return self.path / "metrics.jsonl"
@@ -121,8 +126,8 @@ class RunDirectory:
 
     def begin(self, config: str, environment: Mapping[str, Any]) -> None:
         """Write what a run consists of and where it runs; an earlier failure is forgotten."""
+        write_json(self.environment, environment)  # first: it tells that the folder is a run's
         write_text(self.config, config)
-        write_json(self.path / "environment.json", environment)
         self.failure.unlink(missing_ok=True)
 
     def finish(self, result: Mapping[str, Any]) -> None:
@@ -185,6 +190,19 @@ class RunDirectory:
                 "it. The same command then goes on."
             )
         return line
+
+    def check_own(self) -> None:
+        """Refuse a folder that holds what no run wrote: its files may have the names of ours.
+
+        Raises:
+            InputError: Names something that lies there.
+        """
+        others = sorted(path.name for path in self.path.glob("*") if path.name[0] != "." and path.suffix != ".partial")
+        if others and not any(path.is_file() for path in (self.environment, self.failure, self.result)):
+            raise InputError(
+                f"run_dir={self.path} holds {others[0]} and no {self.environment.name}: it is no run, and nothing "
+                "there is overwritten. Choose an empty or new folder."
+            )
 
     def lock(self) -> IO[str]:
         """Hold the run until what is returned is closed or the process ends.

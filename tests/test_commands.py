@@ -574,3 +574,46 @@ def _assert_that_kept_results_tell_how_to_fill_their_table(command, out, alike, 
     row = next(each for each in rows if each["state"] == "missing")
     assert command("finetune", *shlex.split(row["command"])[3:])[0] == 0
     assert "Cells: 4 done, 0 failed, 0 missing, 0 stale" in command("report")[2]
+
+
+def test_data_that_were_moved_are_not_split_anew(command, tiny, tmp_path, draw_scene):
+    own, moved = tmp_path / "own", tmp_path / "moved"
+    for index in range(8):
+        draw_scene(own, ".", f"site{index // 2}_{index}", index)
+    (own / "classes.yaml").write_text("classes: [{name: a, index: 0}, {name: b, index: 1}, {name: c, index: 2}]")
+    grouped = r"dataset.scene_group=site\d+"
+    code, out, err = command("finetune", *tiny, f"dataset.root={own}", grouped)
+    assert code == 0, err
+    run = out.splitlines()[-1]
+    trained = RunDirectory(Path(run)).read_result()
+    code, out, err = command("evaluate", f"run={run}", f"dataset.root={own}/../own")  # spelled otherwise
+    assert code == 0, err
+    assert RunDirectory(Path(out.splitlines()[-1])).read_result()["scene_groups"] == trained["scene_groups"]
+    own.rename(moved)
+    code, _, err = command("evaluate", f"run={run}", f"dataset.root={moved}")
+    assert code == 2
+    assert r"These are the images of the training, whose splits kept dataset.scene_group=site\d+ together" in err
+    code, out, err = command("evaluate", f"run={run}", f"dataset.root={moved}", grouped)
+    assert code == 0, err
+    again = RunDirectory(Path(out.splitlines()[-1])).read_result()
+    assert again["scene_confusions"] == trained["scene_confusions"]
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune"])
+def test_a_folder_that_no_run_wrote_is_left_alone(command, tiny, name):
+    Path("mine").mkdir()
+    Path("mine/config.yaml").write_text("my own\n")
+    code, _, err = command(name, *tiny, "run_dir=mine")
+    assert code == 2
+    assert "run_dir=mine holds config.yaml and no environment.json: it is no run" in err
+    assert [path.name for path in Path("mine").iterdir()] == ["config.yaml"]
+    assert Path("mine/config.yaml").read_text() == "my own\n"
+
+
+def test_a_report_does_not_overwrite_a_page_of_somebody_elses(command, tiny):
+    Path("mine").mkdir()
+    Path("mine/index.html").write_text("my own\n")
+    code, _, err = command("report", "run_dir=mine")
+    assert code == 2
+    assert "run_dir=mine holds index.html and no cells.csv: no report wrote it" in err
+    assert Path("mine/index.html").read_text() == "my own\n"

@@ -97,6 +97,8 @@ def fails(capsys, name, *arguments):
         ("pretrain", "initialization=imagenet initialization.weights=gone.pth", "gone.pth: there is no such file"),
         ("pretrain", "pretext.transform_prediction.task.level=9", "level"),
         ("pretrain", "logger=wandb logger.mode=online", "logger.mode=online needs a key"),
+        ("pretrain", "logger=wandb logger.project=team/mine", "A team is named by logger.entity."),
+        ("finetune", "dataset.value_scale=inf", "dataset.value_scale must be a number above 0, or null"),
         ("pretrain", "trainer={", "trainer={"),
         ("evaluate", "run=nowhere", "run=nowhere: there is no such folder"),
         ("evaluate", "dataset=folder", "or others of the same bands and classes, dataset.root=... says alone"),

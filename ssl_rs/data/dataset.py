@@ -1,5 +1,6 @@
 """What a data set is: scenes with an image, maybe a mask, and the settings that every data set has."""
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -160,7 +161,7 @@ class Dataset(ABC):
             ("tile_size", 1 <= self.tile_size <= LARGEST_TILE, f"1 to {LARGEST_TILE} pixels"),
             ("tile_shift", 0 <= self.tile_shift <= 1, "a share in [0, 1]"),
             ("downsample", 1 <= self.downsample <= LARGEST_BLOCK, f"1 to {LARGEST_BLOCK} pixels"),
-            ("value_scale", self.value_scale is None or self.value_scale > 0, "above 0, or null"),
+            ("value_scale", self.value_scale is None or 0 < self.value_scale < math.inf, "a number above 0, or null"),
         ):
             if not good:
                 raise InputError(f"dataset.{key} must be {expected}, got {getattr(self, key)!r}.")

@@ -66,8 +66,9 @@ def write_report(
         The page.
 
     Raises:
-        InputError: No finished run, or groups that no run's scenes are in.
+        InputError: No finished run, groups that no run's scenes are in, or a page of somebody else's in the folder.
     """
+    _check_folder(out_dir)
     runs, left_out = read_runs(runs_dir, group_of)
     beside = [runs_dir.parent / "pretrain"] if runs_dir.name == "finetune" else []
     pretrainings, broken_pretrainings = read_pretrainings(runs_dir, *beside)
@@ -113,6 +114,20 @@ def write_report(
     write_beside(out_dir / "pretrainings.csv", pretrainings_csv(pretrainings))
     write_beside(out_dir / "index.html", page)
     return out_dir / "index.html"
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse to write over files that no report wrote; of its own, cells.csv is the first.
+
+    Raises:
+        InputError: Names one.
+    """
+    for name in ("index.html", "results.csv", "summary.csv", "table.md", "table.tex"):
+        if (folder / name).exists() and not (folder / "cells.csv").is_file():
+            raise InputError(
+                f"run_dir={folder} holds {name} and no cells.csv: no report wrote it, and it is not overwritten. "
+                "Choose an empty or new folder."
+            )
 
 
 def _has_groups(run: Run) -> bool:

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from ssl_rs.build import build, locate
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
-from ssl_rs.data.dataset import Dataset
+from ssl_rs.data.dataset import Dataset, Split
 from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.paired import in_brackets
 from ssl_rs.data.store import Store
@@ -19,10 +19,10 @@ from ssl_rs.errors import InputError
 from ssl_rs.finetuned import finished_finetuning
 from ssl_rs.messages import say_line
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.seen_images import read_seen
+from ssl_rs.seen_images import SeenImages, read_seen
 from ssl_rs.segmentation.sliding_window import WindowSettings
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, check_protocol
-from ssl_rs.stages.finished_run import data_like, load_network, stored_config, windows_like
+from ssl_rs.stages.finished_run import data_like, load_network, same_folder, stored_config, windows_like
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, opened
 from ssl_rs.stages.site import Site, open_store
@@ -237,9 +237,24 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
         # Other images than those of the training have another largest value; the network knows the old one.
         dataset = built(scale)
         store = open_store(dataset, store_dir, processes)
+    if not in_every_split:
+        _refuse_other_splits(stored["dataset"].get("scene_group"), node.get("scene_group"), read_seen(run), store)
     return Site(
         trainer, processes, here, trainer.resolve_precision(here), dataset, store, seed, Path(output_dir)
     ), stored
+
+
+def _refuse_other_splits(trained: str | None, now: str | None, seen: SeenImages, store: Store) -> None:
+    """Refuse the run's own data, moved, whose splits would be drawn without the groups they were drawn with.
+
+    Raises:
+        InputError: It is such data.
+    """
+    if trained is not None and now is None and seen.labeled and seen.labeled <= store.image_hashes(get_args(Split)):
+        raise InputError(
+            f"These are the images of the training, whose splits kept dataset.scene_group={trained} together. Say so "
+            f"again, 'dataset.scene_group=\"{trained}\"', or others are scored."
+        )
 
 
 def _names_of(channels: Sequence[int], stored: Sequence[str] | None, run: RunDirectory) -> list[str]:
@@ -288,5 +303,5 @@ def _refuse_training_scenes(root: str | None, of_training: str | None) -> None:
     Raises:
         InputError: `root` names no other folder than the one of the training.
     """
-    if root is None or (of_training is not None and Path(root).resolve() == Path(of_training).resolve()):
+    if root is None or same_folder(root, of_training):
         raise InputError(OF_TRAINING)

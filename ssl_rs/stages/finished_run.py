@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 from ssl_rs.build import build
@@ -48,6 +49,11 @@ def changed_windows(settings: Settings, before: WindowSettings) -> WindowSetting
     return replace(before, **{key: value for key, value in wanted.items() if value is not None})
 
 
+def same_folder(first: str, second: str | None) -> bool:
+    """Tell whether two settings name one folder, however they are spelled."""
+    return second is not None and Path(first).resolve() == Path(second).resolve()
+
+
 def data_like(settings: Settings, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the data set of a run, where it lay or where `dataset.root` says; other data may have another name.
 
@@ -59,7 +65,7 @@ def data_like(settings: Settings, stored: Mapping[str, Any]) -> dict[str, Any]:
     root, name, group = (settings.value(f"dataset.{key}", str | None) for key in ("root", "name", "scene_group"))
     if name is not None and root is None:
         raise InputError(f"dataset.name={name} names other data: say where they lie, dataset.root=...")
-    if group is None and (root is None or root == stored.get("root")):
+    if group is None and (root is None or same_folder(root, stored.get("root"))):
         group = stored.get("scene_group")
     of_groups = {} if group is None and "scene_group" not in stored else {"scene_group": group}
     return {**stored, "root": root or stored.get("root"), "name": name or stored.get("name"), **of_groups}

@@ -201,11 +201,12 @@ def held(run: RunDirectory, site: Site) -> Iterator[None]:
     """Hold the run's folder.
 
     Raises:
-        InputError: Another process holds it, or has finished the run.
+        InputError: Another process holds it, or has finished the run; or it holds what no run wrote.
     """
     if not site.processes.is_first:
         yield
         return
+    run.check_own()
     lock = run.lock()
     try:
         if run.read_result() is not None:

@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 
 from ssl_rs.errors import InputError
 
+FORBIDDEN, LONGEST_NAME = "/\\#?%:", 128
+"""Of the name of a project."""
+
 
 class Tracker(Protocol):
     """Shows the lines of metrics.jsonl somewhere else; nothing is ever read back from it."""
@@ -86,7 +89,12 @@ class WandbLogger:
     mode: Literal["auto", "online", "offline"] = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse to be online without a key."""
+        """Refuse a project that wandb has no name for, and to be online without a key."""
+        if not self.project or len(self.project) > LONGEST_NAME or set(self.project) & set(FORBIDDEN):
+            raise InputError(
+                f"logger.project={self.project!r:.80}: expected 1 to {LONGEST_NAME} characters, none of {FORBIDDEN}. A "
+                "team is named by logger.entity."
+            )
         if self.mode == "online" and not _has_key():
             raise InputError(
                 "logger.mode=online needs a key: set WANDB_API_KEY, run `wandb login`, or choose logger.mode=offline."
