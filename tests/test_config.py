@@ -171,9 +171,9 @@ def test_a_key_that_nothing_reads_is_not_offered_itself():
 
 
 def test_a_key_beside_a_read_one_of_the_same_beginning_is_refused():
-    values = Settings("pretrain", {"run": None, "run_dir": None})
+    values = Settings("pretrain", {"run": None, "run_of": None})
     values.value("run", str | None)
-    with pytest.raises(InputError, match="run_dir: pretrain has no such key"):
+    with pytest.raises(InputError, match="run_of: pretrain has no such key"):
         values.check_all_read()
 
 

@@ -8,7 +8,6 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
-from ssl_rs.build import refuse_bound
 from ssl_rs.encoder import Backbone, Normalization
 from ssl_rs.errors import InputError
 from ssl_rs.segmentation.loss import SegmentationLoss
@@ -124,8 +123,6 @@ def build_segmentation_model(
         InputError: The decoder cannot serve the backbone, e.g. DeepLabV3+ a VGG, whose pooling cannot be dilated; or it
             is one of a user's own that lacks what smp's models have.
     """
-    refuse_bound(decoder, GIVEN, "decoder")
-    refuse_bound(decoder, ("aux_params", "activation"), "decoder", "the loss takes the scores of the classes alone")
     try:
         model = _build(decoder, backbone_name, in_channels, num_classes)
     except UNFIT as error:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ssl_rs import distributed
 from ssl_rs.bands import color_bands
+from ssl_rs.build import refuse_bound
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels, describe_labels, labeled_pixels
@@ -24,7 +25,7 @@ from ssl_rs.run_directory import save_tensors
 from ssl_rs.seen_images import SeenImages, write_seen
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation
 from ssl_rs.segmentation.loss import SegmentationLoss
-from ssl_rs.segmentation.network import SegmentationBatch, SegmentationNetwork, build_segmentation_model
+from ssl_rs.segmentation.network import GIVEN, SegmentationBatch, SegmentationNetwork, build_segmentation_model
 from ssl_rs.stages.evaluation import Evaluator, check_classes, read_evaluation
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
@@ -209,6 +210,8 @@ def _build_model(
     Raises:
         InputError: One of them, or an encoder and a decoder that do not go together.
     """
+    refuse_bound(decoder, GIVEN, "decoder")
+    refuse_bound(decoder, ("aux_params", "activation"), "decoder", "the loss takes the scores of the classes alone")
     model = build_segmentation_model(decoder, backbone.name, bands, classes)
     for key, side in {"dataset.crop_size": crop_size, "evaluation.window.size": window}.items():
         check_side(side, input_divisor(model), key, "decoder=unet")
