@@ -30,7 +30,7 @@
 #   FRACTIONS  default 2pct,10pct,100pct
 #   STEPS      of fine-tuning, where no stage says otherwise; default 2800
 #   BATCH      crops a step of fine-tuning, default 32
-#   AUGMENTATION default none: the crops as they are; or default: flips, rotations, scale and color
+#   AUGMENTATION default none: the crops as they are; or flip_rotate; or default: flips, rotations, scale and color
 #              Most rows of docs/results.md were run with AUGMENTATION=default BATCH=8 STEPS=4000.
 #   DOWNSAMPLE default 2: half the files' resolution; kept are also 4 and 8, a quarter and an eighth of it
 #   PRECISION  default fp32, as in most kept results; bf16 is quicker on cores that compute in it, and rounds otherwise
