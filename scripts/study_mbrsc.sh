@@ -16,8 +16,8 @@
 #                             of the tiles and 10 % of the scenes
 #            longer     three times the pretraining (seed 0), then 2 % of the tiles and 10 % of the scenes
 #            heads      the head that tells the transform, and the paper's, each alone
-#            levers     each of LEVERS, one change at a time to the three tasks (pretraining of seed 0): 2 % of the tiles, seeds
-#                       0 and 1, scored on validation parts; beside them random initialization and the tasks as they are
+#            levers     each of LEVERS, one change at a time to the three tasks (pretraining of seed 0): FRACTIONS of the tiles, by
+#                       default 2 %, seeds 0 and 1, scored on validation parts; beside them random initialization and the tasks as they are
 #            probe      kNN and linear probes of frozen encoders, the longer pretraining's too, on validation parts
 #            others     each of METHODS: pretraining, kNN probe on validation parts, then 10 % of the scenes; seeds SEEDS
 #            others_tiles   after others, with its METHODS and SEEDS: 10 % of the tiles
@@ -146,7 +146,7 @@ lever() {
   fi
   # shellcheck disable=SC2086
   fine_tune "${start[@]}" "${on_validation[@]}" seed=0,1 "initialization.label=lever $1" optimizer.lr=3e-3 \
-    label_fraction=2pct ${lever_fine_tuning[$1]:-}
+    "label_fraction=${FRACTIONS:-2pct}" ${lever_fine_tuning[$1]:-}
 }
 
 on_validation=('dataset.val_parts=[8]' evaluation.split=val)
