@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from ssl_rs.errors import InputError, nearest
+from ssl_rs.errors import ArgumentError, InputError, nearest
 from ssl_rs.plain_types import fits, misfit
 
 PACKAGES = ("ssl_rs", "torch.optim", "segmentation_models_pytorch", "kornia.augmentation")
@@ -44,6 +44,8 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
         )
     try:
         return target(**arguments)
+    except ArgumentError as error:
+        raise InputError(f"{where}.{error}") from error
     except (ValueError, TypeError) as error:
         raise InputError(f"{where}: {error}") from error
 
@@ -76,6 +78,8 @@ def explained(where: str) -> Iterator[None]:
     """
     try:
         yield
+    except ArgumentError as error:
+        raise InputError(f"{where}.{error}") from error
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"{where}: {error}") from error
 

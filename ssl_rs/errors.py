@@ -19,6 +19,14 @@ class InputError(Exception):
     """
 
 
+class ArgumentError(InputError):
+    """An argument of a component is wrong, and the component does not know at which key it stands.
+
+    The message begins with the argument's name, and `build` puts the key before it: `hue=[2, 3]: expected ...` is told
+    as `views.transformed.color.hue=[2, 3]: expected ...`.
+    """
+
+
 class MissingWeightsError(InputError):
     """Weights to start from are not there, and may be there later: a pretraining to come, a file to download."""
 

@@ -233,6 +233,29 @@ def test_an_evaluation_of_values_of_another_type_is_refused(command, tiny, tmp_p
     assert "was trained on values of type uint16, the data has uint8" in err
 
 
+def test_an_evaluation_of_other_classes_is_refused_before_they_are_prepared(command, tiny, tmp_path, draw_scene):
+    for root, name in ((tmp_path / "one", "a"), (tmp_path / "other", "x")):
+        for index, split in enumerate(("train", "train", "test")):
+            draw_scene(root, split, f"s{index}", index)
+        text = "classes: [{name: %s, index: 0}, {name: b, index: 1}, {name: c, index: 2}]"
+        (root / "classes.yaml").write_text(text % name)
+    code, out, err = command("finetune", *tiny, f"dataset.root={tmp_path / 'one'}", "trainer.max_steps=1")
+    assert code == 0, err
+    given = (f"run={out.splitlines()[-1]}", f"dataset.root={tmp_path / 'other'}")
+    stores = set(Path("outputs/stores").iterdir())
+    code, _, err = command("evaluate", *given)
+    assert code == 2
+    assert "was trained on the classes ('a', 'b', 'c'), the data has ('x', 'b', 'c')" in err
+    assert set(Path("outputs/stores").iterdir()) == stores
+    (tmp_path / "other/classes.yaml").write_text(text % "a")
+    Image.new("RGB", (40, 50)).save(tmp_path / "other/images/train/s0.png")  # its mask has another size
+    code, _, err = command("evaluate", *given)
+    assert code == 2
+    assert "(dataset.on_bad_scene=skip leaves such scenes out.)" in err
+    code, _, err = command("evaluate", *given, "dataset.on_bad_scene=skip")
+    assert code == 0, err
+
+
 def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny, tmp_path, draw_scene):
     """16 bits, without a scale of their own: other images have another largest value, and the network knows one."""
     roots = [tmp_path / name for name in ("one", "other")]

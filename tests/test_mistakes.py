@@ -87,6 +87,29 @@ def fails(capsys, name, *arguments):
         ("pretrain", "sweep=label_fraction", "label_fraction, which pretrain does not have: it is for another command"),
         ("pretrain", "views=[clean,kornia] pretext=[transform_prediction]", "views.transformed makes a View"),
         ("finetune", "decoder=fpn evaluation.window.size=50", "evaluation.window.size"),
+        ("pretrain", "views.transformed.color.hue=[-2,2]", "views.transformed.color.hue=[-2, 2]: expected [low, high]"),
+        (
+            "pretrain",
+            "pretext=[simclr] views.simclr_second.blur=2",
+            "views.simclr_second.blur=2: expected a probability",
+        ),
+        (
+            "pretrain",
+            "pretext=[byol] pretext.byol.task.momentum.start=2",
+            "pretext.byol.task.momentum.start=2: expected",
+        ),
+        (
+            "pretrain",
+            "pretext=[moco_v2] pretext.moco_v2.task.queue=0",
+            "pretext.moco_v2.task.queue=0: expected at least",
+        ),
+        (
+            "pretrain",
+            "pretext.inpainting.task.decoder.reduction=0",
+            "pretext.inpainting.task.decoder.reduction=0: expected",
+        ),
+        ("finetune", "augmentation.scale=[2,1]", "augmentation.scale=[2, 1]: expected [low, high]"),
+        ("pretrain", "dataset.protocol=mine", "dataset.protocol=mine: this data set is not scored by it"),
         ("finetune", "optimizer.lr=-1", "optimizer"),
         ("pretrain", "optimizer.lr=-1", "optimizer"),
         (

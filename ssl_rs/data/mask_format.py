@@ -85,8 +85,8 @@ class MaskFormat:
         """Return the code of each pixel, and its index or -1, [H, W] each."""
         codes = _color_codes(raster, name) if self.by_color else _numbers(raster, name)
         mask = _look_up(codes, self.indices)
-        if not self.by_color and raster.nodata is not None:
-            mask[(mask < 0) & (raster.values[0] == raster.nodata)] = IGNORE
+        if raster.valid is not None:
+            mask[(mask < 0) & ~raster.valid] = IGNORE  # what is a class stays one, though it be nodata or transparent
         return codes, mask
 
     def _complaint(self, strips: Iterator[tuple[int, Codes, NDArray[np.int16]]], name: object) -> str:

@@ -79,7 +79,13 @@ def _images_in(folder: Path, without: Sequence[Path]) -> Iterator[tuple[str, Sou
         folder = folder / "images"
     files = find_files(folder)
     maps = [*without, *(file.path.parent.resolve() for file in files if file.name == MARK)]
-    images = [file for file in files if file.suffix in EXTENSIONS and not _below(file.path, maps)]
+    found = [file for file in files if file.suffix in EXTENSIONS]
+    images = [file for file in found if not _below(file.path, maps)]
+    if found and not images:
+        raise InputError(
+            f"images={folder} holds maps alone: {found[0].path} lies where predict writes them, or wrote them ({MARK} "
+            "says so). Name the images that are to be mapped."
+        )
     if not images:
         raise InputError(f"images={folder} holds no {KNOWN}. Found: {describe_files(folder, files)}.")
     for file in images:

@@ -44,10 +44,10 @@ class Byol(PretextTask):
     ) -> None:
         super().__init__()
         self.momentum: MomentumRule = momentum
-        self.project = mlp(channels[-1], widths, "hidden", "pretext.byol.task.widths", last_bias)
+        self.project = mlp(channels[-1], widths, "hidden", "widths", last_bias)
         self.project_targets = momentum_copy(self.project)
         layers = (*predictor_widths, widths[-1])
-        self.predict = mlp(widths[-1], layers, "hidden", "pretext.byol.task.predictor_widths", last_bias)
+        self.predict = mlp(widths[-1], layers, "hidden", "predictor_widths", last_bias)
 
     def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:
         """Return the sum of both directions' losses, the mean cosine, and the spread of the projections."""

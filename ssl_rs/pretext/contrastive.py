@@ -43,9 +43,9 @@ class Contrastive(PretextTask):
         activation: Literal["batch_norm_relu", "sigmoid"] = "batch_norm_relu",
     ) -> None:
         super().__init__()
-        check_temperature(temperature, "pretext.contrastive.task.temperature")
-        check_widths([hidden], "pretext.contrastive.task.hidden")
-        check_widths([dimensions], "pretext.contrastive.task.dimensions")
+        check_temperature(temperature, "temperature")
+        check_widths([hidden], "hidden")
+        check_widths([dimensions], "dimensions")
         self.temperature = temperature
         normalized = activation == "batch_norm_relu"
         between = (nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)) if normalized else (nn.Sigmoid(),)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_rs.encoder import Pyramid
-from ssl_rs.errors import InputError
+from ssl_rs.errors import ArgumentError
 
 
 class AdditiveDecoder(nn.Module):
@@ -30,13 +30,13 @@ class AdditiveDecoder(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 < len(widths) < len(channels):
-            raise InputError(
+            raise ArgumentError(
                 f"decoder.widths={list(widths)}: expected 1 to {len(channels) - 1} numbers, as the encoder has "
                 f"{len(channels)} levels."
             )
         skips = [0, *channels[1:-1]][::-1]
         if reduction is not None and reduction < 1:
-            raise InputError(f"decoder.reduction={reduction}: expected at least 1 channel, or null for all.")
+            raise ArgumentError(f"decoder.reduction={reduction}: expected at least 1 channel, or null for all.")
         self.reduce = nn.Identity() if reduction is None else _convolution(channels[-1], reduction, 1)
         inputs = [reduction or channels[-1], *widths]
         self.stages = nn.ModuleList(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ssl_rs.distributed import mean_over_ranks
 from ssl_rs.encoder import Pyramid
-from ssl_rs.errors import InputError
+from ssl_rs.errors import ArgumentError
 from ssl_rs.pretext.base import PretextTask, momentum_of
 from ssl_rs.pretext.heads import check_level, dense_mlp
 from ssl_rs.pretext.moco_v2 import MoCoV2
@@ -38,7 +38,7 @@ class DenseContrastive(PretextTask):
         temperature: Divides the cosine.
 
     Raises:
-        InputError: The encoder has no map at that level, or a setting has no meaning.
+        ArgumentError: The encoder has no map at that level, or a setting has no meaning.
     """
 
     views = MoCoV2.views
@@ -55,15 +55,15 @@ class DenseContrastive(PretextTask):
         temperature: float = 0.2,
     ) -> None:
         super().__init__()
-        check_level(level, channels, "pretext.dense_contrastive.task.level")
+        check_level(level, channels, "level")
         if not 0 <= dense <= 1:
-            raise InputError(f"pretext.dense_contrastive.task.dense={dense}: expected a share in [0, 1].")
+            raise ArgumentError(f"dense={dense}: expected a share in [0, 1].")
         self.momentum: MomentumRule = momentum
         self.level, self.dense, self.temperature = level, dense, temperature
         self.pooled = MoCoV2(channels, momentum, widths, queue, temperature)
-        self.project_positions = dense_mlp(channels[level], widths, "pretext.dense_contrastive.task.widths")
+        self.project_positions = dense_mlp(channels[level], widths, "widths")
         self.project_key_positions = momentum_copy(self.project_positions)
-        self.dense_queue = KeyQueue(queue, widths[-1], "pretext.dense_contrastive.task.queue")
+        self.dense_queue = KeyQueue(queue, widths[-1], "queue")
 
     def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:
         """Return both losses' weighted sum; of each the loss and how often the positive is nearest."""

@@ -6,14 +6,14 @@ from typing import Literal
 
 from torch import nn
 
-from ssl_rs.errors import InputError
+from ssl_rs.errors import ArgumentError
 
 BatchNorms = Literal["none", "hidden", "all"]
 """Behind which linear layers a BatchNorm stands: none, all but the last, or all."""
 
 
 def mlp(
-    in_features: int, widths: Sequence[int], batch_norms: BatchNorms, where: str, last_bias: bool = True
+    in_features: int, widths: Sequence[int], batch_norms: BatchNorms, name: str, last_bias: bool = True
 ) -> nn.Sequential:
     """Return linear layers with ReLU between them, [B, in_features] to [B, widths[-1]].
 
@@ -21,13 +21,13 @@ def mlp(
         in_features: Width of what goes in.
         widths: Of each layer.
         batch_norms: Where BatchNorm stands; a layer before one has no bias, which it would take away.
-        where: Key of the widths, for the message.
+        name: Of the argument that holds the widths, for the message.
         last_bias: Whether the last layer has a bias where no BatchNorm follows.
 
     Raises:
-        InputError: No layer, or one without a width.
+        ArgumentError: No layer, or one without a width.
     """
-    check_widths(widths, where)
+    check_widths(widths, name)
     layers: list[nn.Module] = []
     for index, width in enumerate(widths):
         last = index == len(widths) - 1
@@ -39,18 +39,18 @@ def mlp(
     return nn.Sequential(*layers)
 
 
-def dense_mlp(in_channels: int, widths: Sequence[int], where: str) -> nn.Sequential:
+def dense_mlp(in_channels: int, widths: Sequence[int], name: str) -> nn.Sequential:
     """Return 1x1 convolutions with ReLU between them, [B, in_channels, h, w] to [B, widths[-1], h, w].
 
     Args:
         in_channels: Channels of what goes in.
         widths: Channels of each layer.
-        where: Key of the widths, for the message.
+        name: Of the argument that holds the widths, for the message.
 
     Raises:
-        InputError: No layer, or one without a channel.
+        ArgumentError: No layer, or one without a channel.
     """
-    check_widths(widths, where)
+    check_widths(widths, name)
     layers: list[nn.Module] = []
     for width in widths:
         layers += [nn.Conv2d(in_channels, width, 1), nn.ReLU(inplace=True)]
@@ -58,34 +58,34 @@ def dense_mlp(in_channels: int, widths: Sequence[int], where: str) -> nn.Sequent
     return nn.Sequential(*layers[:-1])
 
 
-def check_widths(widths: Sequence[int], where: str) -> None:
+def check_widths(widths: Sequence[int], name: str) -> None:
     """Refuse a head without layers, or with a layer of no width.
 
     Raises:
-        InputError: Names the key.
+        ArgumentError: Names the argument.
     """
     if not widths or min(widths) < 1:
-        raise InputError(f"{where}={list(widths)}: expected the width of each layer, at least one of them.")
+        raise ArgumentError(f"{name}={list(widths)}: expected the width of each layer, at least one of them.")
 
 
-def check_level(level: int, channels: Sequence[int], where: str) -> None:
+def check_level(level: int, channels: Sequence[int], name: str) -> None:
     """Refuse the index of a level that the encoder does not compute, or of the image.
 
     Raises:
-        InputError: Names the key.
+        ArgumentError: Names the argument.
     """
     if not -len(channels) < level < len(channels) or level == 0 or channels[level] == 0:
-        raise InputError(
-            f"{where}={level}: expected the index of a map that the encoder computes; its levels have "
+        raise ArgumentError(
+            f"{name}={level}: expected the index of a map that the encoder computes; its levels have "
             f"{list(channels)} channels, and level 0 is the image."
         )
 
 
-def check_temperature(temperature: float, where: str) -> None:
+def check_temperature(temperature: float, name: str) -> None:
     """Refuse what cosines cannot be divided by.
 
     Raises:
-        InputError: Names the key.
+        ArgumentError: Names the argument.
     """
     if not 0 < temperature < math.inf:
-        raise InputError(f"{where} must be a number above 0, got {temperature}.")
+        raise ArgumentError(f"{name} must be a number above 0, got {temperature}.")

@@ -44,12 +44,12 @@ class MoCoV2(PretextTask):
         temperature: float = 0.2,
     ) -> None:
         super().__init__()
-        check_temperature(temperature, "pretext.*.task.temperature")
+        check_temperature(temperature, "temperature")
         self.momentum: MomentumRule = momentum
         self.temperature = temperature
-        self.project = mlp(channels[-1], widths, "none", "pretext.*.task.widths")
+        self.project = mlp(channels[-1], widths, "none", "widths")
         self.project_keys = momentum_copy(self.project)
-        self.queue = KeyQueue(queue, widths[-1], "pretext.*.task.queue")
+        self.queue = KeyQueue(queue, widths[-1], "queue")
 
     def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:
         """Return InfoNCE, the share of queries whose own key is nearest, and the spread of the queries."""

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_rs.distributed import gather
-from ssl_rs.errors import InputError
+from ssl_rs.errors import ArgumentError
 
 
 class KeyQueue(nn.Module):
@@ -16,19 +16,19 @@ class KeyQueue(nn.Module):
     Args:
         size: Keys it holds.
         dimensions: Width of a key.
-        where: Key of the size, for the message.
+        name: Of the argument that holds the size, for the message.
 
     Raises:
-        InputError: It would hold nothing.
+        ArgumentError: It would hold nothing.
     """
 
     keys: Tensor
     newest: Tensor
 
-    def __init__(self, size: int, dimensions: int, where: str) -> None:
+    def __init__(self, size: int, dimensions: int, name: str) -> None:
         super().__init__()
         if size < 1:
-            raise InputError(f"{where}={size}: expected at least 1 key.")
+            raise ArgumentError(f"{name}={size}: expected at least 1 key.")
         self.register_buffer("keys", F.normalize(torch.randn(size, dimensions), dim=1))
         self.register_buffer("newest", torch.zeros((), dtype=torch.int64))  # row that the next key takes
 

@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ssl_rs.encoder import Pyramid, check_side, input_divisor
-from ssl_rs.errors import InputError
+from ssl_rs.errors import ArgumentError
 
 
 class SegmentationDecoder(nn.Module):
@@ -22,7 +22,7 @@ class SegmentationDecoder(nn.Module):
         model: Model class of segmentation-models-pytorch with its settings bound, as in conf/decoder/.
 
     Raises:
-        InputError: The model takes another pyramid, e.g. DeepLabV3+, which dilates its encoder.
+        ArgumentError: The model takes another pyramid, e.g. DeepLabV3+, which dilates its encoder.
     """
 
     def __init__(self, channels: Sequence[int], out_channels: int, backbone: str, model: "partial[nn.Module]") -> None:
@@ -31,8 +31,8 @@ class SegmentationDecoder(nn.Module):
         whole = model(encoder_name=backbone, encoder_weights=None, in_channels=out_channels, classes=out_channels)
         made = (tuple(whole.encoder.out_channels), int(whole.encoder.output_stride))  # type: ignore[union-attr, arg-type]
         if made != (tuple(channels), 2 ** (len(channels) - 1)):
-            raise InputError(
-                f"pretext.inpainting.task.decoder.model={self.name} reads levels of {list(made[0])} channels down to "
+            raise ArgumentError(
+                f"decoder.model={self.name} reads levels of {list(made[0])} channels down to "
                 f"stride {made[1]}, this encoder gives {list(channels)} down to stride {2 ** (len(channels) - 1)}. "
                 "Choose pretext=[inpainting_unet,...] or [inpainting_fpn,...]."
             )

@@ -29,9 +29,9 @@ class SimClr(PretextTask):
 
     def __init__(self, channels: Sequence[int], widths: Sequence[int] = (2048, 128), temperature: float = 0.1) -> None:
         super().__init__()
-        check_temperature(temperature, "pretext.simclr.task.temperature")
+        check_temperature(temperature, "temperature")
         self.temperature = temperature
-        self.project = mlp(channels[-1], widths, "all", "pretext.simclr.task.widths")
+        self.project = mlp(channels[-1], widths, "all", "widths")
 
     def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:
         """Return NT-Xent, the share of rows whose other view is nearest, and the spread of the projections."""

@@ -31,7 +31,7 @@ class TransformPrediction(PretextTask):
         dimensions: Channels that are compared.
 
     Raises:
-        InputError: The encoder has no map at that level.
+        ArgumentError: The encoder has no map at that level.
     """
 
     views = ("clean", "transformed")
@@ -39,8 +39,8 @@ class TransformPrediction(PretextTask):
 
     def __init__(self, channels: Sequence[int], level: int = -2, dimensions: int = 64) -> None:
         super().__init__()
-        check_level(level, channels, "pretext.transform_prediction.task.level")
-        check_widths([dimensions], "pretext.transform_prediction.task.dimensions")
+        check_level(level, channels, "level")
+        check_widths([dimensions], "dimensions")
         self.level = level
         self.project = nn.Conv2d(channels[level], dimensions, 1)
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))  # of the cosine: one over the temperature

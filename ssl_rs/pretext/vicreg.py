@@ -47,7 +47,7 @@ class VicReg(PretextTask):
     ) -> None:
         super().__init__()
         self.weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
-        self.expand = mlp(channels[-1], widths, "hidden", "pretext.vicreg.task.widths", last_bias)
+        self.expand = mlp(channels[-1], widths, "hidden", "widths", last_bias)
 
     def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:
         """Return the weighted sum, its unweighted terms, and the spread of the expanded features."""

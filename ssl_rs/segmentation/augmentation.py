@@ -40,9 +40,9 @@ class SegmentationAugmentation:
     color: ColorJitter
 
     def __post_init__(self) -> None:
-        check_range("augmentation.scale", self.scale, 0.1, math.inf)
+        check_range("scale", self.scale, 0.1, math.inf)
         for name in ("horizontal_flip", "vertical_flip", "rotation"):
-            check_probability(f"augmentation.{name}", getattr(self, name))
+            check_probability(name, getattr(self, name))
 
     @torch.no_grad()
     def __call__(

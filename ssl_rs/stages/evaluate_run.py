@@ -21,7 +21,7 @@ from ssl_rs.messages import say_line
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.seen_images import SeenImages, read_seen
 from ssl_rs.segmentation.sliding_window import WindowSettings
-from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, check_protocol
+from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator
 from ssl_rs.stages.finished_run import data_like, load_network, same_folder, stored_config, windows_like
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, opened
@@ -79,6 +79,7 @@ def read_plan(settings: Settings) -> Plan:
     settings.check_all_read()
     trained, manifest = run.read_result() or {}, site.store.manifest
     metadata = read_weights_metadata(run.model)
+    _check_kinds(run, metadata, manifest.bands, manifest)
     _check_data(run, metadata, manifest)
     if evaluation.split == "all" or trained.get("manifest_sha256") != manifest.sha256:
         _compare_with_training(run, site.store, evaluation.split)
@@ -180,18 +181,28 @@ def _data(trained: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
     return {**told, "trained_on_manifest_sha256": trained.get("manifest_sha256")}
 
 
-def _check_data(run: RunDirectory, metadata: WeightsMetadata, manifest: Manifest) -> None:
-    """Refuse data of another kind than the run was trained on.
+def _check_kinds(
+    run: RunDirectory, metadata: WeightsMetadata, bands: tuple[str, ...], data: Dataset | Manifest
+) -> None:
+    """Refuse data of other bands or classes than the run was trained on.
 
     Raises:
-        InputError: Other bands or classes, values of another type, or another value scale.
+        InputError: Names both.
     """
-    for key, own in (("bands", manifest.bands), ("classes", tuple(item.name for item in manifest.classes))):
+    for key, own in (("bands", bands), ("classes", tuple(item.name for item in data.classes))):
         trained = getattr(metadata, key)
         if trained != own:
             raise InputError(
                 f"{run.model} was trained on the {key} {trained!s:.300}, the data has {own}. Check dataset.root."
             )
+
+
+def _check_data(run: RunDirectory, metadata: WeightsMetadata, manifest: Manifest) -> None:
+    """Refuse data of other values than the run was trained on.
+
+    Raises:
+        InputError: Values of another type, or another value scale.
+    """
     if metadata.dtype not in (None, manifest.dtype):
         raise InputError(
             f"{run.model} was trained on values of type {metadata.dtype}, the data has {manifest.dtype}: divided by "
@@ -223,7 +234,6 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
         return dataset.undivided() if in_every_split else dataset
 
     dataset = built(node.get("value_scale"))
-    check_protocol(dataset)
     device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
     trainer: TrainerSettings = build(
         {**stored["trainer"], "device": device, "precision": precision}, "trainer", trusted
@@ -232,7 +242,9 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
     here = trainer.resolve_device(processes.local_rank)
     output_dir, seed = settings.value("output_dir", str), settings.value("seed", int)
     store_dir = Path(settings.value("store_dir", str))
-    store, scale = open_store(dataset, store_dir, processes), read_weights_metadata(run.model).value_scale
+    metadata = read_weights_metadata(run.model)
+    store = open_store(dataset, store_dir, processes, lambda: _check_kinds(run, metadata, dataset.band_names, dataset))
+    scale = metadata.value_scale
     if root and dataset.value_scale is None and store.manifest.value_scale != scale:
         # Other images than those of the training have another largest value; the network knows the old one.
         dataset = built(scale)

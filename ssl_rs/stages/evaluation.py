@@ -52,24 +52,10 @@ class EvaluationSettings:
 
 
 def read_evaluation(settings: Settings) -> EvaluationSettings:
-    """Read the `evaluation` node, and what the data set says of protocols.
-
-    Raises:
-        InputError: `dataset.protocol` is none that the data set is scored by.
-    """
+    """Read the `evaluation` node, and what the data set says of clutter and groups."""
     dataset: Dataset = settings.build("dataset")
-    check_protocol(dataset)
     split, window = settings.value("evaluation.split", Literal["val", "test"]), settings.build("evaluation.window")
     return EvaluationSettings(split, window, dataset.clutter, dataset.group_of)
-
-
-def check_protocol(dataset: Dataset) -> None:
-    """Refuse a protocol that the data set is not scored by, before the data is prepared.
-
-    Raises:
-        InputError: Names those that it is scored by.
-    """
-    find_protocol(dataset.protocol, protocols_of(dataset.clutter, dataset.erodes))
 
 
 def check_classes(dataset: Dataset, use: str) -> None:

@@ -63,12 +63,14 @@ def data_like(settings: Settings, stored: Mapping[str, Any]) -> dict[str, Any]:
         InputError: A name without a place: the run's own data has one.
     """
     root, name, group = (settings.value(f"dataset.{key}", str | None) for key in ("root", "name", "scene_group"))
+    bad = settings.value("dataset.on_bad_scene", Literal["error", "skip"] | None)
     if name is not None and root is None:
         raise InputError(f"dataset.name={name} names other data: say where they lie, dataset.root=...")
     if group is None and (root is None or same_folder(root, stored.get("root"))):
         group = stored.get("scene_group")
     of_groups = {} if group is None and "scene_group" not in stored else {"scene_group": group}
-    return {**stored, "root": root or stored.get("root"), "name": name or stored.get("name"), **of_groups}
+    own = {key: value for key, value in (("root", root), ("name", name), ("on_bad_scene", bad)) if value is not None}
+    return {**stored, **own, **of_groups}
 
 
 def load_network(

@@ -111,7 +111,10 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     classes = {name: task.func for name, task in tasks.items()}
     check_views(classes, makers)
     needed = views_to_make(makers, [view for task in classes.values() for view in (*task.views, *task.momentum_views)])
-    settings.drop("views", [name for name in makers if name not in needed])
+    unread = [name for name in makers if name not in needed]
+    if not planned:
+        _tell_of_unread(settings, unread)
+    settings.drop("views", unread)
     encoder_pass = settings.value("encoder_pass", EncoderPass)
     settings.check_all_read()
 
@@ -133,6 +136,14 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     if planned:
         check_early()
     return enter
+
+
+def _tell_of_unread(settings: Settings, views: Sequence[str]) -> None:
+    """Say which arguments of the command line change views that no task reads; in a sweep other cells may read them."""
+    keys = tuple(f"views.{name}." for name in views)
+    for override in settings.overrides:
+        if override.lstrip("+").startswith(keys):
+            warnings.warn(f"{override} has no effect: no task of pretext=[...] reads that view.", stacklevel=2)
 
 
 def _order(tasks: Sequence[str]) -> dict[str, str]:

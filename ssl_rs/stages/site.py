@@ -27,6 +27,7 @@ from ssl_rs.encoder import Backbone, Statistics
 from ssl_rs.hidden import hide_secrets
 from ssl_rs.initialization import Target
 from ssl_rs.randomness import Rows
+from ssl_rs.segmentation.protocols import find_protocol, protocols_of
 from ssl_rs.stages.scenes import prepare_store
 from ssl_rs.training.host_memory import keep_freed_memory
 from ssl_rs.training.settings import TrainerSettings
@@ -124,6 +125,9 @@ class SiteSettings:
         seed: Seed of the run.
         output_dir: All runs lie below it.
         store_dir: Prepared data sets lie in it.
+
+    Raises:
+        InputError: `dataset.protocol` is none that the data set is scored by.
     """
 
     trainer: TrainerSettings
@@ -131,6 +135,9 @@ class SiteSettings:
     seed: int
     output_dir: Path
     store_dir: Path
+
+    def __post_init__(self) -> None:
+        find_protocol(self.dataset.protocol, protocols_of(self.dataset.clutter, self.dataset.erodes))
 
     @classmethod
     def read(cls, settings: Settings) -> "SiteSettings":

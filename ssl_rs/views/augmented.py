@@ -65,11 +65,11 @@ class AugmentedMaker:
     rotation: float = 0.0
 
     def __post_init__(self) -> None:
-        check_range("views.*.area", self.area, 0, 1)
-        check_range("views.*.ratio", self.ratio, 0.01, 100)
-        check_range("views.*.blur_sigma", self.blur_sigma, 0.01, AUTHORS_SIDE)
+        check_range("area", self.area, 0, 1)
+        check_range("ratio", self.ratio, 0.01, 100)
+        check_range("blur_sigma", self.blur_sigma, 0.01, AUTHORS_SIDE)
         for name in ("horizontal_flip", "vertical_flip", "rotation", "blur", "solarization"):
-            check_probability(f"views.*.{name}", getattr(self, name))
+            check_probability(name, getattr(self, name))
 
     def __call__(self, source: View, draws: Draws) -> View:
         """Return the view of images [B, C, H, W]."""

@@ -28,7 +28,7 @@ class CleanMaker:
 
     def __post_init__(self) -> None:
         for name in ("horizontal_flip", "vertical_flip", "rotation"):
-            check_probability(f"views.clean.{name}", getattr(self, name))
+            check_probability(name, getattr(self, name))
 
     def __call__(self, source: View, draws: Draws) -> View:
         """Return the view of square images [B, C, n, n]."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssl_rs.errors import InputError
+from ssl_rs.errors import ArgumentError
 from ssl_rs.randomness import Draws
 from ssl_rs.views.base import CorruptedView, View
 from ssl_rs.views.fused import TRANSFORMS, ColorJitter, check_range, indices, recolor, transform_matrix
@@ -44,9 +44,9 @@ class CorruptedMaker:
     color: ColorJitter
 
     def __post_init__(self) -> None:
-        check_range("views.corrupted.side", self.side, 0, 1)
+        check_range("side", self.side, 0, 1)
         if self.num_blocks < 1:
-            raise InputError(f"views.corrupted.num_blocks={self.num_blocks}: expected at least 1.")
+            raise ArgumentError(f"num_blocks={self.num_blocks}: expected at least 1.")
 
     def __call__(self, source: View, draws: Draws) -> CorruptedView:
         """Return the view of images [B, C, H, W]."""

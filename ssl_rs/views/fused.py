@@ -13,7 +13,7 @@ import kornia.color
 import torch
 from torch import Tensor
 
-from ssl_rs.errors import InputError
+from ssl_rs.errors import ArgumentError
 from ssl_rs.randomness import Draws
 
 TRANSFORMS = ("hflip", "vflip", "rot0", "rot90", "rot180", "rot270")
@@ -49,30 +49,30 @@ def indices(values: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device)
 
 
-def check_probability(key: str, value: float) -> None:
+def check_probability(name: str, value: float) -> None:
     """Refuse a probability outside of [0, 1].
 
     Raises:
-        InputError: Names the key.
+        ArgumentError: Names the argument.
     """
     if not 0 <= value <= 1:
-        raise InputError(f"{key}={value}: expected a probability in [0, 1].")
+        raise ArgumentError(f"{name}={value}: expected a probability in [0, 1].")
 
 
-def check_range(key: str, values: tuple[float, float], low: float, high: float) -> None:
+def check_range(name: str, values: tuple[float, float], low: float, high: float) -> None:
     """Refuse a range to draw from that is not two ordered numbers within [low, high].
 
     Args:
-        key: What the user set.
+        name: Of the argument.
         values: Its two numbers.
         low: The least that has a meaning.
         high: The most that has a meaning.
 
     Raises:
-        InputError: Says what would be accepted.
+        ArgumentError: Says what would be accepted.
     """
     if len(values) != 2 or not low <= values[0] <= values[1] <= high:
-        raise InputError(f"{key}={list(values)}: expected [low, high] with {low} <= low <= high <= {high}.")
+        raise ArgumentError(f"{name}={list(values)}: expected [low, high] with {low} <= low <= high <= {high}.")
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:
@@ -216,10 +216,10 @@ class ColorJitter:
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
-            check_range(f"color.{name}", getattr(self, name), 0, math.inf)
-        check_range("color.hue", self.hue, -0.5, 0.5)
+            check_range(name, getattr(self, name), 0, math.inf)
+        check_range("hue", self.hue, -0.5, 0.5)
         for name in ("grayscale", "probability"):
-            check_probability(f"color.{name}", getattr(self, name))
+            check_probability(name, getattr(self, name))
 
     def __call__(self, mean: Tensor, draws: Draws, rgb: tuple[int, int, int] | None) -> Tensor:
         """Draw the color matrices [B, C, C + 1] of a batch.

@@ -8,7 +8,7 @@ from kornia.augmentation import AugmentationSequential, MixAugmentationBaseV2, R
 from kornia.core.exceptions import BaseError
 from torch import Tensor, nn
 
-from ssl_rs.errors import InputError
+from ssl_rs.errors import ArgumentError, InputError
 from ssl_rs.randomness import Draws
 from ssl_rs.views.base import View
 from ssl_rs.views.fused import compose
@@ -31,7 +31,7 @@ class KorniaMaker:
             are an AugmentationSequential among them.
 
     Raises:
-        InputError: One of them moves pixels in a way that no affine matrix tells.
+        ArgumentError: One of them moves pixels in a way that no affine matrix tells.
     """
 
     def __init__(self, source: str, augmentations: Sequence[nn.Module]) -> None:
@@ -81,16 +81,16 @@ def _check(module: nn.Module) -> None:
     """Refuse what moves pixels and whose transform_matrix does not tell how.
 
     Raises:
-        InputError: Names it, and what to write instead.
+        ArgumentError: Names it, and what to write instead.
     """
     name = type(module).__name__
     if isinstance(module, RandomPerspective):
-        raise InputError(f"views.*.augmentations: {name} bends the perspective; views move by affine maps. Remove it.")
+        raise ArgumentError(f"augmentations: {name} bends the perspective; views move by affine maps. Remove it.")
     if isinstance(module, MixAugmentationBaseV2):
-        raise InputError(f"views.*.augmentations: {name} mixes images, or parts of one; a view shows one. Remove it.")
+        raise ArgumentError(f"augmentations: {name} mixes images, or parts of one; a view shows one. Remove it.")
     if isinstance(module, nn.Sequential) and not isinstance(module, AugmentationSequential):
-        raise InputError(
-            f"views.*.augmentations: {name} does not tell how it moves pixels. List its members themselves, or in a "
+        raise ArgumentError(
+            f"augmentations: {name} does not tell how it moves pixels. List its members themselves, or in a "
             "kornia.augmentation.AugmentationSequential with data_keys=[input]; its random_apply draws among them."
         )
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ssl_rs.errors import InputError
+from ssl_rs.errors import ArgumentError
 from ssl_rs.randomness import Draws
 from ssl_rs.views.base import CorruptedView, View
 from ssl_rs.views.fused import band_means
@@ -29,11 +29,10 @@ class MaskedMaker:
 
     def __post_init__(self) -> None:
         if self.cells < 2:
-            raise InputError(f"views.corrupted.cells={self.cells}: expected at least 2 along each side.")
+            raise ArgumentError(f"cells={self.cells}: expected at least 2 along each side.")
         if not 1 <= self.hidden < self.cells**2:
-            raise InputError(
-                f"views.corrupted.share={self.share}: expected a share that hides some, not all, of the "
-                f"{self.cells**2} cells."
+            raise ArgumentError(
+                f"share={self.share}: expected a share that hides some, not all, of the {self.cells**2} cells."
             )
 
     @property

@@ -35,7 +35,7 @@ class TransformedMaker:
     color: ColorJitter
 
     def __post_init__(self) -> None:
-        check_range("views.transformed.side", self.side, 0, 1)
+        check_range("side", self.side, 0, 1)
 
     def __call__(self, source: View, draws: Draws) -> TransformedView:
         """Return the view of square images [B, C, n, n]."""

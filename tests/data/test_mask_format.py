@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssl_rs.data.classes_file import REMEDY, read_classes
 from ssl_rs.data.dataset import SegmentationClass
 from ssl_rs.data.mask_format import MaskFormat
-from ssl_rs.data.raster import Raster
+from ssl_rs.data.raster import Raster, read_raster
+from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 
 ROAD, WATER = SegmentationClass("road", (255, 255, 255)), SegmentationClass("water", (0, 0, 255))
@@ -41,8 +43,24 @@ def test_numbers_become_indices(tmp_path):
 
 def test_nodata_of_a_mask_is_ignored_unless_it_is_a_class(tmp_path):
     values = np.array([[[7, 9]]], np.uint8)
-    assert NUMBERS.decode(Raster(values, nodata=9), tmp_path).tolist() == [[0, 255]]
-    assert NUMBERS.decode(Raster(np.array([[[7, 0]]], np.uint8), nodata=7), tmp_path).tolist() == [[0, 255]]
+    assert NUMBERS.decode(Raster(values, valid=values[0] != 9), tmp_path).tolist() == [[0, 255]]
+    values = np.array([[[7, 0]]], np.uint8)
+    assert NUMBERS.decode(Raster(values, valid=values[0] != 7), tmp_path).tolist() == [[0, 255]]
+
+
+@pytest.mark.parametrize(
+    ("masks", "mode", "pixels", "options"),
+    [
+        (COLORS, "RGBA", [(255, 255, 255, 0), (9, 9, 9, 0)], {}),
+        (NUMBERS, "LA", [(7, 0), (9, 0)], {}),
+        (NUMBERS, "P", [7, 9], {"transparency": bytes(256)}),
+    ],
+)
+def test_what_is_transparent_in_a_mask_is_ignored_unless_it_is_a_class(tmp_path, masks, mode, pixels, options):
+    image = Image.new(mode, (2, 1))
+    image.putdata(pixels)
+    image.save(tmp_path / "mask.png", **options)
+    assert masks.decode(read_raster(SourceFile(tmp_path / "mask.png")), "mask").tolist() == [[0, 255]]
 
 
 EXTREMES = [
@@ -57,7 +75,7 @@ EXTREMES = [
 @pytest.mark.parametrize(("dtype", "value"), EXTREMES)
 def test_numbers_of_any_type_stay_what_they_are(tmp_path, dtype, value):
     raster = Raster(np.array([[[7, value, 300]]], dtype))
-    assert NUMBERS.decode(replace(raster, nodata=float(value)), tmp_path).tolist() == [[0, 255, 1]]
+    assert NUMBERS.decode(replace(raster, valid=raster.values[0] != value), tmp_path).tolist() == [[0, 255, 1]]
     with pytest.raises(InputError, match=r"unknown value -?[0-9]{10,} in 1 pixel, one at row 0, column 1"):
         NUMBERS.decode(raster, tmp_path)
     far = MaskFormat((ROAD, WATER), False, {2**32 + 7: 0, 300: 1})  # in 32 bits it would be 7

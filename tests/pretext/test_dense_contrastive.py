@@ -202,5 +202,5 @@ def test_both_heads_of_the_keys_move():
     ("change", "key"), [({"level": 0}, "level=0"), ({"level": 5}, "level=5"), ({"dense": 1.2}, "dense=1.2")]
 )
 def test_settings_without_a_meaning_are_refused(change, key):
-    with pytest.raises(InputError, match=rf"pretext\.dense_contrastive\.task\.{key}"):
+    with pytest.raises(InputError, match=rf"^{key}"):
         DenseContrastive([3, 5, 6], RULE, **change)

@@ -54,6 +54,20 @@ def read_plan(stage, command, *overrides):
     return stage.read_plan(Settings(command, resolve(compose_config(command, overrides))))
 
 
+def test_settings_of_a_view_that_no_task_reads_are_told(tiny):
+    given = (*tiny, "pretext=[transform_prediction]", "views.corrupted.num_blocks=3")
+    settings = Settings("pretrain", resolve(compose_config("pretrain", given)), given)
+    with pytest.warns(
+        UserWarning, match=r"views\.corrupted\.num_blocks=3 has no effect: no task of pretext=\[\.\.\.\]"
+    ):
+        pretraining.draft(settings)
+    read = ("views.corrupted.num_blocks=3",)  # by inpainting
+    settings = Settings("pretrain", resolve(compose_config("pretrain", (*tiny, *read))), read)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pretraining.draft(settings)
+
+
 def test_all_splits_are_drawn_from_only_where_that_was_asked_for(tiny, monkeypatch):
     read = set()
     image = Store.image

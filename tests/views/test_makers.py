@@ -308,12 +308,12 @@ def test_masking_agrees_with_a_loop_over_cells(height, width):
 @pytest.mark.parametrize(
     ("make", "key"),
     [
-        (lambda: CorruptedMaker("clean", 0, (0.2, 0.3), JITTER), "num_blocks"),
-        (lambda: CorruptedMaker("clean", 1, (0.3, 1.3), JITTER), "corrupted.side"),
-        (lambda: TransformedMaker("clean", (0.9, 0.7), JITTER), "transformed.side"),
-        (lambda: MaskedMaker("clean", 1, 0.5), "corrupted.cells"),
-        (lambda: MaskedMaker("clean", 4, 1.0), "corrupted.share"),
-        (lambda: MaskedMaker("clean", 4, 0.0), "corrupted.share"),
+        (lambda: CorruptedMaker("clean", 0, (0.2, 0.3), JITTER), "^num_blocks="),
+        (lambda: CorruptedMaker("clean", 1, (0.3, 1.3), JITTER), "^side="),
+        (lambda: TransformedMaker("clean", (0.9, 0.7), JITTER), "^side="),
+        (lambda: MaskedMaker("clean", 1, 0.5), "^cells="),
+        (lambda: MaskedMaker("clean", 4, 1.0), "^share="),
+        (lambda: MaskedMaker("clean", 4, 0.0), "^share="),
     ],
 )
 def test_settings_without_a_meaning_are_refused(make, key):
