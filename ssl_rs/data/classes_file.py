@@ -91,7 +91,8 @@ def _mapping(value: Any, where: str, known: tuple[str, ...]) -> Mapping[str, Any
 def _read_class(entry: Mapping[str, Any], index: int, where: str, by_color: bool) -> SegmentationClass:
     name = entry.get("name")
     if not isinstance(name, str) or not name:
-        raise InputError(f"{where}.name: expected a text, got {name!r}.")
+        quotes = "" if isinstance(name, str) or name is None else " YAML reads it so: put it in quotes."
+        raise InputError(f"{where}.name: expected a text, got {name!r}.{quotes}")
     if "color" in entry:
         return SegmentationClass(name, _color(entry["color"], f"{where}.color"))
     if by_color:

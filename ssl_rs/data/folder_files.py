@@ -70,16 +70,14 @@ def by_stem(
 
 
 def others(folder: Path, stems: Collection[str]) -> str:
-    """Return which pictures below a folder have none of these stems, and what to do about it; "" without any."""
-    names = sorted(
-        path.name
-        for path in folder.rglob("[!.]*")
-        if path.suffix.lower() in EXTENSIONS and path.stem not in stems and path.is_file()
-    )
-    if not names:
-        return ""
-    more = f" and {len(names) - OTHERS_TOLD} more" if len(names) > OTHERS_TOLD else ""
-    return f", which holds {', '.join(names[:OTHERS_TOLD])}{more}: rename masks to the stems of their images"
+    """Return which pictures below a folder of masks are no masks of these stems, and what to do; "" without any."""
+    found = files_below(folder) if folder.is_dir() else ()
+    pictures = [path for path in found if path.suffix.lower() in EXTENSIONS]
+    if blurred := sorted(path for path in pictures if path.suffix.lower() in (".jpg", ".jpeg") and path.stem in stems):
+        return f", which holds {_some(blurred)}: JPEG blurs labels; make PNG files from what these were made from"
+    if named := sorted(path for path in pictures if path.stem not in stems):
+        return f", which holds {_some(named)}: rename masks to the stems of their images"
+    return ""
 
 
 def warn_of_unused(root: Path, masks_without_image: Collection[Path]) -> None:

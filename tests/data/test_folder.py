@@ -428,6 +428,12 @@ def test_files_that_are_no_images_mask_are_named_with_a_missing_one(labeled, mak
     assert f"scene.png has no mask scene.png or .tif {told}" in str(refusal.value)
 
 
+def test_masks_that_are_jpeg_are_told(labeled, make, tmp_path):
+    (labeled / "masks" / "scene3.png").rename(labeled / "masks" / "scene3.jpg")
+    with pytest.raises(InputError, match=r"scene3\.png or \.tif in masks/, which holds scene3\.jpg: JPEG blurs labels"):
+        prepare(make(), tmp_path / "stores")
+
+
 def test_a_problem_that_comes_later_leaves_what_was_prepared(labeled, make, tmp_path):
     aside = prepare(make(), tmp_path / "stores").path
     partial = aside.rename(aside.with_name(f".{aside.name}.partial"))  # as if it had been killed

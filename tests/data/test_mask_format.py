@@ -59,6 +59,8 @@ def test_nodata_of_a_mask_is_ignored_unless_it_is_a_class(tmp_path):
 def test_what_is_transparent_in_a_mask_is_ignored_unless_it_is_a_class(tmp_path, masks, mode, pixels, options):
     image = Image.new(mode, (2, 1))
     image.putdata(pixels)
+    if mode == "P":
+        image.putpalette(bytes(3 * 256))
     image.save(tmp_path / "mask.png", **options)
     assert masks.decode(read_raster(SourceFile(tmp_path / "mask.png")), "mask").tolist() == [[0, 255]]
 
@@ -161,6 +163,7 @@ def test_colors_for_pictures_differ_where_none_are_given(tmp_path):
         ("clases: []", ["no such key 'clases'", "'classes'"]),
         ("classes: [{name: a, colour: [0, 0, 0]}]", ["classes[0]", "'colour'", "'color'"]),
         ("classes: [{color: [0, 0, 0]}]", ["classes[0].name"]),
+        ("classes: [{name: no, index: 0}]", ["classes[0].name", "got False", "put it in quotes"]),
         ("classes: [{name: a}]", ["classes[0]", "neither a color nor an index"]),
         ("classes: [{name: a, color: [0, 0]}]", ["classes[0].color"]),
         ("classes: [{name: a, color: [0, 0, 256]}]", ["classes[0].color"]),
