@@ -8,9 +8,13 @@ SECRET = re.compile(r"(?i)key|token|secret|passw|credential")
 """What names of secrets hold."""
 
 NAMED_VALUE = re.compile(
-    rf"""(?i)([\w-]*(?:{SECRET.pattern.removeprefix("(?i)")})[\w-]*['"]?\s*[:=]\s*['"]?)[^\s,}}\]'"]+"""
+    r"""(?ix) ( (?<![\w-])                                                         # a whole name,
+    (?: [\w-]* (?:token|secret|credential|passw\w*) s? | [\w-]*(?:api|access|secret|private|auth|[_-]) key | key )
+    ['"]? \s* [:=] \s* ['"]? ) [^\s,}\]'"]+                                       # and what stands behind it
+    """
 )
-"""A secret with its name before it within a longer value: a mapping, or a line of shell."""
+"""A secret with its name before it within a longer value: a mapping, or a line of shell. Folders may be called so, too:
+`keys=v1` and `tokenizer: a` are none."""
 
 
 def environment_variable(name: str, *default: Any) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ssl_rs.reporting.results import Run
 from ssl_rs.reporting.statistics import Summary, means_by_key, paired_difference, summarize
-from ssl_rs.reporting.tables import MEANT, Table
+from ssl_rs.reporting.tables import MEANT, Table, starts_differ
 
 LEAST = 0.005
 """A mean mIoU in [0, 1] that moves by less has converged, however small its standard error."""
@@ -119,6 +119,8 @@ def _mious(table: Table, runs: Sequence[Run]) -> Mapping[Key, float]:
 
 
 def _other_settings(one: Run, other: Run) -> bool:
-    """Tell whether two runs are known to differ in more than the number of steps."""
+    """Tell whether two runs are known to differ in more than the number of steps of fine-tuning."""
+    if starts_differ(one, other):
+        return True
     shared = one.settings.keys() & other.settings.keys() - {"trainer.max_steps", *MEANT}
     return any(one.settings[key] != other.settings[key] for key in shared if not key.startswith("initialization."))

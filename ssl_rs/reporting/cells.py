@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ssl_rs.reporting.plans import PlannedCell, command_line
 from ssl_rs.reporting.results import WEIGHTS_OF_RUNS, LeftOut, Run, read_object
@@ -79,7 +80,7 @@ def read_failures(runs_dir: Path, planned: Sequence[PlannedCell] = ()) -> tuple[
 
 
 def stale_runs(runs: Sequence[Run], planned: Sequence[PlannedCell]) -> list[StaleRun]:
-    """Return the runs in the place of a planned one that is not theirs, or whose pretraining has other weights now.
+    """Return the runs in the place of a planned one that is not theirs, or made from weights that are others now.
 
     Runs that tell their settings get a row of their own where these differ (`variants.told_apart`): they are not stale.
 
@@ -93,17 +94,15 @@ def stale_runs(runs: Sequence[Run], planned: Sequence[PlannedCell]) -> list[Stal
         places.setdefault((cell.label, cell.seed), []).append(cell)
     stale = []
     for run in runs:
-        if run.command != "finetune":
-            continue
-        here = places.get((run.label, run.seed), [])
+        here = places.get((run.label, run.seed), []) if run.command == "finetune" else []
         own = next(
             (cell for cell in here if cell.fills(comparison_of(run), run.label, run.label_fraction, run.seed)), None
         )
         if own is not None and run.directory.resolve() not in current and not _has_place_beside(own, run):
             reason = "no plan names it, and what a sweep planned for its place has other settings or weights"
             stale.append(StaleRun(run, reason, own.command))
-        elif _weights_replaced(run):
-            reason = f"{run.provenance['source']} has other weights now than those it started from"
+        elif (source := _replaced(run)) is not None:
+            reason = f"{source} has other weights now than those it was made from"
             stale.append(StaleRun(run, reason, own.command if own else None))
     return stale
 
@@ -114,13 +113,18 @@ def _has_place_beside(cell: PlannedCell, run: Run) -> bool:
     return cell.starts_alike(run) or (other_settings and bool(run.settings))
 
 
-def _weights_replaced(run: Run) -> bool:
-    """Tell whether the run that a run started from is there, with other weights."""
-    source, name = run.provenance.get("source"), WEIGHTS_OF_RUNS.get(run.initialization)
-    if name is None or not isinstance(source, str):
-        return False
+def _replaced(run: Run) -> str | None:
+    """Return the run that a run started from, or scored, if that is there with other weights."""
+    source, key = run.provenance.get("source"), WEIGHTS_OF_RUNS.get(run.initialization)
+    if key is not None and isinstance(source, str) and _has_other(source, key, run.provenance.get("sha256")):
+        return source
+    return run.run if run.run and run.model_sha256 and _has_other(run.run, "model_sha256", run.model_sha256) else None
+
+
+def _has_other(folder: str, key: str, sha256: Any) -> bool:
+    """Tell whether the run of a folder is there, with other weights than those of a hash."""
     try:
-        return read_object(Path(source) / "result.json").get(name) != run.provenance.get("sha256")
+        return bool(read_object(Path(folder) / "result.json").get(key) != sha256)
     except (ValueError, OSError):  # it is gone, e.g. where results are all that was kept
         return False
 

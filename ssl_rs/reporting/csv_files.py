@@ -173,11 +173,14 @@ def cells_csv(
         }
         for each in missing
     ]  # fmt: skip
-    for failure in failures:
-        cell = plans.get(failure.directory.resolve())
+    known = {run.directory for run in done}
+    broken = [("left out", each.path.parent, each.reason, None) for each in left_out if each.path not in known]
+    failed = [("failed", each.directory, each.error, each.command) for each in failures]
+    for state, directory, reason, command in (*broken, *failed):
+        cell = plans.get(directory.resolve())
         place = {"label": cell.label, "label_fraction": cell.label_fraction, "seed": cell.seed} if cell else {}
-        told = {"reason": failure.error, "command": failure.command, "run": str(failure.directory)}
-        rows.append({"state": "failed", **place, **told})
+        told = {"reason": reason, "command": command or (cell.command if cell else None), "run": str(directory)}
+        rows.append({"state": state, **place, **told})
     return _text(rows, ("state", "label", "label_fraction", "seed", "reason", "command", "run"))
 
 

@@ -89,7 +89,8 @@ def write_report(
     missing = missing_cells(tables, planned, failures)
     if not runs and not pretrainings and not missing and not failures:
         raise _nothing_finished(runs_dir, left_out)
-    for line in cells_text(len(current_runs) - len(duplicates), missing, failures, stale, duplicates):
+    broken = [*left_out, *broken_plans, *broken_failures]
+    for line in cells_text(len(current_runs) - len(duplicates), missing, failures, stale, [*duplicates, *broken]):
         say(line)
     if not runs and not pretrainings:
         raise _nothing_finished(runs_dir, left_out)
@@ -103,13 +104,15 @@ def write_report(
             missing=missing,
             failures=failures,
             stale=stale,
-            left_out=[*left_out, *duplicates, *broken_pretrainings, *broken_plans, *broken_failures, *broken_samples],
+            left_out=[*duplicates, *broken, *broken_pretrainings, *broken_samples],
             pretrainings=pretrainings,
             num_runs=len(current_runs),
         )
     )
     make_folder(out_dir)
-    write_beside(out_dir / "cells.csv", cells_csv(current_runs, planned, missing, failures, stale, duplicates))
+    write_beside(
+        out_dir / "cells.csv", cells_csv(current_runs, planned, missing, failures, stale, [*duplicates, *left_out])
+    )
     _write_tables(out_dir, current_runs, sections)
     write_beside(out_dir / "pretrainings.csv", pretrainings_csv(pretrainings))
     write_beside(out_dir / "index.html", page)

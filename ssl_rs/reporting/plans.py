@@ -14,6 +14,7 @@ from typing import Any
 from ssl_rs.hidden import hide_secrets
 from ssl_rs.reporting.results import WEIGHTS_OF_RUNS, LeftOut, Run, read_object
 from ssl_rs.reporting.tables import Comparison, comparison_of
+from ssl_rs.seen_images import without_marks
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ class PlannedCell:
         """Tell whether a run is what it stands for, though its own weights came later than its plan."""
         if not (self.waits_for_weights and run.initialization in WEIGHTS_OF_RUNS):
             return False
-        named = self.label in (run.label, run.initialization) or _is_same_path(self.label, run.provenance.get("source"))
+        named = self.label in (without_marks(run.label), run.initialization) or _stands_for(
+            self.label, run.provenance.get("source")
+        )
         here = self._lies_at(comparison_of(run), run.label_fraction, run.seed)
         return named and here and self.settings_hash == run.settings_hash
 
@@ -141,9 +144,13 @@ def command_line(command: str, overrides: Any, processes: int = 1) -> str:
     return shlex.join([*start, "-m", f"ssl_rs.{command}", *map(hide_secrets, overrides)])
 
 
-def _is_same_path(one: str, other: object) -> bool:
+def _stands_for(named: str, source: object) -> bool:
+    """Tell whether a folder, pattern or name of tasks, as `initialization.run` takes it, stands for a run's folder."""
     try:
-        return isinstance(other, str) and Path(one).resolve() == Path(other).resolve()
+        if not isinstance(source, str):
+            return False
+        folder = Path(source).resolve()
+        return any(place.match(named) for place in (folder, folder.parent)) or folder == Path(named).resolve()
     except (ValueError, OSError):  # no path at all
         return False
 

@@ -70,6 +70,8 @@ class Run:
         scene_confusions: By the labels counted against ("full", "eroded") and the scene: int64 [K, K], row truth,
             column prediction, K as `classes`; empty where they were not written.
         scene_groups: The group of each scene that lies with others; the others are groups of their own.
+        run: Of `evaluate`, the folder of the fine-tuning that was scored; empty of all else.
+        model_sha256: Of the network's file; empty where there is none, or an earlier version did not write it.
     """
 
     directory: Path
@@ -99,6 +101,8 @@ class Run:
     settings: Mapping[str, Any] = field(default_factory=dict)
     made_with: Mapping[str, Any] = field(default_factory=dict)
     scene_groups: Mapping[str, str] = field(default_factory=dict, compare=False)
+    run: str = ""
+    model_sha256: str = ""
 
     def groups_of_scenes(self, labels: str) -> tuple[tuple[str, ...], ...]:
         """Return the scenes whose counts are known by some labels, those that lie together in one tuple, in order."""
@@ -214,6 +218,8 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
         scene_groups={
             scene: str(group) for scene, group in _object(result.get("scene_groups", {}), "scene_groups").items()
         },
+        run=str(result.get("run") or ""),
+        model_sha256=str(result.get("model_sha256") or ""),
     )
 
 

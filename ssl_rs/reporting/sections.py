@@ -147,4 +147,5 @@ def _summaries(table: Table, label: str, fraction: float, class_names: Sequence[
 
 def _weights(runs: Sequence[Run]) -> list[dict[str, str]]:
     """Return what the runs of one row started from, each once, flat."""
-    return list({run.weights_sha256: flat_texts(run.provenance) for run in runs}.values())
+    by_weights = {(run.weights_sha256, run.provenance.get("decoder_sha256")): run.provenance for run in runs}
+    return [flat_texts(provenance) for provenance in by_weights.values()]

@@ -222,7 +222,8 @@ def labels_saved(curves: Mapping[int, Mapping[float, float]], reference: Mapping
         return None
     values = np.array([[curves[seed][each] for each in fractions] for seed in seeds])  # [n, F]
     aims = np.array([reference[seed] for seed in seeds])  # [n]
-    means, target = values.mean(axis=0).tolist(), float(aims.mean())
+    # Both summed alike, so that a curve that ends at the reference reaches it.
+    means, target = [statistics.fmean(column) for column in values.T.tolist()], statistics.fmean(aims.tolist())
     fraction = crossing(fractions, means, target)
     interval = None
     if len(seeds) > 1:

@@ -218,6 +218,7 @@ class _ResampledScenes:
     def __init__(self, table: Table) -> None:
         self.protocol = table.protocol
         self._known: dict[int, NDArray[np.float64]] = {}
+        self._counted: dict[int, dict[tuple[str, ...], NDArray[np.int64]]] = {}
 
     def mean(self, runs: Sequence[Run]) -> NDArray[np.float64] | None:
         """Return the mean over seeds of runs, [R]; None where the runs do not know the same scenes, or too few."""
@@ -231,20 +232,31 @@ class _ResampledScenes:
 
     def agree(self, runs: Sequence[Run]) -> bool:
         """Tell whether the runs know the counts of the same scenes, in the same groups."""
-        return len({self._groups(run) for run in runs}) == 1
+        return len({tuple(self._groups(run)) for run in runs}) == 1
 
     def number(self, run: Run) -> int:
-        """Return how many groups of scenes a run knows the counts of."""
+        """Return how many groups of scenes a run knows the counts of, and has pixels that count in."""
         return len(self._groups(run))
 
-    def _groups(self, run: Run) -> Sequence[Sequence[str]]:
-        return run.groups_of_scenes(self.protocol.labels)
+    def _groups(self, run: Run) -> Mapping[tuple[str, ...], NDArray[np.int64]]:
+        """Return the counts [K, K] of each group of scenes; one without a pixel that counts tells nothing."""
+        if id(run) not in self._counted:
+            scenes, groups = (
+                run.scene_confusions.get(self.protocol.labels, {}),
+                run.groups_of_scenes(self.protocol.labels),
+            )
+            pooled = {group: np.sum([scenes[each] for each in group], axis=0) for group in groups}
+            _, counted = self._classes(run)
+            self._counted[id(run)] = {group: counts for group, counts in pooled.items() if counts[counted].any()}
+        return self._counted[id(run)]
+
+    def _classes(self, run: Run) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which classes are in the mean, and which count as truth, [K] each."""
+        scored = np.array([each.name not in self.protocol.excluded for each in run.classes])
+        return scored, scored if self.protocol.excluded_pixels == "ignored" else np.ones_like(scored)
 
     def _of(self, run: Run) -> NDArray[np.float64]:
         if id(run) not in self._known:
-            excluded = np.array([each.name in self.protocol.excluded for each in run.classes])
-            counted = ~excluded if self.protocol.excluded_pixels == "ignored" else np.ones_like(excluded)
-            scenes = run.scene_confusions[self.protocol.labels]
-            counts = np.stack([np.sum([scenes[each] for each in group], axis=0) for group in self._groups(run)])
-            self._known[id(run)] = resampled_miou(counts, counted, ~excluded)
+            scored, counted = self._classes(run)
+            self._known[id(run)] = resampled_miou(np.stack([*self._groups(run).values()]), counted, scored)
         return self._known[id(run)]

@@ -113,6 +113,14 @@ class Table:
         return any(len(each) > 1 for each in found.values())
 
     @property
+    def classes_of_some_runs(self) -> list[str]:
+        """Return the classes that the mIoU of some of its runs is a mean over, and that of others is not."""
+        known = [run.scores[self.protocol.name].class_iou for run in self.runs]
+        names = dict.fromkeys(name for each in known for name in each)
+        absent = {name: [each[name] is None for each in known if name in each] for name in names}
+        return [name for name, found in absent.items() if any(found) and not all(found)]
+
+    @property
     def of_one_pretraining(self) -> list[str]:
         """Return the rows of which several seeds start from the weights of one and the same training of ours."""
         rows = {label: [run for run in self.runs if run.label == label] for label in self.labels}
@@ -171,7 +179,7 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
         A table a comparison and protocol, fine-tuning before probes, test scenes before validation scenes, the data
         set's own protocol first; and the runs whose settings differ from those of their row, or that would fill a
         place a second time (same label, fraction, seed and weights): a mean over them would mean nothing. An
-        `evaluate` of a run gives way without a word.
+        `evaluate` of a run gives way to the run's own scores without a word.
     """
     groups: dict[tuple[Comparison, Protocol], dict[Place, Run]] = defaultdict(dict)
     ordered = sorted(runs, key=lambda run: (run.command == "evaluate", str(run.directory)))
@@ -182,11 +190,13 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
         for score in sorted(run.scores.values(), key=lambda score: score.protocol.name != run.protocol):
             places = groups[comparison_of(run), score.protocol]
             first = places.setdefault(Place(*(getattr(run, name) for name in Place._fields)), run)
-            if first is not run and run.command != "evaluate":
-                left_out[run.directory] = (
-                    f"same label '{run.label}', label fraction and seed as {first.directory}, but other settings; "
-                    "give it a row of its own by initialization.label, or delete one of the two"
-                )
+            if first is run or (run.command == "evaluate" and first.command != "evaluate"):
+                continue
+            remedy = "" if run.command == "evaluate" else "give it a row of its own by initialization.label, or "
+            left_out[run.directory] = (
+                f"same label '{run.label}', label fraction and seed as {first.directory}, but other settings; "
+                f"{remedy}delete one of the two"
+            )
     apart = _apart({comparison: list(places.values()) for (comparison, _), places in groups.items()})
     tables = [
         _table(*key, list(places.values()), apart[key[0]])
@@ -248,9 +258,7 @@ def _pretrainings(runs: Sequence[Run]) -> list[Hashable]:
 
     Those of an earlier version wrote no hash of their settings: they are taken for those that agree in all else.
     """
-    keys = ("dataset", "steps", "images_seen")
-    told = [(run.initialization, _file(run), *(str(run.pretraining.get(key)) for key in keys)) for run in runs]
-    hashes = [str(run.pretraining.get("settings_hash") or "") for run in runs]
+    told, hashes = [start_of(run) for run in runs], [_start_hash(run) for run in runs]
     known: dict[Hashable, set[str]] = defaultdict(set)
     for key, found in zip(told, hashes, strict=True):
         known[key] |= {found} - {""}
@@ -258,6 +266,24 @@ def _pretrainings(runs: Sequence[Run]) -> list[Hashable]:
         (key, next(iter(known[key])) if not found and len(known[key]) == 1 else found)
         for key, found in zip(told, hashes, strict=True)
     ]
+
+
+def start_of(run: Run) -> Hashable:
+    """Return what is known of the weights that a run started from, but for the seed that they were trained with."""
+    keys = ("dataset", "steps", "images_seen")
+    pretrained = (str(run.pretraining.get(key)) for key in keys)
+    return run.initialization, _file(run), *pretrained, run.provenance.get("decoder_sha256") is not None
+
+
+def _start_hash(run: Run) -> str:
+    """Return the hash of the settings of a run's pretraining; empty where an earlier version wrote none."""
+    return str(run.pretraining.get("settings_hash") or "")
+
+
+def starts_differ(one: Run, other: Run) -> bool:
+    """Tell whether two runs are known to have started from weights that were made in different ways."""
+    hashes = {_start_hash(one), _start_hash(other)} - {""}
+    return start_of(one) != start_of(other) or len(hashes) > 1
 
 
 def differing_settings(runs: Iterable[Run]) -> dict[str, dict[str, list[str]]]:
@@ -282,14 +308,38 @@ def _apart(groups: Mapping[Comparison, Sequence[Run]]) -> dict[Comparison, str]:
     alike: dict[Comparison, list[Comparison]] = defaultdict(list)
     for comparison in groups:
         alike[comparison._replace(manifest_sha256="")].append(comparison)
+    settings = {comparison: _settings_of_data(runs) for comparison, runs in groups.items()}
     told = {}
-    for comparison, runs in groups.items():
+    for comparison in groups:
         others = alike[comparison._replace(manifest_sha256="")]
         differing = differing_settings(run for other in others for run in groups[other])
-        known = {key: value for run in runs for key, value in run.settings.items() if key in differing}
-        named = ", ".join(f"{key}={known[key]}" for key in sorted(known) if key.startswith("dataset."))
-        told[comparison] = "" if len(others) == 1 else named or f"data {comparison.manifest_sha256[:8]}"
-    return told
+        named = ", ".join(
+            f"{key}={next(iter(values))}"
+            for key, values in settings[comparison].items()
+            if key in differing and all(len(settings[other].get(key, ())) <= 1 for other in others)
+        )
+        told[comparison] = "" if len(others) == 1 else named or _data(comparison)
+    texts = Counter((comparison._replace(manifest_sha256=""), text) for comparison, text in told.items())
+    return {
+        comparison: text
+        if not text or texts[comparison._replace(manifest_sha256=""), text] == 1
+        else f"{text}, {_data(comparison)}"
+        for comparison, text in told.items()
+    }
+
+
+def _settings_of_data(runs: Sequence[Run]) -> dict[str, set[str]]:
+    """Return the values that some runs have of each setting of their data, ordered by its key."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        for key in sorted(run.settings):
+            if key.startswith("dataset."):
+                found[key].add(str(run.settings[key]))
+    return dict(sorted(found.items()))
+
+
+def _data(comparison: Comparison) -> str:
+    return f"data {comparison.manifest_sha256[:8]}"
 
 
 def _table(comparison: Comparison, protocol: Protocol, runs: Sequence[Run], apart: str) -> Table:

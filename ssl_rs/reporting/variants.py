@@ -22,7 +22,8 @@ def told_apart(runs: Sequence[Run]) -> list[Run]:
     it, too.
     """
     by_settings = _renamed(runs, lambda run: run.settings_hash, _named_by_settings)
-    return _renamed(by_settings, lambda run: str(run.pretraining.get("steps")), _named_by_pretraining)
+    by_pretraining = _renamed(by_settings, lambda run: str(run.pretraining.get("steps")), _named_by_pretraining)
+    return _renamed(by_pretraining, _with_decoder, _named_by_parts)
 
 
 def _renamed(
@@ -69,6 +70,14 @@ def _named_by_pretraining(run: Run, usual: Run, row: Sequence[Run]) -> str:
     steps = run.pretraining.get("steps")
     before = "fine-tuning" if run.initialization == "finetuned" else "pretraining"
     return f"{steps:,} steps of {before}" if isinstance(steps, int) else ""
+
+
+def _with_decoder(run: Run) -> bool:
+    return run.provenance.get("decoder_sha256") is not None
+
+
+def _named_by_parts(run: Run, usual: Run, row: Sequence[Run]) -> str:
+    return "encoder and decoder" if _with_decoder(run) else "encoder alone"
 
 
 def _told(key: str, value: Any) -> str:

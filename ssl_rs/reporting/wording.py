@@ -61,6 +61,11 @@ def doubts_of_means(table: Table) -> list[str]:
     said = [OTHER_SEEDS] if table.any_seeds_differ else []
     if table.any_groups_differ:
         said.append(OTHER_GROUPS)
+    if names := table.classes_of_some_runs:
+        said.append(
+            f"{', '.join(names)}: not in the test scenes, and predicted there by some runs only, whose mIoU is a mean "
+            "over more classes (with an IoU of 0) than that of the others."
+        )
     if rows := table.of_one_pretraining:
         said.append(
             f"All seeds of {'; '.join(rows)} start from one pretraining each: intervals over seeds hold for that one, "
@@ -108,11 +113,11 @@ def saved_sentence(label: str, found: LabelsSaved | None) -> str:
         said = f"{label} reaches {target} with all labels only"
     elif found.at_smallest:
         said = (
-            f"{label} reaches {target} at the smallest share measured, {_share(found.fraction)} of the labels: "
-            f"{_times(found.fraction)} fewer, or better"
+            f"{label} reaches {target} at the smallest share measured, {_share(found.fraction)} of the labels"
+            f"{_times(found.fraction)}, or better"
         )
     else:
-        said = f"{label} reaches {target} with {_share(found.fraction)} of the labels: {_times(found.fraction)} fewer"
+        said = f"{label} reaches {target} with {_share(found.fraction)} of the labels{_times(found.fraction)}"
     again = f", but is below it again at {_share(found.falls_below)}" if found.falls_below else ""
     return f"{said}{again} ({_saved_interval(found)})."
 
@@ -182,8 +187,9 @@ def _share(fraction: float) -> str:
 
 
 def _times(fraction: float) -> str:
-    times = 1 / fraction
-    return f"{times:.0f} times" if times >= 10 else f"{times:.2g} times"
+    """Return how many times fewer labels that is, ": 3.7 times fewer"; empty where it would read as once."""
+    times = f"{1 / fraction:.0f}" if fraction <= 0.1 else f"{1 / fraction:.2g}"
+    return "" if times == "1" else f": {times} times fewer"
 
 
 def _saved_interval(found: LabelsSaved) -> str:

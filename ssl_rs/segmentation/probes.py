@@ -71,9 +71,9 @@ class LinearProbe(PixelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.penalty < 0 or self.iterations < 1:
+        if not 0 <= self.penalty < math.inf or self.iterations < 1:
             raise InputError(
-                f"probe.penalty must be at least 0 and probe.iterations at least 1, got {self.penalty} and "
+                f"probe.penalty must be a number of at least 0 and probe.iterations at least 1, got {self.penalty} and "
                 f"{self.iterations}."
             )
 

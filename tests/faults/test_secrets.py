@@ -70,6 +70,10 @@ def test_no_secret_of_the_environment_is_written(quick, tmp_path):
         ("dataset.root=https://me:pa/ss@example.org/x", "dataset.root=https://***@example.org/x"),
         ("dataset.root=https://me:p@ss@example.org/x", "dataset.root=https://***@example.org/x"),
         ("+hydra.job.env_set={WANDB_API_KEY:abc123,A:b}", "+hydra.job.env_set={WANDB_API_KEY:***,A:b}"),
+        ("dataset.root=/data/keys=v1/monkey=2", "dataset.root=/data/keys=v1/monkey=2"),
+        ("initialization.label='tokenizer: a'", "initialization.label='tokenizer: a'"),
+        ("+x={apiKey:abc, my_key:abc, secretKey: abc}", "+x={apiKey:***, my_key:***, secretKey: ***}"),
+        ("+x={tokens: abc, db_passwd: abc, awsAccessKey: abc}", "+x={tokens: ***, db_passwd: ***, awsAccessKey: ***}"),
         ("+hydra.job.env_set={'MY_TOKEN': abc123}", "+hydra.job.env_set={'MY_TOKEN': ***}"),
         (
             "hydra.launcher.setup=['export WANDB_API_KEY=abc123', 'module load x']",

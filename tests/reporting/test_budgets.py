@@ -116,6 +116,24 @@ def test_other_settings_are_not_compared_where_they_are_told(budgets):
     assert budgets({20: {RANDOM: [0.5]}, 40: {RANDOM: [0.6]}}, of_20=told[0], of_40=told[1])[20] is None
 
 
+@pytest.mark.parametrize("change", [{"steps": 50}, {"settings_hash": "q"}, {"dataset": "other"}])
+def test_other_pretrainings_are_not_compared(budgets, change):
+    told = [
+        {"provenance": {"sha256": "ab", "pretraining": {"steps": 5, "settings_hash": "p", "dataset": "tiny"} | more}}
+        for more in ({}, change)
+    ]
+    scores = {20: {FEW: [0.5]}, 40: {FEW: [0.6]}}
+    assert budgets(scores, of_20=told[0], of_40=told[1])[20] is None
+
+
+def test_other_seeds_of_one_pretraining_are_compared(budgets):
+    told = [
+        {"provenance": {"sha256": name, "pretraining": {"steps": 5, "settings_hash": "p"}}} for name in ("ab", "cd")
+    ]
+    found = budgets({20: {FEW: [0.5]}, 40: {FEW: [0.6]}}, of_20=told[0], of_40=told[1])[20]
+    assert found.changes[0].seeds.mean == pytest.approx(0.1)
+
+
 def test_the_report_says_it_everywhere(tmp_path, budgets):
     budget = budgets({20: {RANDOM: [0.60, 0.64]}, 40: {RANDOM: [0.66, 0.68]}})[20]
     page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report").read_text()

@@ -282,6 +282,39 @@ def test_a_run_whose_pretraining_has_other_weights_now_is_stale(tmp_path, write_
     assert [each[0] for each in stale()] == (["a"] if is_stale else [])
 
 
+def test_a_probe_of_an_encoder_that_was_trained_again_is_stale(tmp_path, write_run, stale):
+    (tmp_path / "pretraining").mkdir()
+    (tmp_path / "pretraining" / "result.json").write_text(json.dumps({"encoder_sha256": "cd" * 32}))
+    for name, sha256 in (("before", "ab" * 32), ("now", "cd" * 32)):
+        provenance = {"kind": "pretrained", "source": str(tmp_path / "pretraining"), "sha256": sha256}
+        write_run(name, label="tasks", command="evaluate", steps=0, decoder="knn", provenance=provenance)
+    ((name, reason, command),) = stale()
+    assert (name, command) == ("before", None)
+    assert "has other weights now than those it was made from" in reason
+
+
+def test_scores_of_a_run_that_was_trained_again_are_stale(tmp_path, write_run, stale):
+    tuned = write_run("tuned", model_sha256="cd" * 32)
+    for name, sha256 in (("before", "ab" * 32), ("now", "cd" * 32), ("older version", None)):
+        write_run(name, command="evaluate", split="val", run=str(tuned), model_sha256=sha256)
+    assert [each[0] for each in stale()] == ["before"]
+
+
+def test_a_result_that_is_broken_is_told_with_the_command_of_its_cell(tmp_path, write_run, plan):
+    write_run("a")
+    (write_run("b", seed=1) / "result.json").write_text('{"command": ')
+    plan(("random", 0.1, 0, "a"), ("random", 0.1, 1, "b"), **PLACE)
+    (tmp_path / "sweeps/other.json").write_text("{")
+    said = []
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
+    assert said[0] == "Cells: 1 done, 0 failed, 0 missing, 0 stale, 2 left out"
+    assert sorted("other.json" in line for line in said[1:]) == [False, True]
+    cells = list(csv.DictReader((tmp_path / "report/cells.csv").open()))
+    assert [(cell["state"], cell["seed"]) for cell in cells] == [("done", "0"), ("left out", "1")]
+    assert cells[1]["command"] == "python -m ssl_rs.finetune initialization=random seed=1"
+    assert "no valid JSON" in cells[1]["reason"]
+
+
 def start(sha256, pretraining_hash="p", source="outputs/pretrain/a"):
     """Return the provenance of weights from a pretraining with some settings."""
     pretraining = {"settings_hash": pretraining_hash, "steps": 100, "dataset": "tiny", "images_seen": 400}
@@ -298,9 +331,10 @@ def test_a_further_pretraining_of_a_row_is_not_stale(write_run, plan, stale, pre
     assert [each[0] for each in stale()] == (["two"] if is_stale else [])
 
 
-@pytest.mark.parametrize("planned_label", ["tasks", "pretrained", "outputs/pretrain/a"])
+@pytest.mark.parametrize("planned_label", ["tasks", "pretrained", "outputs/pretrain/a", "pretrain/*", "pretrain"])
+@pytest.mark.parametrize("marked", ["", " (transductive)"])
 def test_a_cell_that_waited_for_its_weights_is_filled_by_the_run_that_has_them(
-    tmp_path, write_run, plan, planned_label
+    tmp_path, write_run, plan, planned_label, marked
 ):
     """Its folder is another one, since the weights count for it."""
     plan((planned_label, 0.1, 0, "waiting"), settings_hash="s", waits_for_weights=True, **PLACE)
@@ -311,12 +345,13 @@ def test_a_cell_that_waited_for_its_weights_is_filled_by_the_run_that_has_them(
     said = []
     write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
     assert said[0] == "Cells: 1 done, 1 failed, 0 missing, 0 stale"
-    write_run("made", label="tasks", settings_hash="s", provenance=start("aa"))
+    write_run("made", label=f"tasks{marked}", settings_hash="s", provenance=start("aa"))
     said.clear()
     write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
-    assert said[0].startswith("Cells: 1 done, 0 failed, 0 missing, 0 stale, 1 left out")  # "other" has other settings
+    done = 2 if marked else 1  # "other" has other settings: of one row it is left out
+    assert said[0].startswith(f"Cells: {done} done, 0 failed, {2 * done - 2} missing, 0 stale")
     cells = list(csv.DictReader((tmp_path / "report/cells.csv").open()))
-    assert ("done", f"python -m ssl_rs.finetune initialization={planned_label} seed=0") in {
+    assert ("done", command_line("finetune", [f"initialization={planned_label}", "seed=0"])) in {
         (cell["state"], cell["command"]) for cell in cells
     }
 

@@ -249,6 +249,14 @@ def curves(*rows, fractions=(0.01, 0.1, 1.0)):
     return {seed: dict(zip(fractions, row, strict=True)) for seed, row in enumerate(rows)}
 
 
+@pytest.mark.parametrize("number", [3, 8, 9, 10, 33])
+def test_a_curve_that_ends_at_its_own_reference_reaches_it(number):
+    generator = np.random.default_rng(number)
+    for _ in range(50):
+        rows = np.sort(generator.uniform(0.3, 0.8, (number, 3)))
+        assert labels_saved(curves(*rows.tolist()), dict(enumerate(rows[:, 2].tolist()))).is_reached
+
+
 def slow_interval(curves, reference):
     """Look at each of many fractions: scipy's t interval of the differences there."""
     low = high = math.inf

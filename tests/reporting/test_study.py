@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +14,11 @@ from ssl_rs.reporting.confusions import confusions_of
 from ssl_rs.reporting.csv_files import differences_csv, labels_saved_csv, summary_csv
 from ssl_rs.reporting.page import write_report
 from ssl_rs.reporting.results import read_runs
-from ssl_rs.reporting.statistics import percentile_interval, resampled_miou
+from ssl_rs.reporting.statistics import LabelsSaved, percentile_interval, resampled_miou
 from ssl_rs.reporting.study import study_of
 from ssl_rs.reporting.tables import compare
 from ssl_rs.reporting.text_tables import escape_latex, escape_markdown, tables_text
-from ssl_rs.reporting.wording import OTHER_GROUPS, doubts_of_means
+from ssl_rs.reporting.wording import OTHER_GROUPS, doubts_of_means, saved_sentence
 
 FRACTIONS = (0.01, 0.1, 1.0)
 CURVES = {"random": (0.1, 0.2, 0.3), "imagenet": (0.3, 0.4, 0.5), "tasks": (0.2, 0.4, 0.5)}
@@ -96,6 +97,16 @@ def test_what_random_needs_itself_is_said_beside_what_others_save(tmp_path, writ
         plain = " ".join(text.replace("\\", "").split())
         assert "tasks reaches random initialization with all labels (30.0) with 32 % of the labels" in plain
         assert "Random initialization itself does with 9 % of the labels (n = 1: no interval) what it does" in plain
+
+
+@pytest.mark.parametrize(("fraction", "said"), [(0.97, ""), (0.4, ": 2.5 times fewer"), (0.1, ": 10 times fewer")])
+def test_how_many_times_fewer_is_said_where_it_is_more_than_once(fraction, said):
+    found = LabelsSaved(fraction, None, 1, 0.01, 1.0, 0.5, None)
+    share = f"{100 * fraction:.2g}\N{NO-BREAK SPACE}%"
+    expected = f"a reaches random initialization with all labels (50.0) with {share} of the labels{said} (n = 1"
+    assert saved_sentence("a", found).startswith(expected)
+    at_smallest = replace(found, smallest=fraction)
+    assert f"measured, {share} of the labels{said}, or better" in saved_sentence("a", at_smallest)
 
 
 def test_rows_of_random_initialization_that_cannot_be_told_apart_are_told(tmp_path, write_run):
@@ -243,6 +254,18 @@ def test_few_test_scenes_have_no_interval(write_run, tables_of, number):
     write_run("a", scene_confusions={"full": scenes_of(0, number)})
     (table,) = tables_of()
     assert study_of(table).cells[0].scenes is None
+
+
+def test_scenes_without_a_pixel_that_counts_are_none(write_run, tables_of):
+    """Six scenes, of which one has no labeled pixel: five tell something, and five have no interval."""
+    scenes = scenes_of(0, 6)
+    write_run("a", scene_confusions={"full": scenes})
+    (table,) = tables_of()
+    assert study_of(table).cells[0].scenes is not None
+    empty = {name: [[0, 0], [0, 0]] if name == min(scenes) else counts for name, counts in scenes.items()}
+    write_run("b", label="imagenet", scene_confusions={"full": empty})
+    (table,) = tables_of()
+    assert [cell.scenes is None for cell in study_of(table).cells] == [False, True]
 
 
 @pytest.mark.parametrize("counts", [[[1, 2]], [[1, 2], [3]], [[1, 2], [3, -1]], [[1, 2], [3, True]], "x", [[1, 2], 3]])

@@ -4,7 +4,7 @@ from ssl_rs.reporting.page import write_report
 from ssl_rs.reporting.results import read_runs
 from ssl_rs.reporting.statistics import Summary
 from ssl_rs.reporting.tables import compare, differing_settings
-from ssl_rs.reporting.wording import OTHER_SEEDS
+from ssl_rs.reporting.wording import OTHER_SEEDS, doubts_of_means
 
 
 @pytest.fixture
@@ -177,6 +177,24 @@ def test_an_evaluation_gives_way_to_its_run_but_adds_protocols(write_run, tables
     assert left_out == []
 
 
+def test_a_second_evaluation_in_the_same_place_is_left_out_and_named(write_run, tables_of):
+    for name, miou in (("a", 0.3), ("b", 0.7)):
+        write_run(name, command="evaluate", split="val", miou=miou)
+    (table,), (left_out,) = tables_of()
+    assert table.miou("random", 0.1) == Summary(0.3, None, 1)
+    assert left_out.path.name == "b"
+    assert left_out.reason.endswith("/a, but other settings; delete one of the two")
+
+
+def test_a_class_that_only_some_runs_predict_is_named(write_run, tables_of):
+    for seed, land in enumerate((None, 0.0, None)):
+        scores = {"overall_accuracy": 0.8, "mean_f1": 0.7, "kappa": 0.6, "class_iou": {"water": 0.6, "land": land}}
+        write_run(f"{seed}", seed=seed, protocols={"all_classes": {"miou": 0.6 if land is None else 0.3, **scores}})
+    (table,), _ = tables_of()
+    assert table.classes_of_some_runs == ["land"]
+    assert any(said.startswith("land: not in the test scenes") for said in doubts_of_means(table))
+
+
 def test_rows_go_from_random_over_imagenet_to_pretrained_by_name(write_run, tables_of):
     for label in ("zebra", "imagenet", "ant", "random"):
         write_run(label, label=label)
@@ -233,6 +251,23 @@ def test_tables_that_read_alike_are_told_apart_by_the_settings_of_their_data(wri
     tables, _ = tables_of()
     said = [table.setting.partition("labels by tile, ")[2] for table in tables]
     assert said == ["dataset.downsample=2", "dataset.downsample=4", "data abababab"]
+
+
+def test_settings_that_vary_within_a_table_do_not_tell_it_apart(write_run, tables_of):
+    for data in ("a", "b"):
+        for label, side in (("random", 128), ("imagenet", 256)):
+            settings = {"dataset.crop_size": side}
+            write_run(f"{data}{side}", label=label, manifest_sha256=data * 64, settings=settings)
+    tables, _ = tables_of()
+    assert [table.apart for table in tables] == ["data aaaaaaaa", "data bbbbbbbb"]
+
+
+def test_tables_whose_settings_read_alike_name_their_data_too(write_run, tables_of):
+    for data, scale in (("a", 1.0), ("b", 1.0), ("c", 2.0)):
+        write_run(data, manifest_sha256=data * 64, settings={"dataset.value_scale": scale})
+    tables, _ = tables_of()
+    read = "dataset.value_scale=1.0, data "
+    assert [table.apart for table in tables] == [f"{read}aaaaaaaa", f"{read}bbbbbbbb", "dataset.value_scale=2.0"]
 
 
 def test_tables_that_read_otherwise_say_no_more(write_run, tables_of):

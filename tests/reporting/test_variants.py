@@ -61,6 +61,13 @@ def test_longer_pretrainings_are_told(write_run, labels):
     assert labels() == {"a": "tasks", "b": "tasks", "c": "tasks, 4,500 steps of pretraining"}
 
 
+def test_runs_with_the_decoder_of_the_pretraining_are_told(write_run, labels):
+    for name, decoder in (("a", None), ("b", None), ("c", "dd")):
+        provenance = {"sha256": name, "decoder_sha256": decoder, "pretraining": {"steps": 100}}
+        write_run(name, label="ours", seed=ord(name), provenance=provenance)
+    assert labels() == {"a": "ours", "b": "ours", "c": "ours, encoder and decoder"}
+
+
 def test_a_run_from_before_a_key_came_has_its_earlier_value(write_run, labels):
     write_run("old", settings_hash="a", settings={"optimizer.lr": 0.1})
     write_run("new", settings_hash="b", settings={"optimizer.lr": 0.1, "loss.dice": 1.0})

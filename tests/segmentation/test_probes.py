@@ -108,6 +108,8 @@ def test_features_that_tell_the_classes_are_classified_without_error_and_each_ti
         (LinearProbe, LINEAR | {"stride": 3}, "stride"),
         (LinearProbe, LINEAR | {"samples": 0}, "samples"),
         (LinearProbe, LINEAR | {"penalty": -1.0}, "penalty"),
+        (LinearProbe, LINEAR | {"penalty": math.nan}, "penalty"),
+        (LinearProbe, LINEAR | {"penalty": math.inf}, "penalty"),
         (LinearProbe, LINEAR | {"iterations": 0}, "iterations"),
         (NearestNeighbors, KNN | {"neighbors": 0}, "neighbors"),
         (NearestNeighbors, KNN | {"temperature": 0.0}, "temperature"),
