@@ -6,6 +6,7 @@ import re
 import shutil
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,10 +21,11 @@ from ssl_rs.data.dataset import SceneSource
 from ssl_rs.data.map_writer import Grid, MapWriter, enlarged
 from ssl_rs.data.new_scenes import NewScenes
 from ssl_rs.data.source_files import SourceFile
+from ssl_rs.data.store import array_file
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.run_directory import RunDirectory, read_metadata, save_tensors
-from ssl_rs.stages import scenes
+from ssl_rs.stages import mapping, scenes
 from ssl_rs.weights_metadata import read_weights_metadata
 
 QUICK = (
@@ -154,7 +156,9 @@ def test_what_has_no_data_has_no_class(mapped, image, tmp_path):
     assert np.array_equal(classes == 255, empty)
     likely, _ = read_map(made.with_suffix(".probabilities.tif"))
     assert np.array_equal(np.isnan(likely).all(axis=0), empty)
-    assert json.loads(made.with_suffix(".json").read_text())["pixels_without_data"] == empty.sum()
+    about = json.loads(made.with_suffix(".json").read_text())
+    assert about["pixels_without_data"] == empty.sum()
+    assert sum(each["share"] for each in about["classes"]) == pytest.approx(1)
     assert np.array_equal(np.array(Image.open(made.with_suffix(".png")).convert("RGBA"))[..., 3] == 0, empty)
 
 
@@ -497,6 +501,13 @@ def test_nothing_is_left_of_a_map_that_failed(tmp_path):
     with pytest.raises(InputError, match="damaged"):
         fail()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:.*of its values lie")
+def test_values_below_zero_are_in_the_share_that_is_clipped(tmp_path):
+    np.save(tmp_path / array_file(0, "image"), np.array([[[-5, 0, 50, 120]]], np.float32))
+    file = SourceFile(tmp_path / "a.tif")
+    assert mapping._share_clipped(SimpleNamespace(value_scale=100.0), tmp_path, file) == 0.5
 
 
 def with_infrared(image):

@@ -64,3 +64,26 @@ def test_eight_bits_have_nothing_to_tell(made_up, tmp_path):
         warnings.simplefilter("error")
         store = prepare(made_up([("a", "train", scene(np.full((2, 6, 7), 255, np.uint8)))]), tmp_path / "stores")
     assert store.manifest.value_scale == 255
+
+
+def told_of(made_up, tmp_path, *entries):
+    """Prepare entries of (split, values, value of some pixels); what is warned of."""
+    scenes = []
+    for number, (split, value, odd) in enumerate(entries):
+        image = np.full((2, 6, 7), value, np.int16)
+        image[:, 0, :3] = odd
+        scenes.append((f"{number}", split, scene(image, masked=split != "unlabeled")))
+    with pytest.warns(UserWarning, match="scenes have") as caught:
+        prepare(made_up(scenes), tmp_path / "stores")
+    return " ".join(str(each.message) for each in caught)
+
+
+def test_the_scale_that_is_told_holds_every_scene(made_up, tmp_path):
+    said = told_of(made_up, tmp_path, ("train", 900, 900), ("unlabeled", 7000, 900), ("unlabeled", 5000, 900))
+    assert "2 of 2 unlabeled scenes have" in said
+    assert "dataset.value_scale=7000 or more" in said
+
+
+def test_the_darkest_of_several_scenes_is_told(made_up, tmp_path):
+    said = told_of(made_up, tmp_path, ("train", 900, -9999), ("train", 900, -7))
+    assert "2 of 2 train scenes have 7 % of their values below 0, down to -9999" in said

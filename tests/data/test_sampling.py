@@ -311,3 +311,21 @@ def test_to_unit_scales_and_clips():
     assert to_unit(images, 102.0).tolist() == pytest.approx([0, 0.5, 1])
     assert to_unit(torch.tensor([-1.0, 0.5]), 2.0).tolist() == [0, 0.25]
     assert images.tolist() == [0, 51, 255]
+
+
+def test_other_seeds_visit_the_same_tiles_in_another_order(make_store):
+    store = make_store({"a": ("train", 24, 40)})
+    subset = choose_labels(store, 8, LabelFraction(1.0, "tile"), 0)
+    first, again, other = (
+        corners(TileCrops(store, subset, 8, 0.0, seed=seed).batch(0, Rows(0, 15, 15))[0]) for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    assert set(first) == set(other)
+
+
+def test_other_seeds_place_crops_elsewhere_about_their_tile(make_store):
+    store = make_store({"a": ("train", 24, 24)})
+    subset = subset_of(store, ("a", 8, 8, 8, 8))  # one tile: of one order
+    first, again, other = (TileCrops(store, subset, 8, 0.5, seed=seed).batch(0, Rows(0, 8, 8))[0] for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import momentum_of
@@ -204,3 +205,45 @@ def test_both_heads_of_the_keys_move():
 def test_settings_without_a_meaning_are_refused(change, key):
     with pytest.raises(InputError, match=rf"^{key}"):
         DenseContrastive([3, 5, 6], RULE, **change)
+
+
+NAMES = ("moco_v2_first", "moco_v2_second")
+
+
+def right_half(count=3, size=16):
+    """Views of crops whose left half has no data."""
+    valid = torch.ones(count, 1, size, size, dtype=torch.bool)
+    valid[..., : size // 2] = False
+    return dict.fromkeys(NAMES, crop_view(coordinates(count, size), valid=valid))
+
+
+def dense_task():
+    task = DenseContrastive([3, 5, 6], RULE, dense=1.0, widths=(7, 4), queue=5)
+    maps = [None, torch.randn(3, 5, 4, 4), torch.randn(3, 6, 2, 2)]
+    return task, {NAMES[0]: maps, momentum_of(NAMES[1]): maps}
+
+
+def test_negatives_leave_out_positions_without_data():
+    task, features = dense_task()
+    task(right_half(), features)
+    keys = task.project_key_positions(features[NAMES[0]][1])[..., 2:].mean(dim=(-2, -1))
+    torch.testing.assert_close(task.dense_queue.keys[:3], F.normalize(keys, dim=1))
+
+
+def test_both_queues_take_keys_while_training_only():
+    task, features = dense_task()
+    task.eval()(right_half(), features)
+    assert int(task.dense_queue.newest) == int(task.pooled.queue.newest) == 0
+    task.train()(right_half(), features)
+    assert int(task.dense_queue.newest) == int(task.pooled.queue.newest) == 3
+
+
+def test_positions_that_do_not_count_are_not_in_the_accuracy():
+    task = DenseContrastive([3, 4, 6], RULE, dense=1.0, widths=(7, 4), queue=5)
+    task.project_positions = task.project_key_positions = nn.Identity()
+    maps, deep = torch.randn(3, 4, 4, 4), torch.randn(3, 6, 2, 2)
+    keys = torch.cat([-maps[..., :2], maps[..., 2:]], dim=-1)  # right where there is data
+    features = {NAMES[0]: [None, maps, deep], momentum_of(NAMES[1]): [None, keys, deep]}
+    metrics = task(right_half(), features).metrics
+    assert metrics["dense_accuracy"] == 1
+    assert metrics["matched"] == 0.5

@@ -5,13 +5,14 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import momentum_of
 from ssl_rs.pretext.byol import Byol
 from ssl_rs.pretext.contrastive import Contrastive
 from ssl_rs.pretext.heads import dense_mlp, mlp
-from ssl_rs.pretext.moco_v2 import MoCoV2
+from ssl_rs.pretext.moco_v2 import MoCoV2, first_is_largest
 from ssl_rs.pretext.momentum import MomentumRule
 from ssl_rs.pretext.queue import KeyQueue
 from ssl_rs.pretext.simclr import SimClr
@@ -296,3 +297,19 @@ def test_heads_have_the_layers_of_their_authors():
 def test_settings_without_a_meaning_are_refused(build, said):
     with pytest.raises(InputError, match=said):
         build()
+
+
+def test_the_accuracy_is_the_share_of_queries_whose_own_key_is_nearest():
+    assert first_is_largest(torch.tensor([[3.0, 1, 2], [5, 1, 2], [0, 1, 2]])).item() == pytest.approx(2 / 3)
+
+
+def test_byol_tells_the_mean_cosine_of_prediction_and_target():
+    task = apart(METHODS["byol"][0]())
+    views, features = inputs(task)
+    told = task(views, features).metrics["cosine"]
+    pooled = {name: pyramid[-1].mean(dim=(-2, -1)) for name, pyramid in features.items()}
+    cosines = [
+        F.cosine_similarity(task.predict(task.project(pooled[one])), task.project_targets(pooled[momentum_of(other)]))
+        for one, other in (task.views, task.views[::-1])
+    ]
+    torch.testing.assert_close(told, torch.cat(cosines).mean().detach())

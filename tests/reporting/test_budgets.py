@@ -144,3 +144,9 @@ def test_the_report_says_it_everywhere(tmp_path, budgets):
     (row,) = csv.DictReader((tmp_path / "report/budgets.csv").open())
     assert (row["steps"], row["longer_steps"], row["label"], row["pairs"]) == ("20", "40", "random", "2")
     assert float(row["change_mean"]) == pytest.approx(0.05)
+
+
+def test_the_error_is_that_of_the_seeds_that_both_have(budgets):
+    budget = budgets({20: {RANDOM: [0.60, 0.64, 0.90]}, 40: {RANDOM: [0.61, 0.65]}})[20]
+    assert budget.random.seeds.n == 2
+    assert budget.random.error == pytest.approx(0.02)  # half of what 0.60 and 0.64 differ by

@@ -14,6 +14,7 @@ from ssl_rs.reporting.confusions import confusions_of
 from ssl_rs.reporting.csv_files import differences_csv, labels_saved_csv, summary_csv
 from ssl_rs.reporting.page import write_report
 from ssl_rs.reporting.results import read_runs
+from ssl_rs.reporting.sections import sections_of
 from ssl_rs.reporting.statistics import LabelsSaved, percentile_interval, resampled_miou
 from ssl_rs.reporting.study import study_of
 from ssl_rs.reporting.tables import compare
@@ -377,3 +378,118 @@ def test_the_page_warns_where_labels_did_not_limit_random_initialization(tmp_pat
     page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report").read_text()
     assert "Random initialization itself does with 10 % of the labels" in " ".join(page.split())
     assert "n = 1: no interval" in page
+
+
+EVERY = np.ones(2, bool)
+SCORES = {"miou": 0.5, "overall_accuracy": 0.5, "mean_f1": 0.5, "kappa": 0.5}
+
+
+def drawn_of(scenes, counted=EVERY, scored=EVERY):
+    return resampled_miou(np.array(list(scenes.values())), counted, scored)
+
+
+def test_the_interval_of_a_difference_is_over_the_pairs_alone(write_run, tables_of):
+    scenes = {(label, seed): scenes_of(10 * len(label) + seed) for label in ("random", "tasks") for seed in (0, 1, 2)}
+    for (label, seed), found in scenes.items():
+        if (label, seed) != ("tasks", 2):  # so that seed 2 of random has no partner
+            write_run(f"{label}{seed}", label=label, seed=seed, scene_confusions={"full": found})
+    (table,) = tables_of()
+    (difference,) = study_of(table).differences
+    sides = [np.mean([drawn_of(scenes[label, seed]) for seed in (0, 1)], axis=0) for label in ("tasks", "random")]
+    assert difference.seeds.n == 2
+    assert difference.scenes == pytest.approx(percentile_interval(sides[0] - sides[1], 6))
+
+
+def test_resampled_scenes_are_averaged_within_a_seed_first(write_run, tables_of):
+    scenes = {pair: scenes_of(place) for place, pair in enumerate([(0, "p"), (0, "q"), (0, "r"), (1, "p")])}
+    for (seed, weights), found in scenes.items():
+        start = {"provenance": {"sha256": weights}, "scene_confusions": {"full": found}}
+        write_run(f"{seed}{weights}", label="tasks", seed=seed, **start)
+    (table,) = tables_of()
+    (cell,) = study_of(table).cells
+    drawn = {pair: drawn_of(found) for pair, found in scenes.items()}
+    expected = (np.mean([drawn[0, weights] for weights in "pqr"], axis=0) + drawn[1, "p"]) / 2
+    assert cell.scenes == pytest.approx(percentile_interval(expected, 6))
+
+
+def test_a_clear_loss_is_as_clear_as_a_clear_gain(write_run, tables_of):
+    for label, values in {"random": (0.5, 0.52, 0.54), "imagenet": (0.4, 0.421, 0.439)}.items():
+        for seed, miou in enumerate(values):
+            write_run(f"{label}{seed}", label=label, seed=seed, miou=miou)
+    (table,) = tables_of()
+    (difference,) = study_of(table).differences
+    assert difference.seeds.interval.high < 0
+    assert difference.is_clear
+
+
+@pytest.mark.parametrize("how", ["error", "ignored"])
+def test_scenes_are_resampled_by_the_protocol_of_the_table(write_run, tables_of, how):
+    scenes = scenes_of(0)
+    protocols = {"p": {**SCORES, "excluded": ["land"], "excluded_pixels": how, "labels": "full"}}
+    write_run("a", protocols=protocols, scene_confusions={"full": scenes})
+    (table,) = tables_of()
+    scored = np.array([True, False])  # water, land
+    expected = drawn_of(scenes, scored if how == "ignored" else EVERY, scored)
+    assert study_of(table).cells[0].scenes == pytest.approx(percentile_interval(expected, 6))
+
+
+@pytest.mark.parametrize("how", ["error", "ignored"])
+def test_confusions_leave_out_what_the_protocol_ignores(write_run, tables_of, how):
+    protocols = {"p": {**SCORES, "excluded": ["land"], "excluded_pixels": how, "labels": "full"}}
+    write_run("a", protocols=protocols, scene_confusions={"full": {"x": [[8, 2], [3, 4]]}})
+    (table,) = tables_of()
+    (found,) = confusions_of(table)
+    assert found.counts.tolist() == [[8, 2], [0, 0] if how == "ignored" else [3, 4]]
+
+
+@pytest.fixture
+def crossed(write_run, tables_of):
+    """A table of two rows and seeds, of which one starts from two pretrainings, and what it says."""
+    for label in ("random", "tasks"):
+        for seed in (0, 1):
+            for weights in "pq" if label == "tasks" else "p":
+                miou = 0.4 + 0.1 * (label == "tasks") + 0.013 * seed + 0.05 * (weights == "q")
+                scenes = scenes_of(10 * len(label) + seed + (weights == "q"))
+                write_run(
+                    f"{label}{seed}{weights}", label=label, seed=seed, miou=miou, fraction=1.0,
+                    provenance={"sha256": weights}, scene_confusions={"full": scenes},
+                )  # fmt: skip
+    (table,) = tables_of()
+    return table, study_of(table)
+
+
+def ends_of(row, name):
+    return [float(row[f"{name}_{key}"]) for key in ("low", "high", "scenes_low", "scenes_high")]
+
+
+def test_summary_csv_has_the_ends_of_its_intervals(crossed):
+    for row, cell in zip(rows_of(summary_csv([crossed])), crossed[1].cells, strict=True):
+        assert ends_of(row, "miou") == [*cell.seeds.interval, *cell.scenes]
+
+
+def test_differences_csv_has_the_ends_of_its_intervals(crossed):
+    (row,), (difference,) = rows_of(differences_csv([crossed])), crossed[1].differences
+    assert ends_of(row, "difference") == [*difference.seeds.interval, *difference.scenes]
+
+
+def test_summary_csv_tells_the_spread_over_pretrainings(crossed):
+    stds = [row["miou_pretrainings_std"] for row in rows_of(summary_csv([crossed]))]
+    assert stds == ["", str(crossed[1].cells[1].pretrainings.std)]
+
+
+def test_labels_saved_csv_says_where_a_curve_falls_again(write_run, tables_of):
+    for label, values in {"random": (0.1, 0.1, 0.3), "tasks": (0.2, 0.4, 0.25)}.items():
+        for fraction, miou in zip((0.01, 0.1, 1.0), values, strict=True):
+            write_run(f"{label}{fraction}", label=label, fraction=fraction, miou=miou)
+    (table,) = tables_of()
+    row = {each["label"]: each for each in rows_of(labels_saved_csv([(table, study_of(table))]))}
+    assert (row["tasks"]["falls_below_again_at"], row["random"]["falls_below_again_at"]) == ("1.0", "")
+
+
+def test_each_class_has_its_own_column(write_run, tables_of):
+    score = {"miou": 0.6, "overall_accuracy": 0.5, "mean_f1": 0.4, "kappa": 0.3}
+    write_run("a", protocols={"all_classes": {**score, "class_iou": {"water": 0.9, "land": 0.2}}})
+    ((section,), _) = sections_of(tables_of())
+    ((_, _, found),) = section.tables[0].details
+    assert section.tables[0].class_names == ["water", "land"]
+    assert [each.mean for each in found] == [0.6, 0.5, 0.4, 0.3, 0.9, 0.2]

@@ -275,3 +275,10 @@ def test_tables_that_read_otherwise_say_no_more(write_run, tables_of):
         write_run(f"{steps}", steps=steps, manifest_sha256=f"{steps}", settings={"dataset.downsample": steps})
     tables, _ = tables_of()
     assert [table.apart for table in tables] == ["", ""]
+
+
+def test_rows_that_are_equally_good_are_all_the_best(write_run, tables_of):
+    for label in ("random", "tasks"):
+        write_run(label, label=label, miou=0.5)
+    (table,), _ = tables_of()
+    assert table.best(0.1) == ["random", "tasks"]

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from torch import nn
 
 from ssl_rs.config import Settings, compose_config, resolve
 from ssl_rs.data.sampling import Crops
@@ -20,6 +22,7 @@ from ssl_rs.segmentation.augmentation import SegmentationAugmentation
 from ssl_rs.stages import finetuning, pretraining
 from ssl_rs.views.clean import CleanMaker
 from ssl_rs.views.fused import ColorJitter
+from ssl_rs.views.masked import MaskedMaker
 
 TRANSDUCTIVE = "dataset.transductive=true"
 
@@ -168,3 +171,100 @@ def test_test_images_that_came_under_another_name_are_noticed(command, tiny, tmp
         result = json.loads((run / "result.json").read_text())
         assert ("transductive" in result["label"]) == seen
         assert any("saw 2 of the 2 validation and test images" in str(each.message) for each in told) == is_new
+
+
+def test_pixels_without_data_stay_black_when_labeled_crops_are_augmented():
+    jitter = SegmentationAugmentation(0, 0, 0, (1.0, 1.0), ColorJitter(contrast=(0.5, 0.5)))
+    plan = SimpleNamespace(site=site(("red", "green", "blue")), augmentation=jitter)
+    valid = torch.rand(2, 1, 8, 8) > 0.5
+    images = torch.randint(1, 100, (2, 3, 8, 8)) * valid
+    batch = finetuning._batch(plan, (images, torch.zeros(2, 8, 8, dtype=torch.int64), valid), 0)
+    assert torch.equal((batch.images > 0).any(dim=1, keepdim=True), valid)
+
+
+def test_other_seeds_and_steps_augment_labeled_crops_otherwise():
+    jitter = SegmentationAugmentation(0, 0, 0, (1.0, 1.0), ColorJitter(brightness=(0.5, 1.0)))
+    stored = torch.full((2, 3, 8, 8), 50), torch.zeros(2, 8, 8, dtype=torch.int64)
+
+    def augmented(seed, step):
+        own = SimpleNamespace(**{**vars(site(("red", "green", "blue"))), "seed": seed})
+        return finetuning._batch(SimpleNamespace(site=own, augmentation=jitter), stored, step).images
+
+    first = augmented(0, 0)
+    assert torch.equal(first, augmented(0, 0))
+    assert not torch.equal(first, augmented(1, 0))
+    assert not torch.equal(first, augmented(0, 1))
+
+
+def test_other_seeds_and_steps_give_other_views():
+    crops = Crops(torch.randint(0, 100, (2, 3, 8, 8), dtype=torch.int32), None)
+
+    def masked(seed, step):
+        own = SimpleNamespace(**{**vars(site(("red", "green", "blue"))), "seed": seed})
+        plan = SimpleNamespace(site=own, makers={"masked": MaskedMaker("crop", 4, 0.5)})
+        return pretraining.views_of(plan, crops, step, Rows(0, 2, 2))["masked"].weight
+
+    first = masked(0, 0)
+    assert torch.equal(first, masked(0, 0))
+    assert not torch.equal(first, masked(1, 0))
+    assert not torch.equal(first, masked(0, 1))
+
+
+class Collapsed(nn.Module):
+    """Says the same wherever there is data, and in which mode it was asked."""
+
+    def forward(self, images):
+        self.asked = self.training
+        bright = (F.avg_pool2d(images, 8).mean(dim=1, keepdim=True) > 0).float()
+        return [images, torch.cat([bright, 1 - bright, bright, 2 * bright], dim=1)]
+
+
+def probed(monkeypatch):
+    """Measure the spread of its features of crops with and without data."""
+    valid = torch.ones(40, 1, 32, 32, dtype=torch.bool)
+    for row in range(40):
+        valid[row, :, : 8 * (row % 3)] = False
+    crops = Crops(torch.randint(1, 100, (40, 3, 32, 32)) * valid, valid)
+    monkeypatch.setattr(pretraining, "scene_crops", lambda plan, seed: SimpleNamespace(batch=lambda *_: crops))
+    network = nn.Module()
+    network.encoder, network.normalization = Collapsed(), nn.Identity()
+    plan = SimpleNamespace(site=site(("red", "green", "blue")))
+    return pretraining._probe_collapse(plan, network.train()), network
+
+
+def test_features_without_data_hide_no_collapse_at_the_end(monkeypatch):
+    found, _ = probed(monkeypatch)
+    assert found["feature_std"] < 1e-6
+    assert found["dimensions"] == 4
+
+
+def test_looking_for_a_collapse_moves_no_statistics_of_the_encoder(monkeypatch):
+    assert probed(monkeypatch)[1].encoder.asked is False  # its weights are saved after it
+
+
+def test_other_seeds_start_pretraining_from_other_weights(tiny):
+    given = (*tiny, "pretext=[contrastive]")
+    plans = [read_plan(pretraining, "pretrain", *given, f"seed={seed}") for seed in (0, 1)]
+    first, again, other = (pretraining.initial_network(plan)[0].state_dict() for plan in (plans[0], *plans))
+    for name in ("encoder.conv1.weight", "tasks.contrastive.project.0.weight"):
+        assert torch.equal(first[name], again[name])
+        assert not torch.equal(first[name], other[name])
+
+
+class Placed(BaseException):
+    """Ends a fine-tuning before its first step."""
+
+
+def test_other_seeds_start_fine_tuning_from_other_weights(tiny, monkeypatch):
+    seen = []
+
+    def place(network, *_):
+        seen.append({name: value.clone() for name, value in network.state_dict().items()})
+        raise Placed
+
+    monkeypatch.setattr(finetuning, "place_network", place)
+    for seed in (0, 1):
+        with pytest.raises(Placed):
+            finetuning.finetune(Settings("finetune", resolve(compose_config("finetune", [*tiny, f"seed={seed}"]))))
+    for name in ("model.encoder.conv1.weight", "model.segmentation_head.0.weight"):
+        assert not torch.equal(seen[0][name], seen[1][name])

@@ -283,3 +283,22 @@ def test_runs_are_scored_again_by_a_sweep(blocks, command):
     assert "4 of 4 runs are finished." in out
     runs, _ = read_runs(Path("outputs/evaluate"))
     assert sorted((run.split, run.seed) for run in runs) == [("test", 0), ("test", 1), ("val", 0), ("val", 1)]
+
+
+def settings(*overrides):
+    return Settings("evaluate", resolve(compose_config("evaluate", overrides)))
+
+
+def test_probes_of_other_labels_have_folders_of_their_own(blocks):
+    chosen = ("encoder=random", "backbone=resnet18", "probe=knn", *blocks, *SMALL, "label_fraction=50pct")
+    plans = [read_plan(settings(*chosen, f"label_fraction.order={order}")) for order in ("random", "stratified")]
+    assert plans[0].subset.units != plans[1].subset.units
+    assert plans[0].run.hash != plans[1].run.hash
+
+
+def test_a_probe_is_fitted_to_values_that_are_clipped_as_those_it_is_scored_on(blocks):
+    chosen = ("encoder=random", "backbone=resnet18", "probe=knn", *blocks, *SMALL, "dataset.value_scale=100")
+    plan = read_plan(settings(*chosen))
+    plain = Normalization(Statistics((0.0,) * 3, (1.0,) * 3, "a test"))
+    features, _ = probing.labeled_features(plan, DenseFeatures(Colors(), plain, plan.probe.stride))
+    assert features.max() == 1  # the colors of its classes have values of up to 200 and more

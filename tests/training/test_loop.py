@@ -460,3 +460,60 @@ def test_a_collapse_can_stop_the_run(tmp_path):
     with pytest.raises(InputError, match=r"have collapsed at step 3.*trainer\.on_collapse=warn"):
         train(own, Recorder)
     assert len(own.run.read_metrics()) == 3
+
+
+def test_every_rank_draws_numbers_of_its_own(tmp_path):
+    own = job(tmp_path, processes=Processes(rank=1, world_size=2, local_rank=1))
+    train(own, Recorder)
+    assert state(own.network) != state(by_hand()[0])  # of rank 0, whose dropout is another
+
+
+def totals(network):
+    """Collect the total loss of every forward pass of a network."""
+    seen = []
+
+    def note(module, inputs, outputs):
+        seen.append(sum(WEIGHTS[name] * output.loss.item() for name, output in outputs.items()))
+
+    network.register_forward_hook(note)
+    return seen
+
+
+@pytest.mark.filterwarnings("ignore:.*was left out")
+def test_lines_are_means_over_the_steps_that_were_taken(poisoned):
+    own = poisoned("own", 2, 6, max_skipped_steps=2)
+    seen = totals(own.network)
+    train(own, Recorder)
+    for line, steps in zip(own.run.read_metrics(), ((0, 1, 3), (4, 5, 7), (8, 9, 10)), strict=True):
+        assert line["loss"] == pytest.approx(sum(seen[step] for step in steps) / 3)
+
+
+def test_the_norm_is_told_as_it_was_before_it_was_clipped(tmp_path):
+    norms = []
+    for clip in (None, 0.05):
+        network, optimizer = fresh(torch.optim.SGD, lr=0.0)  # the weights stay
+        own = job(tmp_path / str(clip), network=network, optimizer=optimizer, gradient_clip=clip)
+        train(own, Recorder)
+        norms.append([line["gradient_norm"] for line in own.run.read_metrics()])
+    assert norms[0] == norms[1]
+    assert min(norms[0]) > 0.05
+
+
+def test_lines_of_a_collapse_are_counted_over_a_restart(tmp_path):
+    def dying(stored, step):
+        if step == 2:
+            raise Killed
+        return make_batch(stored, step)
+
+    often = {"log_every_steps": 1, "checkpoint_every_steps": 2, "on_collapse": "stop"}
+    with pytest.raises(Killed):
+        train(job(tmp_path, **often, make_batch=dying, probe=probe(0.001, 0.001)), Recorder)
+    with pytest.raises(InputError, match="have collapsed at step 3"):
+        train(job(tmp_path, **often, probe=probe(*[0.001] * STEPS)), Recorder)
+
+
+def test_lines_of_a_run_in_parts_are_means_over_the_parts(tmp_path):
+    own, tracker = job(tmp_path, gradient_accumulation=2), Recorder()
+    seen = totals(own.network)
+    train(own, lambda: tracker)
+    assert tracker.lines[0]["loss"] == pytest.approx(sum(seen[:8]) / 8)  # 4 steps of 2 parts

@@ -280,3 +280,11 @@ def test_settings_without_a_meaning_are_refused(change, key):
 def test_a_color_probability_outside_of_its_range_is_refused():
     with pytest.raises(InputError, match=r"^probability=2"):
         ColorJitter(probability=2.0)
+
+
+def test_what_was_blurred_is_solarized():
+    """In the order of the authors: blurring what was inverted would be another image."""
+    maker = AugmentedMaker("crop", ColorJitter(), **STILL, blur=1.0, blur_sigma=(14.0, 14.0), solarization=1.0)
+    blurred = gaussian_blur(images(), torch.ones(8))  # 14 pixels of 224 are one of 16
+    expected = torch.where(blurred >= 0.5, 1 - blurred, blurred)
+    torch.testing.assert_close(maker(crop_view(images()), draws(8)).image, expected, atol=1e-3, rtol=0)
