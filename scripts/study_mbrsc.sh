@@ -30,6 +30,7 @@
 #   FRACTIONS  default 2pct,10pct,100pct
 #   STEPS      of fine-tuning, where no stage says otherwise; default 2800
 #   BATCH      crops a step of fine-tuning, default 32
+#   DECAY      weight decay of fine-tuning, default 0.05
 #   AUGMENTATION default none: the crops as they are; or flip_rotate; or default: flips, rotations, scale and color
 #              Most rows of docs/results.md were run with AUGMENTATION=default BATCH=8 STEPS=4000.
 #   DOWNSAMPLE default 2: half the files' resolution; kept are also 4 and 8, a quarter and an eighth of it
@@ -44,7 +45,7 @@ set -euo pipefail
 data=$1 weights=$2
 shift 2
 python=${PYTHON:-python} out=${OUT:-outputs/study} steps=${STEPS:-2800} batch=${BATCH:-32} downsample=${DOWNSAMPLE:-2}
-augmentation=${AUGMENTATION:-none} precision=${PRECISION:-fp32}
+augmentation=${AUGMENTATION:-none} precision=${PRECISION:-fp32} decay=${DECAY:-0.05}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 [ "$downsample" = 2 ] || out=$out/downsample$downsample   # other images, other encoders
 [ "$precision" = fp32 ] || out=$out/$precision             # other encoders
@@ -57,7 +58,7 @@ declare -A grid=([random]="1e-3 3e-3 1e-2" [imagenet]="3e-4 1e-3 3e-3" [pretrain
 
 fine_tune() {   # what comes later on a line goes before
   "$python" -m ssl_rs.finetune -m experiment=mbrsc_finetune "${common[@]}" "augmentation=$augmentation" \
-    "trainer.batch_size=$batch" "trainer.max_steps=$steps" "$@"
+    "trainer.batch_size=$batch" "trainer.max_steps=$steps" "optimizer.weight_decay=$decay" "$@"
 }
 
 pretrain() { "$python" -m ssl_rs.pretrain -m experiment=mbrsc_pretrain "${common[@]}" "$@"; }
