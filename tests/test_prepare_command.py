@@ -16,6 +16,7 @@ import pytest
 import rasterio
 from PIL import Image
 
+from ssl_rs.data.clipping import usual_largest
 from ssl_rs.data.store import Store
 from ssl_rs.locks import hold
 from ssl_rs.stages.scenes import odd_scale, scene_progress
@@ -187,31 +188,46 @@ def saturated(tmp_path, monkeypatch):
 def test_a_scale_set_by_a_saturated_pixel_is_told_once(command, saturated):
     _, _, err = command("prepare", *saturated)
     share, proposed = re.search(
-        r"divided by the largest of its training scenes, 65535, but at least 99 % of each band's lie below (\S+) % "
-        r"of it\. If it is a saturated pixel, set dataset\.value_scale=(\d+);",
+        r"divided by the largest of its training scenes, 65535, but at least 98 % of each band's lie below (\S+) % "
+        r"of it\. If it is a saturated pixel or stands for no data, set dataset\.value_scale=(\d+);",
         only_lines(err),
     ).groups()
     assert err.count("value_scale=65535") == 1
-    assert 1000 < int(proposed) < 0.25 * 65535
+    assert 1000 <= int(proposed) < 0.25 * 65535
     assert float(share) == pytest.approx(100 * int(proposed) / 65535, rel=0.1)
     for scale in (proposed, "65535"):
         assert "saturated" not in command("prepare", *saturated, f"dataset.value_scale={scale}")[2]
 
 
 @pytest.mark.parametrize(
-    ("dtype", "mean", "std", "said"),
+    ("dtype", "scale", "odd", "said"),
     [
-        ("uint16", (0.02, 0.05), (0.01, 0.01), "dataset.value_scale=1500;"),
-        ("float32", (0.02, 0.05), (0.01, 0.0199), "dataset.value_scale=2500;"),
-        ("uint16", (0.02, 0.05), (0.01, 0.02), None),  # 25 %
-        ("uint16", (0.02, 0.4), (0.01, 0.2), None),
-        ("uint8", (0.02, 0.05), (0.01, 0.01), None),
-        ("uint16", (0.0, 0.0), (0.0, 0.0), None),
+        ("uint16", 10000, 0.0, "at least 98 % of each band's lie below 12 % of it"),
+        ("uint16", 10000, 0.015, "dataset.value_scale=1200;"),  # however many are saturated, if they are few
+        ("uint16", 10000, 0.03, None),
+        ("uint16", 4000, 0.0, None),  # 25 % and more
+        ("float32", 3.4e38, 0.01, "dataset.value_scale=1200;"),
+        ("uint8", 255, 0.0, None),
     ],
 )
-def test_only_values_far_below_the_scale_are_told(dtype, mean, std, said):
-    told = odd_scale(SimpleNamespace(dataset="x", dtype=dtype, mean=mean, std=std, value_scale=10000.0))
+def test_only_values_far_below_the_scale_are_told(dtype, scale, odd, said):
+    values = np.full((2, 100, 400), 100 if dtype == "uint8" else 1000, dtype)
+    values[1, :, :] = np.linspace(0, 1200 if dtype != "uint8" else 60, 400)
+    values[0, :, : round(odd * 400)] = scale
+    store = SimpleNamespace(
+        manifest=SimpleNamespace(dataset="x", dtype=dtype, value_scale=float(scale)), scenes_of=lambda split: [5, 7],
+        image=lambda index: values, valid=lambda index: None,
+    )  # fmt: skip
+    told = odd_scale(store)
     assert said in told if said else told is None
+
+
+def test_values_where_there_are_no_data_do_not_set_what_is_usual(tmp_path):
+    values, valid = np.full((1, 60, 60), 1000, np.uint16), np.zeros((60, 60), bool)
+    values[:, :, 30:], valid[:, :30] = 65535, True
+    store = SimpleNamespace(scenes_of=lambda split: [0], image=lambda index: values, valid=lambda index: valid)
+    assert usual_largest(store, 60000) == 1000
+    assert usual_largest(store, 1000) is None
 
 
 # How far it is

@@ -15,6 +15,12 @@ ROWS = 16
 WORTH_TELLING = 0.01
 """Share of a scene's values."""
 
+RARE = 0.02
+"""Share of a band's values that may be odd: saturated pixels, or such without data of which the file does not tell."""
+
+SCENES, COLUMNS = 64, 256
+"""Of which the usual values are read, at most: training scenes, and columns of each of their rows."""
+
 
 class Outside(NamedTuple):
     """Values of an image that are not in [0, value scale], read off some of its rows.
@@ -49,13 +55,40 @@ def values_outside(image: NDArray[Any], valid: NDArray[np.bool_] | None, ceiling
         valid: [H, W], which pixels count; None: all.
         ceiling: The value scale.
     """
-    rows = np.unique(np.linspace(0, image.shape[1] - 1, ROWS).astype(np.int64))
-    values = np.asarray(image[:, rows])  # [C, rows, W]
-    counted = values[:, np.asarray(valid[rows])] if valid is not None else values
+    counted = _some_values(image, valid, image.shape[2])
     if not counted.size:
         return Outside(0.0, 0.0, 0.0, 0.0)
     below, above = float((counted < 0).mean()), float((counted > ceiling).mean())
     return Outside(below, above, float(counted.min()), float(counted.max()))
+
+
+def usual_largest(store: Store, ceiling: float) -> float | None:
+    """Return the largest value below a ceiling, in some rows of some training scenes; None where not nearly all are.
+
+    Args:
+        store: The data.
+        ceiling: All but RARE of the values of every band lie below, or else it is none that tells of odd ones.
+    """
+    scenes = store.scenes_of("train")
+    chosen = [scenes[place] for place in _spread(len(scenes), SCENES)]
+    found = [_some_values(store.image(index), store.valid(index), COLUMNS) for index in chosen]
+    values = np.concatenate([each.reshape(len(each), -1) for each in found], axis=1)  # [C, N]
+    below = values < ceiling
+    if not values.size or not (below.mean(axis=1) >= 1 - RARE).all():
+        return None
+    return float(values[below].max())
+
+
+def _some_values(image: NDArray[Any], valid: NDArray[np.bool_] | None, columns: int) -> NDArray[Any]:
+    """Return the valid values of some rows of an image [C, H, W], and of so many of their columns, [C, ...]."""
+    rows, kept = _spread(image.shape[1], ROWS), _spread(image.shape[2], columns)
+    values = np.asarray(image[:, rows])[:, :, kept]
+    return values if valid is None else values[:, np.asarray(valid[rows])[:, kept]]
+
+
+def _spread(number: int, most: int) -> NDArray[np.int64]:
+    """Return at most so many indices of a number of things, evenly spread from the first to the last."""
+    return np.unique(np.linspace(0, number - 1, min(number, most)).astype(np.int64))
 
 
 def warn_of_clipping(store: Store) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -213,7 +214,8 @@ class Folder(Dataset):
                 f"dataset.scene_group={self.scene_group} puts no two images together. Expected a regular "
                 f"expression that finds how their names begin; the first are {', '.join(list(images)[:TOLD])}."
             )
-        num_test, num_val = (math.ceil(share * len(images)) for share in (self.test_share, self.val_share))
+        shares = (Decimal(str(share)) for share in (self.test_share, self.val_share))  # 0.07 of 100 are 7, and not 8
+        num_test, num_val = (math.ceil(share * len(images)) for share in shares)
         return draw_splits(list(images), self.group_of, self.split_seed, {"test": num_test, "val": num_val})
 
 

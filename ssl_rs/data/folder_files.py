@@ -1,6 +1,7 @@
 """Which files of a user's own folder are images and masks, and what its splits.yaml says."""
 
 import os
+import unicodedata
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -63,9 +64,10 @@ def by_stem(
         check_link(path)
         if not path.is_file():
             continue
-        if path.stem in found:
-            problems[path.stem] = f"{path} and {found[path.stem]} have the same stem. Rename or remove one of them."
-        found.setdefault(path.stem, path)
+        stem = unicodedata.normalize("NFC", path.stem)  # a Mac writes accents apart from their letters
+        if stem in found:
+            problems[stem] = f"{path} and {found[stem]} have the same stem. Rename or remove one of them."
+        found.setdefault(stem, path)
     return dict(sorted(found.items())), problems
 
 
@@ -115,7 +117,7 @@ def listed_splits(path: Path, images: Mapping[str, Path], without_mask: Collecti
         stems = content.get(split, [])
         if not isinstance(stems, list) or not all(isinstance(stem, str) for stem in stems):
             raise InputError(f"{path}: {split}: expected a list of stems (put numbers in quotes), got {stems!r:.80}.")
-        for stem in stems:
+        for stem in (unicodedata.normalize("NFC", stem) for stem in stems):
             if stem not in images:
                 masked = " with a mask" if stem in without_mask else ""
                 raise InputError(

@@ -4,7 +4,9 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,14 +16,14 @@ from ssl_rs.cores import usable_cores
 from ssl_rs.data.bad_scenes import left_out, refuse_listed
 from ssl_rs.data.clipping import warn_of_clipping
 from ssl_rs.data.dataset import IGNORE, Dataset, SceneSource
-from ssl_rs.data.manifest import FORMAT_VERSION, HASH_FILE, MANIFEST_FILE, Manifest, SkippedScene
+from ssl_rs.data.manifest import FORMAT_VERSION, HASH_FILE, MANIFEST_FILE, Manifest, SceneRecord, SkippedScene
 from ssl_rs.data.moments import mean_and_std
 from ssl_rs.data.overview import SCENES_FILE, SHEET_FILE, write_overview
 from ssl_rs.data.raster import small_cache
 from ssl_rs.data.records import to_json
 from ssl_rs.data.scene_writer import WrittenScene
 from ssl_rs.data.splits import CUT_IT, FEWEST
-from ssl_rs.data.store import Store
+from ssl_rs.data.store import Store, array_file
 from ssl_rs.data.workers import write_scenes
 from ssl_rs.errors import GONE, TOLD, InputError
 from ssl_rs.files import write_beside
@@ -29,6 +31,9 @@ from ssl_rs.locks import hold
 
 Report = Callable[[int, int, str], None]
 """Called after each scene with the number of finished scenes, of all scenes, and the scene's id."""
+
+SCORING = ("val", "test")
+"""Splits whose images must be new to whoever is scored on them."""
 
 WORTH_WORKERS = 2**28
 """Bytes of source files from which on other processes help: each takes a second to start."""
@@ -102,12 +107,28 @@ def _build_aside(
 ) -> None:
     """Build a store in a hidden folder, and rename it when it is whole."""
     aside = path.with_name(f".{path.name}.partial")
+    if not aside.exists():
+        _tell_of_others(dataset, aside)
     try:
         _build(dataset, scenes, aside, report, num_workers)
     except InputError:
         shutil.rmtree(aside, ignore_errors=True)  # the repaired files have another hash: nobody would come back for it
         raise
     aside.rename(path)
+
+
+def _tell_of_others(dataset: Dataset, aside: Path) -> None:
+    """Warn of stores of this data set that a stopped preparation left half built, and that no start goes on with."""
+    for other in sorted(aside.parent.glob(f".{dataset.name}-*.partial")):
+        if not re.fullmatch(rf"\.{re.escape(dataset.name)}-[0-9a-f]{{12}}\.partial", other.name):
+            continue
+        with suppress(InputError), hold(other.with_suffix(".lock"), str(other), "", wait=False):  # nobody builds it
+            size = sum(path.stat().st_size for path in other.iterdir() if path.is_file())
+            warnings.warn(
+                f"{other} ({size / 1e6:,.0f} MB) is of a preparation that was stopped before files or settings changed."
+                " This one does not go on with it: delete it, unless you go back to those.",
+                stacklevel=2,
+            )
 
 
 def locate(dataset: Dataset, store_dir: Path) -> tuple[Path, Sequence[SceneSource]]:
@@ -202,6 +223,7 @@ def _build(
     skipped = left_out(dataset, bad, number + 1, len(scenes))
     written, odd = _of_one_type(dataset, written)
     manifest = _manifest(dataset, written, [*skipped, *odd])
+    _warn_of_copies(manifest)
     write_overview(Store(folder, manifest))
     warn_of_clipping(Store(folder, manifest))
     write_beside(folder / HASH_FILE, f"{manifest.sha256}\n")
@@ -212,6 +234,24 @@ def _build(
         if path.name not in kept:
             path.unlink()
     _flush(folder)
+
+
+def _warn_of_copies(manifest: Manifest) -> None:
+    """Warn of images that are the same to the last pixel, of which some score and others do not: scores say little."""
+    scoring: dict[str, SceneRecord] = {}
+    pairs = []
+    for scene in sorted(manifest.scenes, key=lambda scene: scene.split not in SCORING):  # those that score first
+        image = next(each.sha256 for each in scene.arrays if each.name == array_file(scene.number, "image"))
+        other = scoring.setdefault(image, scene) if scene.split in SCORING else scoring.get(image, scene)
+        if other.split != scene.split:
+            pairs.append(f"{other.split} '{other.id}' and {scene.split} '{scene.id}'")
+    if pairs:
+        more = f" and {len(pairs) - TOLD} more" if len(pairs) > TOLD else ""
+        warnings.warn(
+            f"{manifest.dataset}: images are the same to the last pixel, {', '.join(pairs[:TOLD])}{more}: scores are "
+            "partly of what was trained on. Take the copies away, or put them into one split.",
+            stacklevel=2,
+        )
 
 
 def _of_one_type(dataset: Dataset, written: Sequence[WrittenScene]) -> tuple[list[WrittenScene], list[SkippedScene]]:

@@ -25,6 +25,9 @@ DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", *DRIVERS)
 
+ORIENTATION = 0x0112
+"""Tag of EXIF."""
+
 BOMB_BYTES = 2**30
 BOMB_RATIO = 1100
 """Deflate makes nothing smaller than by 1,032: a file that claims more, and much, is made to fill memory or disk."""
@@ -251,6 +254,12 @@ def _decode_with_pillow(content: bytes, file: SourceFile) -> Raster:
     with image:
         if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
             raise InputError(f"{file}: the color mode {image.mode} is not supported. Save the image as RGB.")
+        if (turned := image.getexif().get(ORIENTATION, 1)) != 1:
+            raise InputError(
+                f"{file} is to be shown turned or mirrored (EXIF orientation {turned}): its pixels lie otherwise than "
+                "viewers show them, and a mask may be drawn on either. Turn the pixels upright, e.g. by `mogrify "
+                "-auto-orient` of ImageMagick, or take the tag away where masks are drawn on the pixels as they lie."
+            )
         values = np.array(image)
         palette = image.getpalette("RGB") if image.mode == "P" else None
         transparent = image.info.get("transparency")
@@ -262,6 +271,7 @@ def _decode_with_pillow(content: bytes, file: SourceFile) -> Raster:
     elif isinstance(transparent, bytes):  # the opacity of the first indices of a palette
         valid = ~np.isin(bands[0], np.flatnonzero(np.frombuffer(transparent, np.uint8) == 0))
     elif transparent is not None:  # one index, gray or color
+        transparent = min(transparent, 1) if image.mode == "1" else transparent  # Pillow says 255 of one bit
         valid = (bands != np.reshape(transparent, (-1, 1, 1))).any(axis=0)
     colors = None
     if palette is not None:

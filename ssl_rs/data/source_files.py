@@ -14,6 +14,9 @@ from typing import IO
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 
+WORLD_FILES = (".tfw", ".tifw", ".tiffw", ".wld", ".j2w")
+"""Endings of the files beside an image in which GDAL finds where it lies."""
+
 LARGEST_MEMBER = 2**31
 """Bytes of the largest file that is read out of an archive: it is held in memory as a whole."""
 
@@ -66,30 +69,32 @@ class SourceFile:
     def identity(self) -> tuple[str, int, int]:
         """Return name, size and time of change in ns: what tells a changed file without reading it.
 
-        GDAL reads a mask beside the file, `NAME.msk`, as part of it, and so it is here.
+        GDAL reads a mask beside a file, `NAME.msk`, and where it lies, `STEM.tfw`, as part of it, and so it is here.
         """
-        parts = [self.path.stat(), *([mask.stat()] if (mask := self._mask()) else [])]
+        parts = [self.path.stat(), *(path.stat() for path in self._beside())]
         size = self.size + sum(part.st_size for part in parts[1:])
         return self.name, size, max(part.st_mtime_ns for part in parts)
 
     def sha256(self) -> str:
         """Return the hash of the content as hex digits; a member is unpacked piece by piece.
 
-        With a mask beside the file, it is the hash of both hashes.
+        With files beside it that are read as part of it, it is the hash of all their hashes.
 
         Raises:
             InputError: A member that is damaged.
         """
         if self.member is None:
-            own = sha256_of(self.path)
-            return hashlib.sha256((own + sha256_of(mask)).encode()).hexdigest() if (mask := self._mask()) else own
+            own, beside = sha256_of(self.path), self._beside()
+            return hashlib.sha256((own + "".join(map(sha256_of, beside))).encode()).hexdigest() if beside else own
         with _unpacking(self) as content:
             return hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
 
-    def _mask(self) -> Path | None:
-        """Return the mask beside the file, where there is one."""
-        mask = self.path.with_name(f"{self.path.name}.msk")
-        return mask if self.member is None and mask.is_file() else None
+    def _beside(self) -> list[Path]:
+        """Return the files beside a TIFF or JPEG 2000 file that are read as part of it."""
+        if self.member is not None or self.suffix not in (".tif", ".tiff", ".jp2"):
+            return []
+        names = [f"{self.path.name}.msk", *(f"{self.path.stem}{suffix}" for suffix in WORLD_FILES)]
+        return [path for name in names if (path := self.path.with_name(name)).is_file()]
 
     def read(self) -> bytes:
         """Return the content; that of a member is checked against the archive's checksum.

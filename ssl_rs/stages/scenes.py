@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ssl_rs.data.clipping import RARE, usual_largest
 from ssl_rs.data.dataset import Dataset
-from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.overview import SCENES_FILE
 from ssl_rs.data.prepare import prepare
 from ssl_rs.data.store import Store
@@ -24,7 +24,7 @@ SKIPPED_TOLD = 3
 """Scenes that are left out of which the reason is printed."""
 
 DARK = 0.25
-"""Share of the largest value: where 99 % of the values lie below it, that one is likely a saturated pixel."""
+"""Share of the largest value: where nearly all values lie below it, that one is likely a saturated pixel."""
 
 
 def prepare_store(
@@ -51,28 +51,28 @@ def prepare_store(
             *reasons,
         ]
         say_line("\n".join(lines))
-    odd = None if dataset.value_scale else odd_scale(store.manifest)
+    odd = None if dataset.value_scale else odd_scale(store)
     if odd:
         say_line(odd)
     return store
 
 
-def odd_scale(manifest: Manifest) -> str | None:
-    """Say that the largest value, which became the value scale, lies far above most others; None where it does not.
-
-    At least 99 % of a band's values lie below its mean + 10 std, however they are distributed (Cantelli's inequality).
-    """
-    share = max(mean + 10 * std for mean, std in zip(manifest.mean, manifest.std, strict=True))
-    if manifest.dtype == "uint8" or not 0 < share < DARK:
+def odd_scale(store: Store) -> str | None:
+    """Say that the largest value, which became the value scale, lies far above most others; None where it does not."""
+    manifest = store.manifest
+    if manifest.dtype == "uint8":
         return None
-    limit = share * manifest.value_scale
-    step = 10.0 ** (math.floor(math.log10(limit)) - 1)
-    rounded = math.ceil(limit / step - 1e-6) * step  # up, to two digits
+    largest = usual_largest(store, DARK * manifest.value_scale)
+    if largest is None or largest <= 0:
+        return None
+    step = 10.0 ** (math.floor(math.log10(largest)) - 1)
+    rounded = math.ceil(largest / step - 1e-6) * step  # up, to two digits
     return (
         f"warning: the values of {manifest.dataset} are divided by the largest of its training scenes, "
-        f"{manifest.value_scale:.10g}, but at least 99 % of each band's lie below {100 * share:.2g} % of it. If it is "
-        f"a saturated pixel, set dataset.value_scale={rounded:.10g}; dataset.value_scale={manifest.value_scale:.10g} "
-        "keeps it without this message."
+        f"{manifest.value_scale:.10g}, but at least {100 * (1 - RARE):g} % of each band's lie below "
+        f"{100 * rounded / manifest.value_scale:.2g} % of it. If it is a saturated pixel or stands for no data, set "
+        f"dataset.value_scale={rounded:.10g}; dataset.value_scale={manifest.value_scale:.10g} keeps it without this "
+        "message."
     )
 
 

@@ -35,7 +35,11 @@ def test_some_rows_are_read_and_the_ends_are_among_them():
 def test_bright_scenes_beside_the_training_are_told_with_a_scale_that_holds_them(made_up, tmp_path):
     dark, bright = np.full((2, 6, 7), 900, np.uint16), np.full((2, 6, 7), 900, np.uint16)
     bright[:, :, 3:] = 7000
-    entries = [("a", "train", scene(dark)), ("b", "unlabeled", scene(bright, masked=False)), ("c", "test", scene(dark))]
+    entries = [
+        ("a", "train", scene(dark)),
+        ("b", "unlabeled", scene(bright, masked=False)),
+        ("c", "test", scene(dark - 1)),
+    ]
     with pytest.warns(UserWarning, match=r"1 of 1 unlabeled scenes have 57 % of their values above") as caught:
         prepare(made_up(entries), tmp_path / "stores")
     assert len(caught) == 1

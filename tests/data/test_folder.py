@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 from collections import Counter
 from pathlib import Path
@@ -431,6 +432,34 @@ def test_files_that_are_no_images_mask_are_named_with_a_missing_one(labeled, mak
 def test_masks_that_are_jpeg_are_told(labeled, make, tmp_path):
     (labeled / "masks" / "scene3.png").rename(labeled / "masks" / "scene3.jpg")
     with pytest.raises(InputError, match=r"scene3\.png or \.tif in masks/, which holds scene3\.jpg: JPEG blurs labels"):
+        prepare(make(), tmp_path / "stores")
+
+
+def test_accents_of_other_systems_are_the_same(labeled, make, tmp_path):
+    """A Mac writes the letter and its accent as two characters; both look alike."""
+    composed, apart = "Z\u00fcrich", "Zu\u0308rich"
+    for folder, name in (("images", composed), ("masks", apart)):
+        (labeled / folder / "scene3.png").rename(labeled / folder / f"{name}.png")
+    listed = [f"scene{index}" for index in range(10) if index not in (0, 3)]
+    (labeled / "splits.yaml").write_text(json.dumps({"train": [*listed, apart], "val": [], "test": ["scene0"]}))
+    assert splits(make())[composed] == "train"
+    prepare(make(), tmp_path / "stores")
+
+
+@pytest.mark.parametrize(("share", "number"), [(0.07, 7), (0.14, 14), (0.1, 10), (0.071, 8)])
+def test_shares_are_what_they_read(make, tmp_path, share, number):
+    images = {f"{index}": tmp_path / "data" / "images" / f"{index}.png" for index in range(100)}
+    (tmp_path / "data" / "masks").mkdir(parents=True)
+    (tmp_path / "data" / "classes.yaml").write_text(CLASSES)
+    found = make(test_share=share, val_share=0.0)._splits(images, ())
+    assert list(found.values()).count("test") == number
+
+
+def test_copies_in_other_splits_are_told(labeled, make, tmp_path):
+    drawn = splits(make())
+    test, train = (next(name for name, split in drawn.items() if split == wanted) for wanted in ("test", "train"))
+    shutil.copy(labeled / "images" / f"{test}.png", labeled / "images" / f"{train}.png")
+    with pytest.warns(UserWarning, match=rf"same to the last pixel, test '{test}' and train '{train}': scores are"):
         prepare(make(), tmp_path / "stores")
 
 

@@ -4,9 +4,11 @@ import dataclasses
 import json
 import os
 import pickle
+import re
 import resource
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,6 +19,7 @@ from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.prepare import prepare
 from ssl_rs.data.store import Store, most_open_maps
 from ssl_rs.errors import InputError
+from ssl_rs.locks import hold
 
 
 def arrays(seed, height=9, width=7, dtype=np.uint8, high=200, bands=2, **more):
@@ -148,6 +151,24 @@ def test_interrupted_build_goes_on_and_ends_the_same(made_up, tmp_path):
         assert np.array_equal(store.image(index), whole.image(index))
         assert np.array_equal(store.mask(index), whole.mask(index))
     assert sorted(path.name for path in store.path.iterdir()) == sorted(path.name for path in whole.path.iterdir())
+
+
+def test_what_a_stopped_build_left_is_told_where_it_is_not_gone_on_with(made_up, tmp_path):
+    entries = [(f"scene{i}", "train", arrays(i)) for i in range(3)]
+
+    def stop(done, total, name):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(made_up(entries), tmp_path / "stores", stop)
+    (left,) = (tmp_path / "stores").glob(".*.partial")
+    os.utime(tmp_path / "sources" / "1.bin", ns=(1, 1))
+    with hold(left.with_suffix(".lock"), "x", "y"), warnings.catch_warnings():
+        warnings.simplefilter("error")  # somebody builds it
+        prepare(made_up(entries), tmp_path / "stores")
+    os.utime(tmp_path / "sources" / "1.bin", ns=(2, 2))
+    with pytest.warns(UserWarning, match=rf"{re.escape(str(left))} .* of a preparation that was stopped.* delete it"):
+        prepare(made_up(entries), tmp_path / "stores")
 
 
 def test_builders_of_the_same_store_wait_for_each_other(made_up, tmp_path):

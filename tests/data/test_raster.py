@@ -161,6 +161,26 @@ def test_transparency_without_an_alpha_channel(tmp_path):
     assert read_raster(SourceFile(tmp_path / "several.png")).valid.tolist() == [[False, True, True, False]]
 
 
+def test_one_bit_of_a_png_may_be_transparent(tmp_path):
+    Image.fromarray(np.array([[0, 255, 255]], np.uint8)).convert("1").save(tmp_path / "a.png", transparency=1)
+    raster = read_raster(SourceFile(tmp_path / "a.png"))
+    assert raster.values.tolist() == [[[0, 1, 1]]]
+    assert raster.valid.tolist() == [[True, False, False]]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_pixels_that_are_to_be_shown_turned_are_refused(tmp_path, name):
+    exif = Image.Exif()
+    for orientation in (1, 3, 6):
+        exif[0x0112] = orientation
+        Image.fromarray(RGB).save(tmp_path / name, exif=exif)
+        if orientation == 1:
+            assert read_raster(SourceFile(tmp_path / name)).values.shape == RGB.transpose(2, 0, 1).shape
+            continue
+        with pytest.raises(InputError, match=rf"EXIF orientation {orientation}\).* Turn the pixels upright"):
+            read_raster(SourceFile(tmp_path / name))
+
+
 def test_gray_png_of_16_bits_may_have_a_transparent_value(tmp_path):
     values = RNG.integers(0, 60000, (1, 6, 5)).astype(np.uint16)
     values[0, 4, 1] = 60001

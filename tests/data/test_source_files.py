@@ -95,8 +95,9 @@ def test_identity_tells_a_changed_file(root):
     assert file.identity() != before
 
 
-def test_identity_tells_a_changed_mask_beside_a_file(root):
-    file, mask = SourceFile(root / "images" / "a_1.tif"), root / "images" / "a_1.tif.msk"
+@pytest.mark.parametrize("name", ["a_1.tif.msk", "a_1.tfw", "a_1.wld"])
+def test_identity_tells_a_changed_file_beside_it_that_is_read_too(root, name):
+    file, mask = SourceFile(root / "images" / "a_1.tif"), root / "images" / name
     told, hashes = [file.identity()], [file.sha256()]
     mask.write_bytes(b"first")
     told.append(file.identity())
