@@ -51,13 +51,16 @@ LATER = _TURNS | {
 value they are left out of the config hash, so that those runs stay what they are."""
 
 
+HASHED_AS = {"trainer.max_skipped_steps": 0}
+"""Keys that change no result of a run that ends, but were hashed when results were kept already: hashed as this."""
+
 NULL_MEANT = {"initialization.parts": "encoder"}
 """Keys that may be null only since results were kept, each with what stood there before; hashed as that."""
 
 
 def without_effect(key: str) -> bool:
-    """Tell whether a dotted key is left out of the config hash."""
-    return any(key == each or key.startswith(f"{each}.") for each in WITHOUT_EFFECT)
+    """Tell whether a dotted key changes no result, so that the config hash is the same whatever it is."""
+    return key in HASHED_AS or any(key == each or key.startswith(f"{each}.") for each in WITHOUT_EFFECT)
 
 
 def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -90,6 +93,10 @@ def config_hash(values: Mapping[str, Any], inputs: Mapping[str, str | None], wit
         group, name = key.split(".")
         if name in kept.get(group, {}) and kept[group][name] is None:
             kept[group][name] = meant
+    for key, value in HASHED_AS.items():
+        group, name = key.split(".")
+        if name in kept.get(group, {}):
+            kept[group][name] = value
     for key in (*WITHOUT_EFFECT, *as_before, *without):
         *path, last = key.split(".")
         node = kept

@@ -155,6 +155,11 @@ def _split(params: Any, overrides: Sequence[str]) -> list[list[str]]:
     parsed = parse_overrides([*(f"{key}={value}" for key, value in params.items()), *overrides])
     last = {one.key_or_group: one for one in parsed}  # the one of them that counts
     try:
+        if drawn := next((one for one in last.values() if getattr(one.value(), "shuffle", False)), None):
+            raise InputError(
+                f"{drawn.input_line}: the order of a sweep's runs does not count, and a shuffled one would be another "
+                "at every start. Leave shuffle(...) out."
+            )
         varied = [one.sweep_string_iterator() for one in last.values() if one.is_sweep_override()]
         number = math.prod(sum(1 for _ in islice(values, MOST_CELLS + 1)) for values in varied)
         if number > MOST_CELLS:

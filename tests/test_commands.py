@@ -471,6 +471,12 @@ def test_what_the_command_line_says_of_a_key_goes_before_what_the_sweep_varies(c
     assert len(sweep.plan_cells("finetune", given)[0]) == 5
 
 
+def test_a_sweep_in_another_order_at_every_start_is_refused(command, tiny):
+    code, _, err = command("pretrain", "-m", *tiny, "seed=shuffle(range(1,4))")
+    assert code == 2
+    assert "seed=shuffle(range(1,4)): the order of a sweep's runs does not count" in err
+
+
 def test_a_label_may_name_what_a_sweep_varies(command, tiny):
     label = "initialization.label='lr ${optimizer.lr}'"
     code, _, err = command("finetune", "-m", *tiny, "trainer.max_steps=1", "optimizer.lr=1e-3,1e-4", label)

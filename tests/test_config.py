@@ -13,7 +13,7 @@ import pytest
 
 from ssl_rs.command import main
 from ssl_rs.config import Settings, compose_config, quoted, resolve, search_in
-from ssl_rs.config_hash import LATER, WITHOUT_EFFECT, config_hash
+from ssl_rs.config_hash import HASHED_AS, LATER, WITHOUT_EFFECT, config_hash, without_effect
 from ssl_rs.errors import InputError
 
 PLUGINS = {"slurm": "hydra-submitit-launcher", "ray": "hydra-ray-launcher"}
@@ -55,7 +55,7 @@ def test_the_hash_ignores_what_cannot_change_a_result_and_nothing_else(command):
     assert len(paths) > 40
     for path in paths:
         key = ".".join(path)
-        ignored = any(key == without or key.startswith(f"{without}.") for without in WITHOUT_EFFECT)
+        ignored = key in HASHED_AS or any(key == each or key.startswith(f"{each}.") for each in WITHOUT_EFFECT)
         assert (config_hash(changed(values, path), {"manifest": "m"}) == own) == ignored, key
 
 
@@ -70,6 +70,16 @@ def test_what_is_ignored_is_where_and_how_a_run_computes_but_not_what():
         "trainer.keep_memory", "trainer.accept_other_versions", "trainer.on_collapse", "trainer.checkpoint_every_steps",
         "trainer.log_every_steps",
     }  # fmt: skip
+
+
+def test_steps_that_may_be_left_out_are_hashed_as_none():
+    """Two runs that end have left out the same steps, however many they might have; the hash of kept runs stays."""
+    values = composed("pretrain")
+    assert values["trainer"]["max_skipped_steps"] == 0
+    more = copy.deepcopy(values)
+    more["trainer"]["max_skipped_steps"] = 10
+    assert config_hash(more, {}) == config_hash(values, {})
+    assert without_effect("trainer.max_skipped_steps")
 
 
 def test_every_ignored_key_is_one_of_a_command():

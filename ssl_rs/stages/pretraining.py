@@ -269,7 +269,8 @@ def crop_on_device(plan: Plan, stored: Crops) -> View:
 def _result(plan: Plan, provenance: Provenance, network: PretextNetwork, seconds: float) -> dict[str, Any]:
     """Write the encoder and return what result.json says of it."""
     site, directory = plan.site, plan.run.directory
-    last = directory.read_metrics()[-1]
+    lines = directory.read_metrics()
+    last = next((line for line in reversed(lines) if "loss" in line), lines[-1])  # steps of the last may be left out
     collapse = _probe_collapse(plan, network)
     write_seen(directory, SeenImages(frozenset(site.store.image_hashes(plan.splits))) | seen_before(provenance))
     return {

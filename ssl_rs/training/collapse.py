@@ -1,5 +1,6 @@
 """Warn or stop when the features of an encoder have become alike for all images."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,11 +36,12 @@ def check_collapse(
     progress.collapsed = progress.collapsed + 1 if line["collapse/feature_std"] < COLLAPSED_STD else 0
     if progress.collapsed != COLLAPSED_LINES:
         return
+    cosine = line.get("collapse/mean_pair_cosine", math.nan)
     told = (
         f"The features have collapsed at step {progress.step}: for {COLLAPSED_LINES} lines of {metrics} in a "
         f"row their std is below {COLLAPSED_STD} (1: spread in all directions); the mean cosine of two images is "
-        f"{line['collapse/mean_pair_cosine']:.4f}. Lower optimizer.lr, change the weights of the losses, or choose "
-        "tasks that keep images apart (contrastive)."
+        f"{cosine:.4f}. Lower optimizer.lr, change the weights of the losses, or choose tasks that keep images apart "
+        "(contrastive)."
     )
     if on_collapse == "stop":
         raise InputError(f"{told} trainer.on_collapse=warn goes on all the same.")

@@ -1,5 +1,6 @@
 """The training loop of both stages: batch, forward, backward, step; logs and checkpoints between steps."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -119,18 +120,21 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
                 if last or stopping or progress.step % settings.checkpoint_every_steps == 0:
                     _check_finite(job, bad_steps)
                     _save(job, progress)
-                if stopping and not last:
-                    raise Interrupted(
-                        f"Stopped after step {progress.step} of {settings.max_steps}. "
-                        "The same command goes on from there."
-                    )
-            agreement.settle()
+                if stopping:
+                    raise _stopped(progress, settings)
+            if agreement.settle():
+                raise _stopped(progress, settings)
     except BaseException:
         tracker.finish(None)
         raise
     finally:
         display.close()
     return progress, tracker
+
+
+def _stopped(progress: Progress, settings: TrainerSettings) -> Interrupted:
+    then = "goes on from there" if progress.step < settings.max_steps else "scores what is trained"
+    return Interrupted(f"Stopped after step {progress.step} of {settings.max_steps}. The same command {then}.")
 
 
 def wrap(job: Job, step: int) -> nn.Module:
@@ -229,12 +233,15 @@ def _check_finite(job: Job, bad_steps: FirstBadSteps) -> None:
     step, names = found
     path = save_crops(job.run.path, step, job.processes.rank, next(job.crops(step)))
     left_out = f" after {job.settings.max_skipped_steps} steps were left out" if job.settings.max_skipped_steps else ""
-    good = f", the last good checkpoint in {job.run.checkpoints}" if any(job.run.checkpoints.glob("*.ckpt")) else ""
-    exact = "" if job.identity.precision == "fp32" else " use trainer.precision=fp32,"
+    good, goes_on = "", ""
+    if any(job.run.checkpoints.glob("*.ckpt")):
+        good, goes_on = f", the last good checkpoint in {job.run.checkpoints}", ", which goes on from that checkpoint"
+    exact = "" if job.identity.precision == "fp32" else " or trainer.precision=fp32"
     raise InputError(
         f"{' and '.join(names)} stopped being finite at step {step + 1}{left_out}: the run diverged, or its data is "
-        f"bad. The crops of that step are in {path}{good}. Lower optimizer.lr, set trainer.gradient_clip=1.0,{exact} "
-        "or let some steps be left out with trainer.max_skipped_steps=10."
+        f"bad. The crops of that step are in {path}{good}. Let some steps be left out with "
+        f"trainer.max_skipped_steps={max(10, 2 * job.settings.max_skipped_steps)}{goes_on}; or start anew with a lower "
+        f"optimizer.lr, trainer.gradient_clip=1.0{exact}."
     )
 
 
@@ -244,7 +251,8 @@ def _line(job: Job, progress: Progress, clock: Clock) -> dict[str, float]:
     sums = {name: value / progress.count for name, value in progress.sums.items()} | probed
     names = sorted(sums)
     means = distributed.mean_over_ranks(torch.stack([sums[name] for name in names])).tolist() if names else []
-    values = dict(zip(names, means, strict=True))
+    # Of a step that was left out, features may be no numbers, and JSON has none for them.
+    values = {name: mean for name, mean in zip(names, means, strict=True) if math.isfinite(mean)}
     progress.sums, progress.count = {}, 0
     return {
         "step": progress.step,

@@ -71,6 +71,13 @@ class _Nowhere:
         """Close nothing."""
 
 
+MODES = {
+    "auto": "auto", "online": "online", "run": "online", "offline": "offline", "dryrun": "offline",
+    "shared": "online", "disabled": "disabled",
+}  # fmt: skip
+"""What WANDB_MODE may say, older names too, and what it means."""
+
+
 @dataclass(frozen=True)
 class WandbLogger:
     """Mirror a run to Weights & Biases.
@@ -95,6 +102,11 @@ class WandbLogger:
                 f"logger.project={self.project!r:.80}: expected 1 to {LONGEST_NAME} characters, none of {FORBIDDEN}. A "
                 "team is named by logger.entity."
             )
+        if self.mode == "auto" and (said := (os.environ.get("WANDB_MODE") or "auto")) not in MODES:
+            raise InputError(
+                f"WANDB_MODE={said!s:.40}: expected one of {', '.join(MODES)}. Change the variable, unset it, or "
+                "choose logger.mode=online or offline."
+            )
         if self.mode == "online" and not _has_key():
             raise InputError(
                 "logger.mode=online needs a key: set WANDB_API_KEY, run `wandb login`, or choose logger.mode=offline."
@@ -105,7 +117,7 @@ class WandbLogger:
         import wandb
 
         has_key = _has_key()
-        wish = os.environ.get("WANDB_MODE", "auto") if self.mode == "auto" else self.mode
+        wish = MODES[(os.environ.get("WANDB_MODE") or "auto")] if self.mode == "auto" else self.mode
         if wish == "disabled":
             return _Nowhere()
         online = has_key and wish != "offline"

@@ -1,6 +1,7 @@
 """The loop against one written out by hand, and what it does when training breaks off."""
 
 import dataclasses
+import math
 import os
 import signal
 from types import SimpleNamespace
@@ -277,13 +278,20 @@ def test_a_stop_request_ends_after_the_step_with_a_checkpoint(tmp_path, number):
     assert [line["step"] for line in again.run.read_metrics()] == [4, 8, 11]
 
 
-def test_a_stop_request_at_the_last_step_lets_the_run_finish(tmp_path):
+def test_a_stop_request_at_the_last_step_leaves_the_scores_to_the_next_start(tmp_path):
+    """Scoring takes minutes, and a sweep would go on with its next run."""
+
     def asking(stored, step):
         if step == STEPS - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return make_batch(stored, step)
 
-    assert train(job(tmp_path, make_batch=asking), Recorder)[0].step == STEPS
+    with pytest.raises(Interrupted, match=rf"Stopped after step {STEPS} of {STEPS}\. The same command scores what"):
+        train(job(tmp_path, make_batch=asking), Recorder)
+    again = job(tmp_path)
+    assert train(again, Recorder)[0].step == STEPS
+    assert state(again.network) == state(by_hand()[0])
+    assert [line["step"] for line in again.run.read_metrics()] == [4, 8, 11]
 
 
 def test_a_second_interrupt_does_not_wait():
@@ -453,6 +461,14 @@ def test_collapsed_features_are_told_once_after_three_lines_in_a_row(tmp_path):
         train(own, Recorder)
     assert len(caught) == 1
     assert own.run.read_metrics()[0]["collapse/feature_std"] == pytest.approx(0.001)
+
+
+def test_lines_hold_no_number_that_json_has_not(tmp_path):
+    own = job(tmp_path, probe=probe(*[math.nan] * STEPS), log_every_steps=1)
+    train(own, Recorder)
+    lines = own.run.metrics.read_text()
+    assert "NaN" not in lines
+    assert all("loss" in line and "collapse/feature_std" not in line for line in own.run.read_metrics())
 
 
 def test_a_collapse_can_stop_the_run(tmp_path):

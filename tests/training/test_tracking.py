@@ -64,6 +64,23 @@ def test_with_a_key_the_run_is_online_and_goes_on_with_itself(session, tmp_path,
     assert session.logged == []  # the server has the past
 
 
+@pytest.mark.parametrize(
+    ("said", "mode"), [("dryrun", "offline"), ("offline", "offline"), ("run", "online"), ("", "online")]
+)
+def test_what_the_environment_says_counts_in_older_words_too(session, tmp_path, monkeypatch, said, mode):
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    monkeypatch.setenv("WANDB_MODE", said)
+    open_mirror(tmp_path)
+    assert session.opened[0]["mode"] == mode
+
+
+def test_a_misspelt_mode_of_the_environment_is_refused(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "Offline")
+    with pytest.raises(InputError, match=r"WANDB_MODE=Offline: expected one of auto, online, .* unset it, or choose"):
+        WandbLogger()
+    assert WandbLogger(mode="offline").mode == "offline"
+
+
 def test_offline_stays_offline_with_a_key(session, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     open_mirror(tmp_path, mode="offline")
