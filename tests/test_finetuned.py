@@ -253,4 +253,4 @@ def test_runs_from_replaced_weights_are_stale(command, tiny, others, tmp_path):
     (source / "result.json").write_text(json.dumps(result | {"model_sha256": "0" * 64}))
     code, _, err = command("report")
     assert code == 0
-    assert "has other weights now than those it started from" in err
+    assert "has other weights now than those it was made from" in err
