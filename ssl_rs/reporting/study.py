@@ -241,10 +241,8 @@ class _ResampledScenes:
     def _groups(self, run: Run) -> Mapping[tuple[str, ...], NDArray[np.int64]]:
         """Return the counts [K, K] of each group of scenes; one without a pixel that counts tells nothing."""
         if id(run) not in self._counted:
-            scenes, groups = (
-                run.scene_confusions.get(self.protocol.labels, {}),
-                run.groups_of_scenes(self.protocol.labels),
-            )
+            scenes = run.scene_confusions.get(self.protocol.labels, {})
+            groups = run.groups_of_scenes(self.protocol.labels)
             pooled = {group: np.sum([scenes[each] for each in group], axis=0) for group in groups}
             _, counted = self._classes(run)
             self._counted[id(run)] = {group: counts for group, counts in pooled.items() if counts[counted].any()}
