@@ -115,6 +115,11 @@ class Run:
         return str(self.provenance.get("sha256") or "")
 
     @property
+    def with_decoder(self) -> bool:
+        """Whether it took over the decoder of its pretraining, too."""
+        return self.provenance.get("decoder_sha256") is not None
+
+    @property
     def pretraining(self) -> Mapping[str, Any]:
         """What is known of the pretraining it started from; empty where there was none."""
         found = self.provenance.get("pretraining")

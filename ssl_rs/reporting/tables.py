@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ssl_rs.reporting.protocols import Protocol
 from ssl_rs.reporting.results import LeftOut, Run, Score
+from ssl_rs.reporting.starts import file_of, starts_of
 from ssl_rs.reporting.statistics import Summary, means_by_key, summarize
 
 KINDS = ("random", "imagenet", "file", "finetuned", "pretrained")
@@ -213,7 +214,7 @@ def _odd_ones(runs: Sequence[Run]) -> dict[Path, str]:
     odd = {}
     for (_, label), row in rows.items():
         alike = _most(row, [run.settings_hash for run in row])
-        usual = _most(alike, _pretrainings(alike))
+        usual = _most(alike, starts_of(alike))
         same_settings, same_start = ({run.directory for run in kept} for kept in (alike, usual))
         for run in row:
             if run.directory not in same_settings:
@@ -222,7 +223,7 @@ def _odd_ones(runs: Sequence[Run]) -> dict[Path, str]:
                 continue
             elif run.initialization != usual[0].initialization:
                 differs = f"its weights start from {run.initialization}, not as those of"
-            elif _file(run) != _file(usual[0]):
+            elif file_of(run) != file_of(usual[0]):
                 differs = "it starts from another file of weights, or takes others of it, than"
             else:
                 differs = "the settings of its pretraining are not those of the pretrainings of"
@@ -237,53 +238,6 @@ def _most(runs: Sequence[Run], keys: Sequence[Hashable]) -> list[Run]:
     """Return the runs with the key that most of them have; of keys that as many have, the first."""
     common = Counter(keys).most_common(1)
     return [run for run, key in zip(runs, keys, strict=True) if key == common[0][0]]
-
-
-def _file(run: Run) -> str:
-    """Return what a run, or its pretraining, took of a published file: which, what of it, and for which statistics."""
-    for kind, provenance in (
-        (run.initialization, run.provenance),
-        (run.pretraining.get("initialization"), run.pretraining.get("provenance")),
-    ):
-        if kind == "imagenet" and isinstance(provenance, Mapping):
-            return str(provenance.get("sha256"))
-        if kind == "file" and isinstance(provenance, Mapping):
-            prefix = str(provenance.get("source")).partition(", ")[2]  # the name of the file says nothing
-            return str([prefix, *(provenance.get(key) for key in ("sha256", "first_convolution", "statistics"))])
-    return ""
-
-
-def _pretrainings(runs: Sequence[Run]) -> list[Hashable]:
-    """Return of each run what the pretrainings of one row must have in common.
-
-    Those of an earlier version wrote no hash of their settings: they are taken for those that agree in all else.
-    """
-    told, hashes = [start_of(run) for run in runs], [_start_hash(run) for run in runs]
-    known: dict[Hashable, set[str]] = defaultdict(set)
-    for key, found in zip(told, hashes, strict=True):
-        known[key] |= {found} - {""}
-    return [
-        (key, next(iter(known[key])) if not found and len(known[key]) == 1 else found)
-        for key, found in zip(told, hashes, strict=True)
-    ]
-
-
-def start_of(run: Run) -> Hashable:
-    """Return what is known of the weights that a run started from, but for the seed that they were trained with."""
-    keys = ("dataset", "steps", "images_seen")
-    pretrained = (str(run.pretraining.get(key)) for key in keys)
-    return run.initialization, _file(run), *pretrained, run.provenance.get("decoder_sha256") is not None
-
-
-def _start_hash(run: Run) -> str:
-    """Return the hash of the settings of a run's pretraining; empty where an earlier version wrote none."""
-    return str(run.pretraining.get("settings_hash") or "")
-
-
-def starts_differ(one: Run, other: Run) -> bool:
-    """Tell whether two runs are known to have started from weights that were made in different ways."""
-    hashes = {_start_hash(one), _start_hash(other)} - {""}
-    return start_of(one) != start_of(other) or len(hashes) > 1
 
 
 def differing_settings(runs: Iterable[Run]) -> dict[str, dict[str, list[str]]]:

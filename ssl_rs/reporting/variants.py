@@ -23,7 +23,7 @@ def told_apart(runs: Sequence[Run]) -> list[Run]:
     """
     by_settings = _renamed(runs, lambda run: run.settings_hash, _named_by_settings)
     by_pretraining = _renamed(by_settings, lambda run: str(run.pretraining.get("steps")), _named_by_pretraining)
-    return _renamed(by_pretraining, _with_decoder, _named_by_parts)
+    return _renamed(by_pretraining, lambda run: run.with_decoder, _named_by_parts)
 
 
 def _renamed(
@@ -61,8 +61,12 @@ def _rank(variant: Sequence[Run], row: Sequence[Run], elsewhere: Mapping[str, in
 
 def _named_by_settings(run: Run, usual: Run, row: Sequence[Run]) -> str:
     keys = [key for key in differing_settings(row) if key in run.settings and key in usual.settings]
-    named = [_told(key, run.settings[key]) for key in keys if run.settings[key] != usual.settings[key]]
-    more = [f"and {len(named) - MOST_NAMED} more settings"] if len(named) > MOST_NAMED else []
+    other = [key for key in keys if run.settings[key] != usual.settings[key]]
+    # First what no other setting of the row has: of many, those that are not named would be what tells two rows apart.
+    other.sort(key=lambda key: len({each.settings_hash for each in row if each.settings.get(key) == run.settings[key]}))
+    named = [_told(key, run.settings[key]) for key in other]
+    others = len(named) - MOST_NAMED
+    more = [f"and {others} more setting{'s' * (others > 1)}"] if others > 0 else []
     return ", ".join([*named[:MOST_NAMED], *more])
 
 
@@ -72,12 +76,8 @@ def _named_by_pretraining(run: Run, usual: Run, row: Sequence[Run]) -> str:
     return f"{steps:,} steps of {before}" if isinstance(steps, int) else ""
 
 
-def _with_decoder(run: Run) -> bool:
-    return run.provenance.get("decoder_sha256") is not None
-
-
 def _named_by_parts(run: Run, usual: Run, row: Sequence[Run]) -> str:
-    return "encoder and decoder" if _with_decoder(run) else "encoder alone"
+    return "encoder and decoder" if run.with_decoder else "encoder alone"
 
 
 def _told(key: str, value: Any) -> str:

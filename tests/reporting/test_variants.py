@@ -46,7 +46,17 @@ def test_components_are_named_by_their_class_and_many_settings_are_counted(write
     write_run("b", settings_hash="b", settings={"schedule._target_": "x.Constant", "b": 1, "c": 1, "d": 1, "e": 1})
     write_run("c", settings_hash="c", settings={"schedule._target_": "x.Cosine", "b": 2, "c": 2, "d": 2, "e": 2})
     assert labels()["b"] == "random, schedule=Constant"
-    assert labels()["c"] == "random, b=2, c=2, d=2, and 1 more settings"
+    assert labels()["c"] == "random, b=2, c=2, d=2, and 1 more setting"
+
+
+def test_what_tells_two_rows_apart_is_named_first(write_run, labels):
+    shared = dict.fromkeys(("a", "b", "c"), 1)
+    usual = dict.fromkeys(("a", "b", "c"), 0)
+    for name, settings in (("u", usual | {"z": 0}), ("v", shared | {"z": 0}), ("w", shared | {"z": 1})):
+        for seed in range(1 + 2 * (name == "u")):
+            write_run(f"{name}{seed}", seed=seed, settings_hash=name, settings=settings)
+    found = labels()
+    assert (found["v0"], found["w0"]) == ("random, a=1, b=1, c=1", "random, z=1, a=1, b=1, and 1 more setting")
 
 
 def test_runs_that_do_not_tell_their_settings_keep_their_label(write_run, labels):
