@@ -18,7 +18,7 @@ WORTH_TELLING = 0.01
 RARE = 0.02
 """Share of a band's values that may be odd: saturated pixels, or such without data of which the file does not tell."""
 
-SCENES, COLUMNS = 64, 256
+SCENES, COLUMNS = 16, 256
 """Of which the usual values are read, at most: training scenes, and columns of each of their rows."""
 
 

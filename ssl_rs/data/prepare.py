@@ -15,15 +15,16 @@ from pathlib import Path
 from ssl_rs.cores import usable_cores
 from ssl_rs.data.bad_scenes import left_out, refuse_listed
 from ssl_rs.data.clipping import warn_of_clipping
+from ssl_rs.data.copies import warn_of_copies
 from ssl_rs.data.dataset import IGNORE, Dataset, SceneSource
-from ssl_rs.data.manifest import FORMAT_VERSION, HASH_FILE, MANIFEST_FILE, Manifest, SceneRecord, SkippedScene
+from ssl_rs.data.manifest import FORMAT_VERSION, HASH_FILE, MANIFEST_FILE, Manifest, SkippedScene
 from ssl_rs.data.moments import mean_and_std
 from ssl_rs.data.overview import SCENES_FILE, SHEET_FILE, write_overview
 from ssl_rs.data.raster import small_cache
 from ssl_rs.data.records import to_json
 from ssl_rs.data.scene_writer import WrittenScene
 from ssl_rs.data.splits import CUT_IT, FEWEST
-from ssl_rs.data.store import Store, array_file
+from ssl_rs.data.store import Store
 from ssl_rs.data.workers import write_scenes
 from ssl_rs.errors import GONE, TOLD, InputError
 from ssl_rs.files import write_beside
@@ -31,9 +32,6 @@ from ssl_rs.locks import hold
 
 Report = Callable[[int, int, str], None]
 """Called after each scene with the number of finished scenes, of all scenes, and the scene's id."""
-
-SCORING = ("val", "test")
-"""Splits whose images must be new to whoever is scored on them."""
 
 WORTH_WORKERS = 2**28
 """Bytes of source files from which on other processes help: each takes a second to start."""
@@ -223,7 +221,7 @@ def _build(
     skipped = left_out(dataset, bad, number + 1, len(scenes))
     written, odd = _of_one_type(dataset, written)
     manifest = _manifest(dataset, written, [*skipped, *odd])
-    _warn_of_copies(manifest)
+    warn_of_copies(manifest)
     write_overview(Store(folder, manifest))
     warn_of_clipping(Store(folder, manifest))
     write_beside(folder / HASH_FILE, f"{manifest.sha256}\n")
@@ -234,24 +232,6 @@ def _build(
         if path.name not in kept:
             path.unlink()
     _flush(folder)
-
-
-def _warn_of_copies(manifest: Manifest) -> None:
-    """Warn of images that are the same to the last pixel, of which some score and others do not: scores say little."""
-    scoring: dict[str, SceneRecord] = {}
-    pairs = []
-    for scene in sorted(manifest.scenes, key=lambda scene: scene.split not in SCORING):  # those that score first
-        image = next(each.sha256 for each in scene.arrays if each.name == array_file(scene.number, "image"))
-        other = scoring.setdefault(image, scene) if scene.split in SCORING else scoring.get(image, scene)
-        if other.split != scene.split:
-            pairs.append(f"{other.split} '{other.id}' and {scene.split} '{scene.id}'")
-    if pairs:
-        more = f" and {len(pairs) - TOLD} more" if len(pairs) > TOLD else ""
-        warnings.warn(
-            f"{manifest.dataset}: images are the same to the last pixel, {', '.join(pairs[:TOLD])}{more}: scores are "
-            "partly of what was trained on. Take the copies away, or put them into one split.",
-            stacklevel=2,
-        )
 
 
 def _of_one_type(dataset: Dataset, written: Sequence[WrittenScene]) -> tuple[list[WrittenScene], list[SkippedScene]]:
