@@ -133,7 +133,7 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
 
 
 def _stopped(progress: Progress, settings: TrainerSettings) -> Interrupted:
-    then = "goes on from there" if progress.step < settings.max_steps else "scores what is trained"
+    then = "goes on from there" if progress.step < settings.max_steps else "finishes it"
     return Interrupted(f"Stopped after step {progress.step} of {settings.max_steps}. The same command {then}.")
 
 
@@ -251,8 +251,8 @@ def _line(job: Job, progress: Progress, clock: Clock) -> dict[str, float]:
     sums = {name: value / progress.count for name, value in progress.sums.items()} | probed
     names = sorted(sums)
     means = distributed.mean_over_ranks(torch.stack([sums[name] for name in names])).tolist() if names else []
-    # Of a step that was left out, features may be no numbers, and JSON has none for them.
-    values = {name: mean for name, mean in zip(names, means, strict=True) if math.isfinite(mean)}
+    # Of a step that was left out, the features may be no numbers, for which JSON has none.
+    values = {name: mean for name, mean in zip(names, means, strict=True) if name not in probed or math.isfinite(mean)}
     progress.sums, progress.count = {}, 0
     return {
         "step": progress.step,

@@ -286,7 +286,7 @@ def test_a_stop_request_at_the_last_step_leaves_the_scores_to_the_next_start(tmp
             os.kill(os.getpid(), signal.SIGTERM)
         return make_batch(stored, step)
 
-    with pytest.raises(Interrupted, match=rf"Stopped after step {STEPS} of {STEPS}\. The same command scores what"):
+    with pytest.raises(Interrupted, match=rf"Stopped after step {STEPS} of {STEPS}\. The same command finishes it"):
         train(job(tmp_path, make_batch=asking), Recorder)
     again = job(tmp_path)
     assert train(again, Recorder)[0].step == STEPS
