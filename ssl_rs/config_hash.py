@@ -22,6 +22,7 @@ WITHOUT_EFFECT = (
     "trainer.num_workers",
     "trainer.resident",
     "trainer.keep_memory",
+    "trainer.cuda_graph",
     "trainer.accept_other_versions",
     "trainer.on_collapse",
     "trainer.checkpoint_every_steps",

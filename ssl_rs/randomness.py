@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_ALIGNED = 8
+"""Bytes of torch's widest numbers."""
+
 
 def derive_seed(*key: str | int) -> int:
     """Return a 63-bit seed that depends on every part of the key, equal on every machine.
@@ -47,7 +50,8 @@ class Draws:
         step: Step of the run, from 0.
         name: What is drawn, e.g. the name of the view; other names give independent numbers.
         rows: The rows of the global batch that are returned.
-        device: Where the returned tensors lie; they are always drawn on the CPU.
+        device: Where `send` brings what follows from them: each tensor that goes there alone costs a GPU as much as all
+            of them in one.
     """
 
     def __init__(self, seed: int, step: int, name: str, rows: Rows, device: torch.device | str = "cpu") -> None:
@@ -56,7 +60,7 @@ class Draws:
         self.device = torch.device(device)
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        """Return float32 [rows, *shape] in [low, high)."""
+        """Return float32 [rows, *shape] in [low, high), on the CPU as all that is drawn."""
         values = torch.rand(self.rows.total, *shape, generator=self.generator)
         return self._mine(low + (high - low) * values)
 
@@ -69,4 +73,19 @@ class Draws:
         return self._mine(torch.rand(self.rows.total, *shape, generator=self.generator) < probability)
 
     def _mine(self, values: Tensor) -> Tensor:
-        return values[self.rows.start : self.rows.stop].to(self.device, non_blocking=True)
+        return values[self.rows.start : self.rows.stop]
+
+    def send(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """Return tensors of the CPU on the device, in one copy that nobody waits for; on a CPU themselves."""
+        if self.device.type == "cpu":
+            return values
+        parts = [value.contiguous().view(-1).view(torch.uint8) for value in values]
+        sizes = [-(-len(part) // _ALIGNED) * _ALIGNED for part in parts]  # each begins where any type may lie
+        packed = torch.empty(sum(sizes), dtype=torch.uint8)
+        for place, part in zip(torch.split(packed, sizes), parts, strict=True):
+            place[: len(part)] = part
+        there = torch.split(packed.to(self.device, non_blocking=True), sizes)
+        return tuple(
+            place[: len(part)].view(value.dtype).view(value.shape)
+            for place, part, value in zip(there, parts, values, strict=True)
+        )

@@ -1,7 +1,9 @@
 """What only a GPU can show."""
 
+import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +15,10 @@ from ssl_rs.data.cutting import Place, ResidentScenes
 from ssl_rs.data.sampling import SceneCrops, batches
 from ssl_rs.randomness import Rows
 from ssl_rs.run_directory import RunDirectory
+from ssl_rs.segmentation.sliding_window import WindowSettings, predict_scene
 from ssl_rs.stages.pretraining import read_plan
+from ssl_rs.training.replay import Replayed, replayed_or_not
+from ssl_rs.views.base import crop_view, make_views
 
 pytestmark = [
     pytest.mark.gpu,
@@ -61,6 +66,102 @@ def test_a_deterministic_run_repeats_bit_for_bit(tiny, tmp_path):
         assert main("pretrain", arguments) == 0
         found.append(RunDirectory(tmp_path / name).encoder.read_bytes())
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("command", "given"),
+    [
+        ("pretrain", ()),
+        ("pretrain", ("pretext=[moco_v2,inpainting]", "trainer.gradient_accumulation=2")),
+        ("pretrain", ("pretext=[byol]", "trainer.gradient_clip=1.0", "trainer.max_skipped_steps=2")),
+        ("pretrain", ("pretext=[vicreg,dense_contrastive]",)),
+        ("finetune", ("augmentation=flip_rotate",)),
+    ],
+)
+def test_a_recorded_step_leaves_the_weights_of_the_same_operations_one_by_one(tiny, tmp_path, command, given):
+    found = []
+    for recorded in ("auto", "never"):
+        run = RunDirectory(tmp_path / recorded)
+        arguments = (*tiny, *given, "trainer=deterministic", "trainer.max_steps=6", f"run_dir={run.path}")
+        assert main(command, (*arguments, f"trainer.cuda_graph={recorded}")) == 0
+        found.append((run.encoder if command == "pretrain" else run.model).read_bytes())
+    assert found[0] == found[1]
+
+
+def test_what_waits_for_the_device_is_not_recorded_and_runs_all_the_same():
+    network = torch.nn.Linear(3, 2).cuda()
+
+    def work(batch):
+        loss = network(batch["images"]).sum()
+        loss.item()
+        loss.backward()
+        return {"loss": loss.detach()}
+
+    with pytest.warns(UserWarning, match="cannot be recorded.*trainer.cuda_graph=never"):
+        found = replayed_or_not(work, network, lambda: {"images": torch.ones(4, 3, device="cuda")})
+    assert found is work
+    found({"images": torch.ones(4, 3, device="cuda")})
+    assert torch.equal(network.weight.grad, torch.full((2, 3), 4.0, device="cuda"))
+
+
+def test_a_batch_of_another_shape_is_worked_on_without_the_recording():
+    network = torch.nn.Linear(3, 2).cuda()
+
+    def work(batch):
+        loss = network(batch).sum()
+        loss.backward()
+        return {"loss": loss.detach()}
+
+    replayed = replayed_or_not(work, network, lambda: torch.ones(4, 3, device="cuda"))
+    assert isinstance(replayed, Replayed)
+    for rows in (4, 7, 4):
+        replayed(torch.ones(rows, 3, device="cuda"))
+        assert torch.equal(network.weight.grad, torch.full((2, 3), float(rows), device="cuda"))
+        network.zero_grad()
+
+
+def test_a_recorded_step_resumes_as_one_that_was_not_stopped(tiny, tmp_path):
+    given = (*tiny, "trainer=deterministic", "trainer.max_steps=8", "trainer.checkpoint_every_steps=3")
+    whole, parts = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "parts")
+    assert main("pretrain", (*given, f"run_dir={whole.path}")) == 0
+    assert main("pretrain", (*given, f"run_dir={parts.path}")) == 0
+    for path in (parts.encoder, parts.path / "result.json", parts.checkpoints / "step-00000008.ckpt"):
+        path.unlink()
+    assert main("pretrain", (*given, f"run_dir={parts.path}")) == 0  # goes on from step 6
+    assert parts.encoder.read_bytes() == whole.encoder.read_bytes()
+
+
+@pytest.mark.parametrize("views", ["clean,transformed,corrupted,masked", "simclr,byol"])
+def test_views_made_on_the_device_are_those_of_the_cpu(tiny, views):
+    settings = Settings("pretrain", resolve(compose_config("pretrain", [*tiny, f"views=[{views}]"])))
+    makers = {name: settings.build(f"views.{name}") for name in settings.names("views")}
+    image = torch.rand(6, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    valid = torch.rand(6, 1, 48, 48, generator=torch.Generator().manual_seed(1)) > 0.1
+    rows = Rows(0, 6, 6)
+    for known in (None, valid):
+        made = [
+            make_views(
+                crop_view(image.to(name), (0, 1, 2), None if known is None else known.to(name)),
+                makers, seed=1, step=2, rows=rows,
+            )
+            for name in ("cuda", "cpu")
+        ]  # fmt: skip
+        for name in makers:
+            close = (made[0][name].image.cpu() - made[1][name].image).abs() < 1e-4
+            assert close.float().mean() > 0.999  # a pixel at the border of two may round to the other
+            torch.testing.assert_close(made[0][name].geometry.cpu(), made[1][name].geometry)
+
+
+def test_maps_on_the_device_are_those_of_the_cpu():
+    scene = np.random.default_rng(0).integers(0, 255, (3, 90, 70), dtype=np.uint8)
+    network = torch.nn.Conv2d(3, 4, 5, padding=2)
+
+    def found(name):
+        moved = copy.deepcopy(network).to(name)
+        settings = WindowSettings(size=32, overlap=0.3, batch_size=4)
+        return predict_scene(lambda images: moved(images) * 20, scene, 255.0, settings, torch.device(name))
+
+    assert (found("cuda") == found("cpu")).mean() > 0.999
 
 
 def test_bf16_and_compile_run(tiny, tmp_path):

@@ -23,7 +23,8 @@ from ssl_rs.pretext.network import PretextNetwork
 from ssl_rs.stages.pretraining import Plan, crop_on_device, initial_network, scene_crops, views_of
 from ssl_rs.stages.recipe import place_network
 from ssl_rs.training.finite import FirstBadSteps
-from ssl_rs.training.loop import Job, take_step, wrap
+from ssl_rs.training.loop import Job, gradients_of, take_step, wrap
+from ssl_rs.training.replay import Replayed, Work, replayed_or_not
 from ssl_rs.training.state import Identity, Progress
 from ssl_rs.views.base import View, make_views
 
@@ -49,8 +50,9 @@ class StepBenchmark:
     """Times a step of the real loop beside two bounds, in turns, and its parts.
 
     `bare_encoder` is forward and backward of the same encoder on as many random images that lie on the device, in the
-    same precision and layout; `bare_network` is encoder, heads and optimizer on random views that lie there. The parts
-    are taken from separate steps that wait for the device after each part, always without torch.compile.
+    same precision and layout, and recorded as a CUDA graph where the step is; `bare_network` is encoder, heads and
+    optimizer on random views that lie there. The parts are taken from separate steps that wait for the device after
+    each part, always without torch.compile and CUDA graphs.
 
     Args:
         repeats: Turns, of which the median counts.
@@ -101,12 +103,16 @@ class Step:
         )  # fmt: skip
         self.network.train()
         self.module = wrap(self.job, 0)
+        self.backward = gradients_of(self.module, self.job, 0)
         compiled = any(hasattr(part, "_orig_mod") for part in self.module.modules())  # what torch.compile wraps
         self.encoder = torch.compile(self.network.encoder) if compiled else self.network.encoder
         self.crops = cast(Generator[Any, None, None], self.job.crops(0))
         self.resident = _random_views(self.job)
         self.bare_job = replace(self.job, make_batch=lambda stored, step: self.resident)
         self.images = _as_encoded(self.network, self.resident)
+        self.encoding: Work = self._encode
+        if isinstance(self.backward, Replayed):  # what the step is compared with is recorded, too
+            self.encoding = replayed_or_not(self._encode, self.network.encoder, lambda: self.images)
         self.phases = Phases(self.device)
         self.progress, self.bad_steps = Progress(), FirstBadSteps()
 
@@ -121,18 +127,22 @@ class Step:
 
     def whole(self) -> None:
         """Take a step as the loop does."""
-        take_step(self.module, next(self.crops), self.job, self.progress, self.bad_steps)
+        take_step(self.backward, next(self.crops), self.job, self.progress, self.bad_steps)
 
     def bare_network(self) -> None:
         """Take a step whose views lie on the device."""
-        take_step(self.module, None, self.bare_job, self.progress, self.bad_steps)
+        take_step(self.backward, None, self.bare_job, self.progress, self.bad_steps)
 
     def bare_encoder(self) -> None:
         """Run the encoder forward and backward."""
-        with self._autocast():
-            deepest = self.encoder(self.images)[-1]
-        deepest.float().mean().backward()
+        self.encoding(self.images)
         self.network.encoder.zero_grad()
+
+    def _encode(self, images: Tensor) -> dict[str, Tensor]:
+        with self._autocast():
+            deepest = self.encoder(images)[-1]
+        deepest.float().mean().backward()
+        return {}
 
     def watched(self) -> None:
         """Take a step and wait after each of its parts."""

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from ssl_rs.randomness import Draws
 from ssl_rs.views.fused import (
+    ColorChange,
     ColorJitter,
     band_means,
     check_probability,
     check_range,
+    color_matrix,
     compose,
     crop_matrix,
     draw_dihedral,
@@ -66,13 +68,16 @@ class SegmentationAugmentation:
                 part in any other pixel; None: true everywhere.
         """
         matrix = draw_dihedral(draws, self.horizontal_flip, self.vertical_flip, self.rotation)
-        if tuple(self.scale) == (1.0, 1.0):
+        whole = tuple(self.scale) == (1.0, 1.0)
+        if not whole:
+            scale = draws.uniform(*self.scale)
+            matrix = compose(matrix, crop_matrix(1 / scale, torch.zeros_like(matrix[:, :, 2])))
+        matrix, *change = draws.send(matrix, *self.color.draw(draws))
+        if whole:
             images, masks = move(images, matrix), move(masks, matrix)
             valid = None if valid is None else move(valid, matrix)
         else:
-            scale = draws.uniform(*self.scale)
-            matrix = compose(matrix, crop_matrix(1 / scale, torch.zeros_like(matrix[:, :, 2])))
             images, valid = warp_known(images, valid, matrix)
             masks = warp_mask(masks, matrix, ignore_index)
-        changed = recolor(images, self.color(band_means(images, valid), draws, rgb))
+        changed = recolor(images, color_matrix(band_means(images, valid), *ColorChange(*change), rgb))
         return changed if valid is None else changed.masked_fill(~valid, 0), masks

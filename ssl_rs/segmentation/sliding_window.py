@@ -10,6 +10,9 @@ from torch import Tensor
 
 from ssl_rs.errors import InputError
 
+KEPT_TYPES = (np.uint8, np.int16, np.int32, np.float32)
+"""Types of scenes that reach the device as they are."""
+
 LARGEST_SIDE = 2**14
 """Pixels of a window's side: no device holds what a network makes of a larger one."""
 
@@ -113,13 +116,16 @@ def blended_strips(
     tops, lefts = window_starts(height, settings), window_starts(width, settings)
     windows = _predicted(predict, scene, value_scale, [(top, left) for top in tops for left in lefts], settings, device)
     total: Tensor | None = None  # [K, S, W or S]: weighted probabilities of the rows from `top` on
-    weights = torch.zeros(size, max(width, size), device=device)
+    across = torch.zeros(size, max(width, size), device=device)  # the weights of one row of windows
+    for left in lefts:
+        across[:, left : left + size] += weight
+    weights = torch.zeros_like(across)
     for top, following in zip(tops, [*tops[1:], height], strict=True):
         for left, one in zip(lefts, windows, strict=False):  # the next row of windows goes on where this one ends
             if total is None:
                 total = torch.zeros(len(one), *weights.shape, device=device)
-            total[:, :, left : left + size] += weight * one
-            weights[:, left : left + size] += weight
+            total[:, :, left : left + size].addcmul_(weight, one)
+        weights += across
         done = following - top
         assert total is not None
         yield slice(top, following), total[:, :done, :width] / weights[:done, :width]
@@ -133,7 +139,7 @@ def _predicted(
     """Yield the probabilities [K, S, S] of the windows with these upper left corners, predicted in whole batches."""
     for first in range(0, len(corners), settings.batch_size):
         batch = corners[first : first + settings.batch_size]
-        images = read_windows(scene, batch, settings.size).to(device).div_(value_scale).clamp_(0, 1)  # [b, C, S, S]
+        images = read_windows(scene, batch, settings.size, value_scale, device)
         if settings.test_time_augmentation:
             yield from mean_over_turns(predict, images)
         else:
@@ -175,17 +181,24 @@ def _hann(size: int) -> Tensor:
     return torch.outer(side, side).float()
 
 
-def read_windows(scene: np.ndarray, corners: Sequence[tuple[int, int]], size: int) -> Tensor:
-    """Read windows as float32 [b, C, S, S]; what lies beyond a scene smaller than the window is its mirror image.
+def read_windows(
+    scene: np.ndarray, corners: Sequence[tuple[int, int]], size: int, value_scale: float, device: torch.device
+) -> Tensor:
+    """Read windows as float32 [b, C, S, S] in [0, 1]; what lies beyond a scene smaller than one is its mirror image.
 
     Args:
         scene: [C, H, W].
         corners: The first row and column of each.
         size: Their side.
+        value_scale: The value that becomes 1; brighter ones are clipped.
+        device: Where they are to lie; they go there as they are stored, where torch has their type.
     """
-    windows = [np.asarray(scene[:, top : top + size, left : left + size], dtype=np.float32) for top, left in corners]
-    missing = [(0, size - side) for side in windows[0].shape[1:]]
-    return torch.from_numpy(np.stack([np.pad(window, [(0, 0), *missing], mode="symmetric") for window in windows]))
+    windows = np.stack([scene[:, top : top + size, left : left + size] for top, left in corners])
+    missing = [(0, size - side) for side in windows.shape[2:]]
+    if any(side for _, side in missing):
+        windows = np.pad(windows, [(0, 0), (0, 0), *missing], mode="symmetric")
+    stored = torch.from_numpy(windows if windows.dtype in KEPT_TYPES else windows.astype(np.float32))
+    return stored.to(device, non_blocking=True).float().div_(value_scale).clamp_(0, 1)
 
 
 def _shift_up(values: Tensor, rows: int) -> Tensor:

@@ -284,8 +284,8 @@ def labeled_features(plan: Plan, features: DenseFeatures) -> tuple[Tensor, Tenso
     drawn = draw_pixels(store, plan.subset, plan.probe.samples, plan.probe.sampling, site.seed)
     found, labels = [], []
     for scene, top, left, pixels in by_window(drawn, store, window.size):
-        stored = read_windows(store.image(scene), [(top, left)], window.size).to(site.device)  # [1, C, S, S]
-        images = stored.div_(store.manifest.value_scale).clamp_(0, 1)
+        corners, scale = [(top, left)], store.manifest.value_scale
+        images = read_windows(store.image(scene), corners, window.size, scale, site.device)  # [1, C, S, S]
         with torch.autocast(site.device.type, torch.bfloat16, enabled=site.precision == "bf16"):
             cells = features(images)[0]  # [D, h, w]
         rows, columns = (

@@ -9,6 +9,7 @@ from torch import nn
 
 from ssl_rs import distributed
 from ssl_rs.errors import InputError
+from ssl_rs.training.leaving_no_trace import leaving_no_trace
 
 
 def compiled_or_eager(
@@ -19,9 +20,6 @@ def compiled_or_eager(
     On several ranks all of them go back where one could not compile before its first exchange with the others; a rank
     that fails amid one ends the run.
 
-    The trial leaves no trace: buffers are put back and gradients dropped, so that a run that goes on from a checkpoint
-    has the weights of one that was not stopped.
-
     Args:
         network: In training mode, on its device; maps a batch to named outputs.
         example: Makes a batch as those of the steps to come.
@@ -30,20 +28,16 @@ def compiled_or_eager(
     """
     module = cast(nn.Module, torch.compile(network))
     batch = example()
-    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     problem = None
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            outputs = module(batch)
-        sum(output.loss for output in outputs.values()).backward()
+        with leaving_no_trace(network):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                outputs = module(batch)
+            sum(output.loss for output in outputs.values()).backward()
     except (InputError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # graphs, code generation and compilers fail each in their own way
         problem = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
-    finally:
-        network.zero_grad()
-        for buffer, value in buffers:
-            buffer.copy_(value)
     if distributed.min_over_ranks(torch.tensor(float(problem is None), device=device)):
         return module
     if problem:

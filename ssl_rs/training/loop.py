@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from ssl_rs.training.collapse import check_collapse
 from ssl_rs.training.compiling import compiled_or_eager
 from ssl_rs.training.finite import FirstBadSteps, save_crops
 from ssl_rs.training.progress import Clock, Display, open_display
+from ssl_rs.training.replay import Work, does_the_same_each_step, replayed_or_not
 from ssl_rs.training.schedule import Schedule
 from ssl_rs.training.settings import TrainerSettings, exactness
 from ssl_rs.training.state import Identity, Progress, check_weights, load_checkpoint, save_checkpoint
@@ -101,9 +103,9 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     clock = Clock(settings.batch_size * job.processes.world_size, progress.step, progress.seconds)
     try:
         with exactness(settings.deterministic), stop_requests() as requested:
-            module = wrap(job, progress.step)
+            backward = gradients_of(wrap(job, progress.step), job, progress.step)
             while progress.step < settings.max_steps:
-                take_step(module, next(crops), job, progress, bad_steps)
+                take_step(backward, next(crops), job, progress, bad_steps)
                 display.step()
                 progress.seconds = clock.seconds
                 last = progress.step == settings.max_steps
@@ -150,25 +152,59 @@ def wrap(job: Job, step: int) -> nn.Module:
     return distributed.average_gradients(module, job.device)
 
 
+def gradients_of(module: nn.Module, job: Job, step: int) -> Work:
+    """Return what a step does with a batch: leave its gradient in the parameters, and tell losses and metrics.
+
+    Args:
+        module: What `wrap` returned.
+        job: As `wrap` takes it.
+        step: As `wrap` takes it.
+    """
+    work = partial(_accumulate_gradients, module, job)
+    if step < job.settings.max_steps and records(job):
+        return replayed_or_not(work, job.network, lambda: _first_batch(job, step))
+    return work
+
+
+def records(job: Job) -> bool:
+    """Tell whether a step's forward and backward are to be recorded, see `TrainerSettings.cuda_graph`."""
+    if job.device.type != "cuda" or job.processes.world_size > 1 or job.settings.cuda_graph == "never":
+        return False
+    return job.settings.cuda_graph == "always" or does_the_same_each_step(job.network)
+
+
+def _first_batch(job: Job, step: int) -> Any:
+    return job.make_batch(next(job.crops(step)), step)
+
+
 def _first_part(job: Job, step: int) -> Any:
-    return next(in_parts(job.make_batch(next(job.crops(step)), step), job.settings.gradient_accumulation))
+    return next(in_parts(_first_batch(job, step), job.settings.gradient_accumulation))
 
 
-def take_step(module: nn.Module, crops: Any, job: Job, progress: Progress, bad_steps: FirstBadSteps) -> None:
-    """One optimizer step; its losses and metrics are added to the sums of the next log line."""
+def take_step(backward: Work, crops: Any, job: Job, progress: Progress, bad_steps: FirstBadSteps) -> None:
+    """One optimizer step; its losses and metrics are added to the sums of the next log line.
+
+    Args:
+        backward: What `gradients_of` returned.
+        crops: Stored crops of the step.
+        job: What is trained.
+        progress: How far it is; goes on by a step.
+        bad_steps: Notes what is not finite.
+    """
     settings = job.settings
     seed_step(job.seed, progress.step, job.processes.rank)  # after the loader, which may draw from the global generator
     for group in job.optimizer.param_groups:
         group["lr"] = group["initial_lr"] * job.schedule(progress.step, settings.max_steps)
     batch = job.make_batch(crops, progress.step)
-    buffers = [buffer.clone() for buffer in module.buffers()] if settings.max_skipped_steps else []
-    values = _accumulate_gradients(module, batch, job)
-    parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
+    network = job.network
+    buffers = [buffer.clone() for buffer in network.buffers()] if settings.max_skipped_steps else []
+    values = backward(batch)
+    parameters = [parameter for parameter in network.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     losses = {name: value for name, value in values.items() if name.startswith("loss/")}
     progress.step += 1
     if progress.skipped < settings.max_skipped_steps and not norm.isfinite():
-        for buffer, value in zip(module.buffers(), buffers, strict=True):  # the running moments have seen the batch
+        for buffer, value in zip(network.buffers(), buffers, strict=True):  # the running moments have seen the batch
             buffer.copy_(value)
         job.optimizer.zero_grad()
         progress.skipped += 1
@@ -198,7 +234,7 @@ def _tell_skipped(job: Job, progress: Progress, crops: Any, values: Mapping[str,
         )
 
 
-def _accumulate_gradients(module: nn.Module, batch: Any, job: Job) -> dict[str, Tensor]:
+def _accumulate_gradients(module: nn.Module, job: Job, batch: Any) -> dict[str, Tensor]:
     """Leave the gradient of a batch in the parameters, and return its losses and metrics: the means over its parts."""
     count = job.settings.gradient_accumulation
     sums: dict[str, Tensor] = {}

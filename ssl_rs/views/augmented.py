@@ -74,12 +74,13 @@ class AugmentedMaker:
     def __call__(self, source: View, draws: Draws) -> View:
         """Return the view of images [B, C, H, W]."""
         part = draw_part(draws, self.area, self.ratio)
-        matrix = compose(part, self._turn(draws))
+        (matrix,) = draws.send(compose(part, self._turn(draws)))
         image, valid = warp_known(source.image, source.valid, matrix, inside=True)
         image = recolor(image, self.color(band_means(image, valid), draws, source.rgb))
         sigma = draws.uniform(*self.blur_sigma) * image.shape[-1] / AUTHORS_SIDE
-        image = torch.where(_each(draws.chance(self.blur)), gaussian_blur(image, sigma, valid), image)
-        inverted = _each(draws.chance(self.solarization)) & (image >= 0.5)
+        sigma, blurred, solarized = draws.send(sigma, draws.chance(self.blur), draws.chance(self.solarization))
+        image = torch.where(_each(blurred), gaussian_blur(image, sigma, valid), image)
+        inverted = _each(solarized) & (image >= 0.5)
         image = torch.where(inverted, 1 - image, image)
         return View(image, compose(source.geometry, matrix), rgb=source.rgb, valid=valid)
 

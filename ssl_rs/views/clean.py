@@ -32,6 +32,6 @@ class CleanMaker:
 
     def __call__(self, source: View, draws: Draws) -> View:
         """Return the view of square images [B, C, n, n]."""
-        matrix = draw_dihedral(draws, self.horizontal_flip, self.vertical_flip, self.rotation)
+        (matrix,) = draws.send(draw_dihedral(draws, self.horizontal_flip, self.vertical_flip, self.rotation))
         valid = None if source.valid is None else move(source.valid, matrix)
         return View(move(source.image, matrix), compose(source.geometry, matrix), rgb=source.rgb, valid=valid)

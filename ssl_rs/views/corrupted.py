@@ -8,7 +8,16 @@ from torch import Tensor
 from ssl_rs.errors import ArgumentError
 from ssl_rs.randomness import Draws
 from ssl_rs.views.base import CorruptedView, View
-from ssl_rs.views.fused import TRANSFORMS, ColorJitter, check_range, indices, recolor, transform_matrix
+from ssl_rs.views.fused import (
+    TRANSFORMS,
+    ColorChange,
+    ColorJitter,
+    check_range,
+    color_matrix,
+    indices,
+    recolor,
+    transform_matrix,
+)
 from ssl_rs.views.resampling import dihedral_source
 
 _TURNED = tuple(index for index, name in enumerate(TRANSFORMS) if name != "rot0")
@@ -51,11 +60,27 @@ class CorruptedMaker:
     def __call__(self, source: View, draws: Draws) -> CorruptedView:
         """Return the view of images [B, C, H, W]."""
         clean = source.image
+        height, width = clean.shape[-2:]
+        # All blocks are cut as windows of the largest side, so that no shape depends on what is drawn.
+        window = max(1, int(self.side[1] * min(height, width)))
+        drawn = [self._draw(draws, window, height, width) for _ in range(self.num_blocks)]
+        if clean.device.type != "cpu":  # where starting an operation costs more than running it: all blocks at once
+            drawn = [tuple(torch.cat(each) for each in zip(*drawn, strict=True))]
         corrupted = clean.clone(memory_format=torch.contiguous_format)
-        for _ in range(self.num_blocks):
-            self._corrupt(corrupted, source, draws)
+        flat = corrupted.flatten(2)
+        for blocks in drawn:
+            changed = _changed(source, window, *draws.send(*blocks))
+            for index, inside, content in zip(*(torch.split(each, len(clean)) for each in changed), strict=True):
+                index = index.expand_as(content)
+                flat.scatter_(2, index, torch.where(inside, content, flat.gather(2, index)))
         weight = (clean - corrupted).abs()
         return CorruptedView(corrupted, source.geometry, clean, weight, rgb=source.rgb, valid=source.valid)
+
+    def _draw(self, draws: Draws, window: int, height: int, width: int) -> tuple[Tensor, ...]:
+        """Draw one block of each image: its place, the matrix [B, 2, 3] that turns it, and the change of its colors."""
+        blocks = self._draw_blocks(draws, window, height, width)
+        turned = indices(_TURNED, torch.device("cpu"))[draws.integers(0, len(_TURNED))]
+        return blocks.top, blocks.left, blocks.side, transform_matrix(turned), *self.color.draw(draws)
 
     def _draw_blocks(self, draws: Draws, window: int, height: int, width: int) -> Blocks:
         side = (draws.uniform(*self.side) * min(height, width)).long().clamp(1, window)
@@ -63,31 +88,38 @@ class CorruptedMaker:
         left = (draws.uniform(0, 1) * (width - side + 1)).long()
         return Blocks(top, left, side)
 
-    def _corrupt(self, corrupted: Tensor, source: View, draws: Draws) -> None:
-        """Write one turned and recolored block into each image [B, C, H, W]."""
-        clean = source.image
-        height, width = clean.shape[-2:]
-        # All blocks are cut as windows of the largest side, so that no shape depends on what is drawn.
-        window = max(1, int(self.side[1] * min(height, width)))
-        blocks = self._draw_blocks(draws, window, height, width)
-        rows, in_rows = _window(blocks.top, blocks.side, window, height)
-        columns, in_columns = _window(blocks.left, blocks.side, window, width)
-        inside = (in_rows[:, :, None] & in_columns[:, None, :]).flatten(1).unsqueeze(1)  # [B, 1, window^2]
 
-        turned = indices(_TURNED, clean.device)[draws.integers(0, len(_TURNED))]
-        local_rows, local_columns = rows - blocks.top[:, None], columns - blocks.left[:, None]
-        row, column = dihedral_source(transform_matrix(turned), local_rows, local_columns, blocks.side)
-        shown = (row + blocks.top.view(-1, 1, 1)) * width + column + blocks.left.view(-1, 1, 1)
-        shown = torch.where(inside, shown.flatten(1).unsqueeze(1), 0)  # what lies outside the block is not used
-        content = _gather(clean, shown)  # [B, C, window^2]
-        counted = inside if source.valid is None else inside & _gather(source.valid, shown)
-        mean = (content * counted).sum(dim=2) / counted.sum(dim=2).clamp_min(1)  # [B, C]
+def _changed(
+    source: View, window: int, top: Tensor, left: Tensor, side: Tensor, turn: Tensor, *change: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what turned and recolored blocks show: clean content, whatever is written over it.
 
-        written = (rows[:, :, None] * width + columns[:, None, :]).flatten(1).unsqueeze(1)
-        content = torch.where(
-            inside, recolor(content, self.color(mean, draws, source.rgb)), _gather(corrupted, written)
-        )
-        corrupted.flatten(2).scatter_(2, written.expand_as(content), content)
+    Args:
+        source: Images [B, C, H, W].
+        window: Side of the squares that are cut, which hold the blocks.
+        top: int64 [N * B], N blocks for each image in turn, as all that follow.
+        left: int64 [N * B].
+        side: int64 [N * B].
+        turn: [N * B, 2, 3], the flip or rotation of each block.
+        change: Those of `ColorChange`, [N * B] each.
+
+    Returns:
+        Where the pixels of a window lie in their image, int64 [N * B, 1, window^2]; which are of the block, bool; and
+        their values, [N * B, C, window^2].
+    """
+    clean = source.image
+    height, width = clean.shape[-2:]
+    rows, in_rows = _window(top, side, window, height)
+    columns, in_columns = _window(left, side, window, width)
+    inside = (in_rows[:, :, None] & in_columns[:, None, :]).flatten(1).unsqueeze(1)  # [N * B, 1, window^2]
+    row, column = dihedral_source(turn, rows - top[:, None], columns - left[:, None], side)
+    shown = (row + top.view(-1, 1, 1)) * width + column + left.view(-1, 1, 1)
+    shown = torch.where(inside, shown.flatten(1).unsqueeze(1), 0)  # what lies outside the block is not used
+    content = _gather(clean, shown)  # [N * B, C, window^2]
+    counted = inside if source.valid is None else inside & _gather(source.valid, shown)
+    mean = (content * counted).sum(dim=2) / counted.sum(dim=2).clamp_min(1)  # [N * B, C]
+    index = (rows[:, :, None] * width + columns[:, None, :]).flatten(1).unsqueeze(1)
+    return index, inside, recolor(content, color_matrix(mean, *ColorChange(*change), source.rgb))
 
 
 def _window(start: Tensor, side: Tensor, window: int, size: int) -> tuple[Tensor, Tensor]:
@@ -97,5 +129,9 @@ def _window(start: Tensor, side: Tensor, window: int, size: int) -> tuple[Tensor
 
 
 def _gather(image: Tensor, index: Tensor) -> Tensor:
-    """Return the pixels [B, C, n] of images [B, C, H, W] at indices [B, 1, n]."""
-    return image.flatten(2).gather(2, index.expand(-1, image.shape[1], -1))
+    """Return the pixels [N * B, C, n] of images [B, C, H, W] at indices [N * B, 1, n], N for each image in turn."""
+    flat = image.flatten(2)
+    found = flat.expand(len(index) // len(flat), -1, -1, -1).gather(
+        3, index.view(-1, len(flat), 1, index.shape[2]).expand(-1, -1, flat.shape[1], -1)
+    )
+    return found.flatten(0, 1)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import kornia.color
 import torch
@@ -128,6 +129,15 @@ def crop_matrix(side: Tensor, position: Tensor) -> Tensor:
     return torch.cat([torch.diag_embed(side), offset.unsqueeze(-1)], dim=-1)
 
 
+class ColorChange(NamedTuple):
+    """What happens to the colors of each image; float32 [B] each, `color_matrix` says what each does."""
+
+    brightness: Tensor
+    contrast: Tensor
+    saturation: Tensor
+    hue: Tensor
+
+
 def color_matrix(
     mean: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, rgb: Sequence[int] | None
 ) -> Tensor:
@@ -221,14 +231,8 @@ class ColorJitter:
         for name in ("grayscale", "probability"):
             check_probability(name, getattr(self, name))
 
-    def __call__(self, mean: Tensor, draws: Draws, rgb: tuple[int, int, int] | None) -> Tensor:
-        """Draw the color matrices [B, C, C + 1] of a batch.
-
-        Args:
-            mean: [B, C], each band's mean over the image.
-            draws: A row a sample.
-            rgb: The indices of the red, green and blue band; without them only brightness and contrast change.
-        """
+    def draw(self, draws: Draws) -> ColorChange:
+        """Draw what happens to the colors of each image of a batch, on the CPU."""
         brightness, contrast = draws.uniform(*self.brightness), draws.uniform(*self.contrast)
         saturation, hue = draws.uniform(*self.saturation), draws.uniform(*self.hue)
         colored = ~draws.chance(self.grayscale)
@@ -238,4 +242,14 @@ class ColorJitter:
                 torch.where(changed, factor, 1.0) for factor in (brightness, contrast, saturation)
             )
             hue = torch.where(changed, hue, 0.0)
-        return color_matrix(mean, brightness, contrast, saturation * colored, hue, rgb)
+        return ColorChange(brightness, contrast, saturation * colored, hue)
+
+    def __call__(self, mean: Tensor, draws: Draws, rgb: tuple[int, int, int] | None) -> Tensor:
+        """Draw the color matrices [B, C, C + 1] of a batch.
+
+        Args:
+            mean: [B, C], each band's mean over the image, on the device of `draws`.
+            draws: A row a sample.
+            rgb: The indices of the red, green and blue band; without them only brightness and contrast change.
+        """
+        return color_matrix(mean, *ColorChange(*draws.send(*self.draw(draws))), rgb)

@@ -45,7 +45,7 @@ class MaskedMaker:
         clean = source.image
         # [B, cells^2], each its own
         place = draws.uniform(0, 1, self.cells**2).argsort(dim=1, stable=True).argsort(dim=1)
-        chosen = (place < self.hidden).view(-1, self.cells, self.cells)
+        (chosen,) = draws.send((place < self.hidden).view(-1, self.cells, self.cells))
         rows, columns = (torch.arange(size, device=clean.device) * self.cells // size for size in clean.shape[-2:])
         hidden = chosen[:, rows[:, None], columns].unsqueeze(1)  # [B, 1, H, W]
         mean = band_means(clean, source.valid)[:, :, None, None]

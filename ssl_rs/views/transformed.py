@@ -6,9 +6,11 @@ from ssl_rs.randomness import Draws
 from ssl_rs.views.base import TransformedView, View
 from ssl_rs.views.fused import (
     TRANSFORMS,
+    ColorChange,
     ColorJitter,
     band_means,
     check_range,
+    color_matrix,
     compose,
     crop_matrix,
     recolor,
@@ -41,11 +43,12 @@ class TransformedMaker:
         """Return the view of square images [B, C, n, n]."""
         transform = draws.integers(0, len(TRANSFORMS))
         part = crop_matrix(draws.uniform(*self.side), draws.uniform(-1, 1, 2))
-        matrix = compose(transform_matrix(transform), part)
+        drawn = compose(transform_matrix(transform), part)
+        transform, matrix, *change = draws.send(transform, drawn, *self.color.draw(draws))  # all in one copy
         whole = tuple(self.side) == (1.0, 1.0)  # then nothing is resampled, and pixels move exactly
         if whole:
             image, valid = move(source.image, matrix), None if source.valid is None else move(source.valid, matrix)
         else:
             image, valid = warp_known(source.image, source.valid, matrix, inside=True)
-        image = recolor(image, self.color(band_means(image, valid), draws, source.rgb))
+        image = recolor(image, color_matrix(band_means(image, valid), *ColorChange(*change), source.rgb))
         return TransformedView(image, compose(source.geometry, matrix), transform, rgb=source.rgb, valid=valid)
