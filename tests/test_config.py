@@ -66,7 +66,7 @@ def test_what_is_ignored_is_where_and_how_a_run_computes_but_not_what():
     assert {key for key in WITHOUT_EFFECT if "." in key} == {
         "dataset.root", "dataset.on_bad_scene", "dataset.scene_group", "initialization.run", "initialization.weights",
         "evaluation.window.batch_size", "evaluation.every_steps", "trainer.device", "trainer.num_workers",
-        "trainer.resident",
+        "trainer.resident", "trainer.cuda_graph",
         "trainer.keep_memory", "trainer.accept_other_versions", "trainer.on_collapse", "trainer.checkpoint_every_steps",
         "trainer.log_every_steps",
     }  # fmt: skip

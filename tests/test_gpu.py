@@ -2,6 +2,8 @@
 
 import copy
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from ssl_rs.randomness import Rows
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.sliding_window import WindowSettings, predict_scene
 from ssl_rs.stages.pretraining import read_plan
+from ssl_rs.training import loop
+from ssl_rs.training.loop import take_step
 from ssl_rs.training.replay import Replayed, replayed_or_not
 from ssl_rs.views.base import crop_view, make_views
 
@@ -120,18 +124,25 @@ def test_a_batch_of_another_shape_is_worked_on_without_the_recording():
         network.zero_grad()
 
 
-def test_a_recorded_step_resumes_as_one_that_was_not_stopped(tiny, tmp_path):
+def test_a_recorded_step_resumes_as_one_that_was_not_stopped(tiny, tmp_path, monkeypatch):
     given = (*tiny, "trainer=deterministic", "trainer.max_steps=8", "trainer.checkpoint_every_steps=3")
     whole, parts = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "parts")
     assert main("pretrain", (*given, f"run_dir={whole.path}")) == 0
+
+    def interrupted(backward, crops, job, progress, bad_steps):
+        take_step(backward, crops, job, progress, bad_steps)
+        if progress.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "take_step", interrupted)
+        assert main("pretrain", (*given, f"run_dir={parts.path}")) != 0
+    assert not parts.encoder.exists()
     assert main("pretrain", (*given, f"run_dir={parts.path}")) == 0
-    for path in (parts.encoder, parts.path / "result.json", parts.checkpoints / "step-00000008.ckpt"):
-        path.unlink()
-    assert main("pretrain", (*given, f"run_dir={parts.path}")) == 0  # goes on from step 6
     assert parts.encoder.read_bytes() == whole.encoder.read_bytes()
 
 
-@pytest.mark.parametrize("views", ["clean,transformed,corrupted,masked", "simclr,byol"])
+@pytest.mark.parametrize("views", ["clean,transformed,corrupted", "clean,masked", "simclr,byol"])
 def test_views_made_on_the_device_are_those_of_the_cpu(tiny, views):
     settings = Settings("pretrain", resolve(compose_config("pretrain", [*tiny, f"views=[{views}]"])))
     makers = {name: settings.build(f"views.{name}") for name in settings.names("views")}
