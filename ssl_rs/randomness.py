@@ -5,6 +5,7 @@ what one process would see, and a run that was killed goes on exactly where it s
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,13 +80,28 @@ class Draws:
         """Return tensors of the CPU on the device, in one copy that nobody waits for; on a CPU themselves."""
         if self.device.type == "cpu":
             return values
-        parts = [value.contiguous().view(-1).view(torch.uint8) for value in values]
-        sizes = [-(-len(part) // _ALIGNED) * _ALIGNED for part in parts]  # each begins where any type may lie
-        packed = torch.empty(sum(sizes), dtype=torch.uint8)
-        for place, part in zip(torch.split(packed, sizes), parts, strict=True):
-            place[: len(part)] = part
-        there = torch.split(packed.to(self.device, non_blocking=True), sizes)
-        return tuple(
-            place[: len(part)].view(value.dtype).view(value.shape)
-            for place, part, value in zip(there, parts, values, strict=True)
-        )
+        return _unpacked(_packed(values).to(self.device, non_blocking=True), values)
+
+
+def _packed(values: Sequence[Tensor]) -> Tensor:
+    """Return the bytes of tensors one after another, uint8; each begins where a number of any type may lie."""
+    packed = torch.zeros(sum(_room(value) for value in values), dtype=torch.uint8)
+    for place, value in zip(_places(packed, values), values, strict=True):
+        place.copy_(value.contiguous().view(-1).view(torch.uint8))
+    return packed
+
+
+def _unpacked(packed: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return what was packed, wherever it lies now, in the types and shapes of the tensors."""
+    places = zip(_places(packed, values), values, strict=True)
+    return tuple(place.view(value.dtype).view(value.shape) for place, value in places)
+
+
+def _places(packed: Tensor, values: Sequence[Tensor]) -> list[Tensor]:
+    rooms = torch.split(packed, [_room(value) for value in values])  # type: ignore[no-untyped-call]
+    return [room[: value.nbytes] for room, value in zip(rooms, values, strict=True)]
+
+
+def _room(value: Tensor) -> int:
+    """Return the bytes that a tensor takes among others."""
+    return -(-value.nbytes // _ALIGNED) * _ALIGNED

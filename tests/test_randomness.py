@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_rs.randomness import Draws, Rows, derive_seed, seed_step
+from ssl_rs.randomness import Draws, Rows, _packed, _unpacked, derive_seed, seed_step
 
 WHOLE = Rows(0, 4096, 4096)
 
@@ -109,3 +109,24 @@ def test_the_global_generator_follows_from_seed_step_and_rank():
     assert torch.equal(first, numbers(0, 1, 0))
     for other in ((1, 1, 0), (0, 2, 0), (0, 1, 1)):
         assert not torch.equal(first, numbers(*other))
+
+
+def test_what_is_sent_to_a_device_in_one_copy_keeps_values_types_and_shapes():
+    values = (
+        torch.rand(3, 2),
+        torch.tensor([True, False, True]),
+        torch.arange(6).view(2, 3).T,
+        torch.zeros(0, 4),
+        torch.tensor(7, dtype=torch.int16),
+        torch.rand(5, dtype=torch.float64),
+    )
+    packed = _packed(values)
+    assert packed.dtype == torch.uint8
+    for sent, value in zip(_unpacked(packed, values), values, strict=True):
+        assert sent.dtype == value.dtype
+        assert torch.equal(sent, value)
+
+
+def test_on_a_cpu_nothing_is_sent():
+    values = (torch.rand(3), torch.arange(3))
+    assert Draws(0, 0, "view", WHOLE).send(*values) == values

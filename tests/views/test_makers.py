@@ -7,7 +7,7 @@ from ssl_rs.randomness import Draws, Rows
 from ssl_rs.views.augmented import AugmentedMaker
 from ssl_rs.views.base import View, crop_view, make_views
 from ssl_rs.views.clean import CleanMaker
-from ssl_rs.views.corrupted import CorruptedMaker
+from ssl_rs.views.corrupted import CorruptedMaker, _changed
 from ssl_rs.views.fused import TRANSFORMS, ColorJitter
 from ssl_rs.views.masked import MaskedMaker
 from ssl_rs.views.transformed import TransformedMaker
@@ -319,3 +319,15 @@ def test_masking_agrees_with_a_loop_over_cells(height, width):
 def test_settings_without_a_meaning_are_refused(make, key):
     with pytest.raises(InputError, match=key):
         make()
+
+
+@pytest.mark.parametrize("nodata", [False, True])
+def test_blocks_that_are_cut_at_once_as_on_a_gpu_are_those_cut_one_by_one(nodata):
+    source = crop_view(images(batch=4, height=20, width=24), RGB, half_valid(4, 20, 24) if nodata else None)
+    maker = CorruptedMaker("crop", 5, (0.2, 0.5), JITTER)
+    numbers = draws(4)
+    drawn = [maker._draw(numbers, 10, 20, 24) for _ in range(5)]
+    at_once = _changed(source, 10, *(torch.cat(each) for each in zip(*drawn, strict=True)))
+    for number, blocks in enumerate(drawn):
+        for whole, one in zip(at_once, _changed(source, 10, *blocks), strict=True):
+            torch.testing.assert_close(whole[4 * number : 4 * number + 4], one)
