@@ -141,10 +141,16 @@ def work(study: Study, queue: "SimpleQueue[Cell | None]") -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     while (cell := queue.get()) is not None:
+        failed = study.folder(cell) / "failure.json"  # whoever waits for it would wait for ever
+        failed.unlink(missing_ok=True)
         try:
-            study.run(cell)
-        except RuntimeError as error:  # what it needs failed
+            code = study.run(cell)
+        except Exception as error:  # e.g. what it needs failed
             print(error, flush=True)
+            code = 1
+        if code:
+            failed.parent.mkdir(parents=True, exist_ok=True)
+            failed.write_text(json.dumps({"code": code}))
 
 
 def run_all(study: Study) -> None:

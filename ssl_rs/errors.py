@@ -78,7 +78,7 @@ def _no_memory(error: Exception) -> str:
     said = " ".join(str(error).split()[:60])
     return (
         f"There is not enough memory{f': {said}' if said else ''}. Lower trainer.batch_size, dataset.crop_size or "
-        "evaluation.window.batch_size, or choose a smaller backbone."
+        "evaluation.window.batch_size, or choose a smaller backbone; on a GPU trainer.cuda_graph=never needs less."
     )
 
 

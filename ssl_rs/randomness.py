@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 _ALIGNED = 8
-"""Bytes of torch's widest numbers."""
+"""Bytes of the widest numbers that are sent."""
 
 
 def derive_seed(*key: str | int) -> int:

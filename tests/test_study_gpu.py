@@ -1,8 +1,10 @@
 """scripts/study_gpu.py: its cells, without running them."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,7 +48,13 @@ def test_cells_are_commands_and_the_rate_is_the_best_on_validation_parts(script,
     assert [name for name, _ in called] == ["finetune", "pretrain"]
     assert {"optimizer.lr=3e-3", "seed=1", "label_fraction=2pct"} <= set(called[0][1])
     assert "trainer.encoder_lr_factor=0.1" in called[1][1]
-    (study.pretraining("random", 0)).mkdir(parents=True)
-    (study.pretraining("random", 0) / "failure.json").write_text("{}")
-    with pytest.raises(RuntimeError, match="failed"):
-        study.run(next(script.choice("pretrained")))
+
+
+def test_who_waits_for_a_cell_that_failed_fails_too(script, monkeypatch, tmp_path):
+    monkeypatch.setattr("ssl_rs.command.main", lambda *given: 2)
+    monkeypatch.setattr(os, "dup2", lambda *given: None)
+    study = script.Study("DATA", "WEIGHTS", tmp_path)
+    cells = [script.Cell("random", 0), next(script.choice("pretrained"))]
+    queue = SimpleNamespace(get=iter([*cells, None]).__next__)
+    script.work(study, queue)
+    assert all((study.folder(cell) / "failure.json").exists() for cell in cells)

@@ -57,7 +57,11 @@ class CorruptedView(View):
 
 
 class ViewMaker(Protocol):
-    """Makes one view from another, on its device, without gradient and without a loop over samples."""
+    """Makes one view from another, on its device, without gradient and without a loop over samples.
+
+    What `draws` gives lies on the CPU: matrices of a few numbers are computed there, and `draws.send(a, b)` brings them
+    to the device in one copy.
+    """
 
     source: str
 

@@ -1,6 +1,7 @@
 """What a CUDA graph may be recorded of; that it is recorded, tests/test_gpu.py checks where there is a GPU."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -8,6 +9,10 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
+from ssl_rs.config import Settings, compose_config, resolve
+from ssl_rs.encoder import Normalization, Statistics
+from ssl_rs.segmentation.network import SegmentationNetwork, build_segmentation_model
+from ssl_rs.stages.pretraining import initial_network, read_plan
 from ssl_rs.training import replay
 from ssl_rs.training.leaving_no_trace import leaving_no_trace
 
@@ -27,24 +32,76 @@ class OwnTask(nn.Module):
     """Might count its calls."""
 
 
-def test_networks_of_known_packages_are_recorded_and_those_with_a_module_of_ones_own_are_not():
+def counting(*given):
+    """Stands for what counts its calls."""
+
+
+def test_networks_of_known_packages_are_recorded_and_those_with_anything_of_ones_own_are_not():
     network = smp.Unet("resnet18", encoder_weights=None)
+    assert replay.does_the_same_each_step(network)
+    network.encoder.loss = partial(torch.relu)
+    assert replay.does_the_same_each_step(network)
+    network.encoder.loss = partial(counting)  # a loss is no module
+    assert not replay.does_the_same_each_step(network)
+    del network.encoder.loss
+    hook = network.decoder.register_forward_hook(counting)
+    assert not replay.does_the_same_each_step(network)
+    hook.remove()
     assert replay.does_the_same_each_step(network)
     network.add_module("head", OwnTask())
     assert not replay.does_the_same_each_step(network)
+    assert not replay.does_the_same_each_step(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("pretrain", "pretext=[inpainting_unet,transform_prediction,contrastive]"),
+        ("pretrain", "pretext=[inpainting_fpn,simclr,moco_v2,vicreg,dense_contrastive]"),
+        ("pretrain", "pretext=[byol,transform_prediction_pooled]"),
+    ],
+)
+def test_every_network_of_ours_is_recorded(tiny, given):
+    command, *chosen = given
+    plan = read_plan(Settings(command, resolve(compose_config(command, [*tiny, *chosen]))))
+    assert replay.does_the_same_each_step(initial_network(plan)[0])
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "balanced", "focal", "dice"])
+@pytest.mark.parametrize("decoder", ["unet", "fpn", "deeplabv3plus"])
+def test_every_segmentation_network_of_ours_is_recorded(loss, decoder):
+    settings = Settings("finetune", resolve(compose_config("finetune", [f"loss={loss}", f"decoder={decoder}"])))
+    model = build_segmentation_model(settings.build("decoder"), "resnet18", 3, 4)
+    statistics = Statistics((0.5,) * 3, (0.2,) * 3, "nowhere")
+    network = SegmentationNetwork(model, Normalization(statistics), 255, settings.build("loss"), None)
+    assert replay.does_the_same_each_step(network)
 
 
 def test_a_batch_is_held_in_tensors_of_its_own_whatever_its_structure():
     wide = torch.rand(1, 3).expand(4, 3)
-    batch = {"a": Piece(torch.rand(2), "x"), "b": (wide, Pair(torch.arange(3), None))}
+    batch = {"a": Piece(torch.rand(2), "x"), "b": (wide, [Pair(torch.arange(3), None)])}
     held = replay._copied(batch)
-    assert type(held["b"][1]) is Pair
-    assert held["a"].name == "x"
-    for copied, given in zip(replay._tensors(held), replay._tensors(batch), strict=True):
+    assert type(held["b"][1][0]) is Pair
+    tensors, shape = replay._parts(held)
+    for copied, given in zip(tensors, replay._parts(batch)[0], strict=True):
         assert torch.equal(copied, given)
         assert copied.data_ptr() != given.data_ptr()
         assert copied.is_contiguous()  # an expanded one could not be written to
-    assert len(list(replay._tensors(batch))) == 3
+    assert len(tensors) == 3
+    assert replay._parts(batch)[1] == shape
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"a": Piece(torch.rand(2), "y")},
+        {"a": Piece(torch.rand(3), "x")},
+        {"a": Piece(torch.rand(2).double(), "x")},
+        {"a": Piece(torch.rand(2), "x"), "b": torch.rand(1)},
+    ],
+)
+def test_other_shapes_types_and_values_that_are_no_tensors_are_told_apart(other):
+    assert replay._parts(other)[1] != replay._parts({"a": Piece(torch.rand(2), "x")})[1]
 
 
 def test_work_that_cannot_be_recorded_is_done_as_it_is_with_a_warning():
