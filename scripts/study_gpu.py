@@ -1,4 +1,4 @@
-"""The study of docs/results.md on one GPU: many cells side by side, since one network of 64 px leaves most of it idle.
+"""The study of docs/results.md on one GPU: many cells side by side, since one network of 64 px does not fill it.
 
 usage: python scripts/study_gpu.py DATA WEIGHTS [OUT]
 
@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
@@ -96,6 +97,10 @@ class Study:
         name = "-".join(each.split("=")[-1].strip("[]") for each in cell.given)
         return self.out / "finetune" / cell.start / f"{name}-seed{cell.seed}"
 
+    def failed(self, run: Path) -> Path:
+        """Return the file that tells those who wait for a run that it failed."""
+        return self.out / "failed" / "-".join(run.relative_to(self.out).parts)
+
     def run(self, cell: Cell) -> int:
         """Run a cell, after those that it needs."""
         from ssl_rs.command import main
@@ -122,7 +127,7 @@ class Study:
     def wait_for(self, run: Path) -> dict[str, float]:
         """Return the result of a run, which another process may be at."""
         while not (run / "result.json").exists():
-            if (run / "failure.json").exists():
+            if self.failed(run).exists():
                 raise RuntimeError(f"{run} failed")
             time.sleep(0.5)
         result: dict[str, float] = json.loads((run / "result.json").read_text())
@@ -136,29 +141,31 @@ class Study:
 
 def work(study: Study, queue: "SimpleQueue[Cell | None]") -> None:
     """Run cells until there are none."""
-    (study.out / "logs").mkdir(parents=True, exist_ok=True)
     log = os.open(study.out / "logs" / f"{os.getpid()}.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     while (cell := queue.get()) is not None:
-        failed = study.folder(cell) / "failure.json"  # whoever waits for it would wait for ever
-        failed.unlink(missing_ok=True)
         try:
             code = study.run(cell)
-        except Exception as error:  # e.g. what it needs failed
-            print(error, flush=True)
+        except Exception:  # whatever it is: the cells that need this one must hear of it, the others go on
+            traceback.print_exc()
             code = 1
         if code:
-            failed.parent.mkdir(parents=True, exist_ok=True)
-            failed.write_text(json.dumps({"code": code}))
+            study.failed(study.folder(cell)).touch()
 
 
-def run_all(study: Study) -> None:
-    """Prepare the data once, then share the cells among processes."""
+def run_all(study: Study) -> int:
+    """Prepare the data once, then share the cells among processes; return an exit code."""
     from ssl_rs.command import main
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    assert main("prepare", ("dataset=mbrsc", *study.common[:2], "dataset.downsample=2", "dataset.crop_size=64")) == 0
+    code = main("prepare", ("dataset=mbrsc", *study.common[:2], "dataset.downsample=2", "dataset.crop_size=64"))
+    if code:
+        return code
+    for name in ("logs", "failed"):
+        (study.out / name).mkdir(parents=True, exist_ok=True)
+    for path in (study.out / "failed").iterdir():  # of an earlier start
+        path.unlink()
     context = multiprocessing.get_context("spawn")
     queue: SimpleQueue[Cell | None] = context.SimpleQueue()
     for cell in (*cells(), *[None] * WORKERS):
@@ -168,7 +175,13 @@ def run_all(study: Study) -> None:
         worker.start()
     for worker in workers:
         worker.join()
+    failed = sorted(path.name for path in (study.out / "failed").iterdir())
+    print("\n".join([f"{len(failed)} cells failed; {study.out / 'logs'} has what they said.", *failed]))
+    return min(1, len(failed))
 
 
 if __name__ == "__main__":
-    run_all(Study(*sys.argv[1:3], Path(sys.argv[3] if len(sys.argv) > 3 else "outputs/study_gpu").absolute()))
+    if len(sys.argv) not in (3, 4):
+        print(__doc__, file=sys.stderr)
+        sys.exit(2)
+    sys.exit(run_all(Study(*sys.argv[1:3], Path([*sys.argv, "outputs/study_gpu"][3]).absolute())))

@@ -82,6 +82,11 @@ def _no_memory(error: Exception) -> str:
     )
 
 
+def in_a_line(error: Exception) -> str:
+    """Return the kind of an error and the first line of what it says, for a message that is about something else."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return a sentence that offers the choice nearest to a misspelt name, or lists them all.
 

@@ -15,7 +15,7 @@ from ssl_rs.config import Settings, compose_config, resolve
 from ssl_rs.data.ahead import copied_ahead
 from ssl_rs.data.cutting import Place, ResidentScenes
 from ssl_rs.data.sampling import SceneCrops, batches
-from ssl_rs.randomness import Rows
+from ssl_rs.randomness import Rows, seed_step
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.sliding_window import WindowSettings, predict_scene
 from ssl_rs.stages.pretraining import read_plan
@@ -72,6 +72,19 @@ def test_a_deterministic_run_repeats_bit_for_bit(tiny, tmp_path):
     assert found[0] == found[1]
 
 
+@pytest.fixture
+def recordings(monkeypatch):
+    """What each run made of its step, in order: `Replayed` where it was recorded."""
+    made = []
+
+    def noted(*given):
+        made.append(replayed_or_not(*given))
+        return made[-1]
+
+    monkeypatch.setattr(loop, "replayed_or_not", noted)
+    return made
+
+
 @pytest.mark.parametrize(
     ("command", "given"),
     [
@@ -82,13 +95,16 @@ def test_a_deterministic_run_repeats_bit_for_bit(tiny, tmp_path):
         ("finetune", ("augmentation=flip_rotate",)),
     ],
 )
-def test_a_recorded_step_leaves_the_weights_of_the_same_operations_one_by_one(tiny, tmp_path, command, given):
+def test_a_recorded_step_leaves_the_weights_of_the_same_operations_one_by_one(
+    tiny, tmp_path, recordings, command, given
+):
     found = []
     for recorded in ("auto", "never"):
         run = RunDirectory(tmp_path / recorded)
         arguments = (*tiny, *given, "trainer=deterministic", "trainer.max_steps=6", f"run_dir={run.path}")
         assert main(command, (*arguments, f"trainer.cuda_graph={recorded}")) == 0
         found.append((run.encoder if command == "pretrain" else run.model).read_bytes())
+    assert [type(each) for each in recordings] == [Replayed]  # of the first run, not of the second
     assert found[0] == found[1]
 
 
@@ -124,7 +140,27 @@ def test_a_batch_of_another_shape_is_worked_on_without_the_recording():
         network.zero_grad()
 
 
-def test_a_recorded_step_resumes_as_one_that_was_not_stopped(tiny, tmp_path, monkeypatch):
+def test_dropout_of_a_recording_draws_what_it_draws_without_one():
+    network = torch.nn.Linear(64, 64).cuda()
+
+    def work(batch):
+        loss = torch.nn.functional.dropout(network(batch), 0.5).sum()
+        loss.backward()
+        return {"loss": loss.detach()}
+
+    replayed = replayed_or_not(work, network, lambda: torch.ones(8, 64, device="cuda"))
+    assert isinstance(replayed, Replayed)
+    for step in range(3):
+        found = []
+        for way in (replayed, work):
+            seed_step(0, step, 0)
+            way(torch.full((8, 64), step + 1.0, device="cuda"))
+            found.append(network.weight.grad.clone())
+            network.zero_grad()
+        assert torch.equal(*found)
+
+
+def test_a_recorded_step_resumes_as_one_that_was_not_stopped(tiny, tmp_path, monkeypatch, recordings):
     given = (*tiny, "trainer=deterministic", "trainer.max_steps=8", "trainer.checkpoint_every_steps=3")
     whole, parts = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "parts")
     assert main("pretrain", (*given, f"run_dir={whole.path}")) == 0
@@ -139,6 +175,7 @@ def test_a_recorded_step_resumes_as_one_that_was_not_stopped(tiny, tmp_path, mon
         assert main("pretrain", (*given, f"run_dir={parts.path}")) != 0
     assert not parts.encoder.exists()
     assert main("pretrain", (*given, f"run_dir={parts.path}")) == 0
+    assert [type(each) for each in recordings] == [Replayed] * 3
     assert parts.encoder.read_bytes() == whole.encoder.read_bytes()
 
 

@@ -54,7 +54,9 @@ def test_who_waits_for_a_cell_that_failed_fails_too(script, monkeypatch, tmp_pat
     monkeypatch.setattr("ssl_rs.command.main", lambda *given: 2)
     monkeypatch.setattr(os, "dup2", lambda *given: None)
     study = script.Study("DATA", "WEIGHTS", tmp_path)
+    for name in ("logs", "failed"):
+        (tmp_path / name).mkdir()
     cells = [script.Cell("random", 0), next(script.choice("pretrained"))]
     queue = SimpleNamespace(get=iter([*cells, None]).__next__)
     script.work(study, queue)
-    assert all((study.folder(cell) / "failure.json").exists() for cell in cells)
+    assert all(study.failed(study.folder(cell)).exists() for cell in cells)

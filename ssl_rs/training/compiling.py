@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ssl_rs import distributed
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, in_a_line
 from ssl_rs.training.leaving_no_trace import leaving_no_trace
 
 
@@ -37,7 +37,7 @@ def compiled_or_eager(
     except (InputError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # graphs, code generation and compilers fail each in their own way
-        problem = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+        problem = in_a_line(error)
     if distributed.min_over_ranks(torch.tensor(float(problem is None), device=device)):
         return module
     if problem:

@@ -1,8 +1,7 @@
 """What happened when a loss or a gradient stopped being a number: which one, at which step, on which crops."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ssl_rs import distributed
 from ssl_rs.run_directory import save_tensors
+from ssl_rs.training.structure import named_parts
 
 FOLDER = "not_finite"
 """Where in a run's folder the crops of such a step are saved."""
@@ -46,23 +46,10 @@ def save_crops(run: Path, step: int, rank: int, crops: Any) -> Path:
         run: Folder of the run.
         step: Counted from 0.
         rank: Of this process; each has its own crops.
-        crops: Tensors in tuples, mappings or dataclasses.
+        crops: Tensors in mappings, tuples, lists or dataclasses.
     """
     path = run / FOLDER / f"step-{step:08d}-rank-{rank}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_tensors(path, dict(_tensors(crops, "crops")), {"step": str(step), "rank": str(rank)})
+    tensors = {name: part for name, part in named_parts(crops, "crops") if isinstance(part, Tensor)}
+    save_tensors(path, tensors, {"step": str(step), "rank": str(rank)})
     return path
-
-
-def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _tensors(part, f"{name}.{key}")
-    elif isinstance(value, tuple | list):
-        for index, part in enumerate(value):
-            yield from _tensors(part, f"{name}.{index}")
-    elif is_dataclass(value):
-        for each in fields(value):
-            yield from _tensors(getattr(value, each.name), f"{name}.{each.name}")

@@ -3,21 +3,21 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, in_a_line
 from ssl_rs.training.leaving_no_trace import leaving_no_trace
+from ssl_rs.training.structure import map_tensors, named_parts
 
 WARM_UP = 3
-"""Rounds before a recording: libraries choose their kernels and allocate in them, as torch asks for."""
+"""Rounds before a recording, as torch demands: in them libraries choose their kernels and allocate."""
 
 PLAIN = ("ssl_rs", "torch", "torchvision", "timm", "segmentation_models_pytorch", "builtins")
-"""Packages whose modules and functions do the same work in every step."""
+"""Packages whose modules and functions do the same work in every step; what names no module counts as builtin."""
 
 Work = Callable[[Any], Mapping[str, Tensor]]
 """Works on a batch, leaves gradients in parameters, and returns values."""
@@ -30,19 +30,18 @@ class Replayed:
     worked on without the recording. The values that are returned are overwritten by the next batch.
 
     Args:
-        work: Finds no gradient in the parameters and leaves them there.
+        work: Finds no gradients in the parameters and leaves its own there.
         network: Whose parameters get the gradients.
         example: Makes a batch: tensors on one CUDA device in mappings, tuples, lists or dataclasses.
 
     Raises:
-        InputError: What the device does cannot be recorded, though nothing waits for it; torch cannot go on in this
-            process as if nothing had been tried.
-        RuntimeError: The work waits for the device.
+        InputError: The recording failed once begun; torch cannot go on in this process as if nothing had been tried.
+        RuntimeError: The work waits for the device; what else it raises in the rounds before is passed on.
     """
 
     def __init__(self, work: Work, network: nn.Module, example: Callable[[], Any]) -> None:
-        self.work, self.batch = work, _copied(example())
-        self.held, self.shape = _parts(self.batch)
+        self.work, self.batch = work, map_tensors(Tensor.clone, example())
+        self.held, self.shape = _tensors_and_shape(self.batch)
         self.device = self.held[0].device
         with torch.cuda.device(self.device), leaving_no_trace(network):
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -60,7 +59,7 @@ class Replayed:
                 raise
             except Exception as error:
                 raise InputError(
-                    f"The step could not be recorded as a CUDA graph: {_first_line(error)}. Start it again with "
+                    f"The step could not be recorded as a CUDA graph: {in_a_line(error)}. Start it again with "
                     "trainer.cuda_graph=never."
                 ) from error
             self.gradients = [(each, each.grad) for each in network.parameters() if each.grad is not None]
@@ -79,7 +78,7 @@ class Replayed:
 
     def __call__(self, batch: Any) -> Mapping[str, Tensor]:
         """Work on a batch."""
-        given, shape = _parts(batch)
+        given, shape = _tensors_and_shape(batch)
         if shape != self.shape:
             return self.work(batch)
         torch._foreach_copy_(self.held, given)
@@ -91,7 +90,7 @@ class Replayed:
 
 @contextmanager
 def waiting_is_an_error(active: bool) -> Iterator[None]:
-    """Within it torch raises where the host waits for the device, if that is active."""
+    """Within it, if active, torch raises where the host waits for the device, in any thread."""
     before = torch.cuda.get_sync_debug_mode()
     if active:
         torch.cuda.set_sync_debug_mode("error")
@@ -102,7 +101,7 @@ def waiting_is_an_error(active: bool) -> Iterator[None]:
 
 
 def replayed_or_not(work: Work, network: nn.Module, example: Callable[[], Any]) -> Work:
-    """Record the work, or warn and return it as it is where it waits for the device.
+    """Record the work, or warn and return it as it is where it fails before the recording, e.g. by waiting.
 
     Args:
         work: As `Replayed` takes it.
@@ -110,7 +109,8 @@ def replayed_or_not(work: Work, network: nn.Module, example: Callable[[], Any]) 
         example: As `Replayed` takes it.
 
     Raises:
-        InputError: See `Replayed`.
+        InputError: See `Replayed`, or the work raised it.
+        torch.OutOfMemoryError: There is no room for a recording.
     """
     try:
         return Replayed(work, network, example)
@@ -118,7 +118,7 @@ def replayed_or_not(work: Work, network: nn.Module, example: Callable[[], Any]) 
         raise
     except Exception as error:
         warnings.warn(
-            f"The step cannot be recorded as a CUDA graph ({_first_line(error)}); the run goes on without it, as with "
+            f"The step cannot be recorded as a CUDA graph ({in_a_line(error)}); the run goes on without it, as with "
             "trainer.cuda_graph=never.",
             stacklevel=2,
         )
@@ -126,7 +126,7 @@ def replayed_or_not(work: Work, network: nn.Module, example: Callable[[], Any]) 
 
 
 def does_the_same_each_step(network: nn.Module) -> bool:
-    """Tell whether all of a network is of packages that are known to: what others wrote may count steps on the host."""
+    """Tell whether modules, functions that are their attributes, and hooks are of PLAIN: others' may count calls."""
     return all(_is_plain(module) for module in network.modules())
 
 
@@ -143,35 +143,9 @@ def _is_known(value: Any) -> bool:
     return str(getattr(value, "__module__", None) or "builtins").split(".")[0] in PLAIN
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
-
-
-def _copied(value: Any) -> Any:
-    """Return a structure with copies of its tensors."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, Mapping):
-        return {key: _copied(each) for key, each in value.items()}
-    if isinstance(value, tuple | list):
-        copies = [_copied(each) for each in value]
-        return type(value)(*copies) if hasattr(value, "_fields") else type(value)(copies)
-    if is_dataclass(value):
-        return replace(cast(Any, value), **{each.name: _copied(getattr(value, each.name)) for each in fields(value)})
-    return value
-
-
-def _parts(value: Any) -> tuple[list[Tensor], Any]:
-    """Return the tensors of a structure, and all that else tells it from others."""
-    if isinstance(value, Tensor):
-        return [value], (value.shape, value.dtype)
-    if isinstance(value, Mapping):
-        inner = dict(value)
-    elif isinstance(value, tuple | list):
-        inner = dict(enumerate(value))
-    elif is_dataclass(value):
-        inner = {each.name: getattr(value, each.name) for each in fields(value)}
-    else:
-        return [], value
-    parts = {key: _parts(each) for key, each in inner.items()}
-    return [tensor for found, _ in parts.values() for tensor in found], {key: rest for key, (_, rest) in parts.items()}
+def _tensors_and_shape(batch: Any) -> tuple[list[Tensor], list[Any]]:
+    """Return the tensors of a batch, and all that must be equal in another one for a recording to serve it."""
+    parts = list(named_parts(batch, "batch"))
+    tensors = [part for _, part in parts if isinstance(part, Tensor)]
+    shape = [(name, (part.shape, part.dtype) if isinstance(part, Tensor) else part) for name, part in parts]
+    return tensors, shape

@@ -10,10 +10,12 @@ from ssl_rs.randomness import Draws
 from ssl_rs.views.base import View
 from ssl_rs.views.fused import (
     TRANSFORMS,
+    ColorChange,
     ColorJitter,
     band_means,
     check_probability,
     check_range,
+    color_matrix,
     compose,
     crop_matrix,
     draw_dihedral,
@@ -74,11 +76,13 @@ class AugmentedMaker:
     def __call__(self, source: View, draws: Draws) -> View:
         """Return the view of images [B, C, H, W]."""
         part = draw_part(draws, self.area, self.ratio)
-        (matrix,) = draws.send(compose(part, self._turn(draws)))
+        drawn, colors = compose(part, self._turn(draws)), self.color.draw(draws)
+        sigma = draws.uniform(*self.blur_sigma) * source.image.shape[-1] / AUTHORS_SIDE
+        matrix, sigma, blurred, solarized, *change = draws.send(
+            drawn, sigma, draws.chance(self.blur), draws.chance(self.solarization), *colors
+        )
         image, valid = warp_known(source.image, source.valid, matrix, inside=True)
-        image = recolor(image, self.color(band_means(image, valid), draws, source.rgb))
-        sigma = draws.uniform(*self.blur_sigma) * image.shape[-1] / AUTHORS_SIDE
-        sigma, blurred, solarized = draws.send(sigma, draws.chance(self.blur), draws.chance(self.solarization))
+        image = recolor(image, color_matrix(band_means(image, valid), *ColorChange(*change), source.rgb))
         image = torch.where(_each(blurred), gaussian_blur(image, sigma, valid), image)
         inverted = _each(solarized) & (image >= 0.5)
         image = torch.where(inverted, 1 - image, image)

@@ -243,13 +243,3 @@ class ColorJitter:
             )
             hue = torch.where(changed, hue, 0.0)
         return ColorChange(brightness, contrast, saturation * colored, hue)
-
-    def __call__(self, mean: Tensor, draws: Draws, rgb: tuple[int, int, int] | None) -> Tensor:
-        """Draw the color matrices [B, C, C + 1] of a batch.
-
-        Args:
-            mean: [B, C], each band's mean over the image, on the device of `draws`.
-            draws: A row a sample.
-            rgb: The indices of the red, green and blue band; without them only brightness and contrast change.
-        """
-        return color_matrix(mean, *ColorChange(*draws.send(*self.draw(draws))), rgb)

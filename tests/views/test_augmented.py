@@ -16,7 +16,7 @@ from ssl_rs.randomness import Draws, Rows
 from ssl_rs.views.augmented import ATTEMPTS, AugmentedMaker, draw_part, gaussian_blur
 from ssl_rs.views.base import crop_view
 from ssl_rs.views.clean import CleanMaker
-from ssl_rs.views.fused import ColorJitter
+from ssl_rs.views.fused import ColorJitter, color_matrix
 
 JITTER = ColorJitter((0.6, 1.4), (0.6, 1.4), (0.6, 1.4), (-0.1, 0.1), 0.2, 0.8)
 FULL = AugmentedMaker("crop", JITTER, area=(0.2, 1.0), solarization=0.5)
@@ -158,7 +158,8 @@ def test_views_of_images_from_above_may_turn_every_way():
 
 def test_color_changes_its_share_of_images_and_grayscale_its_own():
     mean = images(2000).mean(dim=(-2, -1))
-    matrices = ColorJitter((0.5, 0.6), (1.5, 1.6), (0.5, 0.6), (0.2, 0.3), 0.25, 0.6)(mean, draws(2000), RGB)
+    jitter = ColorJitter((0.5, 0.6), (1.5, 1.6), (0.5, 0.6), (0.2, 0.3), 0.25, 0.6)
+    matrices = color_matrix(mean, *jitter.draw(draws(2000)), RGB)
     gray = (matrices[:, :, :3] - matrices[:, :1, :3]).abs().amax(dim=(1, 2)) < 1e-5
     same_brightness = (matrices[:, 1, :3].sum(dim=1) - 1).abs() < 1e-3  # gains of brightness x contrast: 0.75 to 0.96
     assert gray.float().mean() == pytest.approx(0.25, abs=0.04)
@@ -170,9 +171,8 @@ def test_color_changes_its_share_of_images_and_grayscale_its_own():
 
 
 def test_a_certain_change_of_color_draws_what_it_always_drew():
-    mean = images().mean(dim=(-2, -1))
     numbers = draws(8)
-    ColorJitter((0.6, 1.4), grayscale=0.2)(mean, numbers, RGB)
+    ColorJitter((0.6, 1.4), grayscale=0.2).draw(numbers)
     expected = draws(8)
     [expected.uniform(0, 1) for _ in range(4)], expected.chance(0.2)
     assert torch.equal(numbers.uniform(0, 1), expected.uniform(0, 1))

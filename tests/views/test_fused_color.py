@@ -196,7 +196,8 @@ def test_colors_are_clamped():
 
 
 def jitter(**settings):
-    return ColorJitter(**settings)(torch.full((2000, 3), 0.5), Draws(0, 0, "view", Rows(0, 2000, 2000)), RGB)
+    change = ColorJitter(**settings).draw(Draws(0, 0, "view", Rows(0, 2000, 2000)))
+    return color_matrix(torch.full((2000, 3), 0.5), *change, RGB)
 
 
 def test_jitter_draws_brightness_over_its_range():
@@ -215,12 +216,14 @@ def test_jitter_draws_grayscale_with_its_probability():
 @pytest.mark.parametrize("bands", [1, 3, 4])
 def test_jitter_of_bands_without_color_leaves_color_alone(bands):
     jitter = ColorJitter(saturation=(0.0, 0.0), hue=(0.3, 0.3), grayscale=1.0)
-    matrix = jitter(torch.full((2, bands), 0.5), Draws(0, 0, "view", Rows(0, 2, 2)), None)
+    change = jitter.draw(Draws(0, 0, "view", Rows(0, 2, 2)))
+    matrix = color_matrix(torch.full((2, bands), 0.5), *change, None)
     torch.testing.assert_close(matrix, torch.eye(bands, bands + 1).expand(2, bands, bands + 1))
 
 
 def test_jitter_of_grayscale_makes_the_color_bands_alike_and_leaves_the_others():
-    matrix = ColorJitter(grayscale=1.0)(torch.full((2, 5), 0.5), Draws(0, 0, "view", Rows(0, 2, 2)), (4, 0, 2))
+    change = ColorJitter(grayscale=1.0).draw(Draws(0, 0, "view", Rows(0, 2, 2)))
+    matrix = color_matrix(torch.full((2, 5), 0.5), *change, (4, 0, 2))
     changed = recolor(image := torch.rand(2, 5, 3, 3), matrix)
     gray = kornia.color.rgb_to_grayscale(image[:, [4, 0, 2]])
     torch.testing.assert_close(changed[:, [4, 0, 2]], gray.expand(2, 3, 3, 3), atol=1e-5, rtol=0)
