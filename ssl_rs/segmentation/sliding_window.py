@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_rs.data.sampling import to_unit
-from ssl_rs.data.windows import cut, stack_images
 from ssl_rs.errors import InputError
+
+KEPT_TYPES = (np.uint8, np.int16, np.int32, np.float32)
+"""Types of scenes that reach the device as they are."""
 
 LARGEST_SIDE = 2**14
 """Pixels of a window's side: no device holds what a network makes of a larger one."""
@@ -190,10 +191,14 @@ def read_windows(
         corners: The first row and column of each.
         size: Their side.
         value_scale: The value that becomes 1; brighter ones are clipped.
-        device: Where they are to lie; they go there as they are stored, uint16 as int32.
+        device: Where they are to lie; they go there as they are stored, where torch has their type.
     """
-    windows = stack_images([cut(scene, top, left, size) for top, left in corners])
-    return to_unit(windows.to(device, non_blocking=True), value_scale)
+    windows = np.stack([scene[:, top : top + size, left : left + size] for top, left in corners])
+    missing = [(0, size - side) for side in windows.shape[2:]]
+    if any(side for _, side in missing):
+        windows = np.pad(windows, [(0, 0), (0, 0), *missing], mode="symmetric")
+    stored = torch.from_numpy(windows if windows.dtype in KEPT_TYPES else windows.astype(np.float32))
+    return stored.to(device, non_blocking=True).float().div_(value_scale).clamp_(0, 1)
 
 
 def _shift_up(values: Tensor, rows: int) -> Tensor:
