@@ -31,6 +31,10 @@ class MissingWeightsError(InputError):
     """Weights to start from are not there, and may be there later: a pretraining to come, a file to download."""
 
 
+class InUseError(InputError):
+    """Another process works on what this one wanted to write."""
+
+
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
     """The run was asked to stop and saved a checkpoint; the command exits with 130."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 from weakref import WeakSet
 
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InUseError
 from ssl_rs.files import writing
 from ssl_rs.messages import say_line
 
@@ -34,7 +34,7 @@ def hold(path: Path, what: str, remedy: str, wait: bool = False) -> IO[str]:
         wait: Wait for whoever holds it, after saying who that is; else refuse.
 
     Raises:
-        InputError: Another process holds it.
+        InUseError: Another process holds it.
         OSError: The file cannot be written.
     """
     with writing(path):
@@ -45,7 +45,7 @@ def hold(path: Path, what: str, remedy: str, wait: bool = False) -> IO[str]:
         told = f"{what} is in use by {_holder(file)}."
         if not wait:
             file.close()
-            raise InputError(f"{told} Wait for it, or {remedy}.") from error
+            raise InUseError(f"{told} Wait for it, or {remedy}.") from error
         say_line(f"{told} Waiting for it.")
         fcntl.flock(file, fcntl.LOCK_EX)
     with writing(path):
@@ -54,6 +54,18 @@ def hold(path: Path, what: str, remedy: str, wait: bool = False) -> IO[str]:
         file.flush()
     _held.add(file)
     return file
+
+
+def holder(path: Path) -> str | None:
+    """Tell who holds a file that `hold` locks; None where nobody does."""
+    if not path.is_file():
+        return None
+    with open(path, encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _holder(file)
+    return None
 
 
 def _holder(file: IO[str]) -> str:

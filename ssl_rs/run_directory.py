@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssl_rs.errors import InputError
 from ssl_rs.files import json_text, write_beside, write_json, write_text, writing, written_aside
-from ssl_rs.locks import hold
+from ssl_rs.locks import hold, holder
 
 TIMING_KEYS = ("images_per_second", "seconds")
 """The only keys of metrics.jsonl in which two runs of the same config may differ."""
@@ -208,7 +208,15 @@ class RunDirectory:
         """Hold the run until what is returned is closed or the process ends.
 
         Raises:
-            InputError: Another process works on this run.
+            InUseError: Another process works on this run.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        return hold(self.path / ".lock", str(self.path), "choose another run_dir")
+        return hold(self._lock, str(self.path), "choose another run_dir")
+
+    def held_by(self) -> str | None:
+        """Tell which process works on this run; None where none does."""
+        return holder(self._lock)
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / ".lock"

@@ -27,7 +27,7 @@ from ssl_rs.build import locate
 from ssl_rs.config import Settings, compose_config, parse_overrides, read_yaml, resolve, to_yaml, without_sweeps
 from ssl_rs.config_files import conf_dir
 from ssl_rs.distributed import Processes
-from ssl_rs.errors import InputError, Interrupted, explain
+from ssl_rs.errors import InputError, Interrupted, InUseError, explain
 from ssl_rs.files import write_json, write_text
 from ssl_rs.hidden import hide_passwords, hide_secrets, without_secrets
 from ssl_rs.initialization import CHOICES
@@ -248,6 +248,8 @@ def run_cell(name: str, config: DictConfig, cell: Cell) -> None:
         raise KeyboardInterrupt(
             str(stopped)
         ) from stopped  # Hydra would go on with the next cell after any other exception
+    except InUseError as busy:  # by another sweep, say: it is no failure, and that process may still finish it
+        say_line(f"left out: {busy}")
     except Exception as error:  # a cell's defect must not take the rest of the sweep with it
         explained = explain(error)
         defect = hide_passwords(traceback.format_exc()) if explained is None else None
@@ -269,10 +271,14 @@ def _summarize(cells: Sequence[Cell]) -> int:
     print_line(f"{len(cells) - len(missing)} of {len(cells)} runs are finished.")
     code = 0
     for cell in missing:
-        failure = RunDirectory(cell.run_dir).failure
-        error, is_defect = _read_failure(failure)
+        run = RunDirectory(cell.run_dir)
+        if worker := run.held_by():
+            code = code or 2
+            say_line(f"still at work: {_told(cell.overrides)}\n  {worker}\n  {run.path}")
+            continue
+        error, is_defect = _read_failure(run.failure)
         code = 1 if is_defect or code == 1 else 2
-        say_line(f"failed: {_told(cell.overrides)}\n  {error}\n  {failure}")
+        say_line(f"failed: {_told(cell.overrides)}\n  {error}\n  {run.failure}")
     return code
 
 

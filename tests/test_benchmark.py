@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssl_rs.benchmarks import step
 from ssl_rs.benchmarks.augmentation import COLOR, SIDE, fused
 from ssl_rs.benchmarks.base import Phases, alternate, caveat
 from ssl_rs.benchmarks.step import CHANGES, PHASES, advice, bottleneck
@@ -43,12 +44,12 @@ def test_the_parts_of_a_step_and_its_bounds(measured):
     assert all(value >= 0 for value in found["milliseconds"].values())
     assert found["views"] == ["corrupted", "clean", "transformed"]
     assert found["images_per_second"] == pytest.approx(3 * found["triplets_per_second"], rel=0.01)
-    step, network, encoder = (
+    whole, network, encoder = (
         found["triplets_per_second"], found["bare_network"]["triplets_per_second"],
         found["bare_encoder"]["triplets_per_second"],
     )  # fmt: skip
-    assert found["step_over_network"] == pytest.approx(step / network, rel=0.01)
-    assert found["step_over_encoder"] == pytest.approx(step / encoder, rel=0.01)
+    assert found["step_over_network"] == pytest.approx(whole / network, rel=0.01)
+    assert found["step_over_encoder"] == pytest.approx(whole / encoder, rel=0.01)
     total = sum(found["milliseconds"].values())
     assert found["augmentation_share"] == pytest.approx(found["milliseconds"]["views"] / total, abs=0.01)
     assert found["data_wait_share"] == pytest.approx(found["milliseconds"]["data wait"] / total, abs=0.01)
@@ -59,6 +60,20 @@ def test_the_parts_of_a_step_and_its_bounds(measured):
     assert found["sentence"].endswith(
         "A trial, not a measurement: benchmark.repeats=1 (below 5), trainer.batch_size=2 (below 16)."
     )
+
+
+def test_the_encoder_sees_images_in_the_parts_of_a_step_in_all_that_is_measured(measured, monkeypatch):
+    sizes, alternated = [], step.alternate
+
+    def alternate(subjects, *others):
+        encoder = subjects["step"].__self__.network.encoder
+        encoder.register_forward_pre_hook(lambda _, images: sizes.append(len(images[0])))
+        return alternated(subjects, *others)
+
+    monkeypatch.setattr(step, "alternate", alternate)
+    found, _ = measured("pretext=[contrastive]", "trainer.batch_size=4", "trainer.gradient_accumulation=2")
+    assert set(sizes) == {2 * len(found["views"])}
+    assert len(sizes) >= 2 * 4  # two parts of each of the four
 
 
 def test_what_is_repeated_often_enough_and_large_enough_is_no_trial():
@@ -134,8 +149,11 @@ def test_a_measurement_with_readers_ends(tiny, tmp_path):
 def test_phases_take_the_median():
     phases = Phases(CPU)
     phases.seconds["part"] = [1.0, 9.0, 2.0]
-    with phases.measure("other"):
-        pass
+    for _ in range(2):
+        with phases.measure("other"):
+            pass
+    phases.end_step()
+    assert len(phases.seconds["other"]) == 1
     assert phases.medians()["part"] == 2.0
     assert 0 <= phases.medians()["other"] < 1
 

@@ -2,12 +2,14 @@
 
 import itertools
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from ssl_rs import sweep
+from ssl_rs.run_directory import RunDirectory
 from ssl_rs.sweep import _read_failure, plan_cells
 
 pytestmark = pytest.mark.slow
@@ -134,3 +136,22 @@ def test_two_sweeps_that_write_hydras_file_at_once_do_not_stop_each_other(comman
     code, out, err = command("finetune", *tiny, "-m", "seed=0,1,2", "initialization=random", "trainer.max_steps=1")
     assert code == 0, err
     assert "3 of 3 runs are finished." in out
+
+
+def test_a_run_that_another_process_works_on_is_no_failure(command, tiny):
+    given = (*tiny, "seed=0,1", "initialization=random", "trainer.max_steps=1")
+    cells, _ = plan_cells("finetune", given)
+    run = RunDirectory(cells[1].run_dir)
+    lock = run.lock()
+    code, out, err = command("finetune", "-m", *given)
+    assert code == 2
+    assert "1 of 2 runs are finished." in out
+    assert f"left out: {run.path} is in use by process {os.getpid()} on " in err
+    assert "still at work: " in err
+    assert err.count("failed") == 0
+    assert not run.failure.exists()
+    lock.close()
+    assert run.held_by() is None
+    code, out, err = command("finetune", "-m", *given)
+    assert code == 0, err
+    assert "2 of 2 runs are finished." in out

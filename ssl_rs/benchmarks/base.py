@@ -138,18 +138,25 @@ class Phases:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.seconds: dict[str, list[float]] = defaultdict(list)
+        self._step: dict[str, float] = defaultdict(float)
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Take the time of what happens within."""
+        """Take the time of what happens within; a step may come by it several times."""
         synchronize(self.device)
         begun = time.perf_counter()
         yield
         synchronize(self.device)
-        self.seconds[name].append(time.perf_counter() - begun)
+        self._step[name] += time.perf_counter() - begun
+
+    def end_step(self) -> None:
+        """Note what the parts of this step took."""
+        for name, seconds in self._step.items():
+            self.seconds[name].append(seconds)
+        self._step.clear()
 
     def medians(self) -> dict[str, float]:
-        """Return the median seconds of each part."""
+        """Return the median seconds of each part in a step."""
         return {name: statistics.median(seconds) for name, seconds in self.seconds.items()}
 
 

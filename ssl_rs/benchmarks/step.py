@@ -22,6 +22,7 @@ from ssl_rs.data.sampling import READ_AHEAD
 from ssl_rs.pretext.network import PretextNetwork
 from ssl_rs.stages.pretraining import Plan, crop_on_device, initial_network, scene_crops, views_of
 from ssl_rs.stages.recipe import place_network
+from ssl_rs.training.accumulation import in_parts
 from ssl_rs.training.finite import FirstBadSteps
 from ssl_rs.training.loop import Job, gradients_of, take_step, wrap
 from ssl_rs.training.replay import Replayed, Work, replayed_or_not
@@ -50,7 +51,7 @@ class StepBenchmark:
     """Times a step of the real loop beside two bounds, in turns, and its parts.
 
     `bare_encoder` is forward and backward of the same encoder on as many random images that lie on the device, in the
-    same precision and layout, and recorded as a CUDA graph where the step is; `bare_network` is encoder, heads and
+    same precision, layout and parts, and recorded as a CUDA graph where the step is; `bare_network` is encoder, heads and
     optimizer on random views that lie there. The parts are taken from separate steps that wait for the device after
     each part, always without torch.compile and CUDA graphs.
 
@@ -139,9 +140,10 @@ class Step:
         self.network.encoder.zero_grad()
 
     def _encode(self, images: Tensor) -> dict[str, Tensor]:
-        with self._autocast():
-            deepest = self.encoder(images)[-1]
-        deepest.float().mean().backward()
+        for part in in_parts(images, self.trainer.gradient_accumulation):
+            with self._autocast():
+                deepest = self.encoder(part)[-1]
+            deepest.float().mean().backward()
         return {}
 
     def watched(self) -> None:
@@ -153,18 +155,20 @@ class Step:
             crop = crop_on_device(plan, stored)
         with phases.measure("views"):
             views = make_views(crop, plan.makers, seed=plan.site.seed, step=step, rows=plan.site.rows)
-        with self._autocast():
-            with phases.measure("encoder"):
-                features = self.network.encode(views)
-            with phases.measure("heads"):
-                outputs = self.network.judge(views, features)
-        total = torch.stack([plan.weights[name] * output.loss for name, output in outputs.items()]).sum()
-        with phases.measure("backward"):
-            total.backward()  # type: ignore[no-untyped-call]
+        for part in in_parts(views, self.trainer.gradient_accumulation):
+            with self._autocast():
+                with phases.measure("encoder"):
+                    features = self.network.encode(part)
+                with phases.measure("heads"):
+                    outputs = self.network.judge(part, features)
+            total = torch.stack([plan.weights[name] * output.loss for name, output in outputs.items()]).sum()
+            with phases.measure("backward"):
+                total.backward()  # type: ignore[no-untyped-call]
         with phases.measure("optimizer"):
             self.optimizer.step()
             self.network.after_step(step, self.trainer.max_steps)
             self.optimizer.zero_grad()
+        phases.end_step()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.identity.precision == "bf16")

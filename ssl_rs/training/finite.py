@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,22 @@ class FirstBadSteps:
     """The first step at which each value was not finite; noted on the device, so that no step waits for it."""
 
     def __init__(self) -> None:
-        self._steps: dict[str, Tensor] = {}
+        self._steps: dict[tuple[str, ...], Tensor] = {}  # by the names of values that are looked at together
 
     def note(self, step: int, values: Mapping[str, Tensor]) -> None:
-        """Look at the values of a step, counted from 0."""
-        for name, value in values.items():
-            now = torch.where(value.isfinite(), math.inf, float(step))
-            before = self._steps.get(name)
-            self._steps[name] = now if before is None else torch.minimum(before, now)
+        """Look at the values of a step, counted from 0; a GPU starts four operations for all of them together."""
+        names, together = tuple(values), torch.stack([value.float() for value in values.values()])
+        now = torch.where(together.isfinite(), math.inf, float(step))
+        before = self._steps.get(names)
+        self._steps[names] = now if before is None else torch.minimum(before, now)
 
     def first(self) -> tuple[int, list[str]] | None:
         """Return the first bad step on any rank and the names of what was bad in it; None where all was finite."""
         if not self._steps:
             return None
-        steps = distributed.min_over_ranks(torch.stack(list(self._steps.values()))).tolist()
-        step = min(steps)
-        names = [name for name, bad in zip(self._steps, steps, strict=True) if bad == step]
+        steps = distributed.min_over_ranks(torch.cat(list(self._steps.values()))).tolist()
+        step, looked_at = min(steps), chain.from_iterable(self._steps)
+        names = [name for name, bad in zip(looked_at, steps, strict=True) if bad == step]
         return None if step == math.inf else (int(step), names)
 
 

@@ -217,9 +217,7 @@ def take_step(backward: Work, crops: Any, job: Job, progress: Progress, bad_step
     job.optimizer.zero_grad()
     if job.after_step is not None:
         job.after_step(progress.step - 1, settings.max_steps)
-    progress.count += 1
-    for name, value in {**values, "gradient_norm": norm.float()}.items():
-        progress.sums[name] = progress.sums.get(name, torch.zeros_like(value)) + value
+    progress.add({**values, "gradient_norm": norm.float()})
 
 
 def _tell_skipped(job: Job, progress: Progress, crops: Any, values: Mapping[str, Tensor]) -> None:

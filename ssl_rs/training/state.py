@@ -80,6 +80,14 @@ class Progress:
     skipped: int = 0
     collapsed: int = 0
 
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add what a step came to; a GPU starts one operation for all values that have a sum already."""
+        known = [name for name in values if name in self.sums]
+        if known:
+            torch._foreach_add_([self.sums[name] for name in known], [values[name] for name in known])
+        self.sums |= {name: value.clone() for name, value in values.items() if name not in self.sums}
+        self.count += 1
+
 
 def save_checkpoint(
     folder: Path,

@@ -140,9 +140,9 @@ def mounted(path: Path, options: str) -> bool:
 
 
 @pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Callable[[Path, str], Path]]:
+def mount(pytestconfig: pytest.Config) -> Iterator[Callable[[Path, str], Path]]:
     """Mount file systems in memory that are gone after the test."""
-    places, before = [], Path.cwd()
+    places = []
 
     def make(path: Path, options: str) -> Path:
         if not mounted(path, options):
@@ -151,7 +151,7 @@ def mount(tmp_path: Path) -> Iterator[Callable[[Path, str], Path]]:
         return path
 
     yield make
-    os.chdir(before)  # out of what goes away
+    os.chdir(pytestconfig.invocation_params.dir)  # out of what goes away
     for path in reversed(places):
         subprocess.run(["umount", "--lazy", path], capture_output=True, check=False)
 
