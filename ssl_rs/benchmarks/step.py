@@ -51,9 +51,9 @@ class StepBenchmark:
     """Times a step of the real loop beside two bounds, in turns, and its parts.
 
     `bare_encoder` is forward and backward of the same encoder on as many random images that lie on the device, in the
-    same precision, layout and parts, and recorded as a CUDA graph where the step is; `bare_network` is encoder, heads and
-    optimizer on random views that lie there. The parts are taken from separate steps that wait for the device after
-    each part, always without torch.compile and CUDA graphs.
+    same precision, layout and parts, and recorded as a CUDA graph where the step is; `bare_network` is encoder, heads
+    and optimizer on random views that lie there. What each part of a step costs is taken from separate steps that wait
+    for the device behind it, always without torch.compile and CUDA graphs.
 
     Args:
         repeats: Turns, of which the median counts.
