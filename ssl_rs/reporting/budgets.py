@@ -75,6 +75,8 @@ class Budget:
 def budget_of(table: Table, tables: Sequence[Table]) -> Budget | None:
     """Compare a table with the one of the fewest steps that has at least twice its own, or else the most.
 
+    Of tables that share no cell with it the next one is taken.
+
     Args:
         table: Of fine-tuning.
         tables: Among which the other is looked for; it differs in nothing but its number of steps.
@@ -90,27 +92,37 @@ def budget_of(table: Table, tables: Sequence[Table]) -> Budget | None:
         and each.comparison == own._replace(steps=each.comparison.steps)
         and each.comparison.steps > own.steps > 0
     }
-    if not longer:
-        return None
-    steps = min((each for each in longer if each >= 2 * own.steps), default=max(longer))
-    cells = itertools.product(table.labels, table.fractions)
-    changes = [change for cell in cells if (change := _change(table, longer[steps], *cell))]
-    if not changes:
-        return None
-    random = [each for each in changes if each.label == table.random_label]
-    return Budget(own.steps, steps, changes, max(random, key=lambda each: each.fraction, default=None))
+    enough, fewer = ([steps for steps in longer if (steps >= 2 * own.steps) is each] for each in (True, False))
+    for steps in [*sorted(enough), *sorted(fewer, reverse=True)]:
+        cells = itertools.product(table.labels, table.fractions)
+        if changes := [change for cell in cells if (change := _change(table, longer[steps], *cell))]:
+            random = [each for each in changes if each.label == table.random_label]
+            return Budget(own.steps, steps, changes, max(random, key=lambda each: each.fraction, default=None))
+    return None
 
 
 def _change(table: Table, longer: Table, label: str, fraction: float) -> Change | None:
-    runs = [each.cell(label, fraction) for each in (longer, table)]
-    if any(_other_settings(one, other) for one, other in itertools.product(*runs)):
-        return None
-    more, less = (_mious(table, each) for each in runs)
+    runs = table.cell(label, fraction)
+    more, less = (_mious(table, each) for each in (_counterpart(runs, longer, label, fraction), runs))
     found = paired_difference(more, less)
     if found is None:
         return None
     shared = summarize([less[key] for key in less if key in more])
     return Change(label, fraction, found, None if shared.std is None else shared.std / math.sqrt(shared.n))
+
+
+def _counterpart(runs: Sequence[Run], longer: Table, label: str, fraction: float) -> list[Run]:
+    """Return the runs of a longer table that differ from those of a cell in nothing but their steps.
+
+    The row may have another name there: it says what tells it from the other rows of its own table.
+    """
+    rows = {each: cell for each in longer.labels if (cell := longer.cell(each, fraction))}
+    alike = {
+        each: cell
+        for each, cell in rows.items()
+        if all(one.own_label == other.own_label and not _other_settings(one, other) for one in runs for other in cell)
+    }
+    return alike.get(label) or (next(iter(alike.values())) if len(alike) == 1 else [])
 
 
 def _mious(table: Table, runs: Sequence[Run]) -> Mapping[Key, float]:

@@ -79,8 +79,14 @@ def read_failures(runs_dir: Path, planned: Sequence[PlannedCell] = ()) -> tuple[
     return failures, left_out
 
 
-def stale_runs(runs: Sequence[Run], planned: Sequence[PlannedCell]) -> list[StaleRun]:
+def stale_runs(runs: Sequence[Run], planned: Sequence[PlannedCell], home: Path) -> list[StaleRun]:
     """Return the runs in the place of a planned one that is not theirs, or made from weights that are others now.
+
+    Args:
+        runs: All that were found.
+        planned: What sweeps planned.
+        home: Where commands write. Of runs elsewhere, e.g. results that were kept, it is not known what the folders
+            are by now that they name: they are not held against what lies there.
 
     Runs that tell their settings get a row of their own where these differ (`variants.told_apart`): they are not stale.
 
@@ -95,15 +101,16 @@ def stale_runs(runs: Sequence[Run], planned: Sequence[PlannedCell]) -> list[Stal
     stale = []
     for run in runs:
         here = places.get((run.label, run.seed), []) if run.command == "finetune" else []
-        own = next(
-            (cell for cell in here if cell.fills(comparison_of(run), run.label, run.label_fraction, run.seed)), None
-        )
-        if own is not None and run.directory.resolve() not in current and not _has_place_beside(own, run):
+        own = [cell for cell in here if cell.fills(comparison_of(run), run.label, run.label_fraction, run.seed)]
+        # Of several plans those of its own settings say whether it is theirs; others stand beside it.
+        own = [cell for cell in own if cell.settings_hash == run.settings_hash] or own
+        place = run.directory.resolve()
+        if own and place not in current and not any(_has_place_beside(cell, run) for cell in own):
             reason = "no plan names it, and what a sweep planned for its place has other settings or weights"
-            stale.append(StaleRun(run, reason, own.command))
-        elif (source := _replaced(run)) is not None:
+            stale.append(StaleRun(run, reason, own[0].command))
+        elif place.is_relative_to(home.resolve()) and (source := _replaced(run)) is not None:
             reason = f"{source} has other weights now than those it was made from"
-            stale.append(StaleRun(run, reason, own.command if own else None))
+            stale.append(StaleRun(run, reason, own[0].command if own else None))
     return stale
 
 

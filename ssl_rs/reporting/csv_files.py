@@ -43,7 +43,8 @@ def summary_csv(studies: Studies) -> str:
             }
             for table, study in studies
             for cell in study.cells
-        ]
+        ],
+        PLACE,
     )
 
 

@@ -79,7 +79,7 @@ def write_report(
         )
     planned, broken_plans = read_plans(sweeps_dir, runs_dir)
     planned = settled(planned, runs)
-    stale = stale_runs(runs, planned)
+    stale = stale_runs(runs, planned, sweeps_dir.parent)
     old = {each.run.directory for each in stale}
     current_runs = told_apart([run for run in runs if run.directory not in old])
     tables, duplicates = compare(current_runs)

@@ -32,6 +32,7 @@ class PlannedCell:
         pretraining_settings_hash: The same of the pretraining that it starts from, where that is known.
         waits_for_weights: What it starts from was not there yet when it was planned.
         kind: Name of the command.
+        plan: File of the plan.
     """
 
     command: str
@@ -44,6 +45,7 @@ class PlannedCell:
     pretraining_settings_hash: str | None = None
     waits_for_weights: bool = False
     kind: str = "finetune"
+    plan: Path = Path()
 
     def fills(self, comparison: Comparison, label: str, fraction: float, seed: int) -> bool:
         """Tell whether it is a cell of a comparison."""
@@ -103,7 +105,7 @@ def read_plans(sweeps_dir: Path, runs_dir: Path) -> tuple[list[PlannedCell], lis
             plan = read_object(path)
             if plan["command"] not in ("pretrain", "finetune", "evaluate"):
                 continue
-            planned = [_planned_cell(str(plan["command"]), entry) for entry in plan["cells"]]
+            planned = [_planned_cell(str(plan["command"]), entry, path) for entry in plan["cells"]]
         except (ValueError, KeyError, TypeError, OSError, OverflowError) as error:
             left_out.append(LeftOut(path, f"no plan of a sweep ({type(error).__name__}: {error})"))
             continue
@@ -115,15 +117,18 @@ def read_plans(sweeps_dir: Path, runs_dir: Path) -> tuple[list[PlannedCell], lis
 def settled(planned: Sequence[PlannedCell], runs: Sequence[Run]) -> list[PlannedCell]:
     """Return the cells, those that waited for weights with the folder of the run that was made of them since.
 
-    The weights count for a run's folder, so it is not the one that was planned without them.
+    The weights count for a run's folder, so it is not the one that was planned without them. Where a later plan names
+    that folder itself, both mean one cell, which is that of the later plan.
     """
-    taken = {cell.run_dir for cell in planned}
+    taken = {cell.run_dir: cell.plan for cell in planned}
     found = []
     for cell in planned:
-        own = (run.directory.resolve() for run in runs if not cell.is_done and cell.waited_for(run))
-        place = next((path for path in own if path not in taken), cell.run_dir)
-        taken.add(place)
-        found.append(replace(cell, run_dir=place))
+        own = [run.directory.resolve() for run in runs if not cell.is_done and cell.waited_for(run)]
+        place = next((path for path in own if path not in taken), None)
+        if place is None and any(taken[path] != cell.plan for path in own):
+            continue
+        taken[place or cell.run_dir] = cell.plan
+        found.append(replace(cell, run_dir=place or cell.run_dir))
     return found
 
 
@@ -155,7 +160,7 @@ def _stands_for(named: str, source: object) -> bool:
         return False
 
 
-def _planned_cell(command: str, entry: Mapping[str, Any]) -> PlannedCell:
+def _planned_cell(command: str, entry: Mapping[str, Any], plan: Path) -> PlannedCell:
     fraction = None if command == "pretrain" else float(entry["label_fraction"])
     if fraction is not None and not 0 < fraction <= 1:
         raise ValueError(f"label_fraction is {fraction}: expected a number in (0, 1]")
@@ -170,6 +175,7 @@ def _planned_cell(command: str, entry: Mapping[str, Any]) -> PlannedCell:
         pretraining_settings_hash=_text(entry, "pretraining_settings_hash"),
         waits_for_weights=entry.get("waits_for_weights") is True,
         kind=command,
+        plan=plan,
     )
 
 

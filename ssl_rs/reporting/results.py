@@ -72,6 +72,8 @@ class Run:
         scene_groups: The group of each scene that lies with others; the others are groups of their own.
         run: Of `evaluate`, the folder of the fine-tuning that was scored; empty of all else.
         model_sha256: Of the network's file; empty where there is none, or an earlier version did not write it.
+        own_label: What it called its row; `label` may say more, see `variants.told_apart`.
+        trained_on: Manifest of the data that it was trained on.
     """
 
     directory: Path
@@ -103,6 +105,8 @@ class Run:
     scene_groups: Mapping[str, str] = field(default_factory=dict, compare=False)
     run: str = ""
     model_sha256: str = ""
+    own_label: str = ""
+    trained_on: str = ""
 
     def groups_of_scenes(self, labels: str) -> tuple[tuple[str, ...], ...]:
         """Return the scenes whose counts are known by some labels, those that lie together in one tuple, in order."""
@@ -159,6 +163,8 @@ def read_runs(runs_dir: Path, group_of: Callable[[str], str] | None = None) -> t
             if command not in SCORED_COMMANDS:
                 raise ValueError(f"command is {command!r}: expected one of {', '.join(SCORED_COMMANDS)}, pretrain")
             run = _run_of(path.parent, command, result)
+            run, told = _with_environment(run)
+            left_out += told
             runs.append(run if group_of is None else _regrouped(run, group_of))
         except (ValueError, OverflowError, OSError) as error:
             left_out.append(LeftOut(path, str(error)))
@@ -188,7 +194,6 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
     def count(key: str) -> int:
         return _take(result, key, int)
 
-    environment = directory / "environment.json"
     scores = _scores(result)
     return Run(
         directory=directory,
@@ -213,7 +218,7 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
         scores=scores,
         protocol=own if (own := str(result.get("protocol"))) in scores else next(iter(scores)),
         classes=(classes := [_labeled_class(entry) for entry in _take(result, "classes", list)]),
-        environment=read_object(environment) if environment.is_file() else {},
+        environment={},
         scene_confusions={
             labels: {scene: _confusion(counts, len(classes)) for scene, counts in _object(scenes, PER_SCENE).items()}
             for labels, scenes in _object(result.get(PER_SCENE, {}), PER_SCENE).items()
@@ -225,7 +230,18 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
         },
         run=str(result.get("run") or ""),
         model_sha256=str(result.get("model_sha256") or ""),
+        own_label=text("label"),
+        trained_on=str(result.get("trained_on_manifest_sha256") or text("manifest_sha256")),
     )
+
+
+def _with_environment(run: Run) -> tuple[Run, list[LeftOut]]:
+    """Return the run with its environment.json, if that is there and whole; a run is one without it, too."""
+    path = run.directory / "environment.json"
+    try:
+        return (replace(run, environment=read_object(path)) if path.is_file() else run), []
+    except (ValueError, OSError) as error:
+        return run, [LeftOut(path, str(error))]
 
 
 def _regrouped(run: Run, group_of: Callable[[str], str]) -> Run:
@@ -239,6 +255,9 @@ def _settings(result: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(settings, dict) or not isinstance(made_with, dict):
         raise ValueError("settings or made_with is no object")
     resolved = {"trainer.precision": made_with["precision"]} if "precision" in made_with else {}
+    probe = result.get("probe")
+    if isinstance(probe, dict) and result.get("initialization") == "random":
+        resolved |= {"probe.batch_norm": probe.get("batch_norm", "not told")}
     before_it_came = leaves(LATER) if settings else {}  # keys that an earlier version did not have
     return {**before_it_came, **settings, **resolved}
 

@@ -185,6 +185,7 @@ class LabelsSaved:
         largest: The largest.
         target: The reference's mean.
         falls_below: The first larger measured fraction at which the curve is below the target again, if there is one.
+        tried_less: Whether some seed has a smaller fraction, which does not count here.
     """
 
     fraction: float
@@ -194,6 +195,7 @@ class LabelsSaved:
     largest: float
     target: float
     falls_below: float | None
+    tried_less: bool = False
 
     @property
     def is_reached(self) -> bool:
@@ -231,7 +233,8 @@ def labels_saved(curves: Mapping[int, Mapping[float, float]], reference: Mapping
         interval = Interval(min(low, fraction), max(high, fraction))  # between two places that were looked at
     points = zip(fractions, means, strict=True)
     below = next((place for place, value in points if place > fraction and value < target), None)
-    return LabelsSaved(fraction, interval, len(seeds), fractions[0], fractions[-1], target, below)
+    less = any(each < fractions[0] for curve in curves.values() for each in curve)
+    return LabelsSaved(fraction, interval, len(seeds), fractions[0], fractions[-1], target, below, less)
 
 
 def crossing_interval(fractions: Sequence[float], differences: NDArray[np.float64]) -> Interval:

@@ -122,6 +122,20 @@ class Table:
         return [name for name, found in absent.items() if any(found) and not all(found)]
 
     @property
+    def mixed_rows(self) -> dict[str, list[str]]:
+        """Return the rows whose runs were meant alike and were not made alike, and what differs in each of them.
+
+        The settings of `differing_settings`: where they were meant otherwise, rows are told apart.
+        """
+        rows = {label: [run for run in self.runs if run.label == label] for label in self.labels}
+        found = {label: differing_settings(runs) for label, runs in rows.items()}
+        return {
+            label: [f"{key} ({', '.join(values)})" for key, values in each.items()]
+            for label, each in found.items()
+            if each
+        }
+
+    @property
     def of_one_pretraining(self) -> list[str]:
         """Return the rows of which several seeds start from the weights of one and the same training of ours."""
         rows = {label: [run for run in self.runs if run.label == label] for label in self.labels}
@@ -188,16 +202,19 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
     for run in ordered:
         if run.directory in left_out:
             continue
-        for score in sorted(run.scores.values(), key=lambda score: score.protocol.name != run.protocol):
-            places = groups[comparison_of(run), score.protocol]
-            first = places.setdefault(Place(*(getattr(run, name) for name in Place._fields)), run)
-            if first is run or (run.command == "evaluate" and first.command != "evaluate"):
-                continue
+        place = Place(*(getattr(run, name) for name in Place._fields))
+        scores = sorted(run.scores.values(), key=lambda score: score.protocol.name != run.protocol)
+        own = [(comparison_of(run), score.protocol) for score in scores]
+        there = [groups[key][place] for key in own if key in groups and place in groups[key]]
+        if first := next((each for each in there if each.command == run.command), None):
             remedy = "" if run.command == "evaluate" else "give it a row of its own by initialization.label, or "
             left_out[run.directory] = (
                 f"same label '{run.label}', label fraction and seed as {first.directory}, but other settings; "
                 f"{remedy}delete one of the two"
             )
+            continue
+        for key in own:
+            groups[key].setdefault(place, run)
     apart = _apart({comparison: list(places.values()) for (comparison, _), places in groups.items()})
     tables = [
         _table(*key, list(places.values()), apart[key[0]])

@@ -113,7 +113,7 @@ def _markdown(table: Table, study: Study) -> str:
     for doubt in doubts_of_means(table):
         parts += [escape_markdown(doubt), ""]
     if scenes := _over_scenes(table, study):
-        parts += [f"{OVER_SCENES.format(over_scenes(study))}:", "", _markdown_table(scenes), ""]
+        parts += [f"{OVER_SCENES.format(over_scenes(table, study))}:", "", _markdown_table(scenes), ""]
     if study.differences:
         parts += [f"Paired differences in points{_others(study)}:", "", _markdown_table(_differences(study)), ""]
     said = saved_sentences(table, study)
@@ -135,7 +135,7 @@ def _latex(table: Table, study: Study) -> str:
     caption += "".join(f" {doubt}" for doubt in doubts_of_means(table))
     parts = [_latex_table(_scores(table), caption)]
     if scenes := _over_scenes(table, study):
-        parts.append(_latex_table(scenes, f"{_title(table)}. {OVER_SCENES.format(over_scenes(study))}."))
+        parts.append(_latex_table(scenes, f"{_title(table)}. {OVER_SCENES.format(over_scenes(table, study))}."))
     if study.differences:
         caption = f"{_title(table)}. Paired differences of mIoU in points{_others(study)}."
         parts.append(_latex_table(_differences(study), caption))

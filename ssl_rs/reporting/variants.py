@@ -15,7 +15,7 @@ MOST_NAMED = 3
 
 
 def told_apart(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs, with labels that tell what differs where runs of one label differ in their settings.
+    """Return the runs, with labels that tell what differs where runs of one label differ in settings or training data.
 
     The label stays with the settings that most runs of other labels in the table share, then with those that most of
     its own runs have, then with the values that come first. What an earlier version wrote without its settings keeps
@@ -23,7 +23,8 @@ def told_apart(runs: Sequence[Run]) -> list[Run]:
     """
     by_settings = _renamed(runs, lambda run: run.settings_hash, _named_by_settings)
     by_pretraining = _renamed(by_settings, lambda run: str(run.pretraining.get("steps")), _named_by_pretraining)
-    return _renamed(by_pretraining, lambda run: run.with_decoder, _named_by_parts)
+    by_parts = _renamed(by_pretraining, lambda run: run.with_decoder, _named_by_parts)
+    return _renamed(by_parts, lambda run: run.trained_on, _named_by_data)
 
 
 def _renamed(
@@ -78,6 +79,10 @@ def _named_by_pretraining(run: Run, usual: Run, row: Sequence[Run]) -> str:
 
 def _named_by_parts(run: Run, usual: Run, row: Sequence[Run]) -> str:
     return "encoder and decoder" if run.with_decoder else "encoder alone"
+
+
+def _named_by_data(run: Run, usual: Run, row: Sequence[Run]) -> str:
+    return f"trained on data {run.trained_on[:8]}"
 
 
 def _told(key: str, value: Any) -> str:

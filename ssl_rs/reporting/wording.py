@@ -63,9 +63,13 @@ def doubts_of_means(table: Table) -> list[str]:
         said.append(OTHER_GROUPS)
     if names := table.classes_of_some_runs:
         said.append(
-            f"{', '.join(names)}: not in the test scenes, and predicted there by some runs only, whose mIoU is a mean "
-            "over more classes (with an IoU of 0) than that of the others."
+            f"{', '.join(names)}: not in the {table.comparison.split} scenes, and predicted there by some runs only, "
+            "whose mIoU is a mean over more classes (with an IoU of 0) than that of the others."
         )
+    said += [
+        f"The runs of {label} were not all made alike: {'; '.join(differs)}."
+        for label, differs in table.mixed_rows.items()
+    ]
     if rows := table.of_one_pretraining:
         said.append(
             f"All seeds of {'; '.join(rows)} start from one pretraining each: intervals over seeds hold for that one, "
@@ -74,9 +78,10 @@ def doubts_of_means(table: Table) -> list[str]:
     return said
 
 
-def over_scenes(study: Study) -> str:
-    """Say what intervals over test scenes are over."""
-    return "test scenes, those that lie together as one" if study.in_groups else "test scenes"
+def over_scenes(table: Table, study: Study) -> str:
+    """Say what intervals over scenes are over."""
+    scenes = f"{table.comparison.split} scenes"
+    return f"{scenes}, those that lie together as one" if study.in_groups else scenes
 
 
 def saved_sentences(table: Table, study: Study) -> list[str]:
@@ -108,13 +113,15 @@ def saved_sentence(label: str, found: LabelsSaved | None) -> str:
     if not found.is_reached:
         said = f"{label} does not reach {target} with up to {_share(found.largest)} of the labels"
     elif found.fraction >= NEARLY_ALL and found.at_smallest:
-        said = f"{label} reaches {target} with all labels; fewer were not tried"
+        tried = "not all seeds have fewer" if found.tried_less else "fewer were not tried"
+        said = f"{label} reaches {target} with all labels; {tried}"
     elif found.fraction >= NEARLY_ALL:
         said = f"{label} reaches {target} with all labels only"
     elif found.at_smallest:
+        whose, better = ("that all seeds have", "") if found.tried_less else ("measured", ", or better")
         said = (
-            f"{label} reaches {target} at the smallest share measured, {_share(found.fraction)} of the labels"
-            f"{_times(found.fraction)}, or better"
+            f"{label} reaches {target} at the smallest share {whose}, {_share(found.fraction)} of the labels"
+            f"{_times(found.fraction)}{better}"
         )
     else:
         said = f"{label} reaches {target} with {_share(found.fraction)} of the labels{_times(found.fraction)}"
@@ -127,8 +134,8 @@ def budget_sentence(budget: Budget) -> str:
     steps, longer, change = f"{budget.steps:,}", f"{budget.longer:,}", budget.random
     if change is None:
         return (
-            f"Whether {steps} steps are enough is not known: {longer} were not taken from random initialization, or "
-            "none of its rows is called random."
+            f"Whether {steps} steps are enough is not known: no row of random initialization that is called random was "
+            f"trained for {longer}, too."
         )
     ends = "" if change.seeds.n == 1 else f" {interval_text(change.seeds.interval, signed_points_text)}"
     moved = f"{longer} move its mean by {signed_points_text(change.seeds.mean)} points{ends}, n = {change.seeds.n}"
@@ -196,6 +203,6 @@ def _saved_interval(found: LabelsSaved) -> str:
     if found.interval is None:
         return "n = 1: no interval"
     ends = [_share(end) if math.isfinite(end) else "not reached" for end in found.interval]
-    at_most = "at most " if found.interval.low == found.smallest else ""  # below it nothing was measured
+    at_most = "at most " if found.interval.low == found.smallest else ""  # below it nothing counts
     said = ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
     return f"95 % interval {at_most}{said}, n = {found.seeds} seeds"

@@ -9,6 +9,7 @@ from ssl_rs.reporting.budgets import budget_of
 from ssl_rs.reporting.page import write_report
 from ssl_rs.reporting.results import read_runs
 from ssl_rs.reporting.tables import compare
+from ssl_rs.reporting.variants import told_apart
 from ssl_rs.reporting.wording import budget_sentence
 
 
@@ -86,7 +87,7 @@ def test_the_nearest_number_that_is_twice_as_large_counts_or_else_the_largest(bu
 def test_without_random_initialization_it_is_not_known(budgets):
     budget = budgets({20: {FEW: [0.5, 0.6]}, 40: {FEW: [0.6, 0.7]}})[20]
     assert budget.has_converged is None
-    assert "Whether 20 steps are enough is not known: 40 were not taken from random" in budget_sentence(budget)
+    assert "Whether 20 steps are enough is not known: no row of random initialization" in budget_sentence(budget)
 
 
 def test_fewer_labels_can_show_that_it_has_not_converged_and_not_that_it_has(budgets):
@@ -150,3 +151,22 @@ def test_the_error_is_that_of_the_seeds_that_both_have(budgets):
     budget = budgets({20: {RANDOM: [0.60, 0.64, 0.90]}, 40: {RANDOM: [0.61, 0.65]}})[20]
     assert budget.random.seeds.n == 2
     assert budget.random.error == pytest.approx(0.02)  # half of what 0.60 and 0.64 differ by
+
+
+def test_a_row_is_found_again_under_the_name_that_tells_it_apart(tmp_path, write_run):
+    """Among the longer runs there are others, whose settings take the plain label away from these."""
+    for steps, miou in ((20, 0.5), (40, 0.6)):
+        settings = {"augmentation.flip": 0.0}
+        write_run(f"{steps}", fraction=1.0, steps=steps, miou=miou, settings_hash=f"{steps}", settings=settings)
+    for seed in range(3):
+        settings = {"augmentation.flip": 0.5}
+        write_run(f"flips{seed}", seed=seed, steps=40, miou=0.1, settings_hash="flips", settings=settings)
+    tables, _ = compare(told_apart(read_runs(tmp_path / "runs")[0]))
+    short = next(table for table in tables if table.comparison.steps == 20)
+    (change,) = budget_of(short, tables).changes
+    assert (change.label, change.fraction, change.seeds.mean) == ("random", 1.0, pytest.approx(0.1))
+
+
+def test_a_table_that_shares_no_cell_gives_way_to_the_next(budgets):
+    found = budgets({20: {RANDOM: [0.5, 0.5]}, 40: {FEW: [0.6]}, 60: {RANDOM: [0.6, 0.6]}})
+    assert (found[20].longer, found[20].random.seeds.mean) == (60, pytest.approx(0.1))

@@ -224,11 +224,11 @@ PLACE = {
 
 @pytest.fixture
 def stale(tmp_path):
-    def find():
+    def find(home=tmp_path):
         planned, _ = read_plans(tmp_path / "sweeps", tmp_path / "runs")
         runs, left_out = read_runs(tmp_path / "runs")
         assert left_out == []
-        return [(each.run.directory.name, each.reason, each.command) for each in stale_runs(runs, planned)]
+        return [(each.run.directory.name, each.reason, each.command) for each in stale_runs(runs, planned, home)]
 
     return find
 
@@ -280,6 +280,23 @@ def test_a_run_whose_pretraining_has_other_weights_now_is_stale(tmp_path, write_
         (tmp_path / "pretraining").mkdir()
         (tmp_path / "pretraining" / "result.json").write_text(json.dumps({"encoder_sha256": now}))
     assert [each[0] for each in stale()] == (["a"] if is_stale else [])
+
+
+def test_kept_results_are_not_held_against_what_lies_where_they_were_made(tmp_path, write_run, stale):
+    provenance = {"kind": "pretrained", "source": str(tmp_path / "pretraining"), "sha256": "ab" * 32}
+    write_run("a", label="tasks", provenance=provenance)
+    (tmp_path / "pretraining").mkdir()
+    (tmp_path / "pretraining" / "result.json").write_text(json.dumps({"encoder_sha256": "00" * 32}))
+    assert [each[0] for each in stale()] == ["a"]
+    assert stale(home=tmp_path / "outputs") == []
+
+
+@pytest.mark.parametrize("names", [("first", "then"), ("then", "first")])
+def test_of_two_plans_that_of_its_own_settings_says_whether_a_run_is_stale(write_run, plan, stale, names):
+    write_run("old", settings_hash="s", settings={"loss.dice": 1.0})
+    plan(("random", 0.1, 0, "new"), name=names[0], settings_hash="s", **PLACE)
+    plan(("random", 0.1, 0, "other"), name=names[1], settings_hash="t", **PLACE)
+    assert [each[0] for each in stale()] == ["old"]
 
 
 def test_a_probe_of_an_encoder_that_was_trained_again_is_stale(tmp_path, write_run, stale):
@@ -354,6 +371,15 @@ def test_a_cell_that_waited_for_its_weights_is_filled_by_the_run_that_has_them(
     assert ("done", command_line("finetune", [f"initialization={planned_label}", "seed=0"])) in {
         (cell["state"], cell["command"]) for cell in cells
     }
+
+
+def test_a_cell_that_waited_is_that_of_a_later_plan_that_names_its_run(tmp_path, write_run, plan):
+    plan(("tasks", 0.1, 0, "waiting"), name="before", settings_hash="s", waits_for_weights=True, **PLACE)
+    plan(("tasks", 0.1, 0, "made"), name="later", settings_hash="s", **PLACE)
+    write_run("made", label="tasks", settings_hash="s", provenance=start("aa"))
+    said = []
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
+    assert said == ["Cells: 1 done, 0 failed, 0 missing, 0 stale"]
 
 
 def test_a_planned_cell_of_a_row_that_was_renamed_is_missing_once(tmp_path, write_run, plan):

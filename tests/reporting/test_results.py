@@ -161,3 +161,10 @@ def test_csv_has_a_row_a_run_and_protocol_and_survives_commas_and_line_breaks(tm
     assert rows[0]["iou/roof, \n red"] == "0.4"
     assert rows[0]["kappa"] == rows[0]["iou/tree"] == rows[2]["iou/land"] == ""
     assert rows[2]["run"].endswith("runs/b")
+
+
+def test_a_run_whose_environment_is_damaged_still_counts(tmp_path, write_run):
+    path = write_run("a") / "environment.json"
+    path.write_text("")
+    (run,), (left_out,) = read_runs(tmp_path / "runs")
+    assert (run.environment, left_out.path) == ({}, path)

@@ -24,6 +24,7 @@ from ssl_rs.reporting.statistics import (
     resampled_miou,
     summarize,
 )
+from ssl_rs.reporting.wording import saved_sentence
 from ssl_rs.segmentation.protocols import Protocol, score
 
 SCORES = st.lists(st.floats(0, 1), min_size=2, max_size=9)
@@ -329,6 +330,20 @@ def test_not_reached_and_reached_at_the_smallest_are_answers():
     assert never.interval == (math.inf, math.inf)
     at_once = labels_saved(curves((0.4, 0.5, 0.6), (0.4, 0.5, 0.6)), {0: 0.3, 1: 0.3})
     assert (at_once.fraction, at_once.at_smallest, at_once.interval) == (0.01, True, Interval(0.01, 0.01))
+
+
+def test_fewer_labels_that_not_all_seeds_have_are_told():
+    def found(curve):
+        whole = {0: {0.1: 0.6, 1.0: 0.7}, 1: {0.1: 0.6, 1.0: 0.7} | curve}
+        return labels_saved(whole, {0: 0.5, 1: 0.5})
+
+    assert (found({}).smallest, found({}).tried_less) == (0.1, False)
+    assert (found({0.02: 0.1}).smallest, found({0.02: 0.1}).tried_less) == (0.1, True)
+    assert (
+        saved_sentence("a", found({})).count("measured, 10") == saved_sentence("a", found({})).count("or better") == 1
+    )
+    said = saved_sentence("a", found({0.02: 0.1}))
+    assert "at the smallest share that all seeds have, 10\N{NO-BREAK SPACE}% of the labels: 10 times fewer (" in said
 
 
 def test_a_seed_that_never_gets_there_opens_the_interval():

@@ -114,6 +114,31 @@ def test_a_second_run_in_the_same_place_is_left_out_and_named(write_run, tables_
     assert "initialization.label" in left_out.reason
 
 
+def test_a_run_that_is_left_out_is_in_no_table(write_run, tables_of):
+    score = {"overall_accuracy": 0.5, "mean_f1": 0.5, "kappa": 0.5}
+    write_run("a", miou=0.2)
+    write_run("b", protocols={name: {"miou": 0.4, **score} for name in ("all_classes", "other")})
+    (table,), (left_out,) = tables_of()
+    assert (table.protocol.name, left_out.path.name) == ("all_classes", "b")
+
+
+@pytest.mark.parametrize(
+    ("made", "key"),
+    [
+        ({"made_with": {"precision": "bf16"}}, "trainer.precision (fp32, bf16)"),
+        ({"probe": {"batch_norm": "measured"}}, "probe.batch_norm (not told, measured)"),
+    ],
+)
+def test_runs_of_a_row_that_were_made_otherwise_are_told(write_run, tables_of, made, key):
+    usual = {"settings_hash": "s", "made_with": {"precision": "fp32"}, "probe": {}}
+    write_run("a", seed=0, **usual)
+    write_run("b", seed=1, **(usual | made))
+    write_run("c", seed=0, label="imagenet", settings_hash="s")
+    (table,), _ = tables_of()
+    assert f"The runs of random were not all made alike: {key}." in doubts_of_means(table)
+    assert table.mixed_rows.keys() == {"random"}
+
+
 def test_one_odd_run_does_not_put_out_its_row(write_run, tables_of):
     odd = write_run("a", miou=0.1, settings_hash="odd", fraction=1.0)
     for seed in range(3):

@@ -100,3 +100,9 @@ def test_odd_records_of_a_pretraining_stop_nothing(write_run, labels):
     write_run("a", label="tasks", provenance={"sha256": "a", "pretraining": {"steps": [1]}})
     write_run("b", label="tasks", seed=1, provenance={"sha256": "b", "pretraining": {"steps": 5}})
     assert len(labels()) == 2
+
+
+def test_scores_of_networks_that_were_trained_on_other_data_have_a_row_of_their_own(write_run, labels):
+    for seed, data in enumerate(("a", "b", "a")):
+        write_run(f"{seed}", command="evaluate", seed=seed, settings_hash="s", trained_on_manifest_sha256=data * 64)
+    assert labels() == {"0": "random", "1": "random, trained on data bbbbbbbb", "2": "random"}
