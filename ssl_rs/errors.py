@@ -35,6 +35,10 @@ class InUseError(InputError):
     """Another process works on what this one wanted to write."""
 
 
+class SpentProcessError(InputError):
+    """What failed left a library in a state that nobody knows: this process can do nothing more, a new one can."""
+
+
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
     """The run was asked to stop and saved a checkpoint; the command exits with 130."""
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ssl_rs.transfer import to_device
+
 _ALIGNED = 8
 """Bytes of the widest numbers that are sent."""
 
@@ -80,7 +82,7 @@ class Draws:
         """Return tensors of the CPU on the device, in one copy that nobody waits for; on a CPU themselves."""
         if self.device.type == "cpu":
             return values
-        return _unpacked(_packed(values).to(self.device, non_blocking=True), values)
+        return _unpacked(to_device(_packed(values), self.device), values)
 
 
 def _packed(values: Sequence[Tensor]) -> Tensor:

@@ -27,7 +27,7 @@ from ssl_rs.build import locate
 from ssl_rs.config import Settings, compose_config, parse_overrides, read_yaml, resolve, to_yaml, without_sweeps
 from ssl_rs.config_files import conf_dir
 from ssl_rs.distributed import Processes
-from ssl_rs.errors import InputError, Interrupted, InUseError, explain
+from ssl_rs.errors import InputError, Interrupted, InUseError, SpentProcessError, explain
 from ssl_rs.files import write_json, write_text
 from ssl_rs.hidden import hide_passwords, hide_secrets, without_secrets
 from ssl_rs.initialization import CHOICES
@@ -40,6 +40,10 @@ MOST_CELLS = 10_000
 
 WITH_WEIGHTS = ("imagenet", "file")
 """Encoders that evaluate reads from `encoder_weights`."""
+
+
+class SweepEnded(KeyboardInterrupt):
+    """No further run can be tried in this process. Hydra would go on with the next one after any other exception."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +235,8 @@ def _launch(name: str, overrides: Sequence[str], jobs: Sequence[Cell]) -> None:
         hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(job)()
     except OSError:
         raise
+    except SweepEnded as ended:
+        raise InputError(str(ended)) from ended
     except Exception as error:  # run_cell lets none of a run's own errors through
         raise InputError(f"Hydra's sweeper or launcher failed: {error}") from error
     finally:
@@ -262,6 +268,8 @@ def run_cell(name: str, config: DictConfig, cell: Cell) -> None:
         }
         with suppress(OSError):  # of a full disk: the last lines of the sweep name the cell all the same
             write_json(RunDirectory(cell.run_dir).failure, record)
+        if isinstance(error, SpentProcessError):
+            raise SweepEnded(f"{told} The sweep ends here, since its other runs need a new process.") from error
         say_line(f"failed: {told}")
     gc.collect()  # the next cell starts without this one's tensors
 

@@ -76,6 +76,21 @@ def test_the_encoder_sees_images_in_the_parts_of_a_step_in_all_that_is_measured(
     assert len(sizes) >= 2 * 4  # two parts of each of the four
 
 
+def test_it_is_measured_with_the_kernels_of_the_loop(measured, monkeypatch):
+    seen, whole = [], step.Step.whole
+
+    def watched(self):
+        seen.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
+        whole(self)
+
+    monkeypatch.setattr(step.Step, "whole", watched)
+    measured("pretext=[contrastive]", "trainer=deterministic")
+    assert set(seen) == {(True, False)}
+    seen.clear()
+    measured("pretext=[contrastive]")
+    assert set(seen) == {(False, True)}
+
+
 def test_what_is_repeated_often_enough_and_large_enough_is_no_trial():
     assert caveat(5, 16) == ""
     assert caveat(4, 16) == " A trial, not a measurement: benchmark.repeats=4 (below 5)."

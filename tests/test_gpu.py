@@ -4,6 +4,8 @@ import copy
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -28,6 +30,18 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here"),
 ]
+
+
+class Noting(torch.nn.Linear):
+    """Keeps what it saw, as the network of pretraining does for the measures of collapse."""
+
+    def __init__(self):
+        super().__init__(3, 2)
+        self.seen = None
+
+    def forward(self, images):
+        self.seen = 2 * images
+        return super().forward(images)
 
 
 def plan_of(*arguments):
@@ -122,6 +136,46 @@ def test_what_waits_for_the_device_is_not_recorded_and_runs_all_the_same():
     assert found is work
     found({"images": torch.ones(4, 3, device="cuda")})
     assert torch.equal(network.weight.grad, torch.full((2, 3), 4.0, device="cuda"))
+
+
+def test_what_modules_note_is_of_the_last_batch_also_after_one_without_the_recording():
+    network = Noting().cuda()
+
+    def work(batch):
+        loss = network(batch["images"]).sum()
+        loss.backward()
+        return {"loss": loss.detach()}
+
+    replayed = Replayed(work, network, lambda: {"images": torch.ones(4, 3, device="cuda")})
+    for size in (4, 5, 4):
+        images = torch.rand(size, 3, device="cuda")
+        replayed({"images": images})
+        network.zero_grad()
+        assert torch.equal(network.seen, 2 * images)
+
+
+FAILS_IN_THE_RECORDING = """
+import torch
+from ssl_rs.errors import SpentProcessError
+from ssl_rs.training.replay import replayed_or_not
+network = torch.nn.Linear(3, 2).cuda()
+
+def work(batch):
+    torch.cuda.synchronize()
+    return {"loss": network(batch["images"]).sum()}
+
+try:
+    replayed_or_not(work, network, lambda: {"images": torch.ones(4, 3, device="cuda")})
+except SpentProcessError as error:
+    print(error)
+"""
+
+
+def test_what_fails_in_the_recording_is_named():
+    done = subprocess.run([sys.executable, "-c", FAILS_IN_THE_RECORDING], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("The step could not be recorded as a CUDA graph: "), done.stderr
+    assert "not permitted when stream is capturing" in done.stdout
+    assert "previous error during capture" not in done.stdout
 
 
 def test_a_batch_of_another_shape_is_worked_on_without_the_recording():

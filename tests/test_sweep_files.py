@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ssl_rs import sweep
+from ssl_rs.errors import SpentProcessError
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.sweep import _read_failure, plan_cells
 
@@ -123,6 +124,18 @@ def test_a_run_of_a_sweep_ends_as_it_would_alone(command, tiny, monkeypatch, err
     assert err.count(said) >= 2
     failures = [json.loads(path.read_text()) for path in Path("outputs").rglob("failure.json")]
     assert [bool(failure["traceback"]) for failure in failures] == [code == 1] * 2
+
+
+def test_a_process_that_is_spent_ends_the_sweep(command, tiny, monkeypatch):
+    def fails(_):
+        raise SpentProcessError("It could not be recorded.")
+
+    monkeypatch.setattr("ssl_rs.finetune.run", fails)
+    code, out, err = command("finetune", "-m", *tiny, "seed=0,1")
+    assert code == 2
+    assert out.count("-- ") == 1
+    assert "It could not be recorded. The sweep ends here, since its other runs need a new process." in err
+    assert len(list(Path("outputs").rglob("failure.json"))) == 1
 
 
 def test_two_sweeps_that_write_hydras_file_at_once_do_not_stop_each_other(command, tiny, monkeypatch):

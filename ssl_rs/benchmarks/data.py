@@ -19,6 +19,7 @@ from ssl_rs.data.store import Store, array_file
 from ssl_rs.errors import InputError
 from ssl_rs.stages.pretraining import scene_crops
 from ssl_rs.stages.site import Site
+from ssl_rs.transfer import to_device
 
 SIDE = 2000
 """Pixels of a made-up scene's side."""
@@ -84,7 +85,7 @@ def _reader(source: SceneCrops, site: Site, num_workers: int) -> Callable[[], Cr
 
     def read() -> Crops:
         crops = next(endless)
-        return crops._replace(images=crops.images.to(site.device, non_blocking=True))
+        return crops._replace(images=to_device(crops.images, site.device))
 
     return read
 

@@ -26,6 +26,7 @@ from ssl_rs.training.accumulation import in_parts
 from ssl_rs.training.finite import FirstBadSteps
 from ssl_rs.training.loop import Job, gradients_of, take_step, wrap
 from ssl_rs.training.replay import Replayed, Work, replayed_or_not
+from ssl_rs.training.settings import exactness
 from ssl_rs.training.state import Identity, Progress
 from ssl_rs.views.base import View, make_views
 
@@ -53,7 +54,8 @@ class StepBenchmark:
     `bare_encoder` is forward and backward of the same encoder on as many random images that lie on the device, in the
     same precision, layout and parts, and recorded as a CUDA graph where the step is; `bare_network` is encoder, heads
     and optimizer on random views that lie there. What each part of a step costs is taken from separate steps that wait
-    for the device behind it, always without torch.compile and CUDA graphs.
+    for the device behind it, always without torch.compile and CUDA graphs. All of them lie on the device side by side,
+    so a GPU needs two to three times the memory of a run.
 
     Args:
         repeats: Turns, of which the median counts.
@@ -68,7 +70,10 @@ class StepBenchmark:
 
     def __call__(self, workplace: Workplace) -> Findings:
         """Measure the pretraining of the config."""
-        step = Step(workplace.plan)
+        with exactness(workplace.plan.site.trainer.deterministic):  # as in the loop: it decides over kernels
+            return self._measure(Step(workplace.plan))
+
+    def _measure(self, step: "Step") -> Findings:
         subjects: Mapping[str, Callable[[], object]] = {
             "step": step.whole,
             "bare_network": step.bare_network,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ssl_rs.data.store import Store
 from ssl_rs.data.windows import cut, stack_images
+from ssl_rs.transfer import to_device
 
 CropKind = Literal["image", "mask", "valid"]
 
@@ -94,7 +95,7 @@ class ResidentScenes:
         corner = torch.tensor([(place.top, place.left) for place in places]).view(-1, 2)
         extent, start = self.sizes[scene], self.starts[scene] * bands
         # All that describes a crop goes to the device in one copy, which nobody waits for.
-        numbers = torch.cat([corner, extent, start.unsqueeze(1)], dim=1).to(self.device, non_blocking=True)  # [B, 5]
+        numbers = to_device(torch.cat([corner, extent, start.unsqueeze(1)], dim=1), self.device)  # [B, 5]
         top, left, height, width, start = (column.view(-1, 1) for column in numbers.unbind(1))
         steps = torch.arange(size, device=self.device)
         rows, columns = _mirrored(top + steps, height), _mirrored(left + steps, width)  # [B, S] each

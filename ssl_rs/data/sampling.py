@@ -19,6 +19,7 @@ from ssl_rs.data.store import Store
 from ssl_rs.data.windows import cut
 from ssl_rs.errors import InputError
 from ssl_rs.randomness import Draws, Rows, derive_seed
+from ssl_rs.transfer import to_device
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -164,7 +165,7 @@ class TileCrops:
         corners = [self._place(unit, *place) for unit, place in zip(units, places.tolist(), strict=True)]
         images, masks, *valid = (self.cutter.cut(kind, corners, self.crop_size) for kind in self.kinds)
         labeled = torch.from_numpy(np.stack([self._labeled(*place) for place in corners]))
-        labeled = labeled.to(masks.device, non_blocking=True)
+        labeled = to_device(labeled, masks.device)
         masks = masks.long().masked_fill_(~labeled, self.store.manifest.ignore_index)
         return images, masks, *(each.unsqueeze(1) for each in valid)
 

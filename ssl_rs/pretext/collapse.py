@@ -53,9 +53,10 @@ def effective_rank(features: Tensor) -> Tensor:
     values = torch.linalg.svdvals(centered.double())
     total: Tensor = values.sum()
     if values[0] <= ROUNDING * features.float().norm().to(values.device):
-        return torch.zeros_like(total)
-    rank: Tensor = torch.special.entr(values / total).sum().exp()
-    return rank
+        rank = torch.zeros_like(total)
+    else:
+        rank = torch.special.entr(values / total).sum().exp()
+    return rank.float().to(features.device)
 
 
 def mean_pair_cosine(features: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssl_rs.errors import InputError
+from ssl_rs.transfer import to_device
 
 KEPT_TYPES = (np.uint8, np.int16, np.int32, np.float32)
 """Types of scenes that reach the device as they are."""
@@ -198,7 +199,7 @@ def read_windows(
     if any(side for _, side in missing):
         windows = np.pad(windows, [(0, 0), (0, 0), *missing], mode="symmetric")
     stored = torch.from_numpy(windows if windows.dtype in KEPT_TYPES else windows.astype(np.float32))
-    return stored.to(device, non_blocking=True).float().div_(value_scale).clamp_(0, 1)
+    return to_device(stored, device).float().div_(value_scale).clamp_(0, 1)
 
 
 def _shift_up(values: Tensor, rows: int) -> Tensor:

@@ -32,6 +32,7 @@ from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_netwo
 from ssl_rs.stages.site import Site, SiteSettings, check_once
 from ssl_rs.stages.validation import KEY, Validator, read_every_steps
 from ssl_rs.training.tracking import closed_on_error
+from ssl_rs.transfer import to_device
 from ssl_rs.weights_metadata import WeightsMetadata
 
 VARIED = ("seed", "label_fraction.fraction", "initialization", "dataset.protocol")
@@ -226,7 +227,7 @@ def _crops(plan: Plan) -> TileCrops:
 
 def _batch(plan: Plan, stored: tuple[Tensor, ...], step: int) -> SegmentationBatch:
     site = plan.site
-    images, masks, *valid = (part.to(site.device, non_blocking=True) for part in stored)
+    images, masks, *valid = (to_device(part, site.device) for part in stored)
     draws = Draws(site.seed, step, "augmentation", site.rows, site.device)
     manifest = site.store.manifest
     images, rgb = to_unit(images, manifest.value_scale), color_bands(manifest.bands)

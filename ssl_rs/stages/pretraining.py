@@ -37,6 +37,7 @@ from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_netwo
 from ssl_rs.stages.site import Site, SiteSettings, check_once
 from ssl_rs.training.collapse import COLLAPSED_STD
 from ssl_rs.training.tracking import closed_on_error
+from ssl_rs.transfer import to_device
 from ssl_rs.views.base import View, ViewMaker, crop_view, make_views, views_to_make
 from ssl_rs.weights_metadata import WeightsMetadata
 
@@ -261,8 +262,8 @@ def views_of(plan: Plan, stored: Crops, step: int, rows: Rows) -> dict[str, View
 def crop_on_device(plan: Plan, stored: Crops) -> View:
     """Bring stored crops to the run's device, as values in [0, 1]."""
     device, manifest = plan.site.device, plan.site.store.manifest
-    images = to_unit(stored.images.to(device, non_blocking=True), manifest.value_scale)
-    valid = None if stored.valid is None else stored.valid.to(device, non_blocking=True)
+    images = to_unit(to_device(stored.images, device), manifest.value_scale)
+    valid = None if stored.valid is None else to_device(stored.valid, device)
     return crop_view(images, color_bands(manifest.bands), valid)
 
 

@@ -2,14 +2,14 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ssl_rs.errors import InputError, in_a_line
+from ssl_rs.errors import InputError, SpentProcessError, in_a_line
 from ssl_rs.training.leaving_no_trace import leaving_no_trace
 from ssl_rs.training.structure import map_tensors, named_parts
 
@@ -35,7 +35,8 @@ class Replayed:
         example: Makes a batch: tensors on one CUDA device in mappings, tuples, lists or dataclasses.
 
     Raises:
-        InputError: The recording failed once begun; torch cannot go on in this process as if nothing had been tried.
+        SpentProcessError: The recording failed once begun.
+        torch.OutOfMemoryError: There is no room for it.
         RuntimeError: The work waits for the device; what else it raises in the rounds before is passed on.
     """
 
@@ -47,22 +48,34 @@ class Replayed:
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             self._warm_up(network, stream)
             self.graph = torch.cuda.CUDAGraph()
-            try:
-                # The outer context is there for torch's own, which does not give the stream back where it fails.
-                # Threads that bring data go on meanwhile: only what this one does is recorded, and may fail.
-                with (
-                    torch.cuda.stream(torch.cuda.current_stream()),
-                    torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"),
-                ):
-                    self.values = work(self.batch)
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:
-                raise InputError(
-                    f"The step could not be recorded as a CUDA graph: {in_a_line(error)}. Start it again with "
-                    "trainer.cuda_graph=never."
-                ) from error
+            before = _noted(network)
+            self.values = self._record(stream)
             self.gradients = [(each, each.grad) for each in network.parameters() if each.grad is not None]
+            self.noted = [(*place, value) for place, value in _noted(network).items() if value is not before.get(place)]
+
+    def _record(self, stream: torch.cuda.Stream) -> Mapping[str, Tensor]:
+        """Record the work on the batch, and return where its values will be."""
+        failed: Exception | None = None
+        try:
+            # The outer context is there for torch's own, which does not give the stream back where it fails.
+            # Threads that bring data go on meanwhile: only what this one does is recorded, and may fail.
+            with (
+                torch.cuda.stream(torch.cuda.current_stream()),
+                torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"),
+            ):
+                try:
+                    return self.work(self.batch)
+                except Exception as error:
+                    failed = error  # the end of the recording fails then, too, and says less
+                    raise
+        except Exception as error:
+            cause = failed or error
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None
+            raise SpentProcessError(
+                f"The step could not be recorded as a CUDA graph: {in_a_line(cause)}. Start it again with "
+                "trainer.cuda_graph=never."
+            ) from cause
 
     def _warm_up(self, network: nn.Module, stream: torch.cuda.Stream) -> None:
         """Work on the batch outside of a recording, at last where waiting for the device is an error."""
@@ -70,7 +83,7 @@ class Replayed:
         try:
             with torch.cuda.stream(stream):
                 for number in range(WARM_UP):
-                    with waiting_is_an_error(number == WARM_UP - 1):
+                    with waiting_is_an_error() if number == WARM_UP - 1 else nullcontext():
                         self.work(self.batch)
                     network.zero_grad()
         finally:
@@ -79,25 +92,32 @@ class Replayed:
     def __call__(self, batch: Any) -> Mapping[str, Tensor]:
         """Work on a batch."""
         given, shape = _tensors_and_shape(batch)
-        if shape != self.shape:
+        if not _is_equal(shape, self.shape):
             return self.work(batch)
         torch._foreach_copy_(self.held, given)
         self.graph.replay()
         for parameter, gradient in self.gradients:
             parameter.grad = gradient
+        for module, name, value in self.noted:  # a batch worked on without the recording left others there
+            setattr(module, name, value)
         return self.values
 
 
 @contextmanager
-def waiting_is_an_error(active: bool) -> Iterator[None]:
-    """Within it, if active, torch raises where the host waits for the device, in any thread."""
+def waiting_is_an_error() -> Iterator[None]:
+    """Within it torch raises where the host waits for the device, in any thread."""
     before = torch.cuda.get_sync_debug_mode()
-    if active:
-        torch.cuda.set_sync_debug_mode("error")
+    _set_sync_debug_mode("error")
     try:
         yield
     finally:
-        torch.cuda.set_sync_debug_mode(before)
+        _set_sync_debug_mode(before)
+
+
+def _set_sync_debug_mode(mode: int | str) -> None:
+    with warnings.catch_warnings():  # it says once that the mode is a prototype
+        warnings.filterwarnings("ignore", "Synchronization debug mode")
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 def replayed_or_not(work: Work, network: nn.Module, example: Callable[[], Any]) -> Work:
@@ -141,6 +161,19 @@ def _is_known(value: Any) -> bool:
     while isinstance(value, partial):
         value = value.func
     return str(getattr(value, "__module__", None) or "builtins").split(".")[0] in PLAIN
+
+
+def _noted(network: nn.Module) -> dict[tuple[nn.Module, str], Tensor]:
+    """Return the tensors that modules hold as plain attributes, e.g. the features that they saw last."""
+    values = ((module, name, value) for module in network.modules() for name, value in vars(module).items())
+    return {(module, name): value for module, name, value in values if isinstance(value, Tensor)}
+
+
+def _is_equal(one: list[Any], other: list[Any]) -> bool:
+    try:
+        return one == other
+    except Exception:  # what a view of one's own holds may have no truth value, e.g. an array
+        return False
 
 
 def _tensors_and_shape(batch: Any) -> tuple[list[Tensor], list[Any]]:

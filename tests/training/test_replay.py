@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
@@ -87,6 +88,12 @@ def test_only_a_batch_that_differs_in_values_alone_is_served_by_a_recording(othe
     assert tensors[0] is batch["a"].image
     assert replay._tensors_and_shape({"a": Piece(torch.rand(2), "x")})[1] == shape
     assert replay._tensors_and_shape(other)[1] != shape
+
+
+def test_values_that_have_no_truth_are_not_equal():
+    """As arrays in a view of one's own: the batch is then worked on without the recording."""
+    assert replay._is_equal([("a", 1)], [("a", 1)])
+    assert not replay._is_equal([("a", np.arange(2))], [("a", np.arange(2))])
 
 
 def test_work_that_cannot_be_recorded_is_done_as_it_is_with_a_warning():
