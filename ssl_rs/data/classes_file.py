@@ -11,7 +11,8 @@ from ssl_rs.data.dataset import IGNORE, SegmentationClass
 from ssl_rs.data.mask_format import MaskFormat
 from ssl_rs.errors import InputError, nearest
 
-LARGEST_NUMBER = 65535
+NUMBERS = (-(2**31), 2**32 - 1)
+"""That pixels of a mask may hold, signed or not."""
 
 REMEDY = "Repair the mask, or list it below classes: of classes.yaml, or below ignore: there if it is to count nowhere."
 """What to do about a color or number that no mask should have."""
@@ -45,7 +46,8 @@ def read_classes(path: Path) -> MaskFormat:
           - {name: road, index: 2, color: [255, 255, 255]}     # here a color is only for pictures
         ignore: [0, 255]
 
-    Either every class has an index or none has. Indices are 0 to 65535. Every pixel of every mask must be listed.
+    Either every class has an index or none has. Indices are whole numbers, also below 0. Every pixel of every mask
+    must be listed.
 
     Raises:
         InputError: Names the file and the entry that is wrong.
@@ -111,8 +113,8 @@ def _color(value: Any, where: str) -> tuple[int, int, int]:
 
 
 def _number(value: Any, where: str) -> int:
-    if type(value) is not int or not 0 <= value <= LARGEST_NUMBER:
-        raise InputError(f"{where}: expected a whole number from 0 to {LARGEST_NUMBER}, got {value!r:.80}.")
+    if type(value) is not int or not NUMBERS[0] <= value <= NUMBERS[1]:
+        raise InputError(f"{where}: expected a whole number from {NUMBERS[0]} to {NUMBERS[1]}, got {value!r:.80}.")
     return value
 
 

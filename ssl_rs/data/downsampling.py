@@ -37,7 +37,8 @@ def downsample(strips: Iterator[Strip], factor: int) -> Iterator[Strip]:
     """Yield a scene's strips at a coarser resolution; strips may end within blocks.
 
     A pixel's value is the mean of the valid pixels of its block, whole numbers rounded half up; it is valid where half
-    of the block is. A mask takes the most frequent label of a block, of equally frequent ones the first.
+    of the block is. A band's nodata value, where it is not 0, is in no mean but that of its like. A mask takes the most
+    frequent label of a block, of equally frequent ones the first.
 
     Args:
         strips: From top to bottom, without gaps.
@@ -55,23 +56,36 @@ def downsample(strips: Iterator[Strip], factor: int) -> Iterator[Strip]:
         whole = rows["valid"].shape[0] // factor * factor
         waiting = {name: array[..., whole:, :] for name, array in rows.items()}
         if whole:
-            yield top, *_shrink({name: array[..., :whole, :] for name, array in rows.items()}, factor)
+            yield top, *_shrink({name: array[..., :whole, :] for name, array in rows.items()}, factor, strip.nodata)
             top += whole // factor
 
 
-def _shrink(rows: dict[str, NDArray], factor: int) -> tuple[SceneArrays, NDArray[np.bool_]]:  # type: ignore[type-arg]
+def _shrink(
+    rows: dict[str, NDArray],  # type: ignore[type-arg]
+    factor: int,
+    nodata: float | None,
+) -> tuple[SceneArrays, NDArray[np.bool_]]:
     """Return rows that are whole blocks as one pixel a block, and where they hold data."""
     blocks = {name: _blocks(array, factor) for name, array in rows.items()}
     image, valid = blocks["image"], blocks["valid"]
-    count = valid.sum(axis=(-3, -1))  # [h, w]
-    total = np.where(valid, image, np.zeros((), image.dtype)).sum(axis=(-3, -1), dtype=np.float64)  # [C, h, w]
-    mean = total / np.maximum(count, 1)
+    mean = _mean(image, valid)
+    # A mean of -9999 and others is nothing; 0 is as good as any dark value.
+    if nodata and (lacks := valid & (image == nodata)).any():
+        known = valid & ~lacks
+        mean = np.where(known.any(axis=(-3, -1)), _mean(image, known), mean)
     if image.dtype.kind != "f":
         mean = np.floor(mean + 0.5)
-    holds = 2 * count >= factor**2
+    holds = 2 * valid.sum(axis=(-3, -1)) >= factor**2
     masks = [_majority(blocks[name]) if name in blocks else None for name in ("mask", "eroded")]
-    small = SceneArrays(mean.astype(image.dtype), masks[0], valid=None if holds.all() else holds, eroded=masks[1])
-    return small, holds
+    known_all = None if holds.all() else holds
+    return SceneArrays(mean.astype(image.dtype), masks[0], valid=known_all, eroded=masks[1], nodata=nodata), holds
+
+
+def _mean(blocks: NDArray, counted: NDArray[np.bool_]) -> NDArray[np.float64]:  # type: ignore[type-arg]
+    """Return the mean over what counts of each block, [C, h, w]; 0 where nothing does."""
+    total = np.where(counted, blocks, np.zeros((), blocks.dtype)).sum(axis=(-3, -1), dtype=np.float64)
+    mean: NDArray[np.float64] = total / np.maximum(counted.sum(axis=(-3, -1)), 1)
+    return mean
 
 
 def _blocks(array: NDArray, factor: int) -> NDArray:  # type: ignore[type-arg]

@@ -11,6 +11,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -26,7 +27,10 @@ DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
 EXTENSIONS = (".jpg", ".jpeg", ".png", *DRIVERS)
 
 ORIENTATION = 0x0112
-"""Tag of EXIF."""
+"""Tag of EXIF and of TIFF."""
+
+BIG_TIFF = 43
+"""Byte in the header of a TIFF with offsets of 8 bytes."""
 
 BOMB_BYTES = 2**30
 BOMB_RATIO = 1100
@@ -107,6 +111,8 @@ class TiffFile:
 
     def __init__(self, file: SourceFile) -> None:
         self.file = file
+        if file.member is not None and re.search("[{}]", str(file.path.resolve())):
+            raise InputError(f"{file}: GDAL opens no archive whose path has braces. Rename it, or unzip it.")
         try:
             # A member of an archive is unpacked by GDAL as it is read: never as a whole, neither in memory nor on disk.
             source = file.path if file.member is None else f"/vsizip/{{{file.path.resolve()}}}/{file.member}"
@@ -117,6 +123,7 @@ class TiffFile:
         except (OSError, ValueError, TypeError, RasterioError) as error:
             raise _unreadable(file, error) from error
         tiff = self._tiff
+        _refuse_turned(file, _orientation_of_tiff(file))
         self.height, self.width, self.nodata = int(tiff.height), int(tiff.width), tiff.nodata
         if len(tiff.subdatasets) > 1:
             raise InputError(
@@ -231,6 +238,37 @@ def _refuse_bomb(file: SourceFile, bands: int, height: int, width: int, dtype: n
         )
 
 
+def _refuse_turned(file: SourceFile, orientation: int) -> None:
+    """Refuse a file whose pixels lie otherwise than viewers show them.
+
+    Raises:
+        InputError: It does.
+    """
+    if orientation != 1:
+        raise InputError(
+            f"{file} is to be shown turned or mirrored (EXIF orientation {orientation}): its pixels lie otherwise than "
+            "viewers show them, and a mask may be drawn on either. Turn the pixels upright, e.g. by `mogrify "
+            "-auto-orient` of ImageMagick, or take the tag away where masks are drawn on the pixels as they lie."
+        )
+
+
+def _orientation_of_tiff(file: SourceFile) -> int:
+    """Return the tag, which GDAL does not tell; 1, upright, where there is none."""
+    if file.member is not None or DRIVERS[file.suffix] != "GTiff":
+        return 1  # archives of data sets are not unpacked twice
+    try:
+        with open(file.path, "rb") as content, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tags that Pillow does not know
+            header = content.read(8)
+            header += content.read(8) if BIG_TIFF in header[2:4] else b""
+            directory = ImageFileDirectory_v2(header)
+            content.seek(directory.next)
+            directory.load(content)
+            return int(directory.get(ORIENTATION, 1))
+    except Exception:  # of kinds of TIFF that GDAL alone reads
+        return 1
+
+
 def _unreadable(file: SourceFile, error: Exception) -> InputError:
     if isinstance(error, RasterioError) and error.__cause__ is not None:  # it says no more than "see that"
         said = str(error.__cause__).rstrip(".")
@@ -254,12 +292,7 @@ def _decode_with_pillow(content: bytes, file: SourceFile) -> Raster:
     with image:
         if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
             raise InputError(f"{file}: the color mode {image.mode} is not supported. Save the image as RGB.")
-        if (turned := image.getexif().get(ORIENTATION, 1)) != 1:
-            raise InputError(
-                f"{file} is to be shown turned or mirrored (EXIF orientation {turned}): its pixels lie otherwise than "
-                "viewers show them, and a mask may be drawn on either. Turn the pixels upright, e.g. by `mogrify "
-                "-auto-orient` of ImageMagick, or take the tag away where masks are drawn on the pixels as they lie."
-            )
+        _refuse_turned(file, image.getexif().get(ORIENTATION, 1))
         values = np.array(image)
         palette = image.getpalette("RGB") if image.mode == "P" else None
         transparent = image.info.get("transparency")

@@ -119,7 +119,7 @@ def _write_strips(dataset: Dataset, number: int, source: SceneSource, scene: Sce
             if strip.eroded is not None:
                 files.write("eroded", top, strip.eroded)
             if source.split == "train":
-                moments.append(measure(image, strip.valid, _ceiling(dataset, dtype)))
+                moments.append(measure(image, strip.valid, _ceiling(dataset, dtype), strip.nodata))
         if valid_pixels == 0:
             raise InputError(f"{where}: no pixel holds data: all are nodata. Take the scene out.")
         hashes = files.finish(leave_out=["valid"] if valid_pixels == height * width else [])
@@ -162,7 +162,8 @@ def _checked_strips(
             raise InputError(
                 f"{where}: the scene has no mask, but the data set has classes. Add the mask, or take the scene out."
             )
-        yield top, SceneArrays(strip.image, masks[0], valid=None if valid.all() else valid, eroded=masks[1]), valid
+        known = None if valid.all() else valid
+        yield top, SceneArrays(strip.image, masks[0], valid=known, eroded=masks[1], nodata=strip.nodata), valid
         top += height
     assert top == scene.height, f"{where}: {top} rows instead of {scene.height}"
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,8 +15,8 @@ from typing import IO
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 
-WORLD_FILES = (".tfw", ".tifw", ".tiffw", ".wld", ".j2w")
-"""Endings of the files beside an image in which GDAL finds where it lies."""
+WORLD_FILES = (".tfw", ".tifw", ".tiffw", ".wld", ".j2w", ".jp2w", ".tab")
+"""Endings of the files beside an image in which GDAL finds where it lies, in any case."""
 
 LARGEST_MEMBER = 2**31
 """Bytes of the largest file that is read out of an archive: it is held in memory as a whole."""
@@ -67,13 +68,16 @@ class SourceFile:
         return self.path.is_file()
 
     def identity(self) -> tuple[str, int, int]:
-        """Return name, size and time of change in ns: what tells a changed file without reading it.
+        """Return name, size and time of change in ns (of several files a hash): what tells changes without reading.
 
         GDAL reads a mask beside a file, `NAME.msk`, and where it lies, `STEM.tfw`, as part of it, and so it is here.
         """
-        parts = [self.path.stat(), *(path.stat() for path in self._beside())]
-        size = self.size + sum(part.st_size for part in parts[1:])
-        return self.name, size, max(part.st_mtime_ns for part in parts)
+        own, beside = self.path.stat(), [(path.name, path.stat()) for path in self._beside()]
+        if not beside:
+            return self.name, self.size, own.st_mtime_ns
+        parts = [(name, part.st_size, part.st_mtime_ns) for name, part in (("", own), *beside)]
+        digest = hashlib.sha256(repr(parts).encode()).digest()  # the newest time would miss an older file in its place
+        return self.name, sum(size for _, size, _ in parts), int.from_bytes(digest[:8])
 
     def sha256(self) -> str:
         """Return the hash of the content as hex digits; a member is unpacked piece by piece.
@@ -93,8 +97,11 @@ class SourceFile:
         """Return the files beside a TIFF or JPEG 2000 file that are read as part of it."""
         if self.member is not None or self.suffix not in (".tif", ".tiff", ".jp2"):
             return []
+        folder = self.path.parent
+        there = _files_in(folder, folder.stat().st_mtime_ns)
         names = [f"{self.path.name}.msk", *(f"{self.path.stem}{suffix}" for suffix in WORLD_FILES)]
-        return [path for name in names if (path := self.path.with_name(name)).is_file()]
+        found = (folder / each for name in names for each in there.get(name.lower(), ()))
+        return [path for path in found if path.is_file()]
 
     def read(self) -> bytes:
         """Return the content; that of a member is checked against the archive's checksum.
@@ -110,6 +117,15 @@ class SourceFile:
             )
         with _unpacking(self) as content:
             return bytes(content.read())
+
+
+@lru_cache(maxsize=8)  # of thousands of images in a folder each asks for what lies beside it
+def _files_in(folder: Path, changed: int) -> dict[str, list[str]]:
+    """Return the names in a folder by their lower case, as GDAL looks for them."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)):
+        found.setdefault(name.lower(), []).append(name)
+    return found
 
 
 @contextmanager
@@ -170,6 +186,12 @@ def files_below(root: Path) -> Iterator[Path]:
         for child in sorted(child for child in folders if not _hidden([child])):
             if (folder / child).is_symlink():
                 target = (folder / child).resolve()
+                if base != target and base.is_relative_to(target):
+                    warnings.warn(
+                        f"{folder / child} links to {target}, in which {root} itself lies: it is left out. Link to the "
+                        "folders there that are meant, one by one.",
+                        stacklevel=2,
+                    )
                 if target in followed or target.is_relative_to(base) or base.is_relative_to(target):
                     continue
                 followed.add(target)

@@ -1,5 +1,6 @@
 """The test tiles by which a report shows runs side by side: chosen from the truth, the same in every run."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from ssl_rs.files import written_aside
 
 SIDE = 160
 """Pixels a side of a sample."""
+
+LEAST_STEP = 32
+"""Pixels from one place that is looked at to the next: of tiny samples a large scene has too many."""
 
 SEARCHED = 50
 """Scenes that are searched for samples: enough to choose from, and quick where there are thousands."""
@@ -37,6 +41,9 @@ class Sample:
 def choose_samples(store: Store, scenes: Sequence[int], count: int) -> list[Sample]:
     """Return the tiles that show most classes, at most one a scene, all of one size.
 
+    A scene with room for less than a quarter of the sample that the middle one has room for has none: it would make
+    those of all others as small.
+
     Args:
         store: The data, with masks.
         scenes: The scenes to choose from.
@@ -44,8 +51,10 @@ def choose_samples(store: Store, scenes: Sequence[int], count: int) -> list[Samp
     """
     searched = [scenes[position] for position in np.unique(np.linspace(0, len(scenes) - 1, SEARCHED).astype(int))]
     records = store.manifest.scenes
-    height = min(SIDE, *(records[index].height for index in searched), SIDE)
-    width = min(SIDE, *(records[index].width for index in searched), SIDE)
+    sizes = {index: (min(SIDE, records[index].height), min(SIDE, records[index].width)) for index in searched}
+    areas = sorted(height * width for height, width in sizes.values())
+    searched = [index for index in searched if 4 * np.prod(sizes[index]) >= areas[len(areas) // 2]]
+    height, width = (min(sizes[index][axis] for index in searched) for axis in (0, 1))
     best = [_most_varied(store, index, height, width) for index in searched]
     ranked = sorted(best, key=lambda found: (-found[0], found[1].scene))
     return sorted((sample for _, sample in ranked[:count]), key=lambda sample: sample.scene)
@@ -53,14 +62,15 @@ def choose_samples(store: Store, scenes: Sequence[int], count: int) -> list[Samp
 
 def _most_varied(store: Store, index: int, height: int, width: int) -> tuple[float, Sample]:
     """Return the tile of a scene whose classes are spread most evenly (entropy of their shares), and that entropy."""
-    record, mask = store.manifest.scenes[index], store.mask(index)
-    found = []
-    for top in range(0, record.height - height + 1, height):
-        for left in range(0, record.width - width + 1, width):
-            area = (slice(top, top + height), slice(left, left + width))
-            name = f"{record.id}, row {top}, column {left}"
-            found.append((_entropy(np.asarray(mask[area]), len(store.manifest.classes)), Sample(index, name, area)))
-    return max(found, key=lambda one: (one[0], -one[1].area[0].start, -one[1].area[1].start))
+    record, mask, classes = store.manifest.scenes[index], store.mask(index), len(store.manifest.classes)
+    places = itertools.product(
+        range(0, record.height - height + 1, max(height, LEAST_STEP)),
+        range(0, record.width - width + 1, max(width, LEAST_STEP)),
+    )
+    areas = ((slice(top, top + height), slice(left, left + width)) for top, left in places)
+    found = ((_entropy(np.asarray(mask[area]), classes), area) for area in areas)
+    entropy, area = max(found, key=lambda one: one[0])  # of equal ones the first
+    return entropy, Sample(index, f"{record.id}, row {area[0].start}, column {area[1].start}", area)
 
 
 def _entropy(mask: NDArray[np.uint8], num_classes: int) -> float:

@@ -115,3 +115,14 @@ def test_the_factor_is_checked(made_up):
     for factor in (0, 65):
         with pytest.raises(InputError, match=r"dataset\.downsample must be 1 to 64 pixels"):
             made_up([("a", "train", arrays)], downsample=factor)
+
+
+@pytest.mark.parametrize("nodata", [-9999.0, 0.0])
+def test_nodata_of_one_band_is_in_no_mean_but_that_of_its_like(nodata):
+    image = np.full((1, 2, 4), 6.0, np.float32)
+    image[0, 0, :2], image[0, :, 3], image[0, :, 2] = nodata, nodata, nodata
+    mask, valid = np.zeros((2, 4), np.uint8), np.ones((2, 4), bool)
+    strips = iter([(0, SceneArrays(image, mask, valid=valid, eroded=mask, nodata=nodata), valid)])
+    ((_, small, _),) = downsample(strips, 2)
+    assert small.image.tolist() == [[[6.0 if nodata else 3.0, nodata]]]
+    assert small.nodata == nodata

@@ -367,6 +367,22 @@ def test_tif_of_many_bands_with_nodata_and_numbered_masks(tmp_path, make, dtype)
     assert store.manifest.value_scale == values.max()
 
 
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint16", 65535), ("float32", 1e20)])
+def test_nodata_of_one_band_sets_no_value_scale(tmp_path, make, dtype, nodata):
+    values = RNG.integers(1, 900, (2, 20, 20)).astype(dtype)
+    values[1, :, :2] = nodata
+    profile = {"driver": "GTiff", "height": 20, "width": 20, "count": 2, "dtype": dtype, "nodata": nodata}
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    with rasterio.open(tmp_path / "data" / "images" / "a.tif", "w", **profile) as file:
+        file.write(values)
+    with pytest.warns(UserWarning, match="Where that value is nodata, give it to all bands of a pixel"):
+        manifest = prepare(make(val_share=0.0, test_share=0.0), tmp_path / "stores").manifest
+    seen = np.minimum(values, values[values < nodata].max()) / manifest.value_scale
+    assert manifest.value_scale == values[values < nodata].max()
+    np.testing.assert_allclose(manifest.mean, seen.mean(axis=(1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(manifest.std, seen.std(axis=(1, 2)), rtol=1e-6)
+
+
 def test_an_odd_image_is_named(tmp_path, make):
     save(tmp_path / "data" / "images" / "a.png", rgb())
     save(tmp_path / "data" / "images" / "b.png", rgb()[..., 0])

@@ -169,7 +169,7 @@ def test_colors_for_pictures_differ_where_none_are_given(tmp_path):
         ("classes: [{name: a, color: [0, 0, 256]}]", ["classes[0].color"]),
         ("classes: [{name: a, index: 1}, {name: b, color: [0, 0, 0]}]", ["classes[1].index"]),
         ("classes: [{name: a, index: true}]", ["classes[0].index"]),
-        ("classes: [{name: a, index: -1}]", ["classes[0].index"]),
+        ("classes: [{name: a, index: 4294967296}]", ["classes[0].index"]),
         ("classes: [{name: a, index: 1}, {name: b, index: 1}]", ["index 1 comes twice"]),
         ("classes: [{name: a, index: 1}, {name: a, index: 2}]", ["name a comes twice"]),
         ("classes: [{name: a, index: 1}]\nignore: [1]", ["index 1 comes twice"]),
@@ -191,3 +191,9 @@ def test_classes_files_with_mistakes_name_the_entry(tmp_path, content, words):
 def test_unknown_colors_are_ignored_where_that_was_asked_for(tmp_path):
     lenient = MaskFormat.of_colors(COLORS.classes, ((0, 0, 0),), unknown="ignore")
     assert lenient.decode(picture([[(255, 255, 255), (254, 255, 255)]]), tmp_path).tolist() == [[0, 255]]
+
+
+def test_numbers_below_zero_may_be_listed(tmp_path):
+    (tmp_path / "classes.yaml").write_text("classes: [{name: a, index: 0}, {name: b, index: -9999}]\nignore: [-1]")
+    values = np.array([[[0, -1, -9999]]], np.int16)
+    assert read_classes(tmp_path / "classes.yaml").decode(Raster(values), tmp_path).tolist() == [[0, 255, 1]]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ssl_rs.data import moments
-from ssl_rs.data.moments import mean_and_std, measure
+from ssl_rs.data.moments import add_up, mean_and_std, measure
 
 
 def test_moments_of_two_values_by_hand():
@@ -41,3 +41,15 @@ def test_scenes_weigh_by_their_pixels():
     mean, std = mean_and_std([measure(small, None, None), measure(large, None, None)], 1.0)
     assert mean == (3.0,)
     assert std[0] == pytest.approx(np.std([0, 4, 4, 4]))
+
+
+def test_nodata_of_single_bands_counts_as_a_value_and_does_not_tell_the_largest():
+    """A sentinel far above all values counts as white, as the network sees it; one among the values as itself."""
+    image = np.array([[[10, 20, 65535]], [[30, 65535, 40]]], np.uint16)
+    parts = [measure(image[:, :, :2], None, None, 65535.0), measure(image[:, :, 2:], None, None, 65535.0)]
+    whole = add_up(parts)
+    assert (whole.maximum, whole.count, whole.lacking) == (40.0, 3, (1, 1))
+    seen = np.minimum(image, 40)
+    assert mean_and_std([whole], 40.0) == mean_and_std([measure(seen, None, None)], 40.0)
+    assert mean_and_std([measure(seen, None, None, 30.0)], 40.0) == mean_and_std([measure(seen, None, None)], 40.0)
+    assert measure(image, None, 50.0, 65535.0) == measure(image, None, 50.0)

@@ -1,6 +1,7 @@
 """Image files as arrays."""
 
 import warnings
+import zipfile
 import zlib
 
 import numpy as np
@@ -293,3 +294,24 @@ def test_rows_of_a_tif_are_those_of_the_whole(tmp_path):
     source = open_raster(SourceFile(tmp_path / "a.tif"))
     assert np.array_equal(source.rows(11, 23).values, values[:, 11:23])
     assert np.array_equal(source.rows(30, 99).values, values[:, 30:])
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tiff_that_is_to_be_shown_turned_is_refused(tmp_path, big):
+    for orientation in (1, 6):
+        path = tmp_path / f"{orientation}.tif"
+        Image.fromarray(RGB).save(path, tiffinfo={274: orientation}, big_tiff=big)
+        if orientation == 1:
+            assert read_raster(SourceFile(path)).values.shape == RGB.transpose(2, 0, 1).shape
+            continue
+        with pytest.raises(InputError, match=r"orientation 6\).* Turn the pixels upright"):
+            read_raster(SourceFile(path))
+
+
+def test_an_archive_whose_path_has_braces_is_refused_with_what_to_do(tmp_path):
+    write_tif(tmp_path / "a.tif", RNG.integers(0, 9, (1, 6, 5)).astype(np.uint8))
+    archive = tmp_path / "z}i{p.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(tmp_path / "a.tif", "a.tif")
+    with pytest.raises(InputError, match=r"GDAL opens no archive whose path has braces\. Rename it"):
+        open_raster(SourceFile(archive, "a.tif"))

@@ -95,7 +95,7 @@ def test_identity_tells_a_changed_file(root):
     assert file.identity() != before
 
 
-@pytest.mark.parametrize("name", ["a_1.tif.msk", "a_1.tfw", "a_1.wld"])
+@pytest.mark.parametrize("name", ["a_1.tif.msk", "a_1.tfw", "a_1.wld", "A_1.TIF.MSK", "a_1.Tfw", "a_1.TAB"])
 def test_identity_tells_a_changed_file_beside_it_that_is_read_too(root, name):
     file, mask = SourceFile(root / "images" / "a_1.tif"), root / "images" / name
     told, hashes = [file.identity()], [file.sha256()]
@@ -107,3 +107,22 @@ def test_identity_tells_a_changed_file_beside_it_that_is_read_too(root, name):
     told.append(file.identity())
     hashes.append(file.sha256())
     assert len(set(told)) == len(set(hashes)) == 3
+
+
+def test_identity_tells_an_older_file_in_the_place_of_one_beside_it(root):
+    """As of a copy that keeps its times; sizes are equal, too."""
+    file, place = SourceFile(root / "images" / "a_1.tif"), root / "images" / "a_1.tfw"
+    told = []
+    for content, seconds in ((b"first", 10), (b"other", 20)):
+        place.write_bytes(content)
+        os.utime(place, (seconds, seconds))
+        told.append(file.identity())
+    assert told[0] != told[1]
+
+
+def test_a_link_to_a_folder_above_is_left_out_and_told(root):
+    before = find_files(root)
+    (root / "images" / "link").symlink_to(root.parent)
+    with pytest.warns(UserWarning, match=r"images/link links to .*, in which .* itself lies: it is left out"):
+        found = find_files(root)
+    assert found == before

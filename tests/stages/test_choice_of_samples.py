@@ -7,7 +7,7 @@ import pytest
 
 from ssl_rs.data.dataset import IGNORE, SegmentationClass
 from ssl_rs.data.manifest import FORMAT_VERSION, Manifest, SceneRecord
-from ssl_rs.stages.samples import SEARCHED, SIDE, choose_samples, rgb_picture, write_samples
+from ssl_rs.stages.samples import LEAST_STEP, SEARCHED, SIDE, choose_samples, rgb_picture, write_samples
 
 
 def manifest(sizes, bands=("red", "green", "blue"), dtype="uint8"):
@@ -163,3 +163,23 @@ def test_what_is_written_are_the_tiles(tmp_path):
         np.testing.assert_array_equal(written["truth"][place], masks[sample.scene][sample.area])
         np.testing.assert_array_equal(written["prediction"][place], maps[sample.scene][sample.area])
         assert str(written["names"][place]) == sample.name
+
+
+def test_a_scrap_among_scenes_does_not_make_all_samples_as_small():
+    masks = [np.zeros((side, side), np.uint8) for side in (SIDE * 3, 1, SIDE * 2, 8)]
+    samples = choose_samples(Scenes(masks), range(4), 4)
+    assert {sample.scene for sample in samples} == {0, 2}
+    assert {masks[sample.scene][sample.area].shape for sample in samples} == {(SIDE, SIDE)}
+
+
+def test_of_a_large_scene_among_scraps_not_every_pixel_is_a_sample():
+    looked_at = []
+
+    class Counting(np.ndarray):
+        def __getitem__(self, area):
+            looked_at.append(area)
+            return super().__getitem__(area)
+
+    masks = [np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.uint8), mask(640, 640, 0).view(Counting)]
+    choose_samples(Scenes(masks), range(3), 3)
+    assert len(looked_at) == (640 // LEAST_STEP) ** 2
