@@ -92,6 +92,14 @@ def test_every_ignored_key_is_one_of_a_command():
     assert set(WITHOUT_EFFECT) <= present
 
 
+def test_all_labels_are_one_cell_however_they_are_written():
+    one, same, other = (
+        config_hash(resolve(compose_config("finetune", [given])), {})
+        for given in ("label_fraction=100pct", "label_fraction.fraction=1", "label_fraction=10pct")
+    )
+    assert one == same != other
+
+
 def test_the_hash_depends_on_what_goes_in_and_not_on_the_order_of_keys():
     values = composed("pretrain")
     own = config_hash(values, {"manifest": "m", "encoder": None})
