@@ -51,7 +51,7 @@ class Budget:
         steps: Of the table.
         longer: Of the other.
         changes: Of every cell that both have, in the order of the table.
-        random: That of random initialization with the most labels among them.
+        random: That of random initialization with the most labels among them; None where several rows might be meant.
     """
 
     steps: int
@@ -96,9 +96,17 @@ def budget_of(table: Table, tables: Sequence[Table]) -> Budget | None:
     for steps in [*sorted(enough), *sorted(fewer, reverse=True)]:
         cells = itertools.product(table.labels, table.fractions)
         if changes := [change for cell in cells if (change := _change(table, longer[steps], *cell))]:
-            random = [each for each in changes if each.label == table.random_label]
-            return Budget(own.steps, steps, changes, max(random, key=lambda each: each.fraction, default=None))
+            return Budget(own.steps, steps, changes, _random_change(table, changes))
     return None
+
+
+def _random_change(table: Table, changes: Sequence[Change]) -> Change | None:
+    """Return the change of random initialization with the most labels: of its row so called, or of its only one."""
+    random = [each for each in changes if each.label in table.random_labels]
+    called = [each for each in random if each.label == table.random_label]
+    chosen = called or [each for each in random if each.fraction == max(each.fraction for each in random)]
+    alone = len({each.label for each in chosen}) == 1
+    return max(chosen, key=lambda each: each.fraction) if alone else None
 
 
 def _change(table: Table, longer: Table, label: str, fraction: float) -> Change | None:

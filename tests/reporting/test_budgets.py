@@ -87,7 +87,9 @@ def test_the_nearest_number_that_is_twice_as_large_counts_or_else_the_largest(bu
 def test_without_random_initialization_it_is_not_known(budgets):
     budget = budgets({20: {FEW: [0.5, 0.6]}, 40: {FEW: [0.6, 0.7]}})[20]
     assert budget.has_converged is None
-    assert "Whether 20 steps are enough is not known: no row of random initialization" in budget_sentence(budget)
+    assert "Whether 20 steps are enough is not known: random initialization was not trained for 40" in budget_sentence(
+        budget
+    )
 
 
 def test_fewer_labels_can_show_that_it_has_not_converged_and_not_that_it_has(budgets):
@@ -170,3 +172,22 @@ def test_a_row_is_found_again_under_the_name_that_tells_it_apart(tmp_path, write
 def test_a_table_that_shares_no_cell_gives_way_to_the_next(budgets):
     found = budgets({20: {RANDOM: [0.5, 0.5]}, 40: {FEW: [0.6]}, 60: {RANDOM: [0.6, 0.6]}})
     assert (found[20].longer, found[20].random.seeds.mean) == (60, pytest.approx(0.1))
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_the_only_row_of_random_initialization_with_more_steps_tells_whether_it_has_converged(
+    tmp_path, write_run, rows
+):
+    """The row so called has few labels and was not trained for longer."""
+    for steps, miou in ((20, 0.5), (40, 0.6)):
+        for decay in range(rows):
+            settings = {"optimizer.weight_decay": decay + 0.5}
+            name = f"{steps}-{decay}"
+            write_run(name, fraction=1.0, steps=steps, miou=miou, settings_hash=name, settings=settings)
+    for seed in range(3):
+        write_run(f"few{seed}", seed=seed, settings_hash="few", settings={"optimizer.weight_decay": 0.0})
+    tables, _ = compare(told_apart(read_runs(tmp_path / "runs")[0]))
+    budget = budget_of(next(table for table in tables if table.comparison.steps == 20), tables)
+    assert len(budget.changes) == rows
+    assert (budget.random is None) == (rows == 2)
+    assert budget.has_converged is (False if rows == 1 else None)
