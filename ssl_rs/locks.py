@@ -57,7 +57,10 @@ def hold(path: Path, what: str, remedy: str, wait: bool = False) -> IO[str]:
 
 
 def holder(path: Path) -> str | None:
-    """Tell who holds a file that `hold` locks; None where nobody does."""
+    """Tell who holds a file that `hold` locks; None where nobody does.
+
+    It holds the file itself for a moment: who asks for it just then is refused.
+    """
     if not path.is_file():
         return None
     with open(path, encoding="utf-8") as file:

@@ -220,13 +220,18 @@ def _hide_in_yaml(path: Path) -> None:
 
 def _launch(name: str, overrides: Sequence[str], jobs: Sequence[Cell]) -> None:
     """Hand the sweep to Hydra, whose sweeper and launcher run the cells, numbered in the same order."""
+    process = os.getpid()
 
     def job(config: DictConfig) -> None:
         hydra_config = HydraConfig.get()
         _hide_in_yaml(Path(hydra_config.sweep.dir, "multirun.yaml"))  # Hydra notes the command line as it was typed
         number = hydra_config.job.num
         if not any(earlier is jobs[number] for earlier in jobs[:number]):
-            run_cell(name, config, jobs[number])
+            try:
+                run_cell(name, config, jobs[number])
+            except SweepEnded:
+                if os.getpid() == process:  # else a launcher gave the run a process of its own
+                    raise
 
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [f"ssl_rs.{name}", "--multirun", *overrides]
@@ -236,7 +241,7 @@ def _launch(name: str, overrides: Sequence[str], jobs: Sequence[Cell]) -> None:
     except OSError:
         raise
     except SweepEnded as ended:
-        raise InputError(str(ended)) from ended
+        say_line(f"failed: {ended}")
     except Exception as error:  # run_cell lets none of a run's own errors through
         raise InputError(f"Hydra's sweeper or launcher failed: {error}") from error
     finally:
@@ -286,7 +291,8 @@ def _summarize(cells: Sequence[Cell]) -> int:
             continue
         error, is_defect = _read_failure(run.failure)
         code = 1 if is_defect or code == 1 else 2
-        say_line(f"failed: {_told(cell.overrides)}\n  {error}\n  {run.failure}")
+        state, told = ("failed", run.failure) if run.failure.is_file() else ("left out", run.path)
+        say_line(f"{state}: {_told(cell.overrides)}\n  {error}\n  {told}")
     return code
 
 

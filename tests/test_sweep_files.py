@@ -135,6 +135,8 @@ def test_a_process_that_is_spent_ends_the_sweep(command, tiny, monkeypatch):
     assert code == 2
     assert out.count("-- ") == 1
     assert "It could not be recorded. The sweep ends here, since its other runs need a new process." in err
+    assert "0 of 2 runs are finished." in out
+    assert err.count("left out: ") == 1
     assert len(list(Path("outputs").rglob("failure.json"))) == 1
 
 

@@ -37,7 +37,8 @@ def downsample(strips: Iterator[Strip], factor: int) -> Iterator[Strip]:
     """Yield a scene's strips at a coarser resolution; strips may end within blocks.
 
     A pixel's value is the mean of the valid pixels of its block, whole numbers rounded half up; it is valid where half
-    of the block is. A band's nodata value, where it is not 0, is in no mean but that of its like. A mask takes the most
+    of the block is. A band's nodata value, where it is no 0 and not of 8 bits, is in no mean but that of its
+    like. A mask takes the most
     frequent label of a block, of equally frequent ones the first.
 
     Args:
@@ -69,8 +70,8 @@ def _shrink(
     blocks = {name: _blocks(array, factor) for name, array in rows.items()}
     image, valid = blocks["image"], blocks["valid"]
     mean = _mean(image, valid)
-    # A mean of -9999 and others is nothing; 0 is as good as any dark value.
-    if nodata and (lacks := valid & (image == nodata)).any():
+    # A mean of -9999 and others is nothing; 0, and all of 8 bits, are as good as any dark or bright value.
+    if nodata and image.dtype != np.uint8 and (lacks := valid & (image == nodata)).any():
         known = valid & ~lacks
         mean = np.where(known.any(axis=(-3, -1)), _mean(image, known), mean)
     if image.dtype.kind != "f":

@@ -29,6 +29,9 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", *DRIVERS)
 ORIENTATION = 0x0112
 """Tag of EXIF and of TIFF."""
 
+TURNED = range(2, 9)
+"""Its values that ask viewers to turn or mirror the pixels."""
+
 BIG_TIFF = 43
 """Byte in the header of a TIFF with offsets of 8 bytes."""
 
@@ -244,11 +247,13 @@ def _refuse_turned(file: SourceFile, orientation: int) -> None:
     Raises:
         InputError: It does.
     """
-    if orientation != 1:
+    if orientation in TURNED:
+        dropped = ", by `gdal_translate OLD.tif NEW.tif`," if file.suffix in DRIVERS else ""
         raise InputError(
             f"{file} is to be shown turned or mirrored (EXIF orientation {orientation}): its pixels lie otherwise than "
             "viewers show them, and a mask may be drawn on either. Turn the pixels upright, e.g. by `mogrify "
-            "-auto-orient` of ImageMagick, or take the tag away where masks are drawn on the pixels as they lie."
+            f"-auto-orient` of ImageMagick, or take the tag away{dropped} where masks are drawn on the pixels as they "
+            "lie."
         )
 
 

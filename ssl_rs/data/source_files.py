@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import time
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,9 @@ LARGEST_MEMBER = 2**31
 
 OF_THE_SYSTEM = ("__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN")
 """Folders that nobody put there; they are left out as hidden ones are."""
+
+SETTLED = 2 * 10**9
+"""Nanoseconds after which a further change of a folder has another time, however coarse the file system's are."""
 
 LEADS_ELSEWHERE = re.compile(r"^[A-Za-z]:|[\\\0]")
 """A drive, a separator of Windows, or what cuts a name short."""
@@ -98,7 +102,7 @@ class SourceFile:
         if self.member is not None or self.suffix not in (".tif", ".tiff", ".jp2"):
             return []
         folder = self.path.parent
-        there = _files_in(folder, folder.stat().st_mtime_ns)
+        there = _files_in(folder)
         names = [f"{self.path.name}.msk", *(f"{self.path.stem}{suffix}" for suffix in WORLD_FILES)]
         found = (folder / each for name in names for each in there.get(name.lower(), ()))
         return [path for path in found if path.is_file()]
@@ -119,9 +123,16 @@ class SourceFile:
             return bytes(content.read())
 
 
-@lru_cache(maxsize=8)  # of thousands of images in a folder each asks for what lies beside it
-def _files_in(folder: Path, changed: int) -> dict[str, list[str]]:
+def _files_in(folder: Path) -> dict[str, list[str]]:
     """Return the names in a folder by their lower case, as GDAL looks for them."""
+    changed = folder.stat().st_mtime_ns
+    is_settled = time.time_ns() - changed > SETTLED
+    return _known_files(folder, changed) if is_settled else _known_files.__wrapped__(folder, changed)
+
+
+@lru_cache(maxsize=8)  # of thousands of images in a folder each asks for what lies beside it
+def _known_files(folder: Path, changed: int) -> dict[str, list[str]]:
+    """Return the same; known anew when the folder has another time of change."""
     found: dict[str, list[str]] = {}
     for name in sorted(os.listdir(folder)):
         found.setdefault(name.lower(), []).append(name)

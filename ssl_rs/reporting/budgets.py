@@ -141,7 +141,7 @@ def _mious(table: Table, runs: Sequence[Run]) -> Mapping[Key, float]:
 
 def _other_settings(one: Run, other: Run) -> bool:
     """Tell whether two runs are known to differ in more than the number of steps of fine-tuning."""
-    if starts_differ(one, other):
+    if starts_differ(one, other) or one.trained_on != other.trained_on:
         return True
     shared = one.settings.keys() & other.settings.keys() - {"trainer.max_steps", *MEANT}
     return any(one.settings[key] != other.settings[key] for key in shared if not key.startswith("initialization."))

@@ -16,6 +16,8 @@ from ssl_rs.reporting.results import WEIGHTS_OF_RUNS, LeftOut, Run, read_object
 from ssl_rs.reporting.tables import Comparison, comparison_of
 from ssl_rs.seen_images import without_marks
 
+START = "initialization.run="
+
 
 @dataclass(frozen=True)
 class PlannedCell:
@@ -33,6 +35,7 @@ class PlannedCell:
         waits_for_weights: What it starts from was not there yet when it was planned.
         kind: Name of the command.
         plan: File of the plan.
+        starts_from: What the command takes for `initialization.run`; None where it says nothing.
     """
 
     command: str
@@ -46,6 +49,7 @@ class PlannedCell:
     waits_for_weights: bool = False
     kind: str = "finetune"
     plan: Path = Path()
+    starts_from: str | None = None
 
     def fills(self, comparison: Comparison, label: str, fraction: float, seed: int) -> bool:
         """Tell whether it is a cell of a comparison."""
@@ -59,7 +63,11 @@ class PlannedCell:
             self.label, run.provenance.get("source")
         )
         here = self._lies_at(comparison_of(run), run.label_fraction, run.seed)
-        return named and here and self.settings_hash == run.settings_hash
+        return named and here and self._may_start_as(run) and self.settings_hash == run.settings_hash
+
+    def _may_start_as(self, run: Run) -> bool:
+        source = None if self.starts_from is None else self.starts_from.strip("'\"")
+        return source is None or _stands_for(source, run.provenance.get("source"))
 
     def starts_alike(self, run: Run) -> bool:
         """Tell whether a run differs in nothing but which of several pretrainings alike it started from."""
@@ -117,18 +125,18 @@ def read_plans(sweeps_dir: Path, runs_dir: Path) -> tuple[list[PlannedCell], lis
 def settled(planned: Sequence[PlannedCell], runs: Sequence[Run]) -> list[PlannedCell]:
     """Return the cells, those that waited for weights with the folder of the run that was made of them since.
 
-    The weights count for a run's folder, so it is not the one that was planned without them. Where a later plan names
-    that folder itself, both mean one cell, which is that of the later plan.
+    The weights count for a run's folder, so it is not the one that was planned without them. Where another plan names
+    that folder itself, both mean one cell, which is that of the other plan.
     """
-    taken = {cell.run_dir: cell.plan for cell in planned}
-    found = []
+    plans = {cell.run_dir: cell.plan for cell in planned}
+    taken, found = set(plans), []
     for cell in planned:
-        own = [run.directory.resolve() for run in runs if not cell.is_done and cell.waited_for(run)]
-        place = next((path for path in own if path not in taken), None)
-        if place is None and any(taken[path] != cell.plan for path in own):
+        like_it = [run.directory.resolve() for run in runs if not cell.is_done and cell.waited_for(run)]
+        place = next((path for path in like_it if path not in taken), cell.run_dir)
+        if place == cell.run_dir and any(plans.get(path, cell.plan) != cell.plan for path in like_it):
             continue
-        taken[place or cell.run_dir] = cell.plan
-        found.append(replace(cell, run_dir=place or cell.run_dir))
+        taken.add(place)
+        found.append(replace(cell, run_dir=place))
     return found
 
 
@@ -164,8 +172,9 @@ def _planned_cell(command: str, entry: Mapping[str, Any], plan: Path) -> Planned
     fraction = None if command == "pretrain" else float(entry["label_fraction"])
     if fraction is not None and not 0 < fraction <= 1:
         raise ValueError(f"label_fraction is {fraction}: expected a number in (0, 1]")
+    overrides = entry["overrides"]
     return PlannedCell(
-        command=command_line(command, entry["overrides"]),
+        command=command_line(command, overrides),
         run_dir=Path(entry["run_dir"]).resolve(),
         label=str(entry["label"]),
         label_fraction=fraction,
@@ -176,6 +185,7 @@ def _planned_cell(command: str, entry: Mapping[str, Any], plan: Path) -> Planned
         waits_for_weights=entry.get("waits_for_weights") is True,
         kind=command,
         plan=plan,
+        starts_from=next((each.partition("=")[2] for each in overrides if each.startswith(START)), None),
     )
 
 

@@ -259,7 +259,13 @@ def _settings(result: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(probe, dict) and result.get("initialization") == "random":
         resolved |= {"probe.batch_norm": probe.get("batch_norm", "not told")}
     before_it_came = leaves(LATER) if settings else {}  # keys that an earlier version did not have
-    return {**before_it_came, **settings, **resolved}
+    # 1 and 1.0, which are hashed alike there, are told alike.
+    told = {
+        key: before_it_came[key] if before_it_came.get(key) == value else value
+        for key, value in settings.items()
+        if key in before_it_came
+    }
+    return {**before_it_came, **settings, **told, **resolved}
 
 
 def _object(value: Any, key: str) -> dict[str, Any]:

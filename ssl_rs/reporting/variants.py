@@ -23,8 +23,7 @@ def told_apart(runs: Sequence[Run]) -> list[Run]:
     """
     by_settings = _renamed(runs, lambda run: run.settings_hash, _named_by_settings)
     by_pretraining = _renamed(by_settings, lambda run: str(run.pretraining.get("steps")), _named_by_pretraining)
-    by_parts = _renamed(by_pretraining, lambda run: run.with_decoder, _named_by_parts)
-    return _renamed(by_parts, lambda run: run.trained_on, _named_by_data)
+    return _with_other_data(_renamed(by_pretraining, lambda run: run.with_decoder, _named_by_parts))
 
 
 def _renamed(
@@ -81,8 +80,24 @@ def _named_by_parts(run: Run, usual: Run, row: Sequence[Run]) -> str:
     return "encoder and decoder" if run.with_decoder else "encoder alone"
 
 
-def _named_by_data(run: Run, usual: Run, row: Sequence[Run]) -> str:
-    return f"trained on data {run.trained_on[:8]}"
+def _with_other_data(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs; those that were trained on other data than the others of their table get a longer label.
+
+    The others are those trained on the data that the table is of, or else, where it has none, most of them.
+    """
+    trained_on: dict[Comparison, Counter[str]] = defaultdict(Counter)
+    for run in runs:
+        trained_on[comparison_of(run)][run.trained_on] += 1
+    usual = {
+        comparison: comparison.manifest_sha256 if comparison.manifest_sha256 in found else found.most_common(1)[0][0]
+        for comparison, found in trained_on.items()
+    }
+    return [
+        run
+        if run.trained_on == usual[comparison_of(run)]
+        else replace(run, label=f"{run.label}, trained on data {run.trained_on[:8]}")
+        for run in runs
+    ]
 
 
 def _told(key: str, value: Any) -> str:

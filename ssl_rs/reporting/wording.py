@@ -134,8 +134,8 @@ def budget_sentence(budget: Budget) -> str:
     steps, longer, change = f"{budget.steps:,}", f"{budget.longer:,}", budget.random
     if change is None:
         return (
-            f"Whether {steps} steps are enough is not known: random initialization was not trained for {longer}, "
-            "too, or in several rows of which none is called random."
+            f"Whether {steps} steps are enough is not known: no row of random initialization with equal "
+            f"settings, seeds and labels was trained for {longer}, too, or several were and none is called random."
         )
     ends = "" if change.seeds.n == 1 else f" {interval_text(change.seeds.interval, signed_points_text)}"
     moved = f"{longer} move its mean by {signed_points_text(change.seeds.mean)} points{ends}, n = {change.seeds.n}"

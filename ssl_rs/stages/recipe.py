@@ -16,7 +16,7 @@ from ssl_rs.config import Settings, read_yaml, to_yaml
 from ssl_rs.config_hash import LATER, NULL_MEANT, config_hash, leaves, without_effect
 from ssl_rs.depthwise import train_depthwise_in_fp32
 from ssl_rs.encoder import Backbone
-from ssl_rs.errors import InputError, MissingWeightsError
+from ssl_rs.errors import InputError, InUseError, MissingWeightsError
 from ssl_rs.hidden import hide_secrets
 from ssl_rs.initialization import Initialization, Provenance, Target
 from ssl_rs.run_directory import RunDirectory
@@ -201,7 +201,8 @@ def held(run: RunDirectory, site: Site) -> Iterator[None]:
     """Hold the run's folder.
 
     Raises:
-        InputError: Another process holds it, or has finished the run; or it holds what no run wrote.
+        InUseError: Another process holds it, or has finished the run.
+        InputError: It holds what no run wrote.
     """
     if not site.processes.is_first:
         yield
@@ -210,7 +211,7 @@ def held(run: RunDirectory, site: Site) -> Iterator[None]:
     lock = run.lock()
     try:
         if run.read_result() is not None:
-            raise InputError(f"{run.path} was finished by another process just now. Start the command again.")
+            raise InUseError(f"{run.path} was finished by another process just now. Start the command again.")
         run.drop_half_written()
         yield
     finally:

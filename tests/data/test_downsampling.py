@@ -126,3 +126,11 @@ def test_nodata_of_one_band_is_in_no_mean_but_that_of_its_like(nodata):
     ((_, small, _),) = downsample(strips, 2)
     assert small.image.tolist() == [[[6.0 if nodata else 3.0, nodata]]]
     assert small.nodata == nodata
+
+
+def test_the_brightest_of_8_bits_is_in_the_mean_though_it_be_nodata():
+    image = np.array([[[255, 255], [255, 10]]], np.uint8)
+    mask, valid = np.zeros((2, 2), np.uint8), np.ones((2, 2), bool)
+    strips = iter([(0, SceneArrays(image, mask, valid=valid, eroded=mask, nodata=255.0), valid)])
+    ((_, small, _),) = downsample(strips, 2)
+    assert small.image.tolist() == [[[194]]]

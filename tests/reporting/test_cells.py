@@ -382,6 +382,27 @@ def test_a_cell_that_waited_is_that_of_a_later_plan_that_names_its_run(tmp_path,
     assert said == ["Cells: 1 done, 0 failed, 0 missing, 0 stale"]
 
 
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_a_cell_that_waits_for_other_weights_is_not_that_of_another_plan(tmp_path, write_run, plan, names):
+    def planned(name, source, run):
+        place = ("tasks", 0.1, 0, run)
+        plan(place, name=name, settings_hash="s", waits_for_weights=True, **PLACE)
+        path = tmp_path / "sweeps" / f"{name}.json"
+        found = json.loads(path.read_text())
+        found["cells"][0]["overrides"] = [f"initialization.run={source}", "seed=0"]
+        path.write_text(json.dumps(found))
+
+    planned(names[0], "outputs/pretrain/x", "of x")
+    planned(names[1], "outputs/pretrain/y", "of y")
+    write_run("made", label="tasks", settings_hash="s", provenance=start("aa", source="outputs/pretrain/x"))
+    (tmp_path / "runs/of y").mkdir(parents=True)
+    failure = {"command": "finetune", "overrides": ["seed=0"], "error": "there is no finished pretraining"}
+    (tmp_path / "runs/of y/failure.json").write_text(json.dumps(failure))
+    said = []
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
+    assert said[0] == "Cells: 1 done, 1 failed, 0 missing, 0 stale"
+
+
 def test_a_planned_cell_of_a_row_that_was_renamed_is_missing_once(tmp_path, write_run, plan):
     for name, dice, seed in (("a", 0.0, 0), ("b", 0.0, 1), ("c", 1.0, 0)):
         write_run(name, seed=seed, settings_hash=f"dice{dice}", settings={"loss.dice": dice})

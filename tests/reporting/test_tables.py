@@ -122,6 +122,13 @@ def test_a_run_that_is_left_out_is_in_no_table(write_run, tables_of):
     assert (table.protocol.name, left_out.path.name) == ("all_classes", "b")
 
 
+def test_settings_that_are_hashed_alike_are_told_alike(write_run, tables_of):
+    for seed, factor in enumerate((1, 1.0)):
+        write_run(f"{seed}", seed=seed, settings_hash="s", settings={"trainer.encoder_lr_factor": factor, "seed": seed})
+    (table,), _ = tables_of()
+    assert table.mixed_rows == {}
+
+
 @pytest.mark.parametrize(
     ("made", "key"),
     [

@@ -106,3 +106,11 @@ def test_scores_of_networks_that_were_trained_on_other_data_have_a_row_of_their_
     for seed, data in enumerate(("a", "b", "a")):
         write_run(f"{seed}", command="evaluate", seed=seed, settings_hash="s", trained_on_manifest_sha256=data * 64)
     assert labels() == {"0": "random", "1": "random, trained on data bbbbbbbb", "2": "random"}
+
+
+def test_those_trained_on_the_data_of_the_table_keep_their_label(write_run, labels):
+    """However few they are: the others must not become what it is measured by."""
+    for seed in range(3):
+        write_run(f"{seed}", command="evaluate", seed=seed, settings_hash="s", trained_on_manifest_sha256="a" * 64)
+    write_run("own", settings_hash="s")
+    assert labels() == {"own": "random"} | {f"{seed}": "random, trained on data aaaaaaaa" for seed in range(3)}
