@@ -111,6 +111,12 @@ def test_the_fused_way_is_the_view_that_pretraining_makes():
     assert torch.equal(fused(images)(), expected)
 
 
+@pytest.mark.slow
+def test_the_fused_way_may_be_compiled():
+    images = torch.rand(3, 3, 16, 16)
+    torch.testing.assert_close(fused(images, compiled=True)(), fused(images)(), atol=1e-5, rtol=0)
+
+
 def test_readers_and_growing_stores(measured):
     found, _ = measured("benchmark=data", "benchmark.scenes=[3,200]")
     assert set(found["milliseconds"]) == {"memory maps", "1 worker", "2 workers", "resident on cpu"}

@@ -119,6 +119,7 @@ def test_a_recorded_step_leaves_the_weights_of_the_same_operations_one_by_one(
         assert main(command, (*arguments, f"trainer.cuda_graph={recorded}")) == 0
         found.append((run.encoder if command == "pretrain" else run.model).read_bytes())
     assert [type(each) for each in recordings] == [Replayed]  # of the first run, not of the second
+    assert hasattr(recordings[0].batch, "numbers")  # views and augmentation are in the recording
     assert found[0] == found[1]
 
 

@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 
 from ssl_rs.benchmarks.base import Findings, Workplace, alternate, check_repeats, milliseconds
 from ssl_rs.randomness import Draws, Rows
-from ssl_rs.views.base import crop_view
+from ssl_rs.views.base import crop_view, size_of
 from ssl_rs.views.fused import ColorJitter
 from ssl_rs.views.transformed import TransformedMaker
 
@@ -21,6 +21,8 @@ COLOR = ColorJitter((0.7, 1.3), (0.5, 1.5), (0.5, 1.5), (-0.3, 0.3), 0.5)
 @dataclass(frozen=True)
 class AugmentationBenchmark:
     """Makes the paper's transformed view of `trainer.batch_size` images of `dataset.crop_size` in three ways.
+
+    With `trainer.compile=true` the fused view is compiled, as it is in a run.
 
     All draw a flip or rotation, a part that is enlarged to the whole, brightness, contrast, saturation and hue, and
     grayscale for half of the images, for each image on its own. torchvision draws for a whole batch at once, so it
@@ -42,22 +44,28 @@ class AugmentationBenchmark:
         site = workplace.plan.site
         size, count, device = site.dataset.crop_size, site.trainer.batch_size, site.device
         images = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(site.seed)).to(device)
-        ways = {"fused": fused(images), "kornia": kornia_chain(images), "torchvision": torchvision_chain(images)}
+        ways = {
+            "fused": fused(images, site.trainer.compile),
+            "kornia": kornia_chain(images),
+            "torchvision": torchvision_chain(images),
+        }
         seconds = alternate(ways, self.repeats, self.calls, device)
         return _findings(seconds, count, size)
 
 
-def fused(images: Tensor) -> Callable[[], Tensor]:
+def fused(images: Tensor, compiled: bool = False) -> Callable[[], Tensor]:
     """Return what makes the view of images [B, 3, S, S] by one warp and one color matrix."""
     maker = TransformedMaker("crop", SIDE, COLOR)
     crop, rows = crop_view(images, (0, 1, 2)), Rows(0, len(images), len(images))
+    make_view = torch.compile(maker.make) if compiled else maker.make
     step = 0
 
     @torch.no_grad()
     def make() -> Tensor:
         nonlocal step
         step += 1
-        return maker(crop, Draws(0, step, "transformed", rows, images.device)).image
+        draws = Draws(0, step, "transformed", rows, images.device)
+        return make_view(crop, *draws.send(*maker.draw(size_of(crop), draws))).image
 
     return make
 

@@ -20,11 +20,11 @@ from ssl_rs.benchmarks.base import (
 )
 from ssl_rs.data.sampling import READ_AHEAD
 from ssl_rs.pretext.network import PretextNetwork
-from ssl_rs.stages.pretraining import Plan, crop_on_device, initial_network, scene_crops, views_of
+from ssl_rs.stages.pretraining import Plan, batch_making, crop_on_device, initial_network, scene_crops
 from ssl_rs.stages.recipe import place_network
 from ssl_rs.training.accumulation import in_parts
 from ssl_rs.training.finite import FirstBadSteps
-from ssl_rs.training.loop import Job, gradients_of, take_step, wrap
+from ssl_rs.training.loop import Job, as_it_is, gradients_of, take_step, wrap
 from ssl_rs.training.replay import Replayed, Work, replayed_or_not
 from ssl_rs.training.settings import exactness
 from ssl_rs.training.state import Identity, Progress
@@ -55,7 +55,7 @@ class StepBenchmark:
     same precision, layout and parts, and recorded as a CUDA graph where the step is; `bare_network` is encoder, heads
     and optimizer on random views that lie there. What each part of a step costs is taken from separate steps that wait
     for the device behind it, always without torch.compile and CUDA graphs. All of them lie on the device side by side,
-    so a GPU needs two to three times the memory of a run.
+    so a GPU needs three to four times the memory of a run.
 
     Args:
         repeats: Turns, of which the median counts.
@@ -102,19 +102,21 @@ class Step:
         # What is read ahead while nobody takes any: by each process, and what is on its way to a GPU.
         self.ready = READ_AHEAD * endless.readers(source) + (site.device.type == "cuda")
         identity = Identity(plan.run.hash, site.processes.world_size, site.precision)
-        self.job = Job(
-            self.network, partial(endless.batches, source), partial(views_of, plan, rows=site.rows), plan.weights,
+        make_batch, complete = batch_making(plan)
+        job = Job(
+            self.network, partial(endless.batches, source), make_batch, plan.weights,
             self.optimizer, plan.recipe.schedule, self.trainer, site.device, plan.run.directory, identity,
-            site.processes, site.seed, after_step=self.network.after_step,
+            site.processes, site.seed, after_step=self.network.after_step, complete=complete,
         )  # fmt: skip
         self.network.train()
-        self.module = wrap(self.job, 0)
+        self.module, self.job = wrap(job, 0)
         self.backward = gradients_of(self.module, self.job, 0)
         compiled = any(hasattr(part, "_orig_mod") for part in self.module.modules())  # what torch.compile wraps
         self.encoder = torch.compile(self.network.encoder) if compiled else self.network.encoder
         self.crops = cast(Generator[Any, None, None], self.job.crops(0))
         self.resident = _random_views(self.job)
-        self.bare_job = replace(self.job, make_batch=lambda stored, step: self.resident)
+        self.bare_job = replace(self.job, make_batch=lambda stored, step: self.resident, complete=as_it_is)
+        self.bare_backward = gradients_of(self.module, self.bare_job, 0)
         self.images = _as_encoded(self.network, self.resident)
         self.encoding: Work = self._encode
         if isinstance(self.backward, Replayed):  # what the step is compared with is recorded, too
@@ -137,7 +139,7 @@ class Step:
 
     def bare_network(self) -> None:
         """Take a step whose views lie on the device."""
-        take_step(self.backward, None, self.bare_job, self.progress, self.bad_steps)
+        take_step(self.bare_backward, None, self.bare_job, self.progress, self.bad_steps)
 
     def bare_encoder(self) -> None:
         """Run the encoder forward and backward."""
@@ -181,7 +183,7 @@ class Step:
 
 def _random_views(job: Job) -> dict[str, View]:
     """Return the views of a step with random values in place of the images', on the device."""
-    views: dict[str, View] = job.make_batch(next(job.crops(0)), 0)
+    views: dict[str, View] = job.complete(job.make_batch(next(job.crops(0)), 0))
     return {name: replace(view, image=torch.rand_like(view.image)) for name, view in views.items()}
 
 

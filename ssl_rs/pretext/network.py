@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, cast, get_type_hints
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from ssl_rs.pretext.collapse import collapse_measures
 from ssl_rs.pretext.momentum import common_rule, follow, momentum_copy
 from ssl_rs.pretext.pooling import pool
 from ssl_rs.task_output import TaskOutput
-from ssl_rs.views.base import TransformedView, View, ViewMaker
+from ssl_rs.views.base import TransformedView, View, ViewMaker, kind_made_by
 
 
 class PretextNetwork(nn.Module):
@@ -161,7 +161,7 @@ def check_views(tasks: Mapping[str, PretextTask | type[PretextTask]], makers: Ma
                     f"Add {_option(view)} to views=[...], or leave the task out of pretext=[...]."
                 )
         for view, kind in task.view_kinds.items():
-            made = get_type_hints(type(makers[view]).__call__).get("return")
+            made = kind_made_by(makers[view])
             if isinstance(made, type):
                 check_kind(view, made, kind)
             source = getattr(makers[view], "source", None)

@@ -1,6 +1,7 @@
 """Random flips, rotations, scale and color of labeled crops: image and mask move together."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +47,14 @@ class SegmentationAugmentation:
         for name in ("horizontal_flip", "vertical_flip", "rotation"):
             check_probability(name, getattr(self, name))
 
-    @torch.no_grad()
+    def draw(self, draws: Draws) -> tuple[Tensor, ...]:
+        """Return all that is random, on the CPU: the matrices [B, 2, 3], and the four of `ColorChange`."""
+        matrix = draw_dihedral(draws, self.horizontal_flip, self.vertical_flip, self.rotation)
+        if not self._only_moves:
+            scale = draws.uniform(*self.scale)
+            matrix = compose(matrix, crop_matrix(1 / scale, torch.zeros_like(matrix[:, :, 2])))
+        return matrix, *self.color.draw(draws)
+
     def __call__(
         self,
         images: Tensor,
@@ -56,24 +64,32 @@ class SegmentationAugmentation:
         rgb: tuple[int, int, int] | None = None,
         valid: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return augmented images and masks.
+        """Return augmented images and masks; every random number comes from `draws`, the rest is as of `apply`."""
+        return self.apply(images, masks, draws.send(*self.draw(draws)), ignore_index, rgb, valid)
+
+    @torch.no_grad()
+    def apply(
+        self,
+        images: Tensor,
+        masks: Tensor,
+        drawn: Sequence[Tensor],
+        ignore_index: int,
+        rgb: tuple[int, int, int] | None = None,
+        valid: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return augmented images and masks; what it computes depends on the arguments alone.
 
         Args:
             images: [B, C, n, n] in [0, 1].
             masks: int64 [B, n, n].
-            draws: A row a sample.
+            drawn: What `draw` returned, on the device of the images.
             ignore_index: The class of pixels that no pixel was found for.
             rgb: The indices of the red, green and blue band; without them saturation and hue do nothing.
             valid: bool [B, 1, n, n], false where the image has no data: 0 in the result, as in a store, and without
                 part in any other pixel; None: true everywhere.
         """
-        matrix = draw_dihedral(draws, self.horizontal_flip, self.vertical_flip, self.rotation)
-        whole = tuple(self.scale) == (1.0, 1.0)
-        if not whole:
-            scale = draws.uniform(*self.scale)
-            matrix = compose(matrix, crop_matrix(1 / scale, torch.zeros_like(matrix[:, :, 2])))
-        matrix, *change = draws.send(matrix, *self.color.draw(draws))
-        if whole:
+        matrix, *change = drawn
+        if self._only_moves:
             images, masks = move(images, matrix), move(masks, matrix)
             valid = None if valid is None else move(valid, matrix)
         else:
@@ -81,3 +97,8 @@ class SegmentationAugmentation:
             masks = warp_mask(masks, matrix, ignore_index)
         changed = recolor(images, color_matrix(band_means(images, valid), *ColorChange(*change), rgb))
         return changed if valid is None else changed.masked_fill(~valid, 0), masks
+
+    @property
+    def _only_moves(self) -> bool:
+        """Whether nothing is resampled."""
+        return tuple(self.scale) == (1.0, 1.0)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -176,6 +176,7 @@ def finetune(settings: Settings) -> Path:
     )  # fmt: skip
     counts = {each.name: int(count) for each, count in zip(manifest.classes, pixels, strict=True)}
     optimizer = place_network(network, encoder, site, plan.recipe)
+    make_batch, complete = batch_making(plan)
     with held(directory, site):
         if site.processes.is_first:
             print_line(provenance.describe())
@@ -188,10 +189,11 @@ def finetune(settings: Settings) -> Path:
             plan.run,
             {"segmentation": 1.0},
             partial(site.batches, site.bring(_crops(plan))),
-            partial(_batch, plan),
+            make_batch,
             settings.values,
             begin=partial(plan.subset.write, directory.path / "label_subset.json"),
             validation=plan.validator.of_network(network, site.processes) if plan.validator else None,
+            complete=complete,
         )
         with closed_on_error(tracker):
             result = _result(plan, provenance, network, progress.seconds) | {"labeled_pixels": counts}
@@ -225,13 +227,37 @@ def _crops(plan: Plan) -> TileCrops:
     return TileCrops(site.store, plan.subset, site.dataset.crop_size, site.dataset.tile_shift, site.seed)
 
 
-def _batch(plan: Plan, stored: tuple[Tensor, ...], step: int) -> SegmentationBatch:
-    site = plan.site
-    images, masks, *valid = (to_device(part, site.device) for part in stored)
-    draws = Draws(site.seed, step, "augmentation", site.rows, site.device)
-    manifest = site.store.manifest
-    images, rgb = to_unit(images, manifest.value_scale), color_bands(manifest.bands)
-    return SegmentationBatch(*plan.augmentation(images, masks, draws, manifest.ignore_index, rgb, *valid))
+class Drawn(NamedTuple):
+    """Stored crops on the run's device, and what is random in their augmentation.
+
+    Args:
+        crops: Images, masks and, where there is nodata, what is valid, as the store has them.
+        numbers: What the augmentation drew.
+    """
+
+    crops: tuple[Tensor, ...]
+    numbers: tuple[Tensor, ...]
+
+
+def batch_making(
+    plan: Plan,
+) -> tuple[Callable[[tuple[Tensor, ...], int], Drawn], Callable[[Drawn], SegmentationBatch]]:
+    """Return `make_batch` and `complete` of a `Job`: the latter augments."""
+    site, augmentation, manifest = plan.site, plan.augmentation, plan.site.store.manifest
+    scale, ignored, rgb = manifest.value_scale, manifest.ignore_index, color_bands(manifest.bands)
+
+    def draw(stored: tuple[Tensor, ...], step: int) -> Drawn:
+        draws = Draws(site.seed, step, "augmentation", site.rows, site.device)
+        numbers = draws.send(*augmentation.draw(draws))
+        return Drawn(tuple(to_device(part, site.device) for part in stored), numbers)
+
+    def augment(drawn: Drawn) -> SegmentationBatch:
+        images, masks, *valid = drawn.crops
+        return SegmentationBatch(
+            *augmentation.apply(to_unit(images, scale), masks, drawn.numbers, ignored, rgb, *valid)
+        )
+
+    return draw, augment
 
 
 def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, seconds: float) -> dict[str, Any]:

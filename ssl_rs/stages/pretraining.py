@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_rs import distributed
 from ssl_rs.bands import color_bands
@@ -36,9 +36,19 @@ from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
 from ssl_rs.stages.site import Site, SiteSettings, check_once
 from ssl_rs.training.collapse import COLLAPSED_STD
+from ssl_rs.training.loop import as_it_is
 from ssl_rs.training.tracking import closed_on_error
 from ssl_rs.transfer import to_device
-from ssl_rs.views.base import View, ViewMaker, crop_view, make_views, views_to_make
+from ssl_rs.views.base import (
+    View,
+    ViewMaker,
+    all_in_two_parts,
+    crop_view,
+    draw_views,
+    make_views,
+    views_as_drawn,
+    views_to_make,
+)
 from ssl_rs.weights_metadata import WeightsMetadata
 
 EncoderPass = Literal["joint", "per_view"]
@@ -183,6 +193,7 @@ def pretrain(settings: Settings) -> Path:
         return directory.path
     network, provenance = initial_network(plan)
     optimizer = place_network(network, network.encoder, site, plan.recipe)
+    make_batch, complete = batch_making(plan)
     with held(directory, site):
         if site.processes.is_first:
             print_line(provenance.describe())
@@ -194,10 +205,11 @@ def pretrain(settings: Settings) -> Path:
             plan.run,
             plan.weights,
             partial(site.batches, site.bring(scene_crops(plan, site.seed))),
-            partial(views_of, plan, rows=site.rows),
+            make_batch,
             settings.values,
             network.probe_collapse,
             network.after_step,
+            complete=complete,
         )
         with closed_on_error(tracker):
             result = _result(plan, provenance, network, progress.seconds) if site.processes.is_first else None
@@ -259,12 +271,50 @@ def views_of(plan: Plan, stored: Crops, step: int, rows: Rows) -> dict[str, View
     return make_views(crop, plan.makers, seed=plan.site.seed, step=step, rows=rows)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Stored crops on the run's device, and what is random in their views.
+
+    Args:
+        crops: As the store has them.
+        numbers: What the maker of each view drew.
+    """
+
+    crops: Crops
+    numbers: Mapping[str, tuple[Tensor, ...]]
+
+
+def batch_making(plan: Plan) -> tuple[Callable[[Crops, int], Any], Callable[[Any], dict[str, View]]]:
+    """Return `make_batch` and `complete` of a `Job`: the latter makes the views, where all makers draw in advance."""
+    site, makers = plan.site, plan.makers
+    if not all_in_two_parts(makers):
+        return partial(views_of, plan, rows=site.rows), as_it_is
+    size, manifest = (site.dataset.crop_size, site.dataset.crop_size), site.store.manifest
+    unit_crop = partial(_unit_crop, value_scale=manifest.value_scale, rgb=color_bands(manifest.bands))
+
+    def draw(stored: Crops, step: int) -> Drawn:
+        numbers = draw_views(makers, size, seed=site.seed, step=step, rows=site.rows, device=site.device)
+        return Drawn(_on_device(stored, site.device), numbers)
+
+    def compute(drawn: Drawn) -> dict[str, View]:
+        return views_as_drawn(unit_crop(drawn.crops), makers, drawn.numbers)
+
+    return draw, compute
+
+
 def crop_on_device(plan: Plan, stored: Crops) -> View:
     """Bring stored crops to the run's device, as values in [0, 1]."""
-    device, manifest = plan.site.device, plan.site.store.manifest
-    images = to_unit(to_device(stored.images, device), manifest.value_scale)
+    manifest = plan.site.store.manifest
+    return _unit_crop(_on_device(stored, plan.site.device), manifest.value_scale, color_bands(manifest.bands))
+
+
+def _on_device(stored: Crops, device: torch.device) -> Crops:
     valid = None if stored.valid is None else to_device(stored.valid, device)
-    return crop_view(images, color_bands(manifest.bands), valid)
+    return Crops(to_device(stored.images, device), valid)
+
+
+def _unit_crop(stored: Crops, value_scale: float, rgb: tuple[int, int, int] | None) -> View:
+    return crop_view(to_unit(stored.images, value_scale), rgb, stored.valid)
 
 
 def _result(plan: Plan, provenance: Provenance, network: PretextNetwork, seconds: float) -> dict[str, Any]:

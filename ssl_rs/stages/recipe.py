@@ -22,7 +22,7 @@ from ssl_rs.initialization import Initialization, Provenance, Target
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.site import Site, SiteSettings, environment
-from ssl_rs.training.loop import Job, Validation, train
+from ssl_rs.training.loop import Job, Validation, as_it_is, train
 from ssl_rs.training.schedule import Schedule
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.training.state import Identity, OtherRunError, Progress
@@ -263,7 +263,7 @@ def train_network(
     weights: Mapping[str, float], crops: Callable[[int], Iterator[Any]], make_batch: Callable[[Any, int], Any],
     config: Mapping[str, Any], probe: Callable[[], Mapping[str, Tensor]] | None = None,
     after_step: Callable[[int, int], None] | None = None, begin: Callable[[], None] | None = None,
-    validation: Validation | None = None,
+    validation: Validation | None = None, complete: Callable[[Any], Any] = as_it_is,
 ) -> tuple[Progress, Tracker]:  # fmt: skip
     """Train the network from where it stopped.
 
@@ -275,12 +275,13 @@ def train_network(
         run: Its folder and hash.
         weights: Factor of each output's loss.
         crops: Stored crops from a step on.
-        make_batch: The network's input from the crops of a step.
+        make_batch: Brings the crops of a step to the device, with what is drawn for them.
         config: The settings, as config.yaml and the mirror of the logs show them.
         probe: Numbers that tell whether features collapsed.
         after_step: Moves what no optimizer moves, after each of its steps.
         begin: What the first process also writes down once nothing speaks against the run.
         validation: Scores that are told on the way.
+        complete: Makes the network's input of that.
 
     Raises:
         InputError: As `train`; of a folder that holds another run, with the settings that differ.
@@ -290,6 +291,7 @@ def train_network(
     job = Job(
         network, crops, make_batch, weights, optimizer, recipe.schedule, site.trainer, site.device, run.directory,
         identity, site.processes, site.seed, probe, after_step, validation,
+        complete,
     )  # fmt: skip
 
     def open_tracker() -> Tracker:

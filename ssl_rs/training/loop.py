@@ -29,6 +29,11 @@ from ssl_rs.training.stopping import stop_requests
 from ssl_rs.training.tracking import Tracker
 
 
+def as_it_is(batch: Any) -> Any:
+    """Return a batch to which nothing is left to do."""
+    return batch
+
+
 @dataclass(frozen=True)
 class Validation:
     """Scores that are told while a network trains; nothing is chosen by them, and no weight depends on them.
@@ -49,7 +54,7 @@ class Job:
     Args:
         network: Maps a batch to {task: TaskOutput}; lies on the device; its state is what checkpoints hold.
         crops: Gives the stored crops of each step from a given step on.
-        make_batch: Makes the network's input on the device from the crops of a step; draws only from (seed, step).
+        make_batch: Brings the crops of a step to the device, with what is drawn for them; draws only from (seed, step).
         weights: Factor of each task's loss.
         optimizer: Over the network's parameters.
         schedule: Factor of the learning rate by step.
@@ -63,6 +68,8 @@ class Job:
         after_step: Called with the step and the number of all steps after each step of the optimizer, with the weights
             that it left; None where nothing is to be moved.
         validation: Scores that join the lines; None: no step is scored.
+        complete: Makes the network's input from what `make_batch` returned, on the device, by the same operations in
+            every step: it is compiled and recorded as the network is.
     """
 
     network: nn.Module
@@ -80,6 +87,7 @@ class Job:
     probe: Callable[[], Mapping[str, Tensor]] | None = None
     after_step: Callable[[int, int], None] | None = None
     validation: Validation | None = None
+    complete: Callable[[Any], Any] = as_it_is
 
 
 def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Tracker]:
@@ -103,7 +111,7 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     clock = Clock(settings.batch_size * job.processes.world_size, progress.step, progress.seconds)
     try:
         with exactness(settings.deterministic), stop_requests() as requested:
-            backward = gradients_of(wrap(job, progress.step), job, progress.step)
+            backward = gradients_of(*wrap(job, progress.step), progress.step)
             while progress.step < settings.max_steps:
                 take_step(backward, next(crops), job, progress, bad_steps)
                 display.step()
@@ -139,17 +147,22 @@ def _stopped(progress: Progress, settings: TrainerSettings) -> Interrupted:
     return Interrupted(f"Stopped after step {progress.step} of {settings.max_steps}. The same command {then}.")
 
 
-def wrap(job: Job, step: int) -> nn.Module:
-    """Return the module whose forward and backward a step runs: compiled if asked for, gradients averaged over ranks.
+def wrap(job: Job, step: int) -> tuple[nn.Module, Job]:
+    """Return the module whose forward and backward a step runs, and the job: both compiled if asked for.
+
+    The module averages gradients over ranks.
 
     Args:
         job: Its network is in training mode.
         step: The first step that will be taken.
     """
-    module = job.network
+    module, complete = job.network, job.complete
     if job.settings.compile and step < job.settings.max_steps:  # else there is no batch left to try it with
-        module = compiled_or_eager(module, lambda: _first_part(job, step), job.device, job.identity.precision)
-    return distributed.average_gradients(module, job.device)
+        module, complete = compiled_or_eager(
+            module, complete, lambda: _first_batch(job, step), job.settings.gradient_accumulation, job.device,
+            job.identity.precision,
+        )  # fmt: skip
+    return distributed.average_gradients(module, job.device), replace(job, complete=complete)
 
 
 def gradients_of(module: nn.Module, job: Job, step: int) -> Work:
@@ -157,7 +170,7 @@ def gradients_of(module: nn.Module, job: Job, step: int) -> Work:
 
     Args:
         module: What `wrap` returned.
-        job: As `wrap` takes it.
+        job: What `wrap` returned.
         step: As `wrap` takes it.
     """
     work = partial(_accumulate_gradients, module, job)
@@ -175,10 +188,6 @@ def records(job: Job) -> bool:
 
 def _first_batch(job: Job, step: int) -> Any:
     return job.make_batch(next(job.crops(step)), step)
-
-
-def _first_part(job: Job, step: int) -> Any:
-    return next(in_parts(_first_batch(job, step), job.settings.gradient_accumulation))
 
 
 def take_step(backward: Work, crops: Any, job: Job, progress: Progress, bad_steps: FirstBadSteps) -> None:
@@ -236,7 +245,7 @@ def _accumulate_gradients(module: nn.Module, job: Job, batch: Any) -> dict[str, 
     """Leave the gradient of a batch in the parameters, and return its losses and metrics: the means over its parts."""
     count = job.settings.gradient_accumulation
     sums: dict[str, Tensor] = {}
-    for number, part in enumerate(in_parts(batch, count), start=1):
+    for number, part in enumerate(in_parts(job.complete(batch), count), start=1):
         with distributed.gradients_stay(module, here=number < count):
             with torch.autocast(job.device.type, torch.bfloat16, enabled=job.identity.precision == "bf16"):
                 outputs: Mapping[str, TaskOutput] = module(part)

@@ -1,4 +1,4 @@
-"""Forward and backward of a step as a CUDA graph: recorded once, then started by one call instead of thousands."""
+"""A step up to its gradients as a CUDA graph: recorded once, then started by one call instead of thousands."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping

@@ -35,11 +35,13 @@ class TrainerSettings:
         keep_memory: On a CPU, keep memory that is freed for the next step: faster, but more is held.
         checkpoint_every_steps: Steps between checkpoints.
         log_every_steps: Steps between lines of metrics.jsonl.
-        cuda_graph: Whether a GPU gets forward and backward of a step as one recording instead of operation by
-            operation, which a host cannot send as quickly as a fast GPU computes them; the numbers are the same.
+        cuda_graph: Whether a GPU gets augmentation, forward and backward of a step as one recording instead of
+            operation by operation, which a host cannot send as quickly as a fast GPU computes them; the numbers are the
+            same.
             "auto": where all modules are known to do the same work in every step, see `replay.PLAIN`; "always": of
             others, too. Runs of several processes record nothing. The recording keeps the memory of a step.
-        compile: Run the network through torch.compile; where that fails, a warning says why and it runs as it is.
+        compile: Run network and augmentation through torch.compile; where that fails, a warning says why and both run
+            as they are.
         decay_norms_and_biases: Whether the optimizer's weight decay acts on all parameters; false: on those of two and
             more dimensions, so not on biases, the scales of norms and temperatures.
         deterministic: Refuse operations whose result may differ from run to run.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ssl_rs.randomness import Draws
-from ssl_rs.views.base import View
+from ssl_rs.views.base import TwoPartMaker, View
 from ssl_rs.views.fused import (
     TRANSFORMS,
     ColorChange,
@@ -32,7 +32,7 @@ AUTHORS_SIDE = 224
 
 
 @dataclass(frozen=True)
-class AugmentedMaker:
+class AugmentedMaker(TwoPartMaker):
     """Enlarge a random part to the whole, flip it, and change its colors, sharpness and bright values.
 
     Source: Szegedy et al., Going Deeper with Convolutions, CVPR 2015, for the part; Chen et al. (SimCLR), ICML 2020,
@@ -73,14 +73,16 @@ class AugmentedMaker:
         for name in ("horizontal_flip", "vertical_flip", "rotation", "blur", "solarization"):
             check_probability(name, getattr(self, name))
 
-    def __call__(self, source: View, draws: Draws) -> View:
-        """Return the view of images [B, C, H, W]."""
+    def draw(self, size: tuple[int, int], draws: Draws) -> tuple[Tensor, ...]:
+        """Return the matrices [B, 2, 3]; rows [B]: the blur's sigma, which are blurred and which solarized; colors."""
         part = draw_part(draws, self.area, self.ratio)
-        drawn, colors = compose(part, self._turn(draws)), self.color.draw(draws)
-        sigma = draws.uniform(*self.blur_sigma) * source.image.shape[-1] / AUTHORS_SIDE
-        matrix, sigma, blurred, solarized, *change = draws.send(
-            drawn, sigma, draws.chance(self.blur), draws.chance(self.solarization), *colors
-        )
+        matrix, colors = compose(part, self._turn(draws)), self.color.draw(draws)
+        sigma = draws.uniform(*self.blur_sigma) * size[1] / AUTHORS_SIDE
+        return matrix, sigma, draws.chance(self.blur), draws.chance(self.solarization), *colors
+
+    def make(self, source: View, *drawn: Tensor) -> View:
+        """Return the view of images [B, C, H, W]."""
+        matrix, sigma, blurred, solarized, *change = drawn
         image, valid = warp_known(source.image, source.valid, matrix, inside=True)
         image = recolor(image, color_matrix(band_means(image, valid), *ColorChange(*change), source.rgb))
         image = torch.where(_each(blurred), gaussian_blur(image, sigma, valid), image)

@@ -1,8 +1,9 @@
 """What a view is, what makes one, and the order in which a step's views are made."""
 
-from collections.abc import Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, TypeGuard, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor
@@ -70,10 +71,66 @@ class ViewMaker(Protocol):
         ...
 
 
+class TwoPartMaker(ABC):
+    """A view maker that first draws, on the CPU, and then computes, on the device.
+
+    What it computes depends on nothing but the source and what was drawn, and changes nothing, so that it can be
+    compiled, and recorded with the network as one CUDA graph.
+    """
+
+    source: str
+
+    @abstractmethod
+    def draw(self, size: tuple[int, int], draws: Draws) -> tuple[Tensor, ...]:
+        """Return all that is random in the views of a batch, on the CPU, rows [B, ...] each.
+
+        Args:
+            size: Height and width of the images.
+            draws: A row a sample.
+        """
+
+    @abstractmethod
+    def make(self, source: View, *drawn: Tensor) -> View:
+        """Return the view.
+
+        Args:
+            source: Images [B, C, H, W].
+            drawn: What `draw` returned, on the device of the images.
+        """
+
+    def __call__(self, source: View, draws: Draws) -> View:
+        """Return the view; every random number comes from `draws`."""
+        return self.make(source, *draws.send(*self.draw(size_of(source), draws)))
+
+
+Maker = TypeVar("Maker", bound=ViewMaker)
+
+
 def crop_view(image: Tensor, rgb: tuple[int, int, int] | None = None, valid: Tensor | None = None) -> View:
     """Return the stored crop as the view that all others start from; arguments as those of `View`."""
     identity = torch.eye(2, 3, device=image.device).expand(image.shape[0], 2, 3)
     return View(image, identity, rgb=rgb, valid=valid)
+
+
+def kind_made_by(maker: ViewMaker) -> type[View] | None:
+    """Return the class of a maker's views by its annotations; None where they say nothing."""
+    function = type(maker).make if _is_in_two_parts(maker) else type(maker).__call__
+    return get_type_hints(function).get("return")
+
+
+def all_in_two_parts(makers: Mapping[str, ViewMaker]) -> TypeGuard[Mapping[str, TwoPartMaker]]:
+    """Tell whether all of them draw first and compute then."""
+    return all(_is_in_two_parts(maker) for maker in makers.values())
+
+
+def _is_in_two_parts(maker: ViewMaker) -> TypeGuard[TwoPartMaker]:
+    return isinstance(maker, TwoPartMaker) and type(maker).__call__ is TwoPartMaker.__call__  # else it does more
+
+
+def size_of(view: View) -> tuple[int, int]:
+    """Return height and width of a view's images, pixels."""
+    height, width = view.image.shape[-2:]
+    return height, width
 
 
 def views_to_make(makers: Mapping[str, ViewMaker], wanted: Iterable[str]) -> tuple[str, ...]:
@@ -102,9 +159,7 @@ def views_to_make(makers: Mapping[str, ViewMaker], wanted: Iterable[str]) -> tup
 
 @torch.no_grad()
 def make_views(crop: View, makers: Mapping[str, ViewMaker], *, seed: int, step: int, rows: Rows) -> dict[str, View]:
-    """Make the views of one batch.
-
-    Where a view has no data its image is 0, as a store has it and as fine-tuning sees it: no change of colors shows.
+    """Make the views of one batch, see `_one_after_another`.
 
     Args:
         crop: The stored crops of this process's rows.
@@ -113,9 +168,47 @@ def make_views(crop: View, makers: Mapping[str, ViewMaker], *, seed: int, step: 
         step: Step of the run.
         rows: This process's rows of the global batch.
     """
+    device = crop.image.device
+    return _one_after_another(
+        crop, makers, lambda name, maker, source: maker(source, Draws(seed, step, name, rows, device))
+    )
+
+
+def draw_views(
+    makers: Mapping[str, TwoPartMaker],
+    size: tuple[int, int],
+    *,
+    seed: int,
+    step: int,
+    rows: Rows,
+    device: torch.device,
+) -> dict[str, tuple[Tensor, ...]]:
+    """Draw all that is random in the views of one batch, and bring it to the device; arguments as of `make_views`."""
+    drawn = {}
+    for name, maker in makers.items():
+        draws = Draws(seed, step, name, rows, device)
+        drawn[name] = draws.send(*maker.draw(size, draws))
+    return drawn
+
+
+@torch.no_grad()
+def views_as_drawn(
+    crop: View, makers: Mapping[str, TwoPartMaker], drawn: Mapping[str, tuple[Tensor, ...]]
+) -> dict[str, View]:
+    """Compute the views of one batch from what `draw_views` returned: those that `make_views` makes."""
+    return _one_after_another(crop, makers, lambda name, maker, source: maker.make(source, *drawn[name]))
+
+
+def _one_after_another(
+    crop: View, makers: Mapping[str, Maker], make: Callable[[str, Maker, View], View]
+) -> dict[str, View]:
+    """Make each view from its source.
+
+    Where a view has no data its image is 0, as a store has it and as fine-tuning sees it: no change of colors shows.
+    """
     views = {CROP: crop}
     for name, maker in makers.items():
-        view = maker(views[maker.source], Draws(seed, step, name, rows, crop.image.device))
+        view = make(name, maker, views[maker.source])
         views[name] = view if view.valid is None else replace(view, image=view.image.masked_fill(~view.valid, 0))
     del views[CROP]
     return views

@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from ssl_rs.randomness import Draws
-from ssl_rs.views.base import View
+from ssl_rs.views.base import TwoPartMaker, View
 from ssl_rs.views.fused import check_probability, compose, draw_dihedral
 from ssl_rs.views.resampling import move
 
 
 @dataclass(frozen=True)
-class CleanMaker:
+class CleanMaker(TwoPartMaker):
     """Flip and rotate by multiples of 90 degrees; every pixel keeps its value.
 
     Source: Li, Chen & Shi, JSTARS 2021. Where they rotate by 0 to 360 degrees, we rotate by 90, 180 or 270.
@@ -30,8 +32,12 @@ class CleanMaker:
         for name in ("horizontal_flip", "vertical_flip", "rotation"):
             check_probability(name, getattr(self, name))
 
-    def __call__(self, source: View, draws: Draws) -> View:
+    def draw(self, size: tuple[int, int], draws: Draws) -> tuple[Tensor]:
+        """Return the matrices [B, 2, 3]."""
+        return (draw_dihedral(draws, self.horizontal_flip, self.vertical_flip, self.rotation),)
+
+    def make(self, source: View, *drawn: Tensor) -> View:
         """Return the view of square images [B, C, n, n]."""
-        (matrix,) = draws.send(draw_dihedral(draws, self.horizontal_flip, self.vertical_flip, self.rotation))
+        (matrix,) = drawn
         valid = None if source.valid is None else move(source.valid, matrix)
         return View(move(source.image, matrix), compose(source.geometry, matrix), rgb=source.rgb, valid=valid)

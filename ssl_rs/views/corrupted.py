@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ssl_rs.errors import ArgumentError
 from ssl_rs.randomness import Draws
-from ssl_rs.views.base import CorruptedView, View
+from ssl_rs.views.base import CorruptedView, TwoPartMaker, View, size_of
 from ssl_rs.views.fused import (
     TRANSFORMS,
     ColorChange,
@@ -33,7 +33,7 @@ class Blocks:
 
 
 @dataclass(frozen=True)
-class CorruptedMaker:
+class CorruptedMaker(TwoPartMaker):
     """Flip or rotate the content of random blocks in place and change its colors.
 
     Source: Li, Chen & Shi, JSTARS 2021, who corrupt one block; with more blocks, more of each image teaches. The weight
@@ -57,24 +57,30 @@ class CorruptedMaker:
         if self.num_blocks < 1:
             raise ArgumentError(f"num_blocks={self.num_blocks}: expected at least 1.")
 
-    def __call__(self, source: View, draws: Draws) -> CorruptedView:
+    def draw(self, size: tuple[int, int], draws: Draws) -> tuple[Tensor, ...]:
+        """Return what `_draw` does, of the first block of all images, then of the second: rows [N * B]."""
+        drawn = [self._draw(draws, self._largest_side(size), *size) for _ in range(self.num_blocks)]
+        return tuple(torch.cat(each) for each in zip(*drawn, strict=True))
+
+    def make(self, source: View, *drawn: Tensor) -> CorruptedView:
         """Return the view of images [B, C, H, W]."""
-        clean = source.image
-        height, width = clean.shape[-2:]
-        # All blocks are cut as windows of the largest side, so that no shape depends on what is drawn.
-        window = max(1, int(self.side[1] * min(height, width)))
-        drawn = [self._draw(draws, window, height, width) for _ in range(self.num_blocks)]
-        if clean.device.type != "cpu":  # where starting an operation costs more than running it: all blocks at once
-            drawn = [tuple(torch.cat(each) for each in zip(*drawn, strict=True))]
+        clean, window = source.image, self._largest_side(size_of(source))
         corrupted = clean.clone(memory_format=torch.contiguous_format)
         flat = corrupted.flatten(2)
-        for blocks in drawn:
-            changed = _changed(source, window, *draws.send(*blocks))
+        at_once = [drawn]  # where starting an operation costs more than running it
+        if clean.device.type == "cpu":  # else what fits its caches
+            at_once = list(zip(*(torch.split(each, len(clean)) for each in drawn), strict=True))
+        for blocks in at_once:
+            changed = _changed(source, window, *blocks)
             for index, inside, content in zip(*(torch.split(each, len(clean)) for each in changed), strict=True):
                 index = index.expand_as(content)
                 flat.scatter_(2, index, torch.where(inside, content, flat.gather(2, index)))
         weight = (clean - corrupted).abs()
         return CorruptedView(corrupted, source.geometry, clean, weight, rgb=source.rgb, valid=source.valid)
+
+    def _largest_side(self, size: tuple[int, int]) -> int:
+        """Return the largest side of a block: all are cut as such windows, so no shape depends on what is drawn."""
+        return max(1, int(self.side[1] * min(size)))
 
     def _draw(self, draws: Draws, window: int, height: int, width: int) -> tuple[Tensor, ...]:
         """Draw one block of each image: its place, the matrix [B, 2, 3] that turns it, and the change of its colors."""

@@ -7,7 +7,6 @@ made to those of the image it is made from. Color: a matrix [B, C, C + 1] maps t
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import kornia.color
@@ -36,18 +35,25 @@ _RGB_TO_YUV = kornia.color.rgb_to_yuv(torch.eye(3, dtype=torch.float64).unsqueez
 _YUV_TO_RGB = torch.linalg.inv(_RGB_TO_YUV)
 
 
-@lru_cache
+_ON_DEVICE: dict[tuple[object, str, int | None], Tensor] = {}
+"""Constants by what they are and the device they lie on; torch.compile reads a dictionary, but no lru_cache."""
+
+
 def constant(name: str, device: torch.device) -> Tensor:
     """Return a constant of this module on a device; it is copied there once, since every copy waits for the device."""
-    constants = {"transforms": _TRANSFORM_MATRICES, "to_yuv": _RGB_TO_YUV.float(), "to_rgb": _YUV_TO_RGB.float()}
-    on_device: Tensor = constants[name].to(device)
-    return on_device
+    key = (name, device.type, device.index)
+    if key not in _ON_DEVICE:
+        constants = {"transforms": _TRANSFORM_MATRICES, "to_yuv": _RGB_TO_YUV.float(), "to_rgb": _YUV_TO_RGB.float()}
+        _ON_DEVICE[key] = constants[name].to(device)
+    return _ON_DEVICE[key]
 
 
-@lru_cache
 def indices(values: tuple[int, ...], device: torch.device) -> Tensor:
     """Return whole numbers as int64 on a device; they are copied there once."""
-    return torch.tensor(values, device=device)
+    key = (values, device.type, device.index)
+    if key not in _ON_DEVICE:
+        _ON_DEVICE[key] = torch.tensor(values, device=device)
+    return _ON_DEVICE[key]
 
 
 def check_probability(name: str, value: float) -> None:

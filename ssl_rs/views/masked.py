@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ssl_rs.errors import ArgumentError
 from ssl_rs.randomness import Draws
-from ssl_rs.views.base import CorruptedView, View
+from ssl_rs.views.base import CorruptedView, TwoPartMaker, View
 from ssl_rs.views.fused import band_means
 
 
 @dataclass(frozen=True)
-class MaskedMaker:
+class MaskedMaker(TwoPartMaker):
     """Hide a share of the cells of a grid; only they count for the repair, all alike.
 
     Source: Xie et al., SimMIM, CVPR 2022: random cells, L1 over what is hidden. Where their transformers put a learned
@@ -40,12 +41,16 @@ class MaskedMaker:
         """How many cells of an image are hidden."""
         return round(self.share * self.cells**2)
 
-    def __call__(self, source: View, draws: Draws) -> CorruptedView:
-        """Return the view of images [B, C, H, W]."""
-        clean = source.image
+    def draw(self, size: tuple[int, int], draws: Draws) -> tuple[Tensor]:
+        """Return which cells are hidden, bool [B, cells, cells]."""
         # [B, cells^2], each its own
         place = draws.uniform(0, 1, self.cells**2).argsort(dim=1, stable=True).argsort(dim=1)
-        (chosen,) = draws.send((place < self.hidden).view(-1, self.cells, self.cells))
+        return ((place < self.hidden).view(-1, self.cells, self.cells),)
+
+    def make(self, source: View, *drawn: Tensor) -> CorruptedView:
+        """Return the view of images [B, C, H, W]."""
+        (chosen,) = drawn
+        clean = source.image
         rows, columns = (torch.arange(size, device=clean.device) * self.cells // size for size in clean.shape[-2:])
         hidden = chosen[:, rows[:, None], columns].unsqueeze(1)  # [B, 1, H, W]
         mean = band_means(clean, source.valid)[:, :, None, None]

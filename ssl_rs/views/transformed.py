@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from ssl_rs.randomness import Draws
-from ssl_rs.views.base import TransformedView, View
+from ssl_rs.views.base import TransformedView, TwoPartMaker, View
 from ssl_rs.views.fused import (
     TRANSFORMS,
     ColorChange,
@@ -20,7 +22,7 @@ from ssl_rs.views.resampling import move, warp_known
 
 
 @dataclass(frozen=True)
-class TransformedMaker:
+class TransformedMaker(TwoPartMaker):
     """Transform by one of TRANSFORMS, enlarge a random part to the whole, and change the colors.
 
     Source: Li, Chen & Shi, JSTARS 2021. They apply crop, jitter and grayscale in random order, each with its own
@@ -39,12 +41,15 @@ class TransformedMaker:
     def __post_init__(self) -> None:
         check_range("side", self.side, 0, 1)
 
-    def __call__(self, source: View, draws: Draws) -> TransformedView:
-        """Return the view of square images [B, C, n, n]."""
+    def draw(self, size: tuple[int, int], draws: Draws) -> tuple[Tensor, ...]:
+        """Return the class of the transform, int64 [B], the matrices [B, 2, 3], and the four of `ColorChange`."""
         transform = draws.integers(0, len(TRANSFORMS))
         part = crop_matrix(draws.uniform(*self.side), draws.uniform(-1, 1, 2))
-        drawn = compose(transform_matrix(transform), part)
-        transform, matrix, *change = draws.send(transform, drawn, *self.color.draw(draws))  # all in one copy
+        return transform, compose(transform_matrix(transform), part), *self.color.draw(draws)
+
+    def make(self, source: View, *drawn: Tensor) -> TransformedView:
+        """Return the view of square images [B, C, n, n]."""
+        transform, matrix, *change = drawn
         whole = tuple(self.side) == (1.0, 1.0)  # then nothing is resampled, and pixels move exactly
         if whole:
             image, valid = move(source.image, matrix), None if source.valid is None else move(source.valid, matrix)

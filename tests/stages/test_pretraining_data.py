@@ -20,6 +20,8 @@ from ssl_rs.randomness import Rows
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation
 from ssl_rs.stages import finetuning, pretraining
+from ssl_rs.training.loop import as_it_is
+from ssl_rs.views.base import all_in_two_parts
 from ssl_rs.views.clean import CleanMaker
 from ssl_rs.views.fused import ColorJitter
 from ssl_rs.views.masked import MaskedMaker
@@ -42,11 +44,36 @@ def test_views_know_their_colors_and_where_data_is():
     assert pretraining.views_of(plan, Crops(images, None), 0, Rows(0, 2, 2))["clean"].valid is None
 
 
+def plan_of(*overrides):
+    return read_plan(pretraining, "pretrain", *overrides)
+
+
+@pytest.mark.parametrize(
+    "given", [[], ["views=[clean,masked]", "pretext=inpainting"], ["views=kornia", "pretext=contrastive"]]
+)
+def test_the_batch_of_a_step_is_the_views_of_its_crops(tiny, given):
+    plan = plan_of(*tiny, *given)
+    make_batch, complete = pretraining.batch_making(plan)
+    stored = pretraining.scene_crops(plan, 0).batch(3, plan.site.rows)
+    torch.manual_seed(0)
+    batch = complete(make_batch(stored, 3))
+    torch.manual_seed(0)
+    views = pretraining.views_of(plan, stored, 3, plan.site.rows)
+    assert list(batch) == list(views) == list(plan.makers)
+    assert all(torch.equal(batch[name].image, view.image) for name, view in views.items())
+    assert (complete is as_it_is) == (not all_in_two_parts(plan.makers))
+
+
+def labeled_batch(plan, stored, step):
+    make_batch, complete = finetuning.batch_making(plan)
+    return complete(make_batch(stored, step))
+
+
 def test_augmentation_of_labeled_crops_knows_the_colors():
     gray = SegmentationAugmentation(0, 0, 0, (1.0, 1.0), ColorJitter(grayscale=1.0))
     plan = SimpleNamespace(site=site(("nir", "blue", "green", "red")), augmentation=gray)
     images, masks = torch.randint(0, 100, (2, 4, 8, 8)), torch.zeros(2, 8, 8, dtype=torch.int64)
-    batch = finetuning._batch(plan, (images, masks), 0)
+    batch = labeled_batch(plan, (images, masks), 0)
     torch.testing.assert_close(batch.images[:, 0], images[:, 0] / 100)
     luminance = (0.299 * images[:, 3] + 0.587 * images[:, 2] + 0.114 * images[:, 1]) / 100
     for band in (1, 2, 3):
@@ -178,7 +205,7 @@ def test_pixels_without_data_stay_black_when_labeled_crops_are_augmented():
     plan = SimpleNamespace(site=site(("red", "green", "blue")), augmentation=jitter)
     valid = torch.rand(2, 1, 8, 8) > 0.5
     images = torch.randint(1, 100, (2, 3, 8, 8)) * valid
-    batch = finetuning._batch(plan, (images, torch.zeros(2, 8, 8, dtype=torch.int64), valid), 0)
+    batch = labeled_batch(plan, (images, torch.zeros(2, 8, 8, dtype=torch.int64), valid), 0)
     assert torch.equal((batch.images > 0).any(dim=1, keepdim=True), valid)
 
 
@@ -188,7 +215,7 @@ def test_other_seeds_and_steps_augment_labeled_crops_otherwise():
 
     def augmented(seed, step):
         own = SimpleNamespace(**{**vars(site(("red", "green", "blue"))), "seed": seed})
-        return finetuning._batch(SimpleNamespace(site=own, augmentation=jitter), stored, step).images
+        return labeled_batch(SimpleNamespace(site=own, augmentation=jitter), stored, step).images
 
     first = augmented(0, 0)
     assert torch.equal(first, augmented(0, 0))

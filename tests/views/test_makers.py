@@ -1,14 +1,28 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
+from kornia.augmentation import RandomHorizontalFlip
 
 from ssl_rs.errors import InputError
 from ssl_rs.randomness import Draws, Rows
+from ssl_rs.training.structure import named_parts
 from ssl_rs.views.augmented import AugmentedMaker
-from ssl_rs.views.base import View, crop_view, make_views
+from ssl_rs.views.base import (
+    CorruptedView,
+    View,
+    all_in_two_parts,
+    crop_view,
+    draw_views,
+    kind_made_by,
+    make_views,
+    views_as_drawn,
+)
 from ssl_rs.views.clean import CleanMaker
 from ssl_rs.views.corrupted import CorruptedMaker, _changed
 from ssl_rs.views.fused import TRANSFORMS, ColorJitter
+from ssl_rs.views.kornia_chain import KorniaMaker
 from ssl_rs.views.masked import MaskedMaker
 from ssl_rs.views.transformed import TransformedMaker
 
@@ -50,6 +64,33 @@ def half_valid(batch=8, height=16, width=16):
 def sample(image, geometry):
     grid = F.affine_grid(geometry, image.shape, align_corners=False)
     return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
+
+
+class Doubled(CleanMaker):
+    def __call__(self, source, draws):
+        view = super().__call__(source, draws)
+        return replace(view, image=2 * view.image)
+
+
+def test_views_drawn_in_advance_are_those_that_are_made_at_once():
+    makers = MAKERS | {"augmented": AugmentedMaker("crop", JITTER, solarization=0.3, rotation=0.5)}
+    assert all_in_two_parts(makers)
+    for valid in (None, half_valid()):
+        crop = crop_view(images(), RGB, valid)
+        made = make_views(crop, makers, seed=1, step=2, rows=Rows(0, 8, 8))
+        drawn = draw_views(makers, (16, 16), seed=1, step=2, rows=Rows(0, 8, 8), device=crop.image.device)
+        computed = views_as_drawn(crop, makers, drawn)
+        assert list(computed) == list(made)
+        for one, other in zip(named_parts(computed, "views"), named_parts(made, "views"), strict=True):
+            assert one[0] == other[0]
+            assert torch.equal(one[1], other[1]) if isinstance(one[1], torch.Tensor) else one[1] == other[1]
+
+
+@pytest.mark.parametrize("maker", [Doubled("crop"), KorniaMaker("crop", [RandomHorizontalFlip()])])
+def test_makers_that_do_more_than_draw_and_compute_are_called_as_they_are(maker):
+    assert not all_in_two_parts(MAKERS | {"own": maker})
+    assert kind_made_by(KorniaMaker("crop", [])) is View
+    assert kind_made_by(MAKERS["masked"]) is CorruptedView
 
 
 @pytest.mark.parametrize("name", PLAIN)
