@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from ssl_rs.errors import Interrupted, explain
 from ssl_rs.messages import OutputClosed, print_line, say_line
 
 DONE, DEFECT, BAD_INPUT, INTERRUPTED, OUTPUT_CLOSED = 0, 1, 2, 130, 141  # 141: as a shell tells of SIGPIPE
+
+COMMANDS = ("prepare", "preview", "pretrain", "finetune", "evaluate", "report", "predict", "export", "benchmark")
+"""All commands, in the order of their use."""
 
 GRACE = 30.0
 """Seconds for a last step and a checkpoint after torchrun was killed: as many as torchrun itself gives."""
@@ -162,7 +165,7 @@ def _parse(name: str, arguments: list[str]) -> argparse.Namespace:
 
 def help_text(name: str, overrides: Sequence[str]) -> str:
     """Return what the command does, its config groups with their options, and its keys as the overrides leave them."""
-    first = _comment(conf_dir() / f"{name}.yaml")
+    first = purpose(name)
     config, groups = resolve(compose_config(name, without_sweeps(overrides))), used_groups(name)
     sweeps = hasattr(importlib.import_module(f"ssl_rs.{name}"), "plan")
     lines = [
@@ -180,6 +183,11 @@ def help_text(name: str, overrides: Sequence[str]) -> str:
     return "\n".join([*lines, "", head, "", explained(name, config)])
 
 
+def purpose(name: str) -> str:
+    """Return a sentence on what a command does."""
+    return _comment(conf_dir() / f"{name}.yaml")
+
+
 def _comment(path: Path) -> str:
     """Return the first sentence that a YAML file says of itself, on one line or several."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "@package" not in line]
@@ -192,7 +200,8 @@ def _comment(path: Path) -> str:
 
 def _say(message: str, code: int) -> int:
     rank = os.environ.get("RANK", "0")
-    say_line(message if rank == "0" else f"[rank {rank}] {message}")
+    with suppress(OutputClosed):  # the code tells, too
+        say_line(message if rank == "0" else f"[rank {rank}] {message}")
     return code
 
 

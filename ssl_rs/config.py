@@ -135,6 +135,10 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
 def _unreadable(overrides: Sequence[str], said: str) -> str:
     """Return Hydra's message, with the argument that its grammar does not know, if there is one, and the remedy."""
     unread = [override for override in overrides if not _parses(override)]
+    if unread and re.fullmatch(r"\w+(\.\w+)+", unread[0]):  # a key, and no piece of a text with spaces
+        following = overrides[overrides.index(unread[0]) + 1 :]
+        value = following[0] if following and "=" not in following[0] else "VALUE"
+        return f"{unread[0]} has no value: write {unread[0]}={value}, without spaces."
     return f"{unread[0]} cannot be read as KEY=VALUE: {said.rstrip('.')}. {QUOTING}" if unread else said
 
 
@@ -168,11 +172,20 @@ def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
             wrong = [name for name in names if f"'{group}/{name}'" in text or re.fullmatch(NO_TEXT, name)]
             if wrong:
                 return f"{group}={wrong[0]}: there is no such option. {nearest(wrong[0], known)}{_another(group)}"
+    if "Ambiguous value" in text and (several := next((each for each in overrides if _names_several(each)), None)):
+        group, _, value = several.partition("=")
+        a_list = f" One run with all of them: {group}=[{value}]." if entry_of(group, value.partition(",")[0]) else ""
+        return f"{several} names several values: -m runs each of them.{a_list}"
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if key:
         return f"{key[1]}: {command} has no such key. {_nearest_key(key[1], command, overrides)}"
     said = " ".join(text.split()).partition(" See https")[0]
     return _unreadable(overrides, said or f"Hydra cannot compose {command} {' '.join(overrides)} ({error!r}).")
+
+
+def _names_several(override: str) -> bool:
+    value = override.partition("=")[2]
+    return "," in value and value[:1] not in ("'", '"', "[", "{")
 
 
 def _another(group: str) -> str:

@@ -2,10 +2,11 @@
 
 import os
 import sys
+from typing import TextIO
 
 
 class OutputClosed(KeyboardInterrupt):
-    """Nobody reads standard output any more, as behind `| head`; it ends the command as Ctrl-C does, without a word."""
+    """Nobody reads the output any more, as behind `| head`: it ends the command as Ctrl-C does, without a word."""
 
 
 def print_line(text: str) -> None:
@@ -18,9 +19,7 @@ def print_line(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError as error:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        _leave_unread(sys.stdout)
         raise OutputClosed from error
 
 
@@ -29,6 +28,19 @@ def say_line(text: str) -> None:
 
     torchrun starts its processes without a buffer: what one of them writes in two goes, as print() writes a text and
     the end of its line, another can come between.
+
+    Raises:
+        OutputClosed: As `print_line`.
     """
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    try:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    except BrokenPipeError as error:
+        _leave_unread(sys.stderr)
+        raise OutputClosed from error
+
+
+def _leave_unread(stream: TextIO) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

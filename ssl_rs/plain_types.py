@@ -8,6 +8,8 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
+from ssl_rs.errors import nearest
+
 
 def fits(value: Any, hint: Any) -> bool:
     """Tell whether a plain value from YAML fits a type annotation; what is no plain type is left to the target."""
@@ -48,7 +50,21 @@ def misfit(key: str, value: Any, hint: Any) -> str:
     """
     quoted = [_as_text(item) for item in value] if isinstance(value, list) else _as_text(value)
     remedy = f" Quotes make it a text: '{key}={json.dumps(quoted)}'." if fits(quoted, hint) else ""
-    return f"{key} must be {describe(hint)}, got {value!r}.{remedy}"
+    return f"{key} must be {describe(hint)}, got {value!r}.{_nearest_choice(value, hint)}{remedy}"
+
+
+def _nearest_choice(value: Any, hint: Any) -> str:
+    """Return a sentence with the choice that a misspelt text, or one in a list, is near to; empty where none is."""
+    choices = [str(each) for each in _choices(hint)]
+    given = value if isinstance(value, list) else [value]
+    said = [nearest(each, choices) for each in given if isinstance(each, str) and choices and each not in choices]
+    return next((f" {each}" for each in said if each.startswith("Did")), "")
+
+
+def _choices(hint: Any) -> list[Any]:
+    if typing.get_origin(hint) is typing.Literal:
+        return list(typing.get_args(hint))
+    return [choice for argument in typing.get_args(hint) for choice in _choices(argument)]
 
 
 def _as_text(value: Any) -> Any:

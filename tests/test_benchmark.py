@@ -195,5 +195,5 @@ def test_the_advice_says_what_a_part_costs():
     assert advice(parts).startswith("The encoder is the bottleneck, as it should be (with all of backward 95%): only")
     assert advice({**parts, "heads": 2.0}).startswith("The heads are the bottleneck: forward they cost 2%, more")
     assert advice({**parts, "views": 11.0}).startswith(
-        "Beside the network, views costs 10% of a step, more than 5%: use"
+        "Beside the network, views costs 10.0% of a step, more than 5%: use"
     )

@@ -20,6 +20,8 @@ from PIL import Image
 from safetensors import safe_open
 
 from ssl_rs import sweep
+from ssl_rs.command import COMMANDS
+from ssl_rs.config_files import conf_dir
 from ssl_rs.data.label_subset import LabelSubset
 from ssl_rs.files import sha256_of
 from ssl_rs.run_directory import RunDirectory, save_tensors
@@ -646,3 +648,12 @@ def test_a_report_does_not_overwrite_a_page_of_somebody_elses(command, tiny):
     assert code == 2
     assert "run_dir=mine holds index.html and no cells.csv: no report wrote it" in err
     assert Path("mine/index.html").read_text() == "my own\n"
+
+
+def test_without_a_command_all_of_them_are_told():
+    done = subprocess.run([sys.executable, "-m", "ssl_rs"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    named = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert named == list(COMMANDS)
+    assert {path.stem for path in conf_dir().glob("*.yaml")} - {"common", "pretraining"} == set(COMMANDS)
+    assert all(line.endswith(".") for line in done.stdout.splitlines() if line.startswith("  "))

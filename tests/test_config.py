@@ -223,6 +223,23 @@ def test_dropped_entries_count_as_nothing():
 @pytest.mark.parametrize(
     ("command", "overrides", "said"),
     [
+        (
+            "pretrain",
+            ["pretext=simclr,byol"],
+            "pretext=simclr,byol names several values: -m runs each of them. ",
+        ),
+        ("pretrain", ["pretext=simclr,byol"], "One run with all of them: pretext=[simclr,byol]."),
+        ("finetune", ["seed=0,1"], "seed=0,1 names several values: -m runs each of them."),
+        (
+            "pretrain",
+            ["seed=1", "trainer.max_steps", "5"],
+            "trainer.max_steps has no value: write trainer.max_steps=5, ",
+        ),
+        (
+            "pretrain",
+            ["trainer.max_steps", "seed=1"],
+            "trainer.max_steps has no value: write trainer.max_steps=VALUE, ",
+        ),
         ("pretrain", ["backbone=resnt50"], "backbone=resnt50: there is no such option. Did you mean 'resnet50'?"),
         ("pretrain", ["backbone='resnt50'"], "backbone=resnt50: there is no such option."),
         ("pretrain", ["backbone=resnet101"], "Any other: backbone.name=..."),
@@ -251,7 +268,7 @@ def test_dropped_entries_count_as_nothing():
         ("finetune", ["pretext.byol.weight=5"], "pretext.byol.weight: finetune has no such key."),
         ("pretrain", ["optimizer=sgd", "optimizer.adam=5"], "optimizer.adam: pretrain has no such key. Did you mean"),
         ("pretrain", ["optimizer=sgd", "optimizer.momentun=5"], "Did you mean 'optimizer.momentum'?"),
-        ("pretrain", ["trainer.max_steps"], "missing EQUAL"),
+        ("pretrain", ["trainer.max_steps"], "trainer.max_steps has no value: write trainer.max_steps=VALUE"),
         ("pretrain", ["trainer={a"], "no viable alternative"),
         ("pretrain", ["seed=${nothing}"], "nothing"),
         ("pretrain", ["seed=???"], "seed"),

@@ -4,11 +4,13 @@ import re
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 from safetensors.torch import load_file
 
 from ssl_rs.run_directory import TIMING_KEYS, RunDirectory
+from ssl_rs.stages import pretraining
 from ssl_rs.training import loop
 
 pytestmark = pytest.mark.slow
@@ -127,3 +129,16 @@ def test_a_provoked_collapse_stops_the_run_where_that_is_wanted(command, tiny, r
     assert "The deepest features of 128 training crops are nearly equal" in str(told[1].message)
     assert [line["step"] for line in run.read_metrics()] == list(range(1, 9))
     assert run.read_result()["collapse"]["feature_std"] < 0.02
+
+
+def test_few_steps_end_with_a_line_and_no_warning(command, tiny, run, monkeypatch):
+    monkeypatch.setattr(pretraining, "collapse_measures", lambda features: {"feature_std": 0.001})
+    few = (*tiny, "trainer.max_steps=2", "trainer.log_every_steps=1", f"run_dir={run.path}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "The deepest features")
+        code, _, err = command("pretrain", *few)
+    assert code == 0, err
+    assert "2 steps do not settle BatchNorm's statistics" in err
+    monkeypatch.setattr(pretraining, "SETTLED", 2)
+    with pytest.warns(UserWarning, match="The deepest features"):
+        assert command("pretrain", *few, "seed=5", f"run_dir={run.path}_settled")[0] == 0

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from ssl_rs import command
+from ssl_rs.run_directory import RunDirectory
 
 
 def test_a_message_leaves_a_process_without_a_buffer_in_one_write():
@@ -34,6 +35,26 @@ def test_a_closed_output_ends_a_command_without_a_word(argument):
     os.close(write)
     assert done.returncode == 141
     assert done.stderr == ""
+
+
+def test_when_nobody_reads_its_lines_a_run_saves_a_checkpoint_and_ends(tiny, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    call = [sys.executable, "-m", "ssl_rs.pretrain", *tiny, f"run_dir={run.path}", "trainer.log_every_steps=1"]
+    process = subprocess.Popen([*call, "trainer.max_steps=100000"], stderr=subprocess.PIPE, text=True)
+    while not process.stderr.readline().startswith("step "):
+        assert process.poll() is None
+    process.stderr.close()
+    assert process.wait(timeout=60) == 141
+    assert list(run.checkpoints.glob("*.ckpt"))
+    assert not run.result.exists()
+
+
+def test_bad_input_of_which_nobody_reads_ends_with_its_own_code():
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "ssl_rs.pretrain", "backbone=resnt50"], stderr=write, check=False)
+    os.close(write)
+    assert done.returncode == 2
 
 
 SWEEP = """

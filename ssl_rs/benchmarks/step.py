@@ -35,7 +35,7 @@ PHASES = ("data wait", "transfer", "views", "encoder", "heads", "backward", "opt
 CHANGES = {
     "data wait": "raise trainer.num_workers, or keep the store on the device with trainer.resident=always",
     "transfer": "keep the store on the device with trainer.resident=always",
-    "views": "use the fused views (views=[clean,transformed,corrupted]), or fewer",
+    "views": "use fewer views, or larger batches; in place of views=kornia those of ssl_rs",
     "heads": "narrow pretext.inpainting.task.decoder.widths, or use fewer tasks",
     "optimizer": "use a larger trainer.batch_size, and optimizer.fused=true where it is false",
     "encoder": "only a smaller backbone or dataset.crop_size, trainer.precision=bf16 or a faster device makes a step "
@@ -239,7 +239,7 @@ def advice(parts: Mapping[str, float]) -> str:
     share = parts[name] / total
     if name == "heads":
         return f"The heads are the bottleneck: forward they cost {share:.0%}, more than the encoder: {CHANGES[name]}."
-    return f"Beside the network, {name} costs {share:.0%} of a step, more than {SPARE:.0%}: {CHANGES[name]}."
+    return f"Beside the network, {name} costs {share:.1%} of a step, more than {SPARE:.0%}: {CHANGES[name]}."
 
 
 def bottleneck(parts: Mapping[str, float]) -> str:

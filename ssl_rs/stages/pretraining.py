@@ -22,7 +22,7 @@ from ssl_rs.encoder import Backbone, Normalization, check_image_size
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Pretrained, Provenance, seen_before
-from ssl_rs.messages import print_line
+from ssl_rs.messages import print_line, say_line
 from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.collapse import collapse_measures
 from ssl_rs.pretext.network import PretextNetwork, build_task, check_views
@@ -61,6 +61,9 @@ VARIED = ("seed", "initialization.label")
 
 USUAL_ORDER = ("inpainting", "transform_prediction", "contrastive")
 """The paper's tasks as kept results have them, others behind them by name: the hash tells no order but other ones."""
+
+SETTLED = 50
+"""Steps behind which BatchNorm's running statistics, which move by a tenth each, are those of the data."""
 
 PROBED = 128
 """Training crops whose features tell at the end whether the encoder collapsed."""
@@ -216,7 +219,7 @@ def pretrain(settings: Settings) -> Path:
             if result is not None:
                 directory.finish(result)
                 tell("Pretrained", result)
-                _warn_of_collapse(result["collapse"])
+                _warn_of_collapse(result)
         tracker.finish(result)
         distributed.barrier()
     return directory.path
@@ -363,15 +366,20 @@ def _probe_collapse(plan: Plan, network: PretextNetwork) -> dict[str, float]:
     }
 
 
-def _warn_of_collapse(measured: Mapping[str, float]) -> None:
+def _warn_of_collapse(result: Mapping[str, Any]) -> None:
     """Say that the features which others will use are alike for all images, whatever they were while training."""
-    if measured["feature_std"] < COLLAPSED_STD:
-        warnings.warn(
-            f"The deepest features of {PROBED} training crops are nearly equal (std {measured['feature_std']:.2g}, 1 "
-            "is spread in all directions). Here BatchNorm uses its running statistics, which few steps do not settle: "
-            "if collapse/feature_std in metrics.jsonl is larger, train for more steps; else lower optimizer.lr.",
-            stacklevel=2,
-        )
+    std = result["collapse"]["feature_std"]
+    if std >= COLLAPSED_STD:
+        return
+    if result["steps"] < SETTLED and result["final_metrics"].get("collapse/feature_std", 0.0) >= COLLAPSED_STD:
+        say_line(f"{result['steps']} steps do not settle BatchNorm's statistics: with them features hardly differ.")
+        return
+    warnings.warn(
+        f"The deepest features of {PROBED} training crops are nearly equal (std {std:.2g}, 1 is spread in all "
+        "directions). Here BatchNorm uses its running statistics, which few steps do not settle: if "
+        "collapse/feature_std in metrics.jsonl is larger, train for more steps; else lower optimizer.lr.",
+        stacklevel=2,
+    )
 
 
 def _save_encoder(plan: Plan, network: PretextNetwork, provenance: Provenance) -> str:

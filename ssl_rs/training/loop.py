@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ssl_rs import distributed
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError, Interrupted
+from ssl_rs.messages import OutputClosed, say_line
 from ssl_rs.randomness import seed_step
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.task_output import TaskOutput
@@ -99,15 +100,19 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
 
     Raises:
         Interrupted: SIGINT, SIGTERM or SIGUSR1 came; a checkpoint was saved after the step in progress.
+        OutputClosed: Nobody reads the lines any more; a checkpoint was saved.
         InputError: A loss or gradient is no longer finite, features collapsed, or the checkpoints are another run's.
     """
     network, settings = job.network, job.settings
     progress = _resume(job)
+    if progress.step and job.processes.is_first:
+        say_line(f"Going on behind step {progress.step} of {settings.max_steps}.")
     tracker = open_tracker()
     network.train()
     display = open_display(progress.step, settings.max_steps, job.processes.is_first)
     crops = job.crops(progress.step)
     bad_steps, agreement = FirstBadSteps(), distributed.Agreement()
+    unheard: OutputClosed | None = None
     clock = Clock(settings.batch_size * job.processes.world_size, progress.step, progress.seconds)
     try:
         with exactness(settings.deterministic), stop_requests() as requested:
@@ -121,19 +126,22 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
                 if last or scored or progress.step % settings.log_every_steps == 0:
                     _check_finite(job, bad_steps)
                     line = _line(job, progress, clock) | (_scores(job, clock, display) if scored else {})
-                    display.line(progress.step, line)
+                    try:
+                        display.line(progress.step, line)
+                    except OutputClosed as closed:
+                        unheard = closed
                     if job.processes.is_first:
                         job.run.append_metrics(line)
                         tracker.log(line)
                     check_collapse(progress, line, job.run.metrics, settings.on_collapse, tells=job.processes.is_first)
-                stopping = agreement.any_rank(bool(requested))
+                stopping = agreement.any_rank(bool(requested) or unheard is not None)
                 if last or stopping or progress.step % settings.checkpoint_every_steps == 0:
                     _check_finite(job, bad_steps)
                     _save(job, progress)
                 if stopping:
-                    raise _stopped(progress, settings)
+                    raise unheard or _stopped(progress, settings)
             if agreement.settle():
-                raise _stopped(progress, settings)
+                raise unheard or _stopped(progress, settings)
     except BaseException:
         tracker.finish(None)
         raise

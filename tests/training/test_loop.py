@@ -13,6 +13,7 @@ from torch import nn
 
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError, Interrupted
+from ssl_rs.messages import OutputClosed
 from ssl_rs.randomness import derive_seed
 from ssl_rs.run_directory import TIMING_KEYS, RunDirectory
 from ssl_rs.task_output import TaskOutput
@@ -274,6 +275,23 @@ def test_a_stop_request_ends_after_the_step_with_a_checkpoint(tmp_path, number):
     again = job(tmp_path)
     assert (again.run.checkpoints / "step-00000005.ckpt").is_file()
     train(again, Recorder)
+    assert state(again.network) == state(by_hand()[0])
+    assert [line["step"] for line in again.run.read_metrics()] == [4, 8, 11]
+
+
+def test_a_run_whose_lines_nobody_reads_ends_with_a_checkpoint_and_goes_on(tmp_path, monkeypatch, capsys):
+    def closed(self, step, values):
+        raise OutputClosed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ssl_rs.training.progress._Lines.line", closed)
+        with pytest.raises(OutputClosed):
+            train(job(tmp_path), Recorder)
+    again = job(tmp_path)
+    assert (again.run.checkpoints / "step-00000004.ckpt").is_file()
+    assert "Going on" not in capsys.readouterr().err
+    train(again, Recorder)
+    assert capsys.readouterr().err.startswith(f"Going on behind step 4 of {STEPS}.\n")
     assert state(again.network) == state(by_hand()[0])
     assert [line["step"] for line in again.run.read_metrics()] == [4, 8, 11]
 
