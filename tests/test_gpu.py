@@ -267,7 +267,9 @@ def test_maps_on_the_device_are_those_of_the_cpu():
     assert (found("cuda") == found("cpu")).mean() > 0.999
 
 
-def test_bf16_and_compile_run(tiny, tmp_path):
+def test_bf16_and_compile_run(tiny, tmp_path, recwarn, recordings):
     arguments = (*tiny, "trainer.precision=bf16", "trainer.compile=true", f"run_dir={tmp_path / 'run'}")
     assert main("pretrain", arguments) == 0
+    assert not [each for each in recwarn if "does not work here" in str(each.message)]
+    assert [type(each) for each in recordings] == [Replayed]
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["precision"] == "bf16"

@@ -57,7 +57,11 @@ def fused(images: Tensor, compiled: bool = False) -> Callable[[], Tensor]:
     """Return what makes the view of images [B, 3, S, S] by one warp and one color matrix."""
     maker = TransformedMaker("crop", SIDE, COLOR)
     crop, rows = crop_view(images, (0, 1, 2)), Rows(0, len(images), len(images))
-    make_view = torch.compile(maker.make) if compiled else maker.make
+    make_view = maker.make
+    if compiled:
+        draws = Draws(0, 0, "transformed", rows, images.device)
+        maker(crop, draws)  # constants come to the device before they are traced
+        make_view = torch.compile(maker.make)
     step = 0
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,3 +103,9 @@ class SegmentationAugmentation:
     def _only_moves(self) -> bool:
         """Whether nothing is resampled."""
         return tuple(self.scale) == (1.0, 1.0)
+
+
+def in_two_parts(augmentation: Any) -> bool:
+    """Tell whether it does no more when it is called than to draw and to apply what was drawn."""
+    own = isinstance(augmentation, SegmentationAugmentation)
+    return own and type(augmentation).__call__ is SegmentationAugmentation.__call__

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +23,15 @@ from ssl_rs.messages import print_line, say_line
 from ssl_rs.randomness import Draws, derive_seed
 from ssl_rs.run_directory import save_tensors
 from ssl_rs.seen_images import SeenImages, write_seen
-from ssl_rs.segmentation.augmentation import SegmentationAugmentation
+from ssl_rs.segmentation.augmentation import SegmentationAugmentation, in_two_parts
 from ssl_rs.segmentation.loss import SegmentationLoss
 from ssl_rs.segmentation.network import GIVEN, SegmentationBatch, SegmentationNetwork, build_segmentation_model
 from ssl_rs.stages.evaluation import Evaluator, check_classes, read_evaluation
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
-from ssl_rs.stages.site import Site, SiteSettings, check_once
+from ssl_rs.stages.site import Site, SiteSettings, check_once, completes_with
 from ssl_rs.stages.validation import KEY, Validator, read_every_steps
+from ssl_rs.training.loop import as_it_is
 from ssl_rs.training.tracking import closed_on_error
 from ssl_rs.transfer import to_device
 from ssl_rs.weights_metadata import WeightsMetadata
@@ -227,7 +228,8 @@ def _crops(plan: Plan) -> TileCrops:
     return TileCrops(site.store, plan.subset, site.dataset.crop_size, site.dataset.tile_shift, site.seed)
 
 
-class Drawn(NamedTuple):
+@dataclass(frozen=True)
+class Drawn:
     """Stored crops on the run's device, and what is random in their augmentation.
 
     Args:
@@ -239,17 +241,20 @@ class Drawn(NamedTuple):
     numbers: tuple[Tensor, ...]
 
 
-def batch_making(
-    plan: Plan,
-) -> tuple[Callable[[tuple[Tensor, ...], int], Drawn], Callable[[Drawn], SegmentationBatch]]:
-    """Return `make_batch` and `complete` of a `Job`: the latter augments."""
+def batch_making(plan: Plan) -> tuple[Callable[[tuple[Tensor, ...], int], Any], Callable[[Any], SegmentationBatch]]:
+    """Return `make_batch` and `complete` of a `Job`: the latter augments, where that draws in advance."""
     site, augmentation, manifest = plan.site, plan.augmentation, plan.site.store.manifest
     scale, ignored, rgb = manifest.value_scale, manifest.ignore_index, color_bands(manifest.bands)
 
+    def on_device(stored: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(to_device(part, site.device) for part in stored)
+
+    def draws_of(step: int) -> Draws:
+        return Draws(site.seed, step, "augmentation", site.rows, site.device)
+
     def draw(stored: tuple[Tensor, ...], step: int) -> Drawn:
-        draws = Draws(site.seed, step, "augmentation", site.rows, site.device)
-        numbers = draws.send(*augmentation.draw(draws))
-        return Drawn(tuple(to_device(part, site.device) for part in stored), numbers)
+        draws = draws_of(step)
+        return Drawn(on_device(stored), draws.send(*augmentation.draw(draws)))
 
     def augment(drawn: Drawn) -> SegmentationBatch:
         images, masks, *valid = drawn.crops
@@ -257,6 +262,12 @@ def batch_making(
             *augmentation.apply(to_unit(images, scale), masks, drawn.numbers, ignored, rgb, *valid)
         )
 
+    def augment_at_once(stored: tuple[Tensor, ...], step: int) -> SegmentationBatch:
+        images, masks, *valid = on_device(stored)
+        return SegmentationBatch(*augmentation(to_unit(images, scale), masks, draws_of(step), ignored, rgb, *valid))
+
+    if not in_two_parts(augmentation) or not completes_with(site, [augmentation]):
+        return augment_at_once, as_it_is
     return draw, augment
 
 

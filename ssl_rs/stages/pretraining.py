@@ -34,7 +34,7 @@ from ssl_rs.run_directory import save_tensors
 from ssl_rs.seen_images import SeenImages, label_of, write_seen
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
-from ssl_rs.stages.site import Site, SiteSettings, check_once
+from ssl_rs.stages.site import Site, SiteSettings, check_once, completes_with
 from ssl_rs.training.collapse import COLLAPSED_STD
 from ssl_rs.training.loop import as_it_is
 from ssl_rs.training.tracking import closed_on_error
@@ -290,7 +290,7 @@ class Drawn:
 def batch_making(plan: Plan) -> tuple[Callable[[Crops, int], Any], Callable[[Any], dict[str, View]]]:
     """Return `make_batch` and `complete` of a `Job`: the latter makes the views, where all makers draw in advance."""
     site, makers = plan.site, plan.makers
-    if not all_in_two_parts(makers):
+    if not all_in_two_parts(makers) or not completes_with(site, makers.values()):
         return partial(views_of, plan, rows=site.rows), as_it_is
     size, manifest = (site.dataset.crop_size, site.dataset.crop_size), site.store.manifest
     unit_crop = partial(_unit_crop, value_scale=manifest.value_scale, rgb=color_bands(manifest.bands))

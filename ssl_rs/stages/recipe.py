@@ -290,8 +290,7 @@ def train_network(
     identity = Identity(run.hash, site.processes.world_size, site.precision)
     job = Job(
         network, crops, make_batch, weights, optimizer, recipe.schedule, site.trainer, site.device, run.directory,
-        identity, site.processes, site.seed, probe, after_step, validation,
-        complete,
+        identity, site.processes, site.seed, probe, after_step, validation, complete=complete,
     )  # fmt: skip
 
     def open_tracker() -> Tracker:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -11,6 +11,8 @@ from ssl_rs import distributed
 from ssl_rs.errors import InputError, in_a_line
 from ssl_rs.training.accumulation import in_parts
 from ssl_rs.training.leaving_no_trace import leaving_no_trace
+
+T = TypeVar("T")
 
 Complete = Callable[[Any], Any]
 """Makes the network's input of what lies on the device."""
@@ -24,7 +26,7 @@ def compiled_or_eager(
     device: torch.device,
     precision: str,
 ) -> tuple[nn.Module, Complete]:
-    """Compile a network and what makes its input, and try them; warn and return both as they are if that fails.
+    """Compile a network and what makes its input, and try them; warn and return what that fails with as it is.
 
     On several ranks all of them go back where one could not compile before its first exchange with the others; a rank
     that fails amid one ends the run.
@@ -38,25 +40,34 @@ def compiled_or_eager(
         precision: bf16 or fp32.
     """
     given = example()
-    complete(given)  # constants come to the device before they are traced
-    module, completed, problem = network, complete, None
-    try:
-        module, completed = cast(nn.Module, torch.compile(network)), torch.compile(complete)
+    batch = next(in_parts(complete(given), parts))  # also brings constants to the device before they are traced
+
+    def learn(module: nn.Module) -> None:
         with leaving_no_trace(network):
-            batch = next(in_parts(completed(given), parts))
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 outputs = module(batch)
             sum(output.loss for output in outputs.values()).backward()
+
+    completed = _or_as_it_is("augmentation", complete, lambda compiled: compiled(given), device)
+    return _or_as_it_is("network", network, learn, device), completed
+
+
+def _or_as_it_is(name: str, what: T, attempt: Callable[[T], object], device: torch.device) -> T:
+    """Return what was compiled, if the attempt went well with it on all ranks; else warn, and return what was given."""
+    problem = None
+    try:
+        compiled = cast(T, torch.compile(cast(Any, what)))
+        attempt(compiled)
     except (InputError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # graphs, code generation and compilers fail each in their own way
         problem = in_a_line(error)
     if distributed.min_over_ranks(torch.tensor(float(problem is None), device=device)):
-        return module, completed
+        return compiled
     if problem:
         warnings.warn(
-            f"trainer.compile=true does not work here ({problem}); the run goes on without it, as with "
+            f"trainer.compile=true does not work here ({problem}); the {name} runs without it, as with "
             "trainer.compile=false. It needs a C++ compiler on a CPU, and Triton on a GPU.",
             stacklevel=2,
         )
-    return network, complete
+    return what

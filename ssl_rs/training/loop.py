@@ -188,7 +188,7 @@ def gradients_of(module: nn.Module, job: Job, step: int) -> Work:
 
 
 def records(job: Job) -> bool:
-    """Tell whether a step's forward and backward are to be recorded, see `TrainerSettings.cuda_graph`."""
+    """Tell whether augmentation, forward and backward are to be recorded, see `TrainerSettings.cuda_graph`."""
     if job.device.type != "cuda" or job.processes.world_size > 1 or job.settings.cuda_graph == "never":
         return False
     return job.settings.cuda_graph == "always" or does_the_same_each_step(job.network)

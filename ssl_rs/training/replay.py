@@ -154,10 +154,11 @@ def _is_plain(module: nn.Module) -> bool:
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     called = [value for value in vars(module).values() if callable(value)]
     called += [hook for each in hooks for hook in each.values()]
-    return not isinstance(module, torch.jit.ScriptModule) and all(_is_known(each) for each in (module, *called))
+    return not isinstance(module, torch.jit.ScriptModule) and all(is_known(each) for each in (module, *called))
 
 
-def _is_known(value: Any) -> bool:
+def is_known(value: Any) -> bool:
+    """Tell whether a function, or the class of an object, is of one of PLAIN."""
     while isinstance(value, partial):
         value = value.func
     return str(getattr(value, "__module__", None) or "builtins").split(".")[0] in PLAIN

@@ -159,7 +159,7 @@ def views_to_make(makers: Mapping[str, ViewMaker], wanted: Iterable[str]) -> tup
 
 @torch.no_grad()
 def make_views(crop: View, makers: Mapping[str, ViewMaker], *, seed: int, step: int, rows: Rows) -> dict[str, View]:
-    """Make the views of one batch, see `_one_after_another`.
+    """Make the views of one batch; where a view has no data its image is 0.
 
     Args:
         crop: The stored crops of this process's rows.

@@ -1,5 +1,7 @@
 """The corrupted view: square blocks whose content was turned in place and recolored."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +69,7 @@ class CorruptedMaker(TwoPartMaker):
         clean, window = source.image, self._largest_side(size_of(source))
         corrupted = clean.clone(memory_format=torch.contiguous_format)
         flat = corrupted.flatten(2)
+        sorts = flat.device.type == "cuda" and torch.are_deterministic_algorithms_enabled()
         at_once = [drawn]  # where starting an operation costs more than running it
         if clean.device.type == "cpu":  # else what fits its caches
             at_once = list(zip(*(torch.split(each, len(clean)) for each in drawn), strict=True))
@@ -74,7 +77,8 @@ class CorruptedMaker(TwoPartMaker):
             changed = _changed(source, window, *blocks)
             for index, inside, content in zip(*(torch.split(each, len(clean)) for each in changed), strict=True):
                 index = index.expand_as(content)
-                flat.scatter_(2, index, torch.where(inside, content, flat.gather(2, index)))
+                with _plain_kernels() if sorts else nullcontext():
+                    flat.scatter_(2, index, torch.where(inside, content, flat.gather(2, index)))
         weight = (clean - corrupted).abs()
         return CorruptedView(corrupted, source.geometry, clean, weight, rgb=source.rgb, valid=source.valid)
 
@@ -93,6 +97,20 @@ class CorruptedMaker(TwoPartMaker):
         top = (draws.uniform(0, 1) * (height - side + 1)).long()
         left = (draws.uniform(0, 1) * (width - side + 1)).long()
         return Blocks(top, left, side)
+
+
+@contextmanager
+def _plain_kernels() -> Iterator[None]:
+    """Within it torch writes at indices in any order, also where results have to repeat: here none comes twice.
+
+    A GPU sorts them there, and with some versions of torch it waits for the host.
+    """
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=warns)
 
 
 def _changed(

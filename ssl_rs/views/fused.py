@@ -56,6 +56,14 @@ def indices(values: tuple[int, ...], device: torch.device) -> Tensor:
     return _ON_DEVICE[key]
 
 
+def which_bands(rgb: tuple[int, ...], bands: int, device: torch.device) -> Tensor:
+    """Return [3, C], a row a color with 1 at its band; it is copied to the device once."""
+    key = ((rgb, bands), device.type, device.index)
+    if key not in _ON_DEVICE:
+        _ON_DEVICE[key] = torch.eye(bands)[list(rgb)].to(device)
+    return _ON_DEVICE[key]
+
+
 def check_probability(name: str, value: float) -> None:
     """Refuse a probability outside of [0, 1].
 
@@ -169,13 +177,15 @@ def color_matrix(
     """
     bands = mean.shape[1]
     gain = (brightness * contrast).view(-1, 1, 1)
-    linear = torch.eye(bands, device=mean.device).repeat(len(mean), 1, 1)  # [B, C, C]
-    pivot = mean  # [B, C]
-    if rgb is not None:
-        index = indices(tuple(rgb), mean.device)
-        linear[:, index[:, None], index] = _chrominance_matrix(saturation, hue)
-        gray = mean[:, index] @ constant("to_yuv", mean.device)[0]  # [B]
-        pivot = mean.index_copy(1, index, gray[:, None].expand(-1, 3))
+    if rgb is None:
+        linear, pivot = torch.eye(bands, device=mean.device).expand(len(mean), -1, -1), mean  # [B, C, C], [B, C]
+    else:
+        colors = which_bands(tuple(rgb), bands, mean.device)
+        others = 1 - colors.sum(dim=0)  # [C]
+        # Products with 0 and 1 are exact; what writes at an index sorts, where results have to repeat on a GPU.
+        linear = colors.T @ _chrominance_matrix(saturation, hue) @ colors + others.diag()
+        gray = mean[:, indices(tuple(rgb), mean.device)] @ constant("to_yuv", mean.device)[0]  # [B]
+        pivot = torch.where(others > 0, mean, gray[:, None])
     offset = (brightness * (1 - contrast))[:, None] * pivot
     return torch.cat([gain * linear, offset.unsqueeze(2)], dim=2)
 

@@ -19,8 +19,8 @@ def sampling_grid(matrix: Tensor, height: int, width: int) -> Tensor:
 
 
 def _sample(image: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
-    """Sample images [B, C, H, W] at [B, H, W, 2], by torch's own kernel inside of torch.compile, too."""
-    sample = _opaque_sample if torch.compiler.is_compiling() else _plain_sample
+    """Sample images [B, C, H, W] at [B, H, W, 2]; without gradient torch.compile leaves it to torch's own kernel."""
+    sample = _opaque_sample if torch.compiler.is_compiling() and not torch.is_grad_enabled() else _plain_sample
     return sample(image, grid, mode, padding)
 
 

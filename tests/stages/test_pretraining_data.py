@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,8 @@ from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation
 from ssl_rs.stages import finetuning, pretraining
 from ssl_rs.training.loop import as_it_is
+from ssl_rs.training.replay import _tensors_and_shape
+from ssl_rs.training.structure import map_tensors
 from ssl_rs.views.base import all_in_two_parts
 from ssl_rs.views.clean import CleanMaker
 from ssl_rs.views.fused import ColorJitter
@@ -67,6 +70,46 @@ def test_the_batch_of_a_step_is_the_views_of_its_crops(tiny, given):
 def labeled_batch(plan, stored, step):
     make_batch, complete = finetuning.batch_making(plan)
     return complete(make_batch(stored, step))
+
+
+class Inverted(SegmentationAugmentation):
+    def __call__(self, images, *rest):
+        return super().__call__(1 - images, *rest)
+
+
+@pytest.mark.parametrize("kind", [SegmentationAugmentation, Inverted])
+def test_an_augmentation_of_ones_own_is_called_as_it_is(kind):
+    augmentation = kind(0, 0, 0, (1.0, 1.0), ColorJitter())
+    plan = SimpleNamespace(site=site(("red", "green", "blue")), augmentation=augmentation)
+    stored = torch.full((2, 3, 8, 8), 25), torch.zeros(2, 8, 8, dtype=torch.int64)
+    assert labeled_batch(plan, stored, 0).images.unique().tolist() == [0.75 if kind is Inverted else 0.25]
+    assert (finetuning.batch_making(plan)[1] is as_it_is) == (kind is Inverted)
+
+
+class Own(CleanMaker):
+    """A maker of another package than ours."""
+
+
+@pytest.mark.parametrize(("cuda_graph", "splits"), [("auto", False), ("always", True), ("never", True)])
+def test_a_recording_holds_makers_of_ones_own_only_where_that_is_asked_for(tiny, cuda_graph, splits):
+    plan = plan_of(*tiny, f"trainer.cuda_graph={cuda_graph}")
+    on_gpu = replace(plan, site=replace(plan.site, device=torch.device("cuda")))
+    assert pretraining.batch_making(on_gpu)[1] is not as_it_is
+    own = replace(on_gpu, makers={**plan.makers, "own": Own("crop")})
+    assert (pretraining.batch_making(own)[1] is not as_it_is) == splits
+
+
+def test_a_batch_that_is_held_and_overwritten_completes_as_the_other(tiny):
+    plan = plan_of(*tiny)
+    make_batch, complete = pretraining.batch_making(plan)
+    first, second = (make_batch(pretraining.scene_crops(plan, 0).batch(n, plan.site.rows), n) for n in (0, 1))
+    held = map_tensors(torch.Tensor.clone, first)
+    tensors, shape = _tensors_and_shape(held)
+    given, given_shape = _tensors_and_shape(second)
+    assert shape == given_shape
+    torch._foreach_copy_(tensors, given)
+    expected = complete(second)
+    assert all(torch.equal(view.image, expected[name].image) for name, view in complete(held).items())
 
 
 def test_augmentation_of_labeled_crops_knows_the_colors():

@@ -9,9 +9,10 @@ from torch import nn
 from ssl_rs.config import Settings, compose_config, resolve
 from ssl_rs.randomness import Draws, Rows
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation
+from ssl_rs.stages.pretraining import batch_making, read_plan, scene_crops
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.training.compiling import compiled_or_eager
-from ssl_rs.training.loop import train
+from ssl_rs.training.loop import train, wrap
 from ssl_rs.views.base import all_in_two_parts, crop_view, draw_views, views_as_drawn
 from ssl_rs.views.fused import ColorJitter
 from tests.training.test_loop import Recorder, job, make_batch
@@ -106,22 +107,33 @@ def test_labeled_crops_are_augmented_alike_when_compiled(own_cache):
     assert (moved == 255).any()
 
 
-def test_where_the_augmentation_does_not_compile_the_run_goes_on_as_without_compile(own_cache, tmp_path, monkeypatch):
+def test_where_the_augmentation_does_not_compile_it_runs_as_it_is(own_cache, tmp_path, monkeypatch):
     own_compile = torch.compile
 
     def refusing(what):
         return own_compile(what) if isinstance(what, nn.Module) else own_compile(what, backend="no-such-backend")
 
-    def make(folder, **changes):
-        return job(folder, make_batch=lambda *given: given, complete=lambda given: make_batch(*given), **changes)
-
-    plain, asked = make(tmp_path / "plain"), make(tmp_path / "asked", compile=True)
-    train(plain, Recorder)
+    asked = job(tmp_path, make_batch=lambda *given: given, complete=lambda given: make_batch(*given), compile=True)
     monkeypatch.setattr(torch, "compile", refusing)
-    with pytest.warns(UserWarning, match=r"trainer\.compile=true does not work here \(.*no-such-backend"):
-        train(asked, Recorder)
-    for name, value in asked.network.state_dict().items():
-        assert torch.equal(value, plain.network.state_dict()[name]), name
+    with pytest.warns(UserWarning, match=r"does not work here \(.*no-such-backend.*; the augmentation runs") as told:
+        module, wrapped = wrap(asked, 0)
+    assert len(told) == 1
+    assert module._orig_mod is asked.network
+    assert wrapped.complete is asked.complete
+
+
+def test_what_a_step_completes_is_compiled_once(own_cache, tiny):
+    plan = read_plan(Settings("pretrain", resolve(compose_config("pretrain", tiny))))
+    make_batch, complete = batch_making(plan)
+    crops = scene_crops(plan, 0)
+    batches = [make_batch(crops.batch(step, plan.site.rows), step) for step in range(3)]
+    expected = [complete(batch) for batch in batches]
+    compiled = torch.compile(complete, fullgraph=True)
+    compiled(batches[0])
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for batch, views in zip(batches, expected, strict=True):
+            for name, view in compiled(batch).items():
+                torch.testing.assert_close(view.image, views[name].image, atol=1e-5, rtol=0)
 
 
 def test_a_run_whose_steps_are_all_done_needs_no_compiling(tmp_path, monkeypatch):
