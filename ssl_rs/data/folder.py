@@ -12,6 +12,7 @@ from ssl_rs.data.classes_file import read_classes
 from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass, Split
 from ssl_rs.data.folder_bands import ALPHA, check_bands, names_by_file
 from ssl_rs.data.folder_files import UNLABELED, by_stem, listed_splits, others, unlabeled_files, warn_of_unused
+from ssl_rs.data.folder_layout import LAYOUT, without_images
 from ssl_rs.data.mask_format import MaskFormat
 from ssl_rs.data.paired import in_brackets, read_pair, with_alpha, with_channels
 from ssl_rs.data.raster import EXTENSIONS
@@ -19,11 +20,6 @@ from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.splits import draw_splits
 from ssl_rs.data.value_types import as_stored
 from ssl_rs.errors import TOLD, InputError
-
-LAYOUT = (
-    "images/ (jpg, png, tif or jp2) and, for segmentation, masks/ (png or tif, same stems) and classes.yaml; images "
-    "without masks in images/unlabeled/"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +187,7 @@ class Folder(Dataset):
         folder = self.path / "images"
         images, problems = by_stem(folder, EXTENSIONS, leave_out=UNLABELED) if folder.is_dir() else ({}, {})
         if not images and not unlabeled_files(folder):
-            raise InputError(f"dataset.root={self.root} has no images in images/. It should hold {LAYOUT}.")
+            raise without_images(self.path)
         return images, problems
 
     def _splits(self, images: Mapping[str, Path], alone: Collection[str]) -> Mapping[str, Split]:

@@ -503,9 +503,50 @@ def test_layout_mistakes_say_what_is_missing(labeled, make, tmp_path):
         make(root=None).scenes()
     with pytest.raises(InputError, match=r"dataset\.root=.*nowhere is no folder"):
         make(root=str(tmp_path / "nowhere")).scenes()
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"no images in images/"):
-        make(root=str(tmp_path / "empty")).scenes()
+
+
+@pytest.mark.parametrize(
+    ("names", "root", "told"),
+    [
+        (["Images/a.png", "Images/b.png"], ".", "Found: Images/ (2 .png). Rename Images/ to images/."),
+        (["img/a.png", "img/b.tif", "Masks/a.png"], ".", "Masks/ (1 .png), img/ (1 .png, 1 .tif). Rename img/ to"),
+        (["images/a.png"], "images", "Found: 1 .png. It is within images/ already: set dataset.root={data}."),
+        (["images/val/a.png"], "images/val", "It is within images/ already: set dataset.root={data}."),
+        (["images/a.png", "masks/a.png"], "masks", "It is within masks/ already: set dataset.root={data}."),
+        (["city/images/a.png"], ".", "Found: city/images/ (1 .png). Set dataset.root={data}/city."),
+        (["a/images/a.jpg", "b/images/a.jpg"], ".", "Set dataset.root={data}/a, or another of them."),
+        (["train/images/a.png"], ".", "Move the images of train/images/ to images/train/ (masks to masks/train/)"),
+        (["train/a.png", "test/b.png"], ".", "Move test/, train/ into images/, those of masks/ alike."),
+        (["2019/a.png", "2020/a.png"], ".", "2019/ (1 .png), 2020/ (1 .png). Put the images of one of them into"),
+        ([f"y{n}/a.png" for n in range(9)], ".", "Found: y0/ (1 .png), y1/ (1 .png), y2/ (1 .png) and 6 more. Put"),
+        (["a.png", "b.png"], ".", "Found: 2 .png. Move the images into images/."),
+        (["images/a.img"], ".", "Found: images/ (1 .img). .img is not read: convert to GeoTIFF."),
+        (["images/a.img", "masks/a.png"], ".", "masks/ (1 .png). .img is not read: convert to GeoTIFF."),
+        (["gtiff/a.tif", "Labels/a.png"], ".", "Rename gtiff/ to images/."),
+        (["images/city/img/a.png"], "images/city", "Found: img/ (1 .png). Rename img/ to images/."),
+        (["images/city/images/a.png"], "images", "Found: city/images/ (1 .png). Set dataset.root={data}/images/city."),
+        (["images/train/a.png"], "images", "It is within images/ already: set dataset.root={data}."),
+        (["masks/a.png"], ".", "Found: masks/ (1 .png)."),
+        (["images.zip"], ".", "Found: 1 .zip. Unzip it"),
+        (["notes.txt", "more/notes.txt", ".a.png"], ".", "Found: more/, notes.txt, but no image."),
+        ([".hidden/a.png"], ".", "Found: nothing."),
+    ],
+)
+def test_another_layout_is_told_with_what_was_found_and_the_remedy(make, tmp_path, names, root, told):
+    data = tmp_path / "data"
+    for name in names:
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"has no images in images/\. It should hold images/ \(jpg") as refusal:
+        make(root=str(data / root)).scenes()
+    assert told.format(data=data) in str(refusal.value)
+
+
+def test_a_wrong_folder_is_found_from_within_it_too(make, tmp_path, monkeypatch):
+    save(tmp_path / "data/images/a.png", rgb())
+    monkeypatch.chdir(tmp_path / "data/images")
+    with pytest.raises(InputError, match=f"already: set dataset.root={tmp_path / 'data'}\\."):
+        make(root=".").scenes()
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (-0.1, 0.2), (0.0, 1.0)])
