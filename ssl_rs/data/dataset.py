@@ -152,6 +152,8 @@ class Dataset(ABC):
     """Whether the data set is scored without the boundaries of its objects too."""
     dtype: ClassVar[ValueType | None] = None
     """Type that every image must have; None: that of most scenes."""
+    how_to_validate: ClassVar[str] = "prepare the data with such a split"
+    """What to do where no scene validates, for messages: "set dataset.val_parts=[8]"."""
 
     def __post_init__(self) -> None:
         """Check the shared settings."""

@@ -59,6 +59,8 @@ class Folder(Dataset):
     without_mask: Literal["error", "unlabeled"] = "error"
     channels: Sequence[int] | None = None
 
+    how_to_validate = "prepare the data with such a split: in splits.yaml, in images/val, or by dataset.val_share"
+
     def __post_init__(self) -> None:
         """Check the settings."""
         super().__post_init__()
