@@ -159,6 +159,24 @@ def test_colors_for_pictures_differ_where_none_are_given(tmp_path):
         ("classes: [", ["cannot be read as YAML"]),
         ("- a", ["expected a mapping"]),
         ("classes: 3", ["classes: expected a list"]),
+        (
+            "classes:\n  building: [0, 0, 255]",
+            [
+                "expected a list of 1 to 254 classes, got {'building'",
+                "}. Write a line for each class: - {name: building, ",
+            ],
+        ),
+        ("classes: [building]", ["classes[0]: expected a mapping", "got 'building'. Write a line for each class: - {"]),
+        (
+            "# no color: #abcdef\nclasses:\n  - {name: a, index: 1, color: #ff0080}\n",
+            ["classes.yaml, line 3: YAML takes # for", "Write the color #ff0080 as [255, 0, 128]."],
+        ),
+        (
+            "classes: [{name: a, index: 1}]\nignore: [#fff]",
+            ["line 2: YAML", "Write the color #fff as [255, 255, 255]."],
+        ),
+        ("classes:\n- name: a\n  color: #ff0000", ["color: expected", "got None. YAML takes # for the beginning"]),
+        ("classes: [{name: a, color: '#F08000'}]", ["got '#F08000'. Write [240, 128, 0]."]),
         ("classes: []", ["classes: expected a list"]),
         ("clases: []", ["no such key 'clases'", "'classes'"]),
         ("classes: [{name: a, colour: [0, 0, 0]}]", ["classes[0]", "'colour'", "'color'"]),
