@@ -61,12 +61,14 @@ class SceneSource:
         split: The split it belongs to.
         files: Everything it is read from; if one of them changes, the data set is prepared anew.
         problem: Why it cannot be read, where listing the files showed that already, e.g. that its mask is missing.
+        alike: The same, in words that fit every scene of which it is so: they are told once, after the names of all.
     """
 
     id: str
     split: Split
     files: tuple[SourceFile, ...]
     problem: str | None = None
+    alike: str | None = None
 
 
 @dataclass(frozen=True)

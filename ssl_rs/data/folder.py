@@ -11,7 +11,15 @@ from typing import Any, Literal, cast
 from ssl_rs.data.classes_file import read_classes
 from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass, Split
 from ssl_rs.data.folder_bands import ALPHA, check_bands, names_by_file
-from ssl_rs.data.folder_files import UNLABELED, by_stem, listed_splits, others, unlabeled_files, warn_of_unused
+from ssl_rs.data.folder_files import (
+    UNLABELED,
+    by_stem,
+    listed_splits,
+    others,
+    unlabeled_files,
+    warn_of_unused,
+    without_mask,
+)
 from ssl_rs.data.folder_layout import LAYOUT, without_images
 from ssl_rs.data.mask_format import MaskFormat
 from ssl_rs.data.paired import in_brackets, read_pair, with_alpha, with_channels
@@ -127,16 +135,12 @@ class Folder(Dataset):
         rest = others(self.path / "masks", images) if self.mask_format and not images.keys() <= masks.keys() else ""
         scenes = []
         for stem, image in images.items():
-            files, problem = [image], problems.get(stem)
+            files, problem, alike = [image], problems.get(stem), None
             if stem in masks:
                 files += [masks[stem], self.path / "classes.yaml"]
             elif self.mask_format and stem not in alone and not problem:
-                problem = (
-                    f"{image} has no mask {stem}.png or .tif in masks/{rest}. Add it, move the image to "
-                    f"images/{UNLABELED}, which only pretraining sees, or take it out; dataset.without_mask=unlabeled "
-                    "takes all such images as if they lay there."
-                )
-            scenes.append(SceneSource(stem, splits[stem], tuple(map(SourceFile, files)), problem))
+                problem, alike = without_mask(stem, image, self.path / "masks", rest)
+            scenes.append(SceneSource(stem, splits[stem], tuple(map(SourceFile, files)), problem, alike))
         unlabeled = list(self._unlabeled({stem: masks[stem] for stem in masks if stem not in images}))
         known = {*images, *(scene.files[0].stem for scene in unlabeled)}
         warn_of_unused(self.path, [path for stem, path in masks.items() if stem not in known])
