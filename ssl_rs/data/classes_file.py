@@ -1,6 +1,5 @@
 """classes.yaml: what the masks of a folder mean."""
 
-import colorsys
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from ssl_rs.data.dataset import IGNORE, SegmentationClass
+from ssl_rs.data.class_colors import with_colors
+from ssl_rs.data.dataset import IGNORE
 from ssl_rs.data.mask_format import MaskFormat
 from ssl_rs.errors import InputError, nearest
 
@@ -78,7 +78,7 @@ def read_classes(path: Path) -> MaskFormat:
     keys = ("name", "color", "index")
     entries = [_mapping(entry, f"{path}: classes[{i}]", keys, FORM) for i, entry in enumerate(entries)]
     by_color = not any("index" in entry for entry in entries)
-    classes = tuple(_read_class(entry, i, f"{path}: classes[{i}]", by_color) for i, entry in enumerate(entries))
+    classes = with_colors([_read_class(entry, f"{path}: classes[{i}]", by_color) for i, entry in enumerate(entries)])
     _check_unique([entry.name for entry in classes], f"{path}: classes: the name")
     ignore = content.get("ignore", [])
     if not isinstance(ignore, list):
@@ -110,20 +110,19 @@ def _mapping(value: Any, where: str, known: tuple[str, ...], form: str = "") -> 
     return value
 
 
-def _read_class(entry: Mapping[str, Any], index: int, where: str, by_color: bool) -> SegmentationClass:
+def _read_class(entry: Mapping[str, Any], where: str, by_color: bool) -> tuple[str, tuple[int, int, int] | None]:
+    """Return a class's name and, where it is given, its color."""
     name = entry.get("name")
     if not isinstance(name, str) or not name:
         quotes = "" if isinstance(name, str) or name is None else " YAML reads it so: put it in quotes."
         raise InputError(f"{where}.name: expected a text, got {name!r}.{quotes}")
     if "color" in entry:
-        return SegmentationClass(name, _color(entry["color"], f"{where}.color"))
+        return name, _color(entry["color"], f"{where}.color")
     if by_color:
         raise InputError(
             f"{where}: '{name}' has neither a color nor an index. Give every class the one that its masks use."
         )
-    hue = index * 0.618034 % 1  # the golden section keeps neighbors apart
-    red, green, blue = (round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.65, 0.85))
-    return SegmentationClass(name, (red, green, blue))
+    return name, None
 
 
 def _color(value: Any, where: str) -> tuple[int, int, int]:

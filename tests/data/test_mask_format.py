@@ -153,6 +153,14 @@ def test_colors_for_pictures_differ_where_none_are_given(tmp_path):
     assert all(0 <= channel <= 255 for color in colors for channel in color)
 
 
+def test_colors_for_pictures_keep_from_given_ones(tmp_path):
+    path = tmp_path / "classes.yaml"
+    path.write_text("classes: [{name: a, index: 0}, {name: b, index: 1}, {name: c, index: 2, color: [255, 0, 0]}]")
+    first, _, given = (entry.color for entry in read_classes(path).classes)
+    assert given == (255, 0, 0)
+    assert first[0] < max(first)  # no red
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
