@@ -111,6 +111,23 @@ def test_scenes_that_are_left_out_are_told_with_the_first_reasons(command, damag
     assert "Left out of folder: 5 of 9 scenes" in err  # said again, though nothing was done
 
 
+def test_a_split_that_loses_all_of_its_scenes_is_told(command, folder_dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder_dataset, tmp_path / "data")
+    for place in (3, 4):  # one of four that train, and the only one that validates
+        path = next((tmp_path / "data" / "images").rglob(f"scene{place}.png"))
+        path.write_bytes(path.read_bytes()[:-30])
+    told = (
+        "warning: the split val of folder is empty: its only scene was left out, so evaluation.split=val and "
+        "evaluation.every_steps have nothing to score. Repair what was left out, or give the split others.\n"
+    )
+    for _ in range(2):  # said again, though nothing was done
+        code, _, err = command("prepare", "dataset=folder", "dataset.root=data", "dataset.on_bad_scene=skip")
+        assert code == 0
+        assert told in err
+        assert err.count("warning: the split") == 1
+
+
 @pytest.mark.slow
 def test_training_says_which_scenes_are_left_out(command, damaged):
     short = (

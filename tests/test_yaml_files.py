@@ -291,6 +291,20 @@ def test_every_data_set_is_prepared_and_takes_two_steps(name, request, tmp_path)
     assert (masks != 255).any()
 
 
+@pytest.mark.parametrize("name", [name for name in options("dataset") if name not in ("blue_marble", "folder")])
+def test_every_data_set_says_what_makes_its_validation_scenes(name, tmp_path):
+    getattr(official_sets, f"write_{name}")(tmp_path / "data")
+    root = f"dataset.root={tmp_path / 'data'}"
+    dataset = build(composed("prepare", f"dataset={name}", root)["dataset"], "dataset")
+    verb, setting = dataset.how_to_validate.split(" ")
+    assert verb == "set"
+    with_it = build(composed("prepare", f"dataset={name}", root, setting)["dataset"], "dataset")
+    assert {scene.split for scene in with_it.scenes()} == {"train", "val", "test"}
+    without = f"{setting.partition('=')[0]}={'0' if setting.endswith('0.1') else '[]'}"
+    none = build(composed("prepare", f"dataset={name}", root, without)["dataset"], "dataset")
+    assert {scene.split for scene in none.scenes()} == {"train", "test"}
+
+
 @pytest.mark.parametrize("name", options("optimizer"))
 def test_every_optimizer_lowers_a_loss(name):
     values = composed("pretrain", f"optimizer={name}")

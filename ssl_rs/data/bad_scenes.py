@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ssl_rs.data.dataset import Dataset, SceneSource
 from ssl_rs.data.manifest import SkippedScene
-from ssl_rs.errors import InputError, first_of
+from ssl_rs.errors import TOLD, InputError, first_of
 
 LEAVE_OUT = "(dataset.on_bad_scene=skip leaves such scenes out.)"
 
@@ -16,10 +16,25 @@ def refuse_listed(dataset: Dataset, scenes: Sequence[SceneSource]) -> None:
     Raises:
         InputError: There are some, and bad scenes are errors.
     """
-    problems = [scene.problem for scene in scenes if scene.problem]
-    if problems and dataset.on_bad_scene == "error":
-        said = f"{len(problems)} of {len(scenes)} scenes cannot be used, as their files show before they are read:"
-        raise InputError(_told(said, problems))
+    bad = [scene for scene in scenes if scene.problem]
+    if bad and dataset.on_bad_scene == "error":
+        said = f"{len(bad)} of {len(scenes)} scenes cannot be used, as their files show before they are read:"
+        raise InputError(_told(said if len(bad) > 1 else "", _problems(bad)))
+
+
+def _problems(bad: Sequence[SceneSource]) -> list[str]:
+    """Return what is wrong with scenes, in their order; what several have alike is said once, after their names."""
+    names: dict[str, list[str]] = {}
+    for scene in bad:
+        if scene.alike:
+            names.setdefault(scene.alike, []).append(scene.files[0].name)
+    told: dict[str, None] = {}  # an ordered set
+    for scene in bad:
+        shared = names.get(scene.alike or "", [])
+        more = f" and {len(shared) - TOLD} more" if len(shared) > TOLD else ""
+        problem = f"{', '.join(shared[:TOLD])}{more}: {scene.alike}" if len(shared) > 1 else scene.problem
+        told[problem or ""] = None
+    return list(told)
 
 
 def left_out(
@@ -39,7 +54,8 @@ def left_out(
     reasons = [reason for _, reason in bad]
     if reasons and dataset.on_bad_scene == "error":
         among = f"{num_scenes}" if num_read == num_scenes else f"the first {num_read} of {num_scenes}"
-        raise InputError(_told(f"{len(reasons)} of {among} scenes cannot be used:", reasons))
+        said = f"{len(reasons)} of {among} scenes cannot be used:"
+        raise InputError(_told(said if len(reasons) > 1 else "", reasons))
     within = f"{Path(dataset.root)}/" if dataset.root else None
     return [
         SkippedScene(scene.id, scene.split, reason.replace(within, "") if within else reason) for scene, reason in bad
@@ -47,4 +63,5 @@ def left_out(
 
 
 def _told(said: str, problems: Sequence[str]) -> str:
-    return f"{problems[0]} {LEAVE_OUT}" if len(problems) == 1 else "\n".join([said, *first_of(problems), LEAVE_OUT])
+    """Return a message that lists problems after a first line; without one, a message of the only problem."""
+    return "\n".join([said, *first_of(problems), LEAVE_OUT]) if said else f"{problems[0]} {LEAVE_OUT}"

@@ -61,12 +61,14 @@ class SceneSource:
         split: The split it belongs to.
         files: Everything it is read from; if one of them changes, the data set is prepared anew.
         problem: Why it cannot be read, where listing the files showed that already, e.g. that its mask is missing.
+        alike: The same, in words that fit every scene of which it is so: they are told once, after the names of all.
     """
 
     id: str
     split: Split
     files: tuple[SourceFile, ...]
     problem: str | None = None
+    alike: str | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,8 @@ class Dataset(ABC):
     """Whether the data set is scored without the boundaries of its objects too."""
     dtype: ClassVar[ValueType | None] = None
     """Type that every image must have; None: that of most scenes."""
+    how_to_validate: ClassVar[str] = "prepare the data with such a split"
+    """What to do where no scene validates, for messages: "set dataset.val_parts=[8]"."""
 
     def __post_init__(self) -> None:
         """Check the shared settings."""

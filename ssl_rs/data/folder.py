@@ -11,7 +11,16 @@ from typing import Any, Literal, cast
 from ssl_rs.data.classes_file import read_classes
 from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass, Split
 from ssl_rs.data.folder_bands import ALPHA, check_bands, names_by_file
-from ssl_rs.data.folder_files import UNLABELED, by_stem, listed_splits, others, unlabeled_files, warn_of_unused
+from ssl_rs.data.folder_files import (
+    UNLABELED,
+    by_stem,
+    listed_splits,
+    others,
+    unlabeled_files,
+    warn_of_unused,
+    without_mask,
+)
+from ssl_rs.data.folder_layout import LAYOUT, without_images
 from ssl_rs.data.mask_format import MaskFormat
 from ssl_rs.data.paired import in_brackets, read_pair, with_alpha, with_channels
 from ssl_rs.data.raster import EXTENSIONS
@@ -19,11 +28,6 @@ from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.splits import draw_splits
 from ssl_rs.data.value_types import as_stored
 from ssl_rs.errors import TOLD, InputError
-
-LAYOUT = (
-    "images/ (jpg, png, tif or jp2) and, for segmentation, masks/ (png or tif, same stems) and classes.yaml; images "
-    "without masks in images/unlabeled/"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,8 @@ class Folder(Dataset):
     split_seed: int
     without_mask: Literal["error", "unlabeled"] = "error"
     channels: Sequence[int] | None = None
+
+    how_to_validate = "prepare the data with such a split: in splits.yaml, in images/val, or by dataset.val_share"
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -129,16 +135,12 @@ class Folder(Dataset):
         rest = others(self.path / "masks", images) if self.mask_format and not images.keys() <= masks.keys() else ""
         scenes = []
         for stem, image in images.items():
-            files, problem = [image], problems.get(stem)
+            files, problem, alike = [image], problems.get(stem), None
             if stem in masks:
                 files += [masks[stem], self.path / "classes.yaml"]
             elif self.mask_format and stem not in alone and not problem:
-                problem = (
-                    f"{image} has no mask {stem}.png or .tif in masks/{rest}. Add it, move the image to "
-                    f"images/{UNLABELED}, which only pretraining sees, or take it out; dataset.without_mask=unlabeled "
-                    "takes all such images as if they lay there."
-                )
-            scenes.append(SceneSource(stem, splits[stem], tuple(map(SourceFile, files)), problem))
+                problem, alike = without_mask(stem, image, self.path / "masks", rest)
+            scenes.append(SceneSource(stem, splits[stem], tuple(map(SourceFile, files)), problem, alike))
         unlabeled = list(self._unlabeled({stem: masks[stem] for stem in masks if stem not in images}))
         known = {*images, *(scene.files[0].stem for scene in unlabeled)}
         warn_of_unused(self.path, [path for stem, path in masks.items() if stem not in known])
@@ -191,7 +193,7 @@ class Folder(Dataset):
         folder = self.path / "images"
         images, problems = by_stem(folder, EXTENSIONS, leave_out=UNLABELED) if folder.is_dir() else ({}, {})
         if not images and not unlabeled_files(folder):
-            raise InputError(f"dataset.root={self.root} has no images in images/. It should hold {LAYOUT}.")
+            raise without_images(self.path)
         return images, problems
 
     def _splits(self, images: Mapping[str, Path], alone: Collection[str]) -> Mapping[str, Split]:

@@ -82,6 +82,22 @@ def others(folder: Path, stems: Collection[str]) -> str:
     return ""
 
 
+def without_mask(stem: str, image: Path, masks: Path, rest: str) -> tuple[str, str]:
+    """Return what is wrong with an image that has no mask, and the same in words for several such images.
+
+    Args:
+        stem: Of the image.
+        image: Its file.
+        masks: Where its mask should be.
+        rest: What `others` says of that folder.
+    """
+    unlabeled = f"images/{UNLABELED}, which only pretraining sees, or take"
+    setting = "dataset.without_mask=unlabeled takes all such images as if they lay there."
+    one = f"{image} has no mask {stem}.png or .tif in masks/{rest}. Add it, move the image to {unlabeled} it out"
+    some = f"no mask of that stem, .png or .tif, in {masks}/{rest}. Add them, move the images to {unlabeled} them out"
+    return f"{one}; {setting}", f"{some}; {setting}"
+
+
 def warn_of_unused(root: Path, masks_without_image: Collection[Path]) -> None:
     """Warn of files that look as if they were meant, and are not used: images of other types, and masks of no image."""
     if os.environ.get("RANK", "0") != "0":  # of all processes, the first speaks

@@ -14,7 +14,7 @@ from ssl_rs.data.listing import list_scene, wrong_layout
 from ssl_rs.data.mask_format import MaskFormat
 from ssl_rs.data.paired import read_pair
 from ssl_rs.data.source_files import find_files, match_files
-from ssl_rs.data.splits import check_val_share, with_validation
+from ssl_rs.data.splits import SET_VAL_SHARE, check_val_share, with_validation
 
 LAYOUT = "train/mss/NAME_mss.tiff with train/label_0_1_2/NAME_roiMap.tif and so on, and test/ likewise"
 IMAGE = r"/(train|test)/mss/(.+)_mss\.tiff?"
@@ -52,6 +52,7 @@ class LevirCs(Dataset):
     band_names = ("blue", "green", "red", "nir")
     classes = MASKS.classes
     dtype = "uint16"
+    how_to_validate = SET_VAL_SHARE
 
     def __post_init__(self) -> None:
         """Check the settings."""

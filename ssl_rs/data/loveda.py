@@ -14,7 +14,7 @@ from ssl_rs.data.listing import list_scene, wrong_layout
 from ssl_rs.data.mask_format import MaskFormat
 from ssl_rs.data.paired import read_pair
 from ssl_rs.data.source_files import find_files, match_files
-from ssl_rs.data.splits import check_val_share, with_validation
+from ssl_rs.data.splits import SET_VAL_SHARE, check_val_share, with_validation
 
 LAYOUT = "Train/Rural/images_png/0.png with Train/Rural/masks_png/0.png and so on, likewise Train/Urban and Val"
 PLACE = r"/(Train|Val)/({areas})/{kind}/(\d+)\.png"
@@ -57,6 +57,7 @@ class LoveDA(Dataset):
     band_names = ("red", "green", "blue")
     classes = MASKS.classes
     dtype = "uint8"
+    how_to_validate = SET_VAL_SHARE
 
     def __post_init__(self) -> None:
         """Check the settings."""

@@ -57,6 +57,7 @@ class MbrscDubai(Dataset):
 
     band_names = ("red", "green", "blue")
     classes = MASKS.classes
+    how_to_validate = "set dataset.val_parts=[8]"
 
     def scenes(self) -> Sequence[SceneSource]:
         """List the 72 parts."""

@@ -72,7 +72,7 @@ def _head(manifest: Manifest) -> Image.Image:
     """Say what the data set is, and what the pictures show."""
     heights, widths = ([getattr(scene, side) for scene in manifest.scenes] for side in ("height", "width"))
     mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (manifest.mean, manifest.std))
-    dtype = f"{manifest.dtype}; {manifest.value_scale:g} counts as 1"
+    dtype = f"{manifest.dtype}; {manifest.value_scale:g} = white"
     lines = [
         f"{_count(len(heights))} of {_span(heights)} x {_span(widths)} pixels; "
         f"bands {', '.join(manifest.bands)} ({dtype}); training mean {mean}; std {std}",

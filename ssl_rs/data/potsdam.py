@@ -13,7 +13,7 @@ from ssl_rs.data import isprs
 from ssl_rs.data.dataset import Dataset, Scene, SceneSource
 from ssl_rs.data.listing import wrong_layout
 from ssl_rs.data.source_files import find_files, match_files
-from ssl_rs.data.splits import check_val_share, with_validation
+from ssl_rs.data.splits import SET_VAL_SHARE, check_val_share, with_validation
 
 FOLDERS = {"RGB": "2_Ortho_RGB", "IRRG": "3_Ortho_IRRG", "RGBIR": "4_Ortho_RGBIR"}
 BAND_NAMES = {
@@ -54,6 +54,7 @@ class Potsdam(Dataset):
     clutter = "clutter"
     erodes = True
     dtype = "uint8"
+    how_to_validate = SET_VAL_SHARE
 
     def __post_init__(self) -> None:
         """Check the settings."""

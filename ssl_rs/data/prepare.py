@@ -165,7 +165,8 @@ def _checked_scenes(dataset: Dataset) -> Sequence[SceneSource]:
             problem = f"{_name(dataset)} has more than one scene with the id '{scene.id}': {both}. Remove one of them."
         elif missing and not problem:
             problem = f"{_name(dataset)} needs the file {missing[0]}, which is missing."
-        checked.append(dataclasses.replace(scene, problem=problem))
+        alike = scene.alike if problem == scene.problem else None
+        checked.append(dataclasses.replace(scene, problem=problem, alike=alike))
         seen.setdefault(scene.id, scene)
     return checked
 

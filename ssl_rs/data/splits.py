@@ -20,6 +20,10 @@ CUT_IT = (
 """What to do about a folder of fewer scenes."""
 
 
+SET_VAL_SHARE = "set dataset.val_share=0.1"
+"""What to do where `with_validation` drew no scene."""
+
+
 def seeded_order(names: Iterable[str], seed: int) -> list[str]:
     """Return names in the order of the sha256 of "seed/name"."""
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).hexdigest())

@@ -57,6 +57,7 @@ class UkisClouds(Dataset):
     band_names = ("blue", "green", "red", "nir", "swir1", "swir2")
     classes = MASKS.classes
     dtype = "float32"
+    how_to_validate = "set dataset.val_scenes=[landsat7]"
 
     def __post_init__(self) -> None:
         """Check the settings."""

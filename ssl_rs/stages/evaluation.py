@@ -43,19 +43,21 @@ class EvaluationSettings:
         window: How scenes are cut.
         clutter: The class that some protocols leave out, if the data set has one.
         group_of: Maps a scene's id to the group of scenes that it lies with.
+        how_to_validate: What to do where no scene validates.
     """
 
     split: Literal["val", "test", "all"]
     window: WindowSettings
     clutter: str | None = None
     group_of: Callable[[str], str] = str
+    how_to_validate: str = Dataset.how_to_validate
 
 
 def read_evaluation(settings: Settings) -> EvaluationSettings:
-    """Read the `evaluation` node, and what the data set says of clutter and groups."""
+    """Read the `evaluation` node, and what the data set says of clutter, groups and validation."""
     dataset: Dataset = settings.build("dataset")
     split, window = settings.value("evaluation.split", Literal["val", "test"]), settings.build("evaluation.window")
-    return EvaluationSettings(split, window, dataset.clutter, dataset.group_of)
+    return EvaluationSettings(split, window, dataset.clutter, dataset.group_of, dataset.how_to_validate)
 
 
 def check_classes(dataset: Dataset, use: str) -> None:
@@ -119,9 +121,11 @@ class Evaluator:
         """Return what to do where the split has no scenes."""
         scenes = self.store.manifest.scenes
         other = "val" if self.settings.split == "test" else "test"
-        chosen = f"Choose evaluation.split={other}, or p" if any(scene.split == other for scene in scenes) else "P"
+        how = self.settings.how_to_validate if other == "test" else Dataset.how_to_validate
+        there = any(scene.split == other for scene in scenes)
+        told = f"Choose evaluation.split={other}, or {how}" if there else f"{how[0].upper()}{how[1:]}"
         cut = f" {CUT_IT}" if sum(scene.split != "unlabeled" for scene in scenes) < FEWEST else ""
-        return f"{chosen}repare the data with such a split.{cut}"
+        return f"{told}.{cut}"
 
     @property
     def protocols(self) -> tuple[Protocol, ...]:

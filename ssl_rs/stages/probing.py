@@ -100,6 +100,7 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
         changed_windows(settings, WindowSettings(surroundings.dataset.crop_size)),
         surroundings.dataset.clutter,
         surroundings.dataset.group_of,
+        surroundings.dataset.how_to_validate,
     )
     settings.check_all_read()
     check_classes(surroundings.dataset, "a probe")

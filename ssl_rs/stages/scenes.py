@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ssl_rs.data.clipping import RARE, usual_largest
-from ssl_rs.data.dataset import Dataset
+from ssl_rs.data.dataset import Dataset, Split
+from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.overview import SCENES_FILE
 from ssl_rs.data.prepare import prepare
 from ssl_rs.data.store import Store
@@ -22,6 +24,13 @@ SILENCE = 10.0
 
 SKIPPED_TOLD = 3
 """Scenes that are left out of which the reason is printed."""
+
+WITHOUT: dict[Split, str] = {
+    "val": "evaluation.split=val and evaluation.every_steps have nothing to score",
+    "test": "fine-tuning has nothing to score, but for evaluation.split=val",
+    "unlabeled": "pretraining sees the training scenes alone",
+}
+"""What it means that a split has no scene; without training scenes there is no store."""
 
 DARK = 0.25
 """Share of the largest value: where nearly all values lie below it, that one is likely a saturated pixel."""
@@ -50,11 +59,24 @@ def prepare_store(
             f"Left out of {dataset.name}: {len(skipped)} of {len(skipped) + len(store.manifest.scenes)} scenes{more}:",
             *reasons,
         ]
-        say_line("\n".join(lines))
+        say_line("\n".join([*lines, *lost_splits(store.manifest)]))
     odd = None if dataset.value_scale else odd_scale(store)
     if odd:
         say_line(odd)
     return store
+
+
+def lost_splits(manifest: Manifest) -> list[str]:
+    """Return a warning for each split all of whose scenes were left out."""
+    lost = Counter(scene.split for scene in manifest.skipped)
+    for split in {scene.split for scene in manifest.scenes}:
+        del lost[split]
+    return [
+        f"warning: the split {split} of {manifest.dataset} is empty: "
+        f"{f'all of its {count} scenes were' if count > 1 else 'its only scene was'} left out, so {WITHOUT[split]}. "
+        "Repair what was left out, or give the split others."
+        for split, count in lost.items()
+    ]
 
 
 def odd_scale(store: Store) -> str | None:

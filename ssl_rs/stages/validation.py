@@ -47,7 +47,7 @@ class Validator:
         if not evaluator.store.scenes_of("val"):
             raise InputError(
                 f"{KEY}={every_steps}: {evaluator.store.manifest.dataset} has no validation scenes to score. Leave it "
-                "out, or prepare the data with such a split."
+                f"out, or {evaluator.settings.how_to_validate}."
             )
         try:
             return cls(every_steps, replace(evaluator, settings=replace(evaluator.settings, split="val")))

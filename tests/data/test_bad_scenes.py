@@ -1,15 +1,19 @@
 """Scenes that cannot be used: refused by default, or left out, counted and named."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from ssl_rs.data.dataset import SceneArrays
 from ssl_rs.data.folder import Folder
+from ssl_rs.data.manifest import SkippedScene
 from ssl_rs.data.prepare import prepare
 from ssl_rs.data.raster import open_raster
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
+from ssl_rs.stages.scenes import lost_splits
 
 RNG = np.random.default_rng(0)
 
@@ -111,6 +115,16 @@ def test_nothing_left_to_train_on_is_an_error_all_the_same(made_up, tmp_path):
     entries = [("a", "train", arrays(bands=3)), ("b", "test", arrays())]
     with pytest.raises(InputError, match=r"no usable training scene is left; 1 scenes are left out.*expected 2 bands"):
         prepare(made_up(entries, on_bad_scene="skip"), tmp_path)
+
+
+def test_several_scenes_of_lost_splits_are_counted(make_store):
+    manifest = make_store({"a": ("train", 4, 4), "b": ("val", 4, 4)}).manifest
+    gone = (("c", "train"), ("d", "test"), ("e", "test"), ("f", "unlabeled"))
+    skipped = tuple(SkippedScene(name, split, "why") for name, split in gone)
+    test, unlabeled = lost_splits(dataclasses.replace(manifest, skipped=skipped))
+    assert "the split test of made_up is empty: all of its 2 scenes were left out, so fine-tuning has nothing" in test
+    assert "the split unlabeled of made_up is empty: its only scene was left out, so pretraining sees the" in unlabeled
+    assert lost_splits(manifest) == []
 
 
 @pytest.fixture

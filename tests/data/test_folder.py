@@ -255,7 +255,7 @@ def test_images_without_masks_may_be_unlabeled_wherever_they_lie(labeled, make, 
     values = {name: rgb() for name in ("aerial", "more", "zoo")}
     for name, each in values.items():
         save(labeled / "images" / f"{name}.png", each)
-    with pytest.raises(InputError, match=r"aerial\.png has no mask .* dataset\.without_mask=unlabeled takes all such"):
+    with pytest.raises(InputError, match=r"aerial\.png, .*: no mask .* dataset\.without_mask=unlabeled takes all such"):
         prepare(make(), tmp_path / "stores")
     dataset = make(without_mask="unlabeled")
     assert splits(dataset) == before | dict.fromkeys(values, "unlabeled")  # no labeled image changed its split
@@ -418,19 +418,39 @@ def test_missing_masks_are_told_together_before_a_scene_is_read(labeled, make, t
     save(labeled / "masks" / "scene0.png", np.full((6, 6, 3), 9, np.uint8))  # known only once it is read
     with pytest.raises(InputError) as refusal:
         prepare(make(), tmp_path / "stores", before=lambda: pytest.fail("what is expensive came first"))
-    first, *listed, more, remedy = str(refusal.value).splitlines()
+    first, told, remedy = str(refusal.value).splitlines()
     assert first == "7 of 10 scenes cannot be used, as their files show before they are read:"
-    assert all(f"scene{number}.png has no mask" in line for number, line in zip(range(1, 6), listed, strict=True))
-    assert more == "  and 2 more"
+    names = "scene1.png, scene2.png, scene3.png, scene4.png, scene5.png and 2 more"
+    assert told.startswith(
+        f"  {names}: no mask of that stem, .png or .tif, in {labeled}/masks/. Add them, move the images to"
+    )
     assert remedy == "(dataset.on_bad_scene=skip leaves such scenes out.)"
+
+
+def test_what_is_wrong_with_one_image_is_told_beside_what_several_have_alike(labeled, make, tmp_path):
+    for number in (1, 4, 8):
+        mask = labeled / "masks" / f"scene{number}.png"
+        mask.rename(mask.with_suffix(".jpg"))
+    save(labeled / "images" / "scene2.jpg", rgb())
+    with pytest.raises(InputError) as refusal:
+        prepare(make(), tmp_path / "stores")
+    first, alike, alone, _ = str(refusal.value).splitlines()
+    assert first.startswith("4 of 10 scenes")
+    assert alike.startswith("  scene1.png, scene4.png, scene8.png: no mask of that stem")
+    assert "/masks/, which holds scene1.jpg, scene4.jpg, scene8.jpg: JPEG blurs labels; make PNG files from" in alike
+    assert "scene2.png and" in alone
+    assert "have the same stem" in alone
+    skipped = prepare(make(on_bad_scene="skip"), tmp_path / "stores").manifest.skipped  # each with its own reason
+    found = [f"images/{scene.id}.png has no mask {scene.id}.png" in scene.reason for scene in skipped]
+    assert found == [True, False, True, True]
 
 
 @pytest.mark.parametrize(
     ("number", "told"),
     [
-        (0, "in masks/. Add it, move the image to images/unlabeled"),
-        (2, "in masks/, which holds scene0_mask.png, scene1_mask.png: rename masks to the stems of their images"),
-        (10, "in masks/, which holds scene0_mask.png, scene1_mask.png, scene2_mask.png and 7 more: rename"),
+        (0, "scene.png has no mask scene.png or .tif in masks/. Add it, move the image to images/unlabeled"),
+        (2, "/masks/, which holds scene0_mask.png, scene1_mask.png: rename masks to the stems of their images"),
+        (10, "/masks/, which holds scene0_mask.png, scene1_mask.png, scene2_mask.png and 7 more: rename"),
     ],
 )
 def test_files_that_are_no_images_mask_are_named_with_a_missing_one(labeled, make, tmp_path, number, told):
@@ -442,7 +462,7 @@ def test_files_that_are_no_images_mask_are_named_with_a_missing_one(labeled, mak
         mask.rename(mask.with_name(f"scene{place}_mask.png"))
     with pytest.raises(InputError) as refusal:
         prepare(make(), tmp_path / "stores")
-    assert f"scene.png has no mask scene.png or .tif {told}" in str(refusal.value)
+    assert told in str(refusal.value)
 
 
 def test_masks_that_are_jpeg_are_told(labeled, make, tmp_path):
@@ -503,9 +523,50 @@ def test_layout_mistakes_say_what_is_missing(labeled, make, tmp_path):
         make(root=None).scenes()
     with pytest.raises(InputError, match=r"dataset\.root=.*nowhere is no folder"):
         make(root=str(tmp_path / "nowhere")).scenes()
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"no images in images/"):
-        make(root=str(tmp_path / "empty")).scenes()
+
+
+@pytest.mark.parametrize(
+    ("names", "root", "told"),
+    [
+        (["Images/a.png", "Images/b.png"], ".", "Found: Images/ (2 .png). Rename Images/ to images/."),
+        (["img/a.png", "img/b.tif", "Masks/a.png"], ".", "Masks/ (1 .png), img/ (1 .png, 1 .tif). Rename img/ to"),
+        (["images/a.png"], "images", "Found: 1 .png. It is within images/ already: set dataset.root={data}."),
+        (["images/val/a.png"], "images/val", "It is within images/ already: set dataset.root={data}."),
+        (["images/a.png", "masks/a.png"], "masks", "It is within masks/ already: set dataset.root={data}."),
+        (["city/images/a.png"], ".", "Found: city/images/ (1 .png). Set dataset.root={data}/city."),
+        (["a/images/a.jpg", "b/images/a.jpg"], ".", "Set dataset.root={data}/a, or another of them."),
+        (["train/images/a.png"], ".", "Move the images of train/images/ to images/train/ (masks to masks/train/)"),
+        (["train/a.png", "test/b.png"], ".", "Move test/, train/ into images/, those of masks/ alike."),
+        (["2019/a.png", "2020/a.png"], ".", "2019/ (1 .png), 2020/ (1 .png). Put the images of one of them into"),
+        ([f"y{n}/a.png" for n in range(9)], ".", "Found: y0/ (1 .png), y1/ (1 .png), y2/ (1 .png) and 6 more. Put"),
+        (["a.png", "b.png"], ".", "Found: 2 .png. Move the images into images/."),
+        (["images/a.img"], ".", "Found: images/ (1 .img). .img is not read: convert to GeoTIFF."),
+        (["images/a.img", "masks/a.png"], ".", "masks/ (1 .png). .img is not read: convert to GeoTIFF."),
+        (["gtiff/a.tif", "Labels/a.png"], ".", "Rename gtiff/ to images/."),
+        (["images/city/img/a.png"], "images/city", "Found: img/ (1 .png). Rename img/ to images/."),
+        (["images/city/images/a.png"], "images", "Found: city/images/ (1 .png). Set dataset.root={data}/images/city."),
+        (["images/train/a.png"], "images", "It is within images/ already: set dataset.root={data}."),
+        (["masks/a.png"], ".", "Found: masks/ (1 .png)."),
+        (["images.zip"], ".", "Found: 1 .zip. Unzip it"),
+        (["notes.txt", "more/notes.txt", ".a.png"], ".", "Found: more/, notes.txt, but no image."),
+        ([".hidden/a.png"], ".", "Found: nothing."),
+    ],
+)
+def test_another_layout_is_told_with_what_was_found_and_the_remedy(make, tmp_path, names, root, told):
+    data = tmp_path / "data"
+    for name in names:
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"has no images in images/\. It should hold images/ \(jpg") as refusal:
+        make(root=str(data / root)).scenes()
+    assert told.format(data=data) in str(refusal.value)
+
+
+def test_a_wrong_folder_is_found_from_within_it_too(make, tmp_path, monkeypatch):
+    save(tmp_path / "data/images/a.png", rgb())
+    monkeypatch.chdir(tmp_path / "data/images")
+    with pytest.raises(InputError, match=f"already: set dataset.root={tmp_path / 'data'}\\."):
+        make(root=".").scenes()
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (-0.1, 0.2), (0.0, 1.0)])

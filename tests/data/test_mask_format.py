@@ -153,12 +153,38 @@ def test_colors_for_pictures_differ_where_none_are_given(tmp_path):
     assert all(0 <= channel <= 255 for color in colors for channel in color)
 
 
+def test_colors_for_pictures_keep_from_given_ones(tmp_path):
+    path = tmp_path / "classes.yaml"
+    path.write_text("classes: [{name: a, index: 0}, {name: b, index: 1}, {name: c, index: 2, color: [255, 0, 0]}]")
+    first, _, given = (entry.color for entry in read_classes(path).classes)
+    assert given == (255, 0, 0)
+    assert first[0] < max(first)  # no red
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         ("classes: [", ["cannot be read as YAML"]),
         ("- a", ["expected a mapping"]),
         ("classes: 3", ["classes: expected a list"]),
+        (
+            "classes:\n  building: [0, 0, 255]",
+            [
+                "expected a list of 1 to 254 classes, got {'building'",
+                "}. Write a line for each class: - {name: building, ",
+            ],
+        ),
+        ("classes: [building]", ["classes[0]: expected a mapping", "got 'building'. Write a line for each class: - {"]),
+        (
+            "# no color: #abcdef\nclasses:\n  - {name: a, index: 1, color: #ff0080}\n",
+            ["classes.yaml, line 3: YAML takes # for", "Write the color #ff0080 as [255, 0, 128]."],
+        ),
+        (
+            "classes: [{name: a, index: 1}]\nignore: [#fff]",
+            ["line 2: YAML", "Write the color #fff as [255, 255, 255]."],
+        ),
+        ("classes:\n- name: a\n  color: #ff0000", ["color: expected", "got None. YAML takes # for the beginning"]),
+        ("classes: [{name: a, color: '#F08000'}]", ["got '#F08000'. Write [240, 128, 0]."]),
         ("classes: []", ["classes: expected a list"]),
         ("clases: []", ["no such key 'clases'", "'classes'"]),
         ("classes: [{name: a, colour: [0, 0, 0]}]", ["classes[0]", "'colour'", "'color'"]),

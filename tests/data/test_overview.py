@@ -216,6 +216,17 @@ def test_the_legend_shows_every_class_even_one_that_is_absent(colored):
     assert count(picture, COLORS[0]) > swatch  # the mask itself
 
 
+@pytest.mark.parametrize(
+    ("dtype", "largest", "said"), [(np.uint8, 200, "(uint8; 255 = white)"), (np.uint16, 1999, "(uint16; 1999 = white)")]
+)
+def test_the_head_says_which_value_is_white(colored, monkeypatch, dtype, largest, said):
+    told = []
+    write = overview_sheet._write
+    monkeypatch.setattr(overview_sheet, "_write", lambda *a: (told.append(a[2]), write(*a))[1])
+    colored([("a", "train", scene(5, 5, color=(9, largest, 7), dtype=dtype))])
+    assert any(said in line for line in told)
+
+
 def test_each_image_stands_beside_its_mask(colored):
     entries = [(f"s{c}", "train", scene(30, 30, (c + 1,) * 3, np.full((30, 30), c, np.uint8))) for c in range(3)]
     picture = sheet_of(colored(entries))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from official_sets import write_mbrsc
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -119,7 +120,22 @@ def test_without_validation_scenes_it_is_refused_before_training(command, tiny, 
     (root / "classes.yaml").symlink_to(given / "classes.yaml")
     code, out, err = command("finetune", tiny[0], f"dataset.root={root}", *tiny[2:], f"{EVERY}=2")
     assert (code, out) == (2, "")
-    assert f"{EVERY}=2: folder has no validation scenes to score. Leave it out, or prepare" in err
+    assert f"{EVERY}=2: folder has no validation scenes to score. Leave it out, or prepare the data with" in err
+    assert "with such a split: in splits.yaml, in images/val, or by dataset.val_share." in err
+
+
+def test_the_setting_of_a_data_set_that_makes_validation_scenes_is_named(command, tiny, tmp_path):
+    write_mbrsc(tmp_path / "data")
+    given = ("dataset=mbrsc", "dataset.root=data", *tiny[2:])
+    code, out, err = command("finetune", *given, f"{EVERY}=2")
+    assert (code, out) == (2, "")
+    assert f"{EVERY}=2: mbrsc has no validation scenes to score. Leave it out, or set dataset.val_parts=[8]." in err
+    _, _, err = command("finetune", *given, "evaluation.split=val")
+    assert "mbrsc has no such scenes. Choose evaluation.split=test, or set dataset.val_parts=[8]." in err
+    _, _, err = command(
+        "evaluate", "encoder=random", "probe=knn", "backbone=resnet18", *given[:3], "evaluation.split=val"
+    )
+    assert "mbrsc has no such scenes. Choose evaluation.split=test, or set dataset.val_parts=[8]." in err
 
 
 def test_validation_scenes_without_labels_are_refused_before_training(command, tiny, tmp_path):
