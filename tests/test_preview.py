@@ -37,12 +37,18 @@ def trained_on(monkeypatch):
     """The views that the steps of a training were given, by step."""
     kept = {}
 
-    def views_of(plan, stored, step, rows):
-        kept[step] = stored, pretraining_views(plan, stored, step, rows)
-        return kept[step][1]
+    def batch_making(plan):
+        make_batch, complete = training_batches(plan)
 
-    pretraining_views = pretraining.views_of
-    monkeypatch.setattr(pretraining, "views_of", views_of)
+        def make_and_keep(stored, step):
+            batch = make_batch(stored, step)
+            kept[step] = stored, complete(batch)
+            return batch
+
+        return make_and_keep, complete
+
+    training_batches = pretraining.batch_making
+    monkeypatch.setattr(pretraining, "batch_making", batch_making)
     return kept
 
 
@@ -96,6 +102,39 @@ def test_only_what_the_tasks_read_is_drawn_and_equal_commands_write_equal_bytes(
     assert Path(other).read_bytes() != content
     both = Image.open(command("preview", *tiny, "crops=2")[1].splitlines()[-1])
     assert both.height > Image.open(first).height  # three views instead of two
+
+
+def test_views_that_the_command_line_names_are_shown_also_where_no_task_reads_them(command, tiny, drawn, trained_on):
+    chosen = (*tiny, "pretext=[simclr]", "views=[clean,simclr,masked]")
+    assert command("pretrain", *chosen)[0] == 0
+    code, out, err = command("preview", *chosen, "crops=2", "step=1")
+    assert code == 0, err
+    rows = {row.name: row for row in drawn["rows"]}
+    assert list(rows) == ["crop", "simclr_first", "simclr_second", "clean", "corrupted"]
+    assert rows["clean"].about == "of crop; read by no task, made for others"
+    assert rows["corrupted"].about == "of clean; read by no task"
+    for name, view in trained_on[1][1].items():
+        assert torch.equal(rows[name].view.image, view.image)
+    read_alone = command("preview", *tiny, "pretext=[simclr]", "crops=2", "step=1")[1].splitlines()[-1]
+    assert [row.name for row in drawn["rows"]] == ["crop", "simclr_first", "simclr_second"]
+    other = command("preview", *chosen, "views.corrupted.share=0.2", "crops=2", "step=1")[1].splitlines()[-1]
+    assert len({read_alone, out.splitlines()[-1], other}) == 3
+
+
+def test_views_named_besides_leave_what_kornia_draws_as_in_the_run(command, tiny, drawn, trained_on):
+    chosen = (*tiny, "pretext=contrastive", "views=[corrupted,kornia,simclr]")
+    assert command("pretrain", *chosen)[0] == 0
+    assert command("preview", *chosen, "step=2")[0] == 0
+    rows = {row.name: row for row in drawn["rows"]}
+    assert set(rows) == {"crop", "clean", "transformed", "corrupted", "simclr_first", "simclr_second"}
+    assert torch.equal(rows["transformed"].view.image, trained_on[2][1]["transformed"].image)
+
+
+def test_a_named_view_that_nobody_can_make_is_told_and_left_out(command, tiny, drawn):
+    code, _, err = command("preview", *tiny, "pretext=[simclr]", "views=[simclr,masked]")
+    assert code == 0
+    assert "views.corrupted is not shown: views.corrupted.source=clean: nobody makes that view." in err
+    assert [row.name for row in drawn["rows"]] == ["crop", "simclr_first", "simclr_second"]
 
 
 @pytest.mark.parametrize(
