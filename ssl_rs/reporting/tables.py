@@ -75,7 +75,15 @@ class Table:
     @property
     def setting(self) -> str:
         """What tells it from others of its data set and network."""
-        return ", ".join(filter(None, (self.comparison.setting, self.apart)))
+        return ", ".join(filter(None, (self.comparison.setting, self.trained_elsewhere, self.apart)))
+
+    @property
+    def trained_elsewhere(self) -> str:
+        """On which other data its networks were trained; empty where some were on its own: the other rows say it."""
+        if any(run.trained_on in ("", run.manifest_sha256) for run in self.runs):
+            return ""
+        names = dict.fromkeys(run.trained_on_name or f"data {run.trained_on[:8]}" for run in self.runs)
+        return f"trained on {' and '.join(sorted(names))}"
 
     def cell(self, label: str, fraction: float) -> list[Run]:
         """Return the runs of one cell; their seeds or their weights differ."""

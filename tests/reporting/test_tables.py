@@ -309,6 +309,23 @@ def test_tables_that_read_otherwise_say_no_more(write_run, tables_of):
     assert [table.apart for table in tables] == ["", ""]
 
 
+def test_a_table_says_on_which_other_data_its_networks_were_trained(write_run, tables_of, tmp_path):
+    trained = {"command": "evaluate", "split": "all", "settings": {"dataset.name": "my_city"}}
+    write_run("a", dataset="other_city", trained_on_manifest_sha256="a" * 64, **trained)
+    write_run("b", dataset="my_city", trained_on_manifest_sha256="b" * 64, **trained)  # as earlier versions named it
+    write_run("c", dataset="third_city", trained_on_manifest_sha256="c" * 64, **trained)
+    write_run("own", dataset="third_city", seed=1, split="all")
+    tables, _ = tables_of()
+    assert {table.comparison.dataset: table.setting for table in tables} == {
+        "other_city": "20 steps, all scenes, labels by tile, trained on my_city",
+        "my_city": "20 steps, all scenes, labels by tile, trained on data bbbbbbbb",
+        "third_city": "20 steps, all scenes, labels by tile",  # where some are, the rows of the others say it
+    }
+    page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report")
+    assert "scored on all scenes, trained on my_city (" in page.read_text()
+    assert "trained on my\\_city; protocol" in (page.parent / "table.md").read_text()
+
+
 def test_rows_that_are_equally_good_are_all_the_best(write_run, tables_of):
     for label in ("random", "tasks"):
         write_run(label, label=label, miou=0.5)
