@@ -1,3 +1,4 @@
+import csv
 import json
 import re
 from html.parser import HTMLParser
@@ -183,10 +184,20 @@ def test_with_all_labels_alone_nothing_is_said_of_fewer(write_run, report):
         write_run(f"a{seed}", fraction=1.0, seed=seed, miou=0.5 + seed / 100)
         write_run(f"b{seed}", label="imagenet", fraction=1.0, seed=seed, miou=0.6 + seed / 100)
     said = " ".join(report().split())
-    assert (
-        "imagenet reaches random initialization with all labels (51.0) with all labels; fewer were not tried (" in said
-    )
+    assert "imagenet reaches random" not in said
+    assert "Labels saved" not in said
     assert "with all labels only" not in said
+
+
+def test_a_row_with_all_labels_alone_is_left_out_of_labels_saved(write_run, report, tmp_path):
+    write_run("all", fraction=1.0, miou=0.5)
+    write_run("imagenet", label="imagenet", fraction=1.0, miou=0.6)
+    write_run("few", label="tasks", fraction=0.1, miou=0.6)
+    said = " ".join(report().split())
+    assert "imagenet reaches random" not in said
+    assert "tasks reaches random initialization with all labels (50.0) at the smallest share measured, 10" in said
+    with (tmp_path / "report/labels_saved.csv").open() as file:
+        assert {row["label"] for row in csv.DictReader(file)} == {"random", "tasks"}
 
 
 def test_the_page_needs_nothing_from_elsewhere(write_run, write_samples, report):
