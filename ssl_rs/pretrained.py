@@ -10,6 +10,7 @@ from ssl_rs.errors import InputError, MissingWeightsError
 from ssl_rs.files import sha256_of
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.seen_images import label_of
+from ssl_rs.several_pretrainings import SeveralPretrainingsError
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
 CARRIED: Mapping[str, type] = {
@@ -68,7 +69,8 @@ def find_pretraining(chosen: str | None, pretrainings: Path, wanted: str) -> Run
         wanted: Which they are, e.g. "resnet18 on potsdam".
 
     Raises:
-        InputError: There is none, or more than one.
+        MissingWeightsError: There is none.
+        SeveralPretrainingsError: There is more than one.
     """
     if chosen is None:
         found, asked = _finished_below([pretrainings]), "initialization=pretrained: there are"
@@ -92,8 +94,7 @@ def find_pretraining(chosen: str | None, pretrainings: Path, wanted: str) -> Run
     if not found:
         others = [f"  initialization.run={path}" for path in _finished_below([pretrainings])]
         raise MissingWeightsError("\n".join([missing, *([f"Those of {wanted} are:", *others] if others else [])]))
-    listed = "\n".join(f"  initialization.run={path}" for path in found)
-    raise InputError(f"{asked} {len(found)} finished pretrainings; name one:\n{listed}")
+    raise SeveralPretrainingsError(asked, found, pretrainings)
 
 
 def check_apart(chosen: str | None, pretrainings: Path, start: str, own: Path) -> None:

@@ -407,6 +407,8 @@ def test_a_sweep_whose_pretraining_is_not_clear_stops_before_its_first_run(comma
     code, _, err = command("finetune", *overrides)
     assert code == 2
     assert "initialization=pretrained: there are 2 finished pretrainings; name one:" in err
+    assert "  (seed 1, ended " in err
+    assert "e.g. 'initialization.run=contrastive/seed1-*'." in err
     assert not list(Path("outputs").rglob("finetune*"))
     code, _, err = command("finetune", *overrides, "initialization.run=contrastive/seed1-*", "trainer.max_steps=1")
     assert code == 0, err
