@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_rs.errors import InputError, MissingWeightsError
+from ssl_rs.errors import InputError, MissingWeightsError, nearest
 from ssl_rs.files import sha256_of
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.seen_images import label_of
@@ -92,9 +92,27 @@ def find_pretraining(chosen: str | None, pretrainings: Path, wanted: str) -> Run
     if len(found) == 1:
         return RunDirectory(found[0])
     if not found:
-        others = [f"  initialization.run={path}" for path in _finished_below([pretrainings])]
-        raise MissingWeightsError("\n".join([missing, *([f"Those of {wanted} are:", *others] if others else [])]))
+        known = _finished_below([pretrainings])
+        others = [f"  initialization.run={path}" for path in known]
+        meant = _meant(chosen, known, pretrainings)
+        raise MissingWeightsError(
+            "\n".join([f"{missing}{meant}", *([f"Those of {wanted} are:", *others] if others else [])])
+        )
     raise SeveralPretrainingsError(asked, found, pretrainings)
+
+
+def _meant(chosen: str | None, known: Sequence[Path], base: Path) -> str:
+    """Return a sentence that offers what a misspelt name may stand for, empty where nothing is near.
+
+    Args:
+        chosen: As of `find_pretraining`.
+        known: Folders of finished pretrainings.
+        base: Folder below which they lie.
+    """
+    below = [path.relative_to(base) for path in known]
+    names = {str(each) for path in (*below, *known) for each in (path, path.parent) if each != Path()}
+    said = nearest(chosen, names) if chosen and names else ""
+    return f" {said}" if said.startswith("Did you mean") else ""
 
 
 def check_apart(chosen: str | None, pretrainings: Path, start: str, own: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from torchvision import models
 
 from ssl_rs.encoder import Backbone, Statistics
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, MissingWeightsError
 from ssl_rs.files import sha256_of
 from ssl_rs.initialization import ImageNet, Pretrained, Provenance, Random, Target
 from ssl_rs.run_directory import RunDirectory, save_tensors
@@ -475,6 +475,20 @@ def test_a_name_that_no_finished_pretraining_has_is_refused(tmp_path, monkeypatc
     Path("empty").mkdir()
     with pytest.raises(InputError, match=rf"initialization\.run={re.escape(chosen)} holds no finished pretraining"):
         Pretrained(run=chosen).locate(target(tmp_path))
+
+
+@pytest.mark.parametrize("chosen", ["simcrl", "pretrain/x/resnet18/simcrl", "simclr/seed0-ab"])
+def test_a_misspelt_run_is_told_the_nearest(tmp_path, monkeypatch, chosen):
+    monkeypatch.chdir(tmp_path)
+    wanted = replace(target(tmp_path), pretrainings=Path("pretrain/x/resnet18"))
+    pretraining(wanted.pretrainings / "simclr" / "seed0-aa")
+    with pytest.raises(MissingWeightsError) as error:
+        Pretrained(run=chosen).locate(wanted)
+    meant = {"simclr/seed0-ab": "simclr/seed0-aa"}.get(chosen, chosen.replace("simcrl", "simclr"))
+    assert f" Did you mean '{meant}'?\nThose of resnet18 on x are:\n" in str(error.value)
+    with pytest.raises(MissingWeightsError) as error:
+        Pretrained(run="nothing").locate(wanted)
+    assert "Did you mean" not in str(error.value)
 
 
 # The decoder

@@ -94,6 +94,18 @@ class Recipe:
         except MissingWeightsError:
             return None
 
+    def lacks(self, site: Site) -> str | None:
+        """Return why what the encoder starts from is not there; None where it is.
+
+        Raises:
+            InputError: It is there and cannot be used.
+        """
+        try:
+            self.initialization.locate(self.target(site))
+        except MissingWeightsError as error:
+            return str(error)
+        return None
+
 
 @dataclass(frozen=True)
 class Identified:
