@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_rs.errors import InputError, MissingWeightsError
+from ssl_rs.errors import InputError, MissingWeightsError, nearest
 from ssl_rs.files import sha256_of
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.seen_images import label_of
+from ssl_rs.several_pretrainings import SeveralPretrainingsError
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
 CARRIED: Mapping[str, type] = {
@@ -68,7 +69,8 @@ def find_pretraining(chosen: str | None, pretrainings: Path, wanted: str) -> Run
         wanted: Which they are, e.g. "resnet18 on potsdam".
 
     Raises:
-        InputError: There is none, or more than one.
+        MissingWeightsError: There is none.
+        SeveralPretrainingsError: There is more than one.
     """
     if chosen is None:
         found, asked = _finished_below([pretrainings]), "initialization=pretrained: there are"
@@ -90,10 +92,27 @@ def find_pretraining(chosen: str | None, pretrainings: Path, wanted: str) -> Run
     if len(found) == 1:
         return RunDirectory(found[0])
     if not found:
-        others = [f"  initialization.run={path}" for path in _finished_below([pretrainings])]
-        raise MissingWeightsError("\n".join([missing, *([f"Those of {wanted} are:", *others] if others else [])]))
-    listed = "\n".join(f"  initialization.run={path}" for path in found)
-    raise InputError(f"{asked} {len(found)} finished pretrainings; name one:\n{listed}")
+        known = _finished_below([pretrainings])
+        others = [f"  initialization.run={path}" for path in known]
+        meant = _meant(chosen, known, pretrainings)
+        raise MissingWeightsError(
+            "\n".join([f"{missing}{meant}", *([f"Those of {wanted} are:", *others] if others else [])])
+        )
+    raise SeveralPretrainingsError(asked, found, pretrainings)
+
+
+def _meant(chosen: str | None, known: Sequence[Path], base: Path) -> str:
+    """Return a sentence that offers what a misspelt name may stand for, empty where nothing is near.
+
+    Args:
+        chosen: As of `find_pretraining`.
+        known: Folders of finished pretrainings.
+        base: Folder below which they lie.
+    """
+    below = [path.relative_to(base) for path in known]
+    names = {str(each) for path in (*below, *known) for each in (path, path.parent) if each != Path()}
+    said = nearest(chosen, names) if chosen and names else ""
+    return f" {said}" if said.startswith("Did you mean") else ""
 
 
 def check_apart(chosen: str | None, pretrainings: Path, start: str, own: Path) -> None:

@@ -27,7 +27,7 @@ from ssl_rs.build import locate
 from ssl_rs.config import Settings, compose_config, parse_overrides, read_yaml, resolve, to_yaml, without_sweeps
 from ssl_rs.config_files import conf_dir
 from ssl_rs.distributed import Processes
-from ssl_rs.errors import InputError, Interrupted, InUseError, SpentProcessError, explain
+from ssl_rs.errors import TOLD, InputError, Interrupted, InUseError, SpentProcessError, explain
 from ssl_rs.files import write_json, write_text
 from ssl_rs.hidden import hide_passwords, hide_secrets, without_secrets
 from ssl_rs.initialization import CHOICES
@@ -53,7 +53,8 @@ class Cell:
     Args:
         overrides: What the command line of this run alone would be.
         run_dir: Where it lives; where its inputs are still missing, the place of its failure.json.
-        row: The keys by which the report places it: data set, label, label_fraction, seed.
+        row: The keys by which the report places it: data set, label, label_fraction, seed; and where the weights that
+            it starts from are not there, `lacks` says why.
     """
 
     overrides: tuple[str, ...]
@@ -78,18 +79,14 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
         output_dir / "sweeps" / f"{name}-{hashlib.sha256(json.dumps(sorted(overrides)).encode()).hexdigest()[:8]}.json"
     )
     content = [
-        {"overrides": [*map(hide_secrets, cell.overrides)], "run_dir": str(cell.run_dir), **cell.row} for cell in cells
+        {"overrides": [*map(hide_secrets, cell.overrides)], "run_dir": str(cell.run_dir), **_place(cell)}
+        for cell in cells
     ]
     is_new = not plan.is_file()
     write_json(plan, {"command": name, "cells": content})
     finished = sum(RunDirectory(cell.run_dir).result.is_file() for cell in cells)
     print_line(f"{len(cells)} runs, {finished} finished before: {plan}")
-    waiting = [cell for cell in cells if cell.row.get("waits_for_weights")]
-    if waiting:
-        say_line(
-            f"{len(waiting)} of them start from weights that are not there yet and will fail, the others run. The "
-            f"first: {_told(waiting[0].overrides)}"
-        )
+    _tell_of_waiting(cells)
     try:
         _launch(name, overrides, jobs)
     except InputError:
@@ -99,6 +96,32 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
     code = _summarize(cells)
     print_line(str(plan))
     return code
+
+
+def _place(cell: Cell) -> dict[str, Any]:
+    """Return what the plan says of a cell's place; what is lacking now may be there at the next start."""
+    return {key: value for key, value in cell.row.items() if key != "lacks"}
+
+
+def _tell_of_waiting(cells: Sequence[Cell]) -> None:
+    """Say which cells start from weights that are not there, and why, each reason once."""
+    waiting = [cell for cell in cells if cell.row.get("waits_for_weights")]
+    if not waiting:
+        return
+    first: dict[str, Cell] = {}
+    for cell in waiting:
+        first.setdefault(_lacks(cell), cell)
+    start, others = "starts" if len(waiting) == 1 else "start", ", the others run" if len(waiting) < len(cells) else ""
+    told = [f"{_told(cell.overrides)}\n  {reason}" for reason, cell in first.items()]
+    more = [f"and for {len(told) - TOLD} more reasons"] if len(told) > TOLD else []
+    say_line(
+        f"{len(waiting)} of them {start} from weights that are not there yet and will fail{others}. The first: "
+        + "\n".join([*told[:TOLD], *more])
+    )
+
+
+def _lacks(cell: Cell) -> str:
+    return hide_passwords(str(cell.row.get("lacks") or ""))
 
 
 def plan_cells(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
@@ -291,6 +314,8 @@ def _summarize(cells: Sequence[Cell]) -> int:
             continue
         error, is_defect = _read_failure(run.failure)
         code = 1 if is_defect or code == 1 else 2
+        if error == _lacks(cell):
+            error = "The weights that it starts from are not there, for the reason told above."
         state, told = ("failed", run.failure) if run.failure.is_file() else ("left out", run.path)
         say_line(f"{state}: {_told(cell.overrides)}\n  {error}\n  {told}")
     return code

@@ -278,6 +278,9 @@ def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny,
     code, out, err = command("evaluate", f"run={run.path}", f"dataset.root={roots[1]}")
     assert code == 0, err
     assert "These are other data than the run was trained on (folder)" in err
+    assert "(folder): a table of their own, under the name other." in err
+    assert "on the test scenes of other, protocol" in err
+    assert Path(out.splitlines()[-1]).parent == Path("outputs/evaluate/other")
     scored = RunDirectory(Path(out.splitlines()[-1])).read_result()
     config = yaml.safe_load((Path(out.splitlines()[-1]) / "config.yaml").read_text())
     assert config["dataset"]["root"] == str(roots[1])
@@ -290,14 +293,17 @@ def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny,
     assert len(stores) == 3  # the other data twice: by their own scale, and by the run's
     assert len({store["value_scale"] for store in stores}) == 2
     folders = []
-    for precision in ("fp32", "bf16"):  # of which each rounds otherwise
+    shutil.copytree(roots[0], tmp_path / "moved")
+    for root, precision in ((roots[0], "fp32"), (tmp_path / "moved", "fp32"), (roots[0], "bf16")):
+        # Of these precisions each rounds otherwise; data that moved are no others.
         code, out, err = command(
-            "evaluate", f"run={run.path}", f"dataset.root={roots[0]}", f"trainer.precision={precision}"
+            "evaluate", f"run={run.path}", f"dataset.root={root}", f"trainer.precision={precision}"
         )
         assert "other data" not in err
         scored = RunDirectory(Path(out.splitlines()[-1])).read_result()
         assert scored["manifest_sha256"] == trained["manifest_sha256"]
         assert scored["made_with"]["precision"] == precision
+        assert scored["dataset"] == "folder"
         folders.append(scored["config_hash"])
     assert len(set(folders)) == 2
 
@@ -354,7 +360,8 @@ def test_every_labeled_scene_of_other_data_can_be_scored(command, tiny, tmp_path
         (single / name / "s2.png").rename(single / name / "test" / "s2.png")
     code, out, err = command("evaluate", f"run={run}", f"dataset.root={single}", "evaluation.split=all")
     assert code == 0, err
-    assert "on all scenes of folder" in err
+    assert "on all scenes of single" in err
+    assert Path(out.splitlines()[-1]).parent == Path("outputs/evaluate/single")
     shutil.copytree(own, tmp_path / "copy")
     for there in ([], [f"dataset.root={own}/../own"], [f"dataset.root={tmp_path / 'copy'}"]):
         code, out, err = command("evaluate", f"run={run}", "evaluation.split=all", *there)
@@ -402,6 +409,8 @@ def test_a_sweep_whose_pretraining_is_not_clear_stops_before_its_first_run(comma
     code, _, err = command("finetune", *overrides)
     assert code == 2
     assert "initialization=pretrained: there are 2 finished pretrainings; name one:" in err
+    assert "  (seed 1, ended " in err
+    assert "e.g. 'initialization.run=contrastive/seed1-*'." in err
     assert not list(Path("outputs").rglob("finetune*"))
     code, _, err = command("finetune", *overrides, "initialization.run=contrastive/seed1-*", "trainer.max_steps=1")
     assert code == 0, err

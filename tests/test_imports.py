@@ -16,7 +16,7 @@ SIBLINGS = (
 LEAVES = (
     "bands", "batch_norm", "config_hash", "cores", "distributed", "encoder", "errors", "files", "hidden", "imagenet",
     "locks", "messages", "plain_types", "pretrained", "randomness", "run_directory", "scene_groups", "seen_images",
-    "task_output", "transfer", "weights", "weights_metadata",
+    "several_pretrainings", "task_output", "transfer", "weights", "weights_metadata",
 )  # fmt: skip
 COMPOSING = ("config", "sweep")  # these, and nothing below them, may know Hydra
 

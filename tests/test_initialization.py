@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,12 @@ import torch
 from torchvision import models
 
 from ssl_rs.encoder import Backbone, Statistics
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, MissingWeightsError
 from ssl_rs.files import sha256_of
 from ssl_rs.initialization import ImageNet, Pretrained, Provenance, Random, Target
 from ssl_rs.run_directory import RunDirectory, save_tensors
 from ssl_rs.seen_images import SeenImages, write_seen
+from ssl_rs.several_pretrainings import SeveralPretrainingsError
 from ssl_rs.weights import load_strictly, read_weights
 from ssl_rs.weights_file import File
 
@@ -409,14 +411,53 @@ def test_a_run_may_be_named_by_what_it_lies_below(tmp_path, monkeypatch):
         assert Path(found.source).resolve() == one.path.resolve(), chosen
     other, _ = pretraining(wanted.pretrainings / "simclr" / "seed1-bb")
     assert Path(Pretrained(run="simclr/seed0-*").locate(wanted).source) == one.path
+    for run, ended in ((other, datetime(2024, 5, 6, 7, 8)), (one, datetime(2024, 5, 6, 9, 10))):
+        os.utime(run.result, (ended.timestamp(), ended.timestamp()))
     with pytest.raises(InputError) as error:
         Pretrained(run="simclr").locate(wanted)
     assert str(error.value) == (
         "initialization.run=simclr stands for 2 finished pretrainings; name one:\n"
-        f"  initialization.run={one.path}\n  initialization.run={other.path}"
+        f"  initialization.run={other.path}  (ended 2024-05-06 07:08)\n"
+        f"  initialization.run={one.path}  (ended 2024-05-06 09:10)\n"
+        "A pattern that fits one alone will do, e.g. 'initialization.run=simclr/seed0-*'."
     )
     other.encoder.unlink()  # what holds no encoder is no pretraining
     assert Path(Pretrained(run="simclr").locate(wanted).source) == one.path
+
+
+def test_several_pretrainings_are_told_apart_by_what_differs(tmp_path):
+    wanted = target(tmp_path)
+    changes = {
+        "seed0-aa": {"manifest_sha256": "a" * 64},
+        "seed0-bb": {"manifest_sha256": "b" * 64, "steps": 20, "settings": {"optimizer.lr": 0.1, "seed": 4}},
+        "seed1-cc": {"manifest_sha256": "b" * 64, "seed": 5, "settings": {"optimizer.lr": 0.2, "seed": 5}},
+    }
+    for hour, (name, changed) in enumerate(changes.items()):
+        run, _ = pretraining(wanted.pretrainings / "simclr" / name)
+        run.result.write_text(json.dumps({**run.read_result(), **changed}))
+        write_seen(run, SeenImages(frozenset(map(str, range(12 + hour)))))
+        os.utime(run.result, 2 * (datetime(2024, 5, 6, hour).timestamp(),))
+    (wanted.pretrainings / "simclr/seed0-bb/images_seen.json").write_text("[]")  # damaged: it tells nothing
+    with pytest.raises(SeveralPretrainingsError) as error:
+        Pretrained().locate(wanted)
+    base = f"  initialization.run={wanted.pretrainings}/simclr"
+    pattern = "A pattern that fits one alone will do, e.g. 'initialization.run=simclr/seed1-*'."
+    assert str(error.value).splitlines()[1:] == [
+        f"{base}/seed0-aa  (10 steps, seed 4, made from data aaaaaaaa, 12 images, ended 2024-05-06 00:00)",
+        f"{base}/seed0-bb  (20 steps, seed 4, optimizer.lr=0.1, made from data bbbbbbbb, ended 2024-05-06 01:00)",
+        f"{base}/seed1-cc  (10 steps, seed 5, optimizer.lr=0.2, made from data bbbbbbbb, 14 images, "
+        "ended 2024-05-06 02:00)",
+        pattern,
+    ]
+    (wanted.pretrainings / "simclr/seed0-bb/images_seen.json").unlink()
+    assert str(error.value.beside("b" * 64)).splitlines()[1:] == [
+        f"{base}/seed0-aa  (10 steps, seed 4, made from other data than the present, 12 images, "
+        "ended 2024-05-06 00:00)",
+        f"{base}/seed0-bb  (20 steps, seed 4, optimizer.lr=0.1, made from the present data, ended 2024-05-06 01:00)",
+        f"{base}/seed1-cc  (10 steps, seed 5, optimizer.lr=0.2, made from the present data, 14 images, "
+        "ended 2024-05-06 02:00)",
+        pattern,
+    ]
 
 
 def test_a_run_from_here_comes_before_one_among_the_pretrainings(tmp_path, monkeypatch):
@@ -434,6 +475,20 @@ def test_a_name_that_no_finished_pretraining_has_is_refused(tmp_path, monkeypatc
     Path("empty").mkdir()
     with pytest.raises(InputError, match=rf"initialization\.run={re.escape(chosen)} holds no finished pretraining"):
         Pretrained(run=chosen).locate(target(tmp_path))
+
+
+@pytest.mark.parametrize("chosen", ["simcrl", "pretrain/x/resnet18/simcrl", "simclr/seed0-ab"])
+def test_a_misspelt_run_is_told_the_nearest(tmp_path, monkeypatch, chosen):
+    monkeypatch.chdir(tmp_path)
+    wanted = replace(target(tmp_path), pretrainings=Path("pretrain/x/resnet18"))
+    pretraining(wanted.pretrainings / "simclr" / "seed0-aa")
+    with pytest.raises(MissingWeightsError) as error:
+        Pretrained(run=chosen).locate(wanted)
+    meant = {"simclr/seed0-ab": "simclr/seed0-aa"}.get(chosen, chosen.replace("simcrl", "simclr"))
+    assert f" Did you mean '{meant}'?\nThose of resnet18 on x are:\n" in str(error.value)
+    with pytest.raises(MissingWeightsError) as error:
+        Pretrained(run="nothing").locate(wanted)
+    assert "Did you mean" not in str(error.value)
 
 
 # The decoder

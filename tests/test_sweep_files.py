@@ -11,7 +11,7 @@ import pytest
 from ssl_rs import sweep
 from ssl_rs.errors import SpentProcessError
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.sweep import _read_failure, plan_cells
+from ssl_rs.sweep import Cell, _read_failure, _tell_of_waiting, plan_cells
 
 pytestmark = pytest.mark.slow
 
@@ -97,10 +97,31 @@ def test_what_no_run_of_a_sweep_can_use_is_refused_before_data_is_prepared(comma
     assert not Path("outputs").exists()
 
 
+def test_why_a_single_run_waits_is_told_before_the_first_one_trains(capsys):
+    cells = [
+        Cell(("a=1",), Path("a"), {"waits_for_weights": True, "lacks": "no simcrl. Did you mean 'simclr'?"}),
+        Cell(("a=2",), Path("b"), {"waits_for_weights": False}),
+    ]
+    _tell_of_waiting(cells)
+    said = "1 of them starts from weights that are not there yet and will fail, the others run. The first: a=1\n"
+    assert capsys.readouterr().err == f"{said}  no simcrl. Did you mean 'simclr'?\n"
+    _tell_of_waiting(cells[1:])
+    assert capsys.readouterr().err == ""
+    _tell_of_waiting([Cell(("a=3",), Path("c"), {"waits_for_weights": True, "lacks": f"no {i}."}) for i in range(7)])
+    told = capsys.readouterr().err.splitlines()
+    assert told[-3:] == ["a=3", "  no 4.", "and for 2 more reasons"]
+
+
 def test_weights_that_are_not_there_yet_fail_alone(command, tiny):
     code, _, err = command("finetune", "-m", *tiny, "initialization=file", "initialization.weights=a.pth,b.pth")
     assert code == 2
-    assert "2 of them start from weights that are not there yet" in err
+    assert "2 of them start from weights that are not there yet and will fail. The first: " in err
+    start, _, rest = err.partition("\nfailed: ")
+    assert [start.count(f"initialization.weights={name}: ") for name in ("a.pth", "b.pth")] == [1, 1]
+    assert [rest.count(f"initialization.weights={name}: ") for name in ("a.pth", "b.pth")] == [1, 1]
+    assert rest.count("are not there, for the reason told above.\n") == 2
+    plan = json.loads(next(Path("outputs/sweeps").glob("*.json")).read_text())
+    assert not any("lacks" in cell for cell in plan["cells"])
     failures = [json.loads(path.read_text())["error"] for path in Path("outputs").rglob("failure.json")]
     assert sorted(re.findall(r"weights=(\w\.pth)", " ".join(failures))) == ["a.pth", "b.pth"]
 

@@ -31,6 +31,7 @@ from ssl_rs.reporting.wording import (
     cells_text,
     doubts_of_means,
     duration_text,
+    headline,
     interval_text,
     over_scenes,
     points_text,
@@ -100,6 +101,7 @@ def write_report(
         .get_template("page.html.j2")
         .render(
             sections=sections,
+            headline=headline(tables),
             metrics=list(METRICS),
             missing=missing,
             failures=failures,

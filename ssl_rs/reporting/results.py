@@ -114,6 +114,12 @@ class Run:
         return tuple(map(tuple, members(scenes, lambda scene: self.scene_groups.get(scene, scene)).values()))
 
     @property
+    def trained_on_name(self) -> str:
+        """Name of the data that it was trained on, where these are others than it was scored on and it tells."""
+        name = str(self.settings.get("dataset.name") or "")
+        return name if self.trained_on != self.manifest_sha256 and name != self.dataset else ""
+
+    @property
     def weights_sha256(self) -> str:
         """Hash of the weights it started from; empty for random."""
         return str(self.provenance.get("sha256") or "")

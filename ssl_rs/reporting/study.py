@@ -90,7 +90,8 @@ class Study:
         differences: Of every two rows at every fraction where they share a seed and subset.
         references: Rows of random initialization and of published weights, which the others are measured by.
         saved: By row: where it reaches random initialization with all labels, None where no seed has both; without such
-            runs empty. Random initialization itself is in it, too: it should get there with all labels only.
+            runs, or with all labels alone, empty. A row that was tried with all labels alone is not in it. Random
+            initialization itself is in it, too: it should get there with all labels only.
         random: The row of random initialization that the others are measured by, see `Table.random_label`.
         budget: What more steps change, where there are such runs.
         in_groups: Whether test scenes that lie together were resampled together.
@@ -204,8 +205,13 @@ def _saved(table: Table, random: str) -> dict[str, LabelsSaved | None]:
     reference = {seed: curve[1.0] for seed, curve in curves.get(random, {}).items() if 1.0 in curve}
     # Weights that had labels of these scenes before saved none of them.
     knew = {run.label for run in table.runs if "training_labels_seen" in run.pretraining}
-    found = {label: labels_saved(curve, reference) for label, curve in curves.items() if label not in knew}
-    return found if reference else {}
+    tried_fewer = {
+        label for label, curve in curves.items() if any(each < NEARLY_ALL for own in curve.values() for each in own)
+    }
+    if not reference or tried_fewer <= {random}:
+        return {}
+    told = [label for label in curves if label not in knew and label in tried_fewer | {random}]
+    return {label: labels_saved(curves[label], reference) for label in told}
 
 
 class _ResampledScenes:

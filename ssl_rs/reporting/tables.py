@@ -75,7 +75,15 @@ class Table:
     @property
     def setting(self) -> str:
         """What tells it from others of its data set and network."""
-        return ", ".join(filter(None, (self.comparison.setting, self.apart)))
+        return ", ".join(filter(None, (self.comparison.setting, self.trained_elsewhere, self.apart)))
+
+    @property
+    def trained_elsewhere(self) -> str:
+        """On which other data its networks were trained; empty where some were on its own: the other rows say it."""
+        if any(run.trained_on in ("", run.manifest_sha256) for run in self.runs):
+            return ""
+        names = dict.fromkeys(run.trained_on_name or f"data {run.trained_on[:8]}" for run in self.runs)
+        return f"trained on {' and '.join(sorted(names))}"
 
     def cell(self, label: str, fraction: float) -> list[Run]:
         """Return the runs of one cell; their seeds or their weights differ."""
@@ -280,7 +288,7 @@ def _apart(groups: Mapping[Comparison, Sequence[Run]]) -> dict[Comparison, str]:
     for comparison in groups:
         alike[comparison._replace(manifest_sha256="")].append(comparison)
     settings = {comparison: _settings_of_data(runs) for comparison, runs in groups.items()}
-    told = {}
+    told, data = {}, {}
     for comparison in groups:
         others = alike[comparison._replace(manifest_sha256="")]
         differing = differing_settings(run for other in others for run in groups[other])
@@ -289,12 +297,13 @@ def _apart(groups: Mapping[Comparison, Sequence[Run]]) -> dict[Comparison, str]:
             for key, values in settings[comparison].items()
             if key in differing and all(len(settings[other].get(key, ())) <= 1 for other in others)
         )
-        told[comparison] = "" if len(others) == 1 else named or _data(comparison)
+        data[comparison] = _data(comparison, groups, others)
+        told[comparison] = "" if len(others) == 1 else named or data[comparison]
     texts = Counter((comparison._replace(manifest_sha256=""), text) for comparison, text in told.items())
     return {
         comparison: text
         if not text or texts[comparison._replace(manifest_sha256=""), text] == 1
-        else f"{text}, {_data(comparison)}"
+        else f"{text}, {data[comparison]}"
         for comparison, text in told.items()
     }
 
@@ -309,8 +318,41 @@ def _settings_of_data(runs: Sequence[Run]) -> dict[str, set[str]]:
     return dict(sorted(found.items()))
 
 
-def _data(comparison: Comparison) -> str:
-    return f"data {comparison.manifest_sha256[:8]}"
+def _data(
+    comparison: Comparison, groups: Mapping[Comparison, Sequence[Run]], others: Sequence[Comparison]
+) -> str:  # fmt: skip
+    """Name the data of a comparison: by their manifest, and by what differs between them and those of others."""
+    manifest = f"data {comparison.manifest_sha256[:8]}"
+    if len(others) == 1:
+        return manifest
+    shared = set.intersection(*({run.label_fraction for run in groups[each]} for each in others))
+    counted = [_counts_of_data(groups[each], max(shared, default=None)) for each in others]
+    own = counted[others.index(comparison)]
+    said = [text for key, text in own.items() if len({each.get(key) for each in counted}) > 1]
+    return f"{manifest} ({', '.join(said)})" if said else manifest
+
+
+def _counts_of_data(runs: Sequence[Run], fraction: float | None) -> dict[str, str]:
+    """Return how many scenes and pixels runs were scored on, and how many units a share of the labels is, in words.
+
+    Args:
+        runs: Of one comparison.
+        fraction: The share, in (0, 1]; None: none that others have too.
+    """
+    split, found = "" if runs[0].split == "all" else f"{runs[0].split} ", {}
+    if scored := next((run.scene_confusions["full"] for run in runs if run.scene_confusions.get("full")), None):
+        pixels = sum(int(counts.sum()) for counts in scored.values())
+        found = {
+            "scenes": f"{len(scored)} {split}scene{'s' * (len(scored) != 1)}",
+            "pixels": f"{pixels:,} {split}pixels",
+        }
+    trained_here = [run for run in runs if run.trained_on == run.manifest_sha256 and run.label_fraction == fraction]
+    units = {run.labeled_units for run in trained_here}
+    if fraction is not None and len(units) == 1:
+        count, unit = units.pop(), runs[0].label_unit
+        share = "all" if fraction == 1 else f"{100 * fraction:.4g}\N{NO-BREAK SPACE}% of the"
+        found["units"] = f"{share} labels: {count:,} {unit}{'s' * (count != 1)}"
+    return found
 
 
 def _table(comparison: Comparison, protocol: Protocol, runs: Sequence[Run], apart: str) -> Table:

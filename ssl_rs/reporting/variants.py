@@ -1,7 +1,7 @@
 """Runs of one label whose settings differ: each setting gets a row of its own, named by what differs."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -92,12 +92,21 @@ def _with_other_data(runs: Sequence[Run]) -> list[Run]:
         comparison: comparison.manifest_sha256 if comparison.manifest_sha256 in found else found.most_common(1)[0][0]
         for comparison, found in trained_on.items()
     }
+    namesakes = {run.trained_on_name: set[str]() for run in runs}
+    for run in runs:
+        namesakes[run.trained_on_name].add(run.trained_on)
     return [
         run
         if run.trained_on == usual[comparison_of(run)]
-        else replace(run, label=f"{run.label}, trained on data {run.trained_on[:8]}")
+        else replace(run, label=f"{run.label}, trained on {_told_data(run, namesakes[run.trained_on_name])}")
         for run in runs
     ]
+
+
+def _told_data(run: Run, namesakes: Collection[str]) -> str:
+    """Return the data that a run was trained on: by name, and by their manifest where others have that name too."""
+    named = [run.trained_on_name] if run.trained_on_name else []
+    return ", ".join(named if named and len(namesakes) == 1 else [*named, f"data {run.trained_on[:8]}"])
 
 
 def _told(key: str, value: Any) -> str:

@@ -56,6 +56,19 @@ def summary_text(summary: Summary) -> str:
     return f"{points_text(summary.mean)} ± {points_text(summary.std)} {ends}, n = {summary.n}"
 
 
+def headline(tables: Sequence[Table]) -> str:
+    """Return what a page is about: labels that pretraining saves, where networks were trained for it on these data."""
+    probes, others = (
+        [table for table in tables if table.comparison.steps == 0],
+        [table for table in tables if table.comparison.steps and table.trained_elsewhere],
+    )
+    if not tables or len(probes) + len(others) < len(tables):
+        return "How many labels does pretraining save?"
+    if not others:
+        return "How well do probes read frozen encoders?"
+    return "How do trained networks do on other data?" if not probes else "Probes, and scores on other data"
+
+
 def doubts_of_means(table: Table) -> list[str]:
     """Say what speaks against reading the means and intervals of a table for more than they are."""
     said = [OTHER_SEEDS] if table.any_seeds_differ else []

@@ -1,7 +1,7 @@
 """Score a finished fine-tuning again: rebuild its network and its data, and evaluate with the windows asked for."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,6 +23,7 @@ from ssl_rs.seen_images import SeenImages, read_seen
 from ssl_rs.segmentation.sliding_window import WindowSettings
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator
 from ssl_rs.stages.finished_run import data_like, load_network, same_folder, stored_config, windows_like
+from ssl_rs.stages.other_data import may_be_other, name_by_folder, named_as_trained
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, opened
 from ssl_rs.stages.site import Site, open_store
@@ -155,7 +156,8 @@ def _settings_hash(plan: Plan) -> dict[str, str]:
 def _read_evaluation_like(settings: Settings, stored: Mapping[str, Any], dataset: Dataset) -> EvaluationSettings:
     """Read the split and the windows; what is null is as the run had it."""
     split: Literal["val", "test", "all"] = settings.value("evaluation.split", Scored)
-    return EvaluationSettings(split, windows_like(settings, stored), dataset.clutter, dataset.group_of)
+    window = windows_like(settings, stored)
+    return EvaluationSettings(split, window, dataset.clutter, dataset.group_of, dataset.how_to_validate)
 
 
 def _resolved(
@@ -177,7 +179,11 @@ def _data(trained: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
     told = {"dataset": manifest.dataset, "manifest_sha256": manifest.sha256}
     if trained.get("manifest_sha256") == manifest.sha256:
         return told
-    say_line(f"These are other data than the run was trained on ({trained.get('dataset')}): a table of their own.")
+    before, named = trained.get("dataset"), f", under the name {manifest.dataset}"
+    say_line(
+        f"These are other data than the run was trained on ({before}): a table of their own"
+        f"{named if manifest.dataset != before else ''}."
+    )
     return {**told, "trained_on_manifest_sha256": trained.get("manifest_sha256")}
 
 
@@ -229,11 +235,11 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
     if in_every_split:
         _refuse_training_scenes(root, of_training)
 
-    def built(value_scale: float | None) -> Dataset:
-        dataset: Dataset = build({**node, "value_scale": value_scale}, "dataset", trusted)
+    def built(name: str | None = None, value_scale: float | None = node.get("value_scale")) -> Dataset:
+        named = {} if name is None else {"name": name}
+        dataset: Dataset = build({**node, **named, "value_scale": value_scale}, "dataset", trusted)
         return dataset.undivided() if in_every_split else dataset
 
-    dataset = built(node.get("value_scale"))
     device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
     trainer: TrainerSettings = build(
         {**stored["trainer"], "device": device, "precision": precision}, "trainer", trusted
@@ -242,18 +248,41 @@ def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, An
     here = trainer.resolve_device(processes.local_rank)
     output_dir, seed = settings.value("output_dir", str), settings.value("seed", int)
     store_dir = Path(settings.value("store_dir", str))
-    metadata = read_weights_metadata(run.model)
-    store = open_store(dataset, store_dir, processes, lambda: _check_kinds(run, metadata, dataset.band_names, dataset))
-    scale = metadata.value_scale
-    if root and dataset.value_scale is None and store.manifest.value_scale != scale:
-        # Other images than those of the training have another largest value; the network knows the old one.
-        dataset = built(scale)
-        store = open_store(dataset, store_dir, processes)
+    is_named = root is None or same_folder(root, of_training) or settings.value("dataset.name", str | None) is not None
+    dataset, store = _opened(run, built, root, None if is_named else root, store_dir, processes)
     if not in_every_split:
         _refuse_other_splits(stored["dataset"].get("scene_group"), node.get("scene_group"), read_seen(run), store)
     return Site(
         trainer, processes, here, trainer.resolve_precision(here), dataset, store, seed, Path(output_dir)
     ), stored
+
+
+def _opened(
+    run: RunDirectory, built: Callable[..., Dataset], root: str | None, moved_to: str | None, store_dir: Path,
+    processes: Processes,
+) -> tuple[Dataset, Store]:  # fmt: skip
+    """Open the data that a run is scored on, under the name of its own data where it is these.
+
+    Args:
+        run: The fine-tuning.
+        built: Makes the data set, by another name and another value scale if these are given.
+        root: What `dataset.root` says.
+        moved_to: The same, where it is another folder than that of the training and nobody named what lies there.
+        store_dir: Folder of all stores.
+        processes: Those that prepare it.
+    """
+    metadata, dataset, name = read_weights_metadata(run.model), built(), None
+    trained, own_data = dataset.name, (run.read_result() or {}).get("manifest_sha256")
+    if moved_to is not None and may_be_other(dataset, store_dir, own_data):
+        name = name_by_folder(moved_to, trained)
+        dataset = built(name)
+    store = open_store(dataset, store_dir, processes, lambda: _check_kinds(run, metadata, dataset.band_names, dataset))
+    if root and dataset.value_scale is None and store.manifest.value_scale != metadata.value_scale:
+        # Other images than those of the training have another largest value; the network knows the old one.
+        dataset = built(name, metadata.value_scale)
+        store = open_store(dataset, store_dir, processes)
+    own = None if name is None else named_as_trained(store, trained, own_data)
+    return (dataset, store) if own is None else (replace(dataset, name=trained), own)
 
 
 def _refuse_other_splits(trained: str | None, now: str | None, seen: SeenImages, store: Store) -> None:

@@ -150,6 +150,7 @@ def _placed(settings: Settings, plan: Plan) -> tuple[Path, dict[str, Any]]:
         "manifest_sha256": plan.site.store.manifest.sha256,
         "settings_hash": plan.settings_hash,
         "waits_for_weights": found is None,
+        **({} if found else {"lacks": plan.recipe.lacks(plan.site)}),
         "pretraining_settings_hash": found and (found.pretraining or {}).get("settings_hash"),
     }
     return plan.run.directory.path, row

@@ -20,6 +20,7 @@ from ssl_rs.errors import InputError, InUseError, MissingWeightsError
 from ssl_rs.hidden import hide_secrets
 from ssl_rs.initialization import Initialization, Provenance, Target
 from ssl_rs.run_directory import RunDirectory
+from ssl_rs.several_pretrainings import SeveralPretrainingsError
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.site import Site, SiteSettings, environment
 from ssl_rs.training.loop import Job, Validation, as_it_is, train
@@ -72,8 +73,11 @@ class Recipe:
             self.optimizer([nn.Parameter(torch.zeros(1))])
         dataset, backbone = surroundings.dataset, self.backbone.name
         pretrainings = surroundings.pretrainings(backbone)
-        with suppress(MissingWeightsError) if planned else nullcontext():
-            self.initialization.check(dataset.name, backbone, pretrainings, dataset.value_scale)
+        try:
+            with suppress(MissingWeightsError) if planned else nullcontext():
+                self.initialization.check(dataset.name, backbone, pretrainings, dataset.value_scale)
+        except SeveralPretrainingsError as error:
+            raise error.beside(surroundings.prepared_manifest()) from None
 
     def target(self, site: Site) -> Target:
         """What the initialization must fit."""
@@ -89,6 +93,18 @@ class Recipe:
             return self.initialization.locate(self.target(site))
         except MissingWeightsError:
             return None
+
+    def lacks(self, site: Site) -> str | None:
+        """Return why what the encoder starts from is not there; None where it is.
+
+        Raises:
+            InputError: It is there and cannot be used.
+        """
+        try:
+            self.initialization.locate(self.target(site))
+        except MissingWeightsError as error:
+            return str(error)
+        return None
 
 
 @dataclass(frozen=True)

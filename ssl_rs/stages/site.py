@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,11 +20,12 @@ from ssl_rs.config import Settings
 from ssl_rs.data.ahead import copied_ahead
 from ssl_rs.data.cutting import ResidentScenes, resident_bytes
 from ssl_rs.data.dataset import Dataset
-from ssl_rs.data.prepare import prepare
+from ssl_rs.data.prepare import locate, prepare
 from ssl_rs.data.sampling import BatchSource, batches
 from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone, Statistics
+from ssl_rs.errors import InputError
 from ssl_rs.hidden import hide_secrets
 from ssl_rs.initialization import Target
 from ssl_rs.randomness import Rows
@@ -151,6 +153,13 @@ class SiteSettings:
     def pretrainings(self, backbone: str) -> Path:
         """The folder under which the pretrainings of this data set and backbone lie."""
         return _pretrainings(self.output_dir, self.dataset, backbone)
+
+    def prepared_manifest(self) -> str | None:
+        """Return the manifest's hash of the data as they lie there now; None where they are not prepared."""
+        with suppress(InputError):
+            path, _ = locate(self.dataset, self.store_dir)
+            return Store.open(path).manifest.sha256 if path.exists() else None
+        return None
 
     def enter(self, before_preparing: Callable[[], None] | None = None) -> Site:
         """Join the other processes, and prepare the data if nobody has.

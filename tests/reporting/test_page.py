@@ -1,5 +1,7 @@
+import csv
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -183,10 +185,39 @@ def test_with_all_labels_alone_nothing_is_said_of_fewer(write_run, report):
         write_run(f"a{seed}", fraction=1.0, seed=seed, miou=0.5 + seed / 100)
         write_run(f"b{seed}", label="imagenet", fraction=1.0, seed=seed, miou=0.6 + seed / 100)
     said = " ".join(report().split())
-    assert (
-        "imagenet reaches random initialization with all labels (51.0) with all labels; fewer were not tried (" in said
-    )
+    assert "imagenet reaches random" not in said
+    assert "Labels saved" not in said
     assert "with all labels only" not in said
+
+
+def test_a_row_with_all_labels_alone_is_left_out_of_labels_saved(write_run, report, tmp_path):
+    write_run("all", fraction=1.0, miou=0.5)
+    write_run("imagenet", label="imagenet", fraction=1.0, miou=0.6)
+    write_run("few", label="tasks", fraction=0.1, miou=0.6)
+    said = " ".join(report().split())
+    assert "imagenet reaches random" not in said
+    assert "tasks reaches random initialization with all labels (50.0) at the smallest share measured, 10" in said
+    with (tmp_path / "report/labels_saved.csv").open() as file:
+        assert {row["label"] for row in csv.DictReader(file)} == {"random", "tasks"}
+
+
+def test_a_page_without_fine_tuning_on_its_own_data_asks_for_no_labels_saved(write_run, report):
+    write_run("probe", decoder="knn_probe", steps=0)
+    page = report()
+    assert "<h1>How well do probes read frozen encoders?</h1>" in page
+    assert "<title>How well do probes read frozen encoders: tiny</title>" in page
+    assert "after fine-tuning" not in page
+    write_run("other", command="evaluate", trained_on_manifest_sha256="a" * 64)
+    assert "<h1>Probes, and scores on other data</h1>" in report()
+    shutil.rmtree(write_run("own", seed=7).parent / "probe")
+    page = report()
+    assert "<h1>How many labels does pretraining save?</h1>" in page
+    assert "<title>Label efficiency: tiny</title>" in page
+
+
+def test_a_page_of_other_data_alone_says_so(write_run, report):
+    write_run("other", command="evaluate", trained_on_manifest_sha256="a" * 64)
+    assert "<h1>How do trained networks do on other data?</h1>" in report()
 
 
 def test_the_page_needs_nothing_from_elsewhere(write_run, write_samples, report):

@@ -114,6 +114,7 @@ def test_rows_of_random_initialization_that_cannot_be_told_apart_are_told(tmp_pa
     for label in ("random_1e-3", "random_3e-3", "tasks"):
         kind = "pretrained" if label == "tasks" else "random"
         write_run(label, label=label, initialization=kind, fraction=1.0)
+    write_run("few", label="tasks", fraction=0.1)
     page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report").read_text()
     assert "label one of the rows of random initialization (random_1e-3, random_3e-3) random" in page
     write_run("random", label="random", fraction=1.0, miou=0.1)

@@ -302,11 +302,56 @@ def test_tables_whose_settings_read_alike_name_their_data_too(write_run, tables_
     assert [table.apart for table in tables] == [f"{read}aaaaaaaa", f"{read}bbbbbbbb", "dataset.value_scale=2.0"]
 
 
+def test_tables_of_other_data_say_in_words_what_differs(write_run, tables_of):
+    for data, scenes, units in (("a", 1, 50), ("b", 2, 60), ("c", 2, 60)):
+        counts = {f"s{scene}": [[3, 1], [0, 4 if data == "c" else 2]] for scene in range(scenes)}
+        given = {"manifest_sha256": data * 64, "scene_confusions": {"full": counts}}
+        write_run(data, fraction=1.0, labeled_units=units, **given)
+        write_run(f"{data}-few", fraction=0.1 if data == "a" else 0.2, labeled_units=5, **given)
+    tables, _ = tables_of()
+    assert [table.apart for table in tables] == [
+        "data aaaaaaaa (1 test scene, 6 test pixels, all labels: 50 tiles)",
+        "data bbbbbbbb (2 test scenes, 12 test pixels, all labels: 60 tiles)",
+        "data cccccccc (2 test scenes, 16 test pixels, all labels: 60 tiles)",
+    ]
+
+
+def test_of_data_that_differ_only_what_differs_is_told(write_run, tables_of):
+    for data, units in (("a", 1), ("b", 2)):
+        counts = {"full": {"s": [[3, 1], [0, 4]]}}
+        write_run(data, labeled_units=units, manifest_sha256=data * 64, scene_confusions=counts)
+    share = "10\N{NO-BREAK SPACE}% of the labels:"
+    write_run("a all", split="all", manifest_sha256="a" * 64, scene_confusions={"full": {"s": [[1, 0], [0, 0]]}})
+    write_run("b all", split="all", manifest_sha256="b" * 64, scene_confusions={"full": {"s": [[2, 0], [0, 0]]}})
+    said = {(table.comparison.split, table.apart) for table in tables_of()[0]}
+    assert said == {
+        ("test", f"data aaaaaaaa ({share} 1 tile)"), ("test", f"data bbbbbbbb ({share} 2 tiles)"),
+        ("all", "data aaaaaaaa (1 pixels)"), ("all", "data bbbbbbbb (2 pixels)"),
+    }  # fmt: skip
+
+
 def test_tables_that_read_otherwise_say_no_more(write_run, tables_of):
     for steps in (100, 200):
         write_run(f"{steps}", steps=steps, manifest_sha256=f"{steps}", settings={"dataset.downsample": steps})
     tables, _ = tables_of()
     assert [table.apart for table in tables] == ["", ""]
+
+
+def test_a_table_says_on_which_other_data_its_networks_were_trained(write_run, tables_of, tmp_path):
+    trained = {"command": "evaluate", "split": "all", "settings": {"dataset.name": "my_city"}}
+    write_run("a", dataset="other_city", trained_on_manifest_sha256="a" * 64, **trained)
+    write_run("b", dataset="my_city", trained_on_manifest_sha256="b" * 64, **trained)  # as earlier versions named it
+    write_run("c", dataset="third_city", trained_on_manifest_sha256="c" * 64, **trained)
+    write_run("own", dataset="third_city", seed=1, split="all")
+    tables, _ = tables_of()
+    assert {table.comparison.dataset: table.setting for table in tables} == {
+        "other_city": "20 steps, all scenes, labels by tile, trained on my_city",
+        "my_city": "20 steps, all scenes, labels by tile, trained on data bbbbbbbb",
+        "third_city": "20 steps, all scenes, labels by tile",  # where some are, the rows of the others say it
+    }
+    page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report")
+    assert "scored on all scenes, trained on my_city (" in page.read_text()
+    assert "trained on my\\_city; protocol" in (page.parent / "table.md").read_text()
 
 
 def test_rows_that_are_equally_good_are_all_the_best(write_run, tables_of):

@@ -114,3 +114,19 @@ def test_those_trained_on_the_data_of_the_table_keep_their_label(write_run, labe
         write_run(f"{seed}", command="evaluate", seed=seed, settings_hash="s", trained_on_manifest_sha256="a" * 64)
     write_run("own", settings_hash="s")
     assert labels() == {"own": "random"} | {f"{seed}": "random, trained on data aaaaaaaa" for seed in range(3)}
+
+
+def test_data_that_others_were_trained_on_are_named_where_runs_tell(write_run, labels):
+    for name, city, data in (("0", "one", "a"), ("1", "two", "b"), ("2", "two", "c"), ("3", "three", "d")):
+        write_run(
+            name, command="evaluate", seed=int(name), settings_hash="s", trained_on_manifest_sha256=data * 64,
+            settings={"dataset.name": city},
+        )  # fmt: skip
+    write_run("own", settings_hash="s")
+    assert labels() == {
+        "0": "random, trained on one",
+        "1": "random, trained on two, data bbbbbbbb",
+        "2": "random, trained on two, data cccccccc",
+        "3": "random, trained on three",
+        "own": "random",
+    }

@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_rs.stages.recipe import changed_settings, place_network
+from ssl_rs.data.folder import Folder
+from ssl_rs.data.prepare import prepare
+from ssl_rs.files import write_json
+from ssl_rs.several_pretrainings import SeveralPretrainingsError
+from ssl_rs.stages.recipe import Recipe, changed_settings, place_network
+from ssl_rs.stages.site import SiteSettings
 from ssl_rs.training.settings import TrainerSettings
 
 
@@ -103,3 +108,31 @@ def test_depthwise_convolutions_of_a_placed_network_train_in_fp32():
     with torch.autocast("cpu", torch.bfloat16):
         network["encoder"](image).float().sum().backward()
     assert (image.grad == 1 + 2**-12).all()
+
+
+def test_of_several_pretrainings_those_of_the_present_data_are_told(folder_dataset, tmp_path):
+    data = Folder(
+        name="city", root=str(folder_dataset), crop_size=32, tile_size=32, tile_shift=0.25, protocol="all_classes",
+        value_scale=None, on_bad_scene="error", transductive=False, bands=None, val_share=0.1, test_share=0.2,
+        split_seed=0,
+    )  # fmt: skip
+    surroundings = SiteSettings(TrainerSettings(1, 2), data, 0, tmp_path, tmp_path / "stores")
+    folders = [tmp_path / "pretrain/city/resnet18/simclr" / name for name in ("seed0-aa", "seed0-bb")]
+
+    def fail(*_):
+        raise SeveralPretrainingsError("there are", folders, surroundings.pretrainings("resnet18"))
+
+    recipe = Recipe(
+        SimpleNamespace(name="resnet18"), SimpleNamespace(check=fail), torch.optim.SGD, None, None, None
+    )  # fmt: skip
+    for folder in folders:
+        folder.mkdir(parents=True)
+        write_json(folder / "result.json", {"manifest_sha256": "a" * 64})
+    with pytest.raises(SeveralPretrainingsError, match=r"2 finished pretrainings; name one:\n.*seed0-aa  \(ended "):
+        recipe.check(surroundings)  # nothing is prepared: it is not known what the present data are
+    write_json(folders[1] / "result.json", {"manifest_sha256": prepare(data, surroundings.store_dir).manifest.sha256})
+    with pytest.raises(SeveralPretrainingsError) as error:
+        recipe.check(surroundings, planned=True)
+    assert "seed0-aa  (made from other data than the present, ended " in str(error.value)
+    assert "seed0-bb  (made from the present data, ended " in str(error.value)
+    assert "A pattern" not in str(error.value)  # none fits one of them alone
