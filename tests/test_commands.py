@@ -659,9 +659,10 @@ def test_a_report_does_not_overwrite_a_page_of_somebody_elses(command, tiny):
     assert Path("mine/index.html").read_text() == "my own\n"
 
 
-def test_without_a_command_all_of_them_are_told():
-    done = subprocess.run([sys.executable, "-m", "ssl_rs"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+@pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--help"], 0), (["pretrain"], 2)])
+def test_without_a_command_all_of_them_are_told(arguments, code):
+    done = subprocess.run([sys.executable, "-m", "ssl_rs", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == code
     named = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
     assert named == list(COMMANDS)
     assert {path.stem for path in conf_dir().glob("*.yaml")} - {"common", "pretraining"} == set(COMMANDS)

@@ -26,10 +26,11 @@ from ssl_rs.seen_images import SeenImages, write_seen
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation, in_two_parts
 from ssl_rs.segmentation.loss import SegmentationLoss
 from ssl_rs.segmentation.network import GIVEN, SegmentationBatch, SegmentationNetwork, build_segmentation_model
+from ssl_rs.stages.batches import Drawn, completes_with
 from ssl_rs.stages.evaluation import Evaluator, check_classes, read_evaluation
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
-from ssl_rs.stages.site import Site, SiteSettings, check_once, completes_with
+from ssl_rs.stages.site import Site, SiteSettings, check_once
 from ssl_rs.stages.validation import KEY, Validator, read_every_steps
 from ssl_rs.training.loop import as_it_is
 from ssl_rs.training.tracking import closed_on_error
@@ -229,19 +230,6 @@ def _crops(plan: Plan) -> TileCrops:
     return TileCrops(site.store, plan.subset, site.dataset.crop_size, site.dataset.tile_shift, site.seed)
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Stored crops on the run's device, and what is random in their augmentation.
-
-    Args:
-        crops: Images, masks and, where there is nodata, what is valid, as the store has them.
-        numbers: What the augmentation drew.
-    """
-
-    crops: tuple[Tensor, ...]
-    numbers: tuple[Tensor, ...]
-
-
 def batch_making(plan: Plan) -> tuple[Callable[[tuple[Tensor, ...], int], Any], Callable[[Any], SegmentationBatch]]:
     """Return `make_batch` and `complete` of a `Job`: the latter augments, where that draws in advance."""
     site, augmentation, manifest = plan.site, plan.augmentation, plan.site.store.manifest
@@ -253,11 +241,11 @@ def batch_making(plan: Plan) -> tuple[Callable[[tuple[Tensor, ...], int], Any], 
     def draws_of(step: int) -> Draws:
         return Draws(site.seed, step, "augmentation", site.rows, site.device)
 
-    def draw(stored: tuple[Tensor, ...], step: int) -> Drawn:
+    def draw(stored: tuple[Tensor, ...], step: int) -> Drawn[tuple[Tensor, ...], tuple[Tensor, ...]]:
         draws = draws_of(step)
         return Drawn(on_device(stored), draws.send(*augmentation.draw(draws)))
 
-    def augment(drawn: Drawn) -> SegmentationBatch:
+    def augment(drawn: Drawn[tuple[Tensor, ...], tuple[Tensor, ...]]) -> SegmentationBatch:
         images, masks, *valid = drawn.crops
         return SegmentationBatch(
             *augmentation.apply(to_unit(images, scale), masks, drawn.numbers, ignored, rgb, *valid)

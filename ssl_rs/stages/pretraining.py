@@ -32,9 +32,10 @@ from ssl_rs.pretrained import check_apart
 from ssl_rs.randomness import Rows, derive_seed
 from ssl_rs.run_directory import save_tensors
 from ssl_rs.seen_images import SeenImages, label_of, write_seen
+from ssl_rs.stages.batches import Drawn, completes_with
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
-from ssl_rs.stages.site import Site, SiteSettings, check_once, completes_with
+from ssl_rs.stages.site import Site, SiteSettings, check_once
 from ssl_rs.training.collapse import COLLAPSED_STD
 from ssl_rs.training.loop import as_it_is
 from ssl_rs.training.tracking import closed_on_error
@@ -274,19 +275,6 @@ def views_of(plan: Plan, stored: Crops, step: int, rows: Rows) -> dict[str, View
     return make_views(crop, plan.makers, seed=plan.site.seed, step=step, rows=rows)
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Stored crops on the run's device, and what is random in their views.
-
-    Args:
-        crops: As the store has them.
-        numbers: What the maker of each view drew.
-    """
-
-    crops: Crops
-    numbers: Mapping[str, tuple[Tensor, ...]]
-
-
 def batch_making(plan: Plan) -> tuple[Callable[[Crops, int], Any], Callable[[Any], dict[str, View]]]:
     """Return `make_batch` and `complete` of a `Job`: the latter makes the views, where all makers draw in advance."""
     site, makers = plan.site, plan.makers
@@ -295,11 +283,11 @@ def batch_making(plan: Plan) -> tuple[Callable[[Crops, int], Any], Callable[[Any
     size, manifest = (site.dataset.crop_size, site.dataset.crop_size), site.store.manifest
     unit_crop = partial(_unit_crop, value_scale=manifest.value_scale, rgb=color_bands(manifest.bands))
 
-    def draw(stored: Crops, step: int) -> Drawn:
+    def draw(stored: Crops, step: int) -> Drawn[Crops, dict[str, tuple[Tensor, ...]]]:
         numbers = draw_views(makers, size, seed=site.seed, step=step, rows=site.rows, device=site.device)
         return Drawn(_on_device(stored, site.device), numbers)
 
-    def compute(drawn: Drawn) -> dict[str, View]:
+    def compute(drawn: Drawn[Crops, dict[str, tuple[Tensor, ...]]]) -> dict[str, View]:
         return views_as_drawn(unit_crop(drawn.crops), makers, drawn.numbers)
 
     return draw, compute

@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -32,7 +32,6 @@ from ssl_rs.randomness import Rows
 from ssl_rs.segmentation.protocols import find_protocol, protocols_of
 from ssl_rs.stages.scenes import prepare_store
 from ssl_rs.training.host_memory import keep_freed_memory
-from ssl_rs.training.replay import is_known
 from ssl_rs.training.settings import TrainerSettings
 
 LIBRARIES = ("torchvision", "segmentation-models-pytorch", "timm", "kornia", "numpy", "rasterio", "hydra-core")
@@ -249,13 +248,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ("-modified" if changed else "")
-
-
-def completes_with(site: Site, parts: Iterable[object]) -> bool:
-    """Tell whether a step may complete its batch by these: a recording would run a user's own once, and never again.
-
-    Args:
-        site: Where the run is.
-        parts: What makes views, or augments.
-    """
-    return site.device.type != "cuda" or site.trainer.cuda_graph != "auto" or all(map(is_known, parts))
