@@ -39,12 +39,11 @@ _ON_DEVICE: dict[tuple[object, str, int | None], Tensor] = {}
 """Constants by what they are and the device they lie on; torch.compile reads a dictionary, but no lru_cache."""
 
 
-def constant(name: str, device: torch.device) -> Tensor:
-    """Return a constant of this module on a device; it is copied there once, since every copy waits for the device."""
-    key = (name, device.type, device.index)
+def _transform_matrices(device: torch.device) -> Tensor:
+    """Return the constant on a device; it is copied there once, since every copy waits for the device."""
+    key = ("transforms", device.type, device.index)
     if key not in _ON_DEVICE:
-        constants = {"transforms": _TRANSFORM_MATRICES, "to_yuv": _RGB_TO_YUV.float(), "to_rgb": _YUV_TO_RGB.float()}
-        _ON_DEVICE[key] = constants[name].to(device)
+        _ON_DEVICE[key] = _TRANSFORM_MATRICES.to(device)
     return _ON_DEVICE[key]
 
 
@@ -56,12 +55,37 @@ def indices(values: tuple[int, ...], device: torch.device) -> Tensor:
     return _ON_DEVICE[key]
 
 
-def which_bands(rgb: tuple[int, ...], bands: int, device: torch.device) -> Tensor:
-    """Return [3, C], a row a color with 1 at its band; it is copied to the device once."""
-    key = ((rgb, bands), device.type, device.index)
-    if key not in _ON_DEVICE:
-        _ON_DEVICE[key] = torch.eye(bands)[list(rgb)].to(device)
-    return _ON_DEVICE[key]
+class _ColorConstants(NamedTuple):
+    """What a color matrix is made of, on a device: `identity + (a - 1) * scale + b * turn` maps the bands.
+
+    There a and b are saturation times the cosine and the sine of the hue's angle.
+    """
+
+    identity: Tensor  # [C, C]
+    scale: Tensor  # [C, C], a color to its chrominance
+    turn: Tensor  # [C, C], a color to its chrominance a quarter of a turn on
+    luma: Tensor  # [C], weights of the bands in luminance
+    is_color: Tensor  # bool [C]
+
+
+_COLOR_CONSTANTS: dict[tuple[tuple[int, ...] | None, int, str, int | None], _ColorConstants] = {}
+"""As `_ON_DEVICE`, by the bands of the colors and how many bands there are."""
+
+
+def _color_constants(rgb: tuple[int, ...] | None, bands: int, device: torch.device) -> _ColorConstants:
+    key = (rgb, bands, device.type, device.index)
+    if key not in _COLOR_CONSTANTS:
+        place = torch.eye(bands, dtype=torch.float64)[list(rgb or ())]  # [3 or 0, C], a row a color with 1 at its band
+        to_yuv = _RGB_TO_YUV[:, : len(place)] @ place  # [3, C]
+        to_rgb = place.T @ _YUV_TO_RGB[: len(place)]  # [C, 3]
+        # Red, green, blue lie at 103, 241 and 347 degrees of the (U, V) plane.
+        turned = torch.stack([torch.zeros_like(to_yuv[0]), -to_yuv[2], to_yuv[1]])
+        scale, turn, luma = (
+            value.to(device, torch.float32) for value in (to_rgb[:, 1:] @ to_yuv[1:], to_rgb @ turned, to_yuv[0])
+        )
+        identity, is_color = torch.eye(bands, device=device), place.any(dim=0).to(device)
+        _COLOR_CONSTANTS[key] = _ColorConstants(identity, scale, turn, luma, is_color)
+    return _COLOR_CONSTANTS[key]
 
 
 def check_probability(name: str, value: float) -> None:
@@ -100,7 +124,7 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
 
 def transform_matrix(transform: Tensor) -> Tensor:
     """Return the matrices [B, 2, 3] of transforms given by class, int64 [B], an index into TRANSFORMS."""
-    return constant("transforms", transform.device)[transform]
+    return _transform_matrices(transform.device)[transform]
 
 
 def draw_dihedral(draws: Draws, horizontal_flip: float, vertical_flip: float, rotation: float) -> Tensor:
@@ -175,30 +199,18 @@ def color_matrix(
     Returns:
         [B, C, C + 1].
     """
-    bands = mean.shape[1]
-    gain = (brightness * contrast).view(-1, 1, 1)
-    if rgb is None:
-        linear, pivot = torch.eye(bands, device=mean.device).expand(len(mean), -1, -1), mean  # [B, C, C], [B, C]
-    else:
-        colors = which_bands(tuple(rgb), bands, mean.device)
-        others = 1 - colors.sum(dim=0)  # [C]
-        # Products with 0 and 1 are exact; what writes at an index sorts, where results have to repeat on a GPU.
-        linear = colors.T @ _chrominance_matrix(saturation, hue) @ colors + others.diag()
-        gray = mean[:, indices(tuple(rgb), mean.device)] @ constant("to_yuv", mean.device)[0]  # [B]
-        pivot = torch.where(others > 0, mean, gray[:, None])
-    offset = (brightness * (1 - contrast))[:, None] * pivot
-    return torch.cat([gain * linear, offset.unsqueeze(2)], dim=2)
-
-
-def _chrominance_matrix(saturation: Tensor, hue: Tensor) -> Tensor:
-    """Return the maps [B, 3, 3] of RGB that scale and turn the plane of chrominance."""
+    colors = _color_constants(None if rgb is None else tuple(rgb), mean.shape[1], mean.device)
     angle = 2 * math.pi * hue
-    cosine, sine = saturation * angle.cos(), saturation * angle.sin()
-    one, zero = torch.ones_like(cosine), torch.zeros_like(cosine)
-    # Red, green, blue lie at 103, 241 and 347 degrees of the (U, V) plane.
-    turn = torch.stack([one, zero, zero, zero, cosine, -sine, zero, sine, cosine], dim=1).view(-1, 3, 3)
-    turned: Tensor = constant("to_rgb", turn.device) @ turn @ constant("to_yuv", turn.device)
-    return turned
+    linear = torch.addcmul(colors.identity, _each(saturation * angle.cos() - 1), colors.scale)  # [B, C, C]
+    linear.addcmul_(_each(saturation * angle.sin()), colors.turn)
+    gray = (mean * colors.luma).sum(dim=1, keepdim=True)  # [B, 1]
+    pivot = torch.where(colors.is_color, gray, mean)
+    offset = (brightness * (1 - contrast))[:, None] * pivot
+    return torch.cat([_each(brightness * contrast) * linear, offset.unsqueeze(2)], dim=2)
+
+
+def _each(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1)
 
 
 def band_means(image: Tensor, valid: Tensor | None) -> Tensor:
