@@ -58,6 +58,7 @@ def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
         InputError: An override, option or key that does not exist, with the nearest that does.
     """
     _check_lists(overrides)
+    _check_values(overrides)
     try:
         config = _compose(command, overrides)
     except Exception as error:  # odd overrides fail in Hydra wherever they lead it: an assert, a TypeError
@@ -88,6 +89,21 @@ def _check_lists(overrides: Sequence[str]) -> None:
                     if first == names[index]
                     else f"{override}: {first} and {names[index]} are two options for {entry}. Choose one of them."
                 )
+
+
+def _check_values(overrides: Sequence[str]) -> None:
+    """Refuse `key=` without a value: Hydra takes it for an empty text, and an empty path is the working folder.
+
+    Raises:
+        InputError: Names it.
+    """
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        if equals and not value.strip() and re.fullmatch(r"[\w@/.+~]+", name):
+            raise InputError(
+                f"{override} has no value; was it to come from a variable that the shell does not know? Give it one, "
+                "or leave it out."
+            )
 
 
 def _compose(command: str, overrides: Sequence[str]) -> DictConfig:
