@@ -142,7 +142,8 @@ def test_the_map_lies_where_its_image_lies_and_tells_what_is_in_it(mapped, image
     picture = np.array(Image.open(made.with_suffix(".png")).convert("RGB"))
     assert np.array_equal(picture, np.array(list(colors.values()), np.uint8)[classes])
     assert sorted(path.name for path in made.parent.iterdir() if path.name != ".lock") == [
-        "a scene.json", "a scene.png", "a scene.probabilities.tif", "a scene.tif", "predict.json",
+        "a scene.json", "a scene.overview.png", "a scene.png", "a scene.probabilities.tif", "a scene.tif",
+        "predict.json",
     ]  # fmt: skip
 
 

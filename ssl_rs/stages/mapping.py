@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from ssl_rs.bands import RGB, shown_bands
 from ssl_rs.data.clipping import WORTH_TELLING, values_outside
 from ssl_rs.data.dataset import IGNORE, SceneSource
 from ssl_rs.data.ground_area import square_meters
@@ -29,6 +30,11 @@ from ssl_rs.files import make_folder, write_json, written_aside
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.network import Segments, scores_of
 from ssl_rs.segmentation.sliding_window import WindowSettings, blended_strips, most_probable
+from ssl_rs.stages.map_sheet import Thinned, draw_map_sheet
+from ssl_rs.stages.samples import rgb_picture
+
+ENDS = (".tif", ".probabilities.tif", ".png", ".overview.png", ".json")
+"""How the names of a map's files end, in the order of `Target`."""
 
 PICTURE = 1024
 """Pixels of the longer side that a map's picture has at most."""
@@ -75,18 +81,20 @@ class Target:
         map: GeoTIFF, uint8: the index of each pixel's class, 255 where the image has no data.
         probabilities: GeoTIFF, float32, a band a class; NaN where the image has no data.
         picture: PNG, the map in the colors of its classes.
+        sheet: PNG, the image, the map beside it, and its classes.
         about: JSON, written last: its presence means that the map is whole.
     """
 
     map: Path
     probabilities: Path
     picture: Path
+    sheet: Path
     about: Path
 
     @classmethod
     def of(cls, folder: Path, name: str) -> "Target":
         """Return the files of the map of this name."""
-        return cls(*(folder / f"{name}{end}" for end in (".tif", ".probabilities.tif", ".png", ".json")))
+        return cls(*(folder / f"{name}{end}" for end in ENDS))
 
 
 def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[float], None]) -> bool:
@@ -111,7 +119,7 @@ def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[floa
     for left in target.map.parent.glob(".*.partial"):  # by a kill
         if left.is_file():
             left.unlink()
-    for stale in (target.about, target.map, target.probabilities, target.picture):
+    for stale in (target.about, target.map, target.probabilities, target.picture, target.sheet):
         stale.unlink(missing_ok=True)
     with _scratch(job.folder) as scratch:
         with small_cache():
@@ -223,8 +231,8 @@ def _write_map(
 ) -> list[int]:
     """Write a map, its probabilities and its picture; return the pixels of each class, and last those without data."""
     image, valid = _load(scratch)
-    factor, counts, picture = job.scenes.downsample, np.zeros(256, np.int64), []
-    every = -(-max(grid.height, grid.width) // PICTURE)
+    factor, counts = job.scenes.downsample, np.zeros(256, np.int64)
+    thinned = Thinned(-(-max(grid.height, grid.width) // PICTURE), factor, shown_bands(job.scenes.expected))
     scores = scores_of(job.network, job.device, job.precision)
     told = {**tags, "run": str(job.run.path), "model_sha256": job.model_sha256, "classes": ", ".join(job.colors)}
     with ExitStack() as stack:
@@ -242,7 +250,7 @@ def _write_map(
             whole = enlarged(classes, factor, height, grid.width)
             maps.write(top, whole[None])
             counts += np.bincount(whole.ravel(), minlength=256)
-            picture.append(whole[-top % every :: every, ::every].copy())  # a view would keep all of the strip
+            thinned.add(top, whole, image)
             if likely is not None:
                 values = np.where(holds, probabilities.cpu().numpy(), np.float32("nan"))
                 likely.write(top, enlarged(values, factor, height, grid.width))
@@ -251,8 +259,13 @@ def _write_map(
         for each in (maps, likely):
             if each is not None:
                 each.finish()
-    _write_picture(target.picture, np.concatenate(picture), colors)
-    return [*counts[: len(colors)].tolist(), int(counts[IGNORE])]
+    pixels, missing = dict(zip(job.colors, counts.tolist(), strict=False)), int(counts[IGNORE])
+    picture = thinned.map()
+    _write_picture(target.picture, picture, colors)
+    seen = rgb_picture(thinned.image(), RGB, job.value_scale, picture != IGNORE)
+    with written_aside(target.sheet) as file:
+        draw_map_sheet(target.map.stem, seen, picture, job.colors, pixels, missing).save(file, "PNG")
+    return [*pixels.values(), missing]
 
 
 def _write_picture(path: Path, classes: NDArray[np.uint8], colors: Sequence[tuple[int, int, int]]) -> None:

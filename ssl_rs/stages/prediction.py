@@ -79,7 +79,7 @@ def _check_targets(targets: Mapping[str, Target]) -> None:
     """
     owners: dict[Path, str] = {}
     for name, target in targets.items():
-        for path in (target.map, target.probabilities, target.picture, target.about):
+        for path in (target.map, target.probabilities, target.picture, target.sheet, target.about):
             if path in owners or path.name == MARK:
                 raise InputError(
                     f"images: the maps of {owners.get(path, MARK)} and {name} would both write {path.name}. Rename one "

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_rs.bands import shown_bands
-from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.store import Store
 from ssl_rs.files import written_aside
 
@@ -89,23 +88,38 @@ def write_samples(store: Store, samples: Sequence[Sample], maps: Mapping[int, ND
         maps: The predicted class map [H, W] of each sample's scene.
         path: An .npz file.
     """
+    bands, scale = store.manifest.bands, store.manifest.value_scale
     with written_aside(path) as file:
         np.savez_compressed(
             file,
-            images=np.stack([rgb_picture(store.image(one.scene)[:, *one.area], store.manifest) for one in samples]),
+            images=np.stack([rgb_picture(store.image(one.scene)[:, *one.area], bands, scale) for one in samples]),
             truth=np.stack([np.asarray(store.mask(one.scene))[one.area] for one in samples]),
             prediction=np.stack([maps[one.scene][one.area] for one in samples]),
             names=np.array([one.name for one in samples]),
         )
 
 
-def rgb_picture(image: NDArray[np.generic], manifest: Manifest) -> NDArray[np.uint8]:
-    """Return a picture uint8 [H, W, 3] of an image [C, H, W]: its red, green and blue, else its first bands."""
-    shown = [np.asarray(image[band], dtype=np.float32) for band in shown_bands(manifest.bands)]
-    channels = np.stack(shown, axis=-1)  # [H, W, 3]
-    if manifest.dtype == "uint8":
-        return channels.astype(np.uint8)
-    channels = np.clip(channels, 0, manifest.value_scale)  # what lies outside, the network does not tell apart either
-    low, high = np.percentile(channels, (2, 98))
-    picture: NDArray[np.uint8] = (np.clip((channels - low) / max(high - low, 1e-12), 0, 1) * 255).astype(np.uint8)
+def rgb_picture(
+    image: NDArray[np.generic], bands: Sequence[str], value_scale: float, valid: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """Return an image as a picture: its red, green and blue, else its first bands; 8-bit values as they are.
+
+    Others are stretched between the 2nd and 98th percentile, as far as the network tells them apart.
+
+    Args:
+        image: [C, H, W].
+        bands: Names of the C bands.
+        value_scale: The value that becomes 1.
+        valid: [H, W], the pixels whose percentiles count; None: all.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    channels = np.stack([image[band] for band in shown_bands(bands)], axis=-1)  # [H, W, 3]
+    if channels.dtype == np.uint8:
+        return channels
+    seen = np.clip(channels.astype(np.float32), 0, value_scale)
+    counted = seen if valid is None or not valid.any() else seen[valid]
+    low, high = np.percentile(counted, (2, 98))
+    picture: NDArray[np.uint8] = (np.clip((seen - low) / max(high - low, 1e-12), 0, 1) * 255).astype(np.uint8)
     return picture

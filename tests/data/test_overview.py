@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_rs.data import overview_sheet, thumbnails
+from ssl_rs.data import overview_sheet, sheet, thumbnails
 from ssl_rs.data.dataset import SceneArrays, SegmentationClass
 from ssl_rs.data.overview import write_overview
 from ssl_rs.data.overview_sheet import draw_sheet
@@ -198,8 +198,8 @@ def test_the_sheet_groups_by_split_in_order(colored):
 
 def test_an_unlabeled_scene_stands_alone_and_counts_nothing_in_the_legend(colored, monkeypatch):
     told = []
-    write = overview_sheet._write
-    monkeypatch.setattr(overview_sheet, "_write", lambda *a: (told.append(a[2]), write(*a))[1])
+    write = sheet.write
+    monkeypatch.setattr(sheet, "write", lambda *a: (told.append(a[2]), write(*a))[1])
     entries = [
         ("a", "train", scene(30, 30, color=(4, 5, 6))),
         ("b", "unlabeled", dataclasses.replace(scene(90, 90, color=(6, 8, 9)), mask=None)),
@@ -211,7 +211,7 @@ def test_an_unlabeled_scene_stands_alone_and_counts_nothing_in_the_legend(colore
 
 def test_the_legend_shows_every_class_even_one_that_is_absent(colored):
     picture = sheet_of(colored([("a", "train", scene(30, 30))]))
-    swatch = overview_sheet.SWATCH * 2 * overview_sheet.SWATCH
+    swatch = sheet.SWATCH * 2 * sheet.SWATCH
     assert [count(picture, color) for color in COLORS[1:]] == [swatch, swatch]
     assert count(picture, COLORS[0]) > swatch  # the mask itself
 
@@ -221,8 +221,8 @@ def test_the_legend_shows_every_class_even_one_that_is_absent(colored):
 )
 def test_the_head_says_which_value_is_white(colored, monkeypatch, dtype, largest, said):
     told = []
-    write = overview_sheet._write
-    monkeypatch.setattr(overview_sheet, "_write", lambda *a: (told.append(a[2]), write(*a))[1])
+    write = sheet.write
+    monkeypatch.setattr(sheet, "write", lambda *a: (told.append(a[2]), write(*a))[1])
     colored([("a", "train", scene(5, 5, color=(9, largest, 7), dtype=dtype))])
     assert any(said in line for line in told)
 
@@ -249,7 +249,7 @@ def test_without_classes_there_are_images_only(colored):
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 2), (9, 7)])
 def test_any_size_is_drawn(colored, size):
     picture = sheet_of(colored([("a", "train", scene(*size))]))
-    assert picture.shape[1] == overview_sheet.WIDTH
+    assert picture.shape[1] == sheet.WIDTH
     assert count(picture, (10, 20, 30)) >= min(size)
 
 
@@ -266,8 +266,8 @@ def test_letters_of_many_languages_have_glyphs(colored):
 
 
 def test_a_long_name_loses_its_middle():
-    font = overview_sheet._font(14)
-    shown = overview_sheet._shortened("begin" + "x" * 300 + "end", font, 200)
+    font = sheet.font(14)
+    shown = sheet.shortened("begin" + "x" * 300 + "end", font, 200)
     assert shown.startswith("begin")
     assert shown.endswith("end")
     assert 150 < font.getlength(shown) <= 200
@@ -277,9 +277,9 @@ def test_of_too_many_scenes_an_even_choice_of_each_split_is_shown(colored, monke
     monkeypatch.setattr(overview_sheet, "MOST", 16)
     monkeypatch.setattr(overview_sheet, "COLUMNS", ((16, 6),))
     drawn, headings = [], []
-    image, write = image_thumbnail, overview_sheet._write
+    image, write = image_thumbnail, sheet.write
     monkeypatch.setattr(overview_sheet, "image_thumbnail", lambda *a: (drawn.append(a[1]), image(*a))[1])
-    monkeypatch.setattr(overview_sheet, "_write", lambda *a: (headings.append(a[2]), write(*a))[1])
+    monkeypatch.setattr(sheet, "write", lambda *a: (headings.append(a[2]), write(*a))[1])
     splits = ["train"] * 30 + ["test"] * 10 + ["val"]
     colored([(f"s{place}", split, scene(4, 4)) for place, split in enumerate(splits)])
     train, test = [index for index in drawn if index < 30], [index for index in drawn if 30 <= index < 40]
@@ -292,9 +292,9 @@ def test_of_too_many_scenes_an_even_choice_of_each_split_is_shown(colored, monke
 
 def test_scenes_that_are_left_out_are_told_in_the_warning_color(colored):
     entries = [("a", "train", scene(5, 5)), ("bad", "train", scene(4, 4, color=(1, 2)))]
-    good = count(sheet_of(colored(entries[:1])), overview_sheet.WARNING)
+    good = count(sheet_of(colored(entries[:1])), sheet.WARNING)
     assert good == 0
-    assert count(sheet_of(colored(entries, on_bad_scene="skip")), overview_sheet.WARNING) > 0
+    assert count(sheet_of(colored(entries, on_bad_scene="skip")), sheet.WARNING) > 0
 
 
 def test_the_same_store_gives_the_same_bytes(colored):

@@ -1,7 +1,5 @@
 """The tiles by which runs are compared are chosen from the truth alone; pictures show the right bands."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -120,7 +118,7 @@ def test_of_many_scenes_some_are_searched():
 )
 def test_pictures_show_red_green_blue_or_the_first_bands(bands, shown):
     image = np.random.default_rng(0).integers(0, 256, (len(bands), 5, 7)).astype(np.uint8)
-    picture = rgb_picture(image, manifest([(5, 7)], bands))
+    picture = rgb_picture(image, bands, 255)
     assert picture.dtype == np.uint8
     np.testing.assert_array_equal(picture, np.stack([image[index] for index in shown], axis=-1))
 
@@ -132,8 +130,7 @@ def test_pictures_of_other_values_are_stretched_alike_in_every_band(dtype):
     image[:, :5] = 5000
     if dtype != "uint16":
         image[:, 5:10] = -9999
-    known = dataclasses.replace(manifest([(50, 50)], ("a", "b", "c", "d"), dtype), value_scale=800.0)
-    picture = rgb_picture(image, known)
+    picture = rgb_picture(image, ("a", "b", "c", "d"), 800.0)
     seen = np.clip(image[:3].astype(float), 0, 800)
     low, high = np.percentile(seen, (2, 98))
     expected = np.clip((seen - low) / (high - low), 0, 1) * 255
@@ -142,8 +139,18 @@ def test_pictures_of_other_values_are_stretched_alike_in_every_band(dtype):
     assert np.abs(picture - expected.transpose(1, 2, 0)).max() <= 1
 
 
+def test_pixels_without_data_do_not_stretch_a_picture():
+    image = np.linspace(100, 200, 3 * 20 * 20).reshape(3, 20, 20).astype(np.float32)
+    valid = np.ones((20, 20), bool)
+    valid[:10] = False
+    expected = rgb_picture(image[:, 10:], ("a", "b", "c"), 800.0)
+    image[:, :10] = 0
+    assert np.array_equal(rgb_picture(image, ("a", "b", "c"), 800.0, valid)[10:], expected)
+    assert rgb_picture(image, ("a", "b", "c"), 800.0, np.zeros_like(valid)).max() == 255
+
+
 def test_a_flat_picture_has_no_division_by_zero():
-    picture = rgb_picture(np.full((3, 4, 4), 500, np.uint16), manifest([(4, 4)], dtype="uint16"))
+    picture = rgb_picture(np.full((3, 4, 4), 500, np.uint16), ("a", "b", "c"), 1000.0)
     assert not picture.any()
 
 
