@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from ssl_rs import plain_types
 from ssl_rs.errors import ArgumentError, InputError, nearest
 from ssl_rs.plain_types import fits, misfit
 
@@ -48,6 +49,29 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
         raise InputError(f"{where}.{error}") from error
     except (ValueError, TypeError) as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def spelled(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a config node with its numbers as the targets take them: 1 where a float is wanted is 1.0.
+
+    Args:
+        node: As of `build`.
+        where: As of `build`.
+        trusted: As of `build`.
+
+    Raises:
+        InputError: A target outside the allow-list.
+    """
+    hints = _hints(locate(str(node["_target_"]), where, trusted)) if "_target_" in node else {}
+    return {name: _spelled(value, hints.get(name), f"{where}.{name}", trusted) for name, value in node.items()}
+
+
+def _spelled(value: Any, hint: Any, where: str, trusted: Sequence[str]) -> Any:
+    if isinstance(value, Mapping):
+        return spelled(value, where, trusted)
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        return [_spelled(item, None, f"{where}[{index}]", trusted) for index, item in enumerate(value)]
+    return value if hint is None else plain_types.spelled(value, hint)
 
 
 def refuse_bound(
@@ -133,10 +157,15 @@ def _check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], w
     for name in arguments:
         if name not in named:
             raise InputError(f"{where}.{name}: {target.__name__} has no such argument. {nearest(name, named)}")
-    try:
-        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except NameError:  # annotations of another package that it imports for type checkers only
-        hints = {}
+    hints = _hints(target)
     for name, value in arguments.items():
         if name in hints and not fits(value, hints[name]):
             raise InputError(misfit(f"{where}.{name}", value, hints[name]))
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the type of each argument of a target that says it."""
+    try:
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # annotations of another package that it imports for type checkers only
+        return {}

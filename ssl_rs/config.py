@@ -22,7 +22,7 @@ from ssl_rs.config_files import conf_dir, entry_of, groups, options, used_groups
 from ssl_rs.config_hash import leaves
 from ssl_rs.errors import InputError, nearest
 from ssl_rs.hidden import environment_variable
-from ssl_rs.plain_types import fits, misfit
+from ssl_rs.plain_types import fits, misfit, spelled
 
 NO_TEXT = r"(?i:[-+.\de]+|null|true|false)"
 """What the command line takes for a number, nothing, or a truth value, and so never for the name of an option."""
@@ -316,7 +316,7 @@ class Settings:
         if not fits(node, kind):
             raise InputError(misfit(key, node, kind))
         self._read.add(key)
-        return float(node) if kind is float else node
+        return self._keep(key, spelled(node, kind))
 
     def names(self, key: str) -> list[str]:
         """Return the names below a key, e.g. of the chosen pretext tasks."""
@@ -327,9 +327,20 @@ class Settings:
 
     def build(self, key: str) -> Any:
         """Build the component at a dotted key."""
-        node = self._node(key)
+        node, trusted = self._node(key), self.values.get("trusted_packages", ())
         self._read.add(key)
-        return build(node, key, self.values.get("trusted_packages", ()))
+        if isinstance(node, dict) and "_target_" in node:
+            node = self._keep(key, targets.spelled(node, key, trusted))
+        return build(node, key, trusted)
+
+    def _keep(self, key: str, value: Any) -> Any:
+        """Let a key have its value as what reads it takes it, so that 1 and 1.0 are one setting of one hash."""
+        *groups, last = key.split(".")
+        node = self.values
+        for name in groups:
+            node = node[name]
+        node[last] = value
+        return value
 
     def _node(self, key: str) -> Any:
         node: Any = self.values

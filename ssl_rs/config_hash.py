@@ -55,9 +55,6 @@ value they are left out of the config hash, so that those runs stay what they ar
 HASHED_AS = {"trainer.max_skipped_steps": 0}
 """Keys that change no result of a run that ends, but were hashed when results were kept already: hashed as this."""
 
-FLOATS = ("label_fraction.fraction",)
-"""Keys whose values are hashed as floats: fraction=1 is 1.0, as label_fraction=100pct has it."""
-
 NULL_MEANT = {"initialization.parts": "encoder"}
 """Keys that may be null only since results were kept, each with what stood there before; hashed as that."""
 
@@ -97,10 +94,6 @@ def config_hash(values: Mapping[str, Any], inputs: Mapping[str, str | None], wit
         group, name = key.split(".")
         if name in kept.get(group, {}) and kept[group][name] is None:
             kept[group][name] = meant
-    for key in FLOATS:
-        group, name = key.split(".")
-        if type(_at(kept, key)) is int:
-            kept[group][name] = float(kept[group][name])
     for key, value in HASHED_AS.items():
         group, name = key.split(".")
         if name in kept.get(group, {}):

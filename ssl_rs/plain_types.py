@@ -33,6 +33,26 @@ def fits(value: Any, hint: Any) -> bool:
     return _is_instance(value, hint) if plain and inspect.isclass(hint) and hint is not Any else True
 
 
+def spelled(value: Any, hint: Any) -> Any:
+    """Return a plain value that fits a type annotation with every whole number as a float that is taken for one.
+
+    So 1 and 1.0 are one setting, with one hash. What does not fit stays as it is.
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if type(value) is int and int in arguments:
+            return value
+        return next((spelled(value, choice) for choice in arguments if fits(value, choice)), value)
+    if not fits(value, hint):
+        return value
+    if hint is float:
+        return float(value)
+    if origin in (list, tuple, Sequence) and isinstance(value, (list, tuple)):
+        ends = arguments[-1:] == (Ellipsis,) or origin is not tuple
+        return [spelled(item, arguments[0] if ends else arguments[place]) for place, item in enumerate(value)]
+    return value
+
+
 def _is_instance(value: Any, hint: type) -> bool:
     try:
         return isinstance(value, hint)

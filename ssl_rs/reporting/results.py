@@ -65,8 +65,8 @@ class Run:
         environment: Its environment.json, empty where there is none.
         made_with: What made it: overrides of its command line, number of processes, commit, torch, device; empty where
             an earlier version did not write it.
-        settings: All that can change its result by the keys of the config, and the precision it computed in; empty
-            where an earlier version did not write them.
+        settings: All that can change its result by the keys of the config, with the precision it computed in and, of
+            fine-tunings, the batch of all processes; empty where an earlier version did not write them.
         scene_confusions: By the labels counted against ("full", "eroded") and the scene: int64 [K, K], row truth,
             column prediction, K as `classes`; empty where they were not written.
         scene_groups: The group of each scene that lies with others; the others are groups of their own.
@@ -256,11 +256,14 @@ def _regrouped(run: Run, group_of: Callable[[str], str]) -> Run:
 
 
 def _settings(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run was made by; "auto" gives way to the precision that it meant there."""
+    """Return what a run was made by; "auto" gives way to the precision, and batches to those of all processes."""
     settings, made_with = result.get("settings", {}), result.get("made_with", {})
     if not isinstance(settings, dict) or not isinstance(made_with, dict):
         raise ValueError("settings or made_with is no object")
     resolved = {"trainer.precision": made_with["precision"]} if "precision" in made_with else {}
+    batch, processes = settings.get("trainer.batch_size"), made_with.get("world_size")
+    if result.get("command") == "finetune" and type(batch) is int and type(processes) is int:
+        resolved["trainer.batch_size"] = batch * processes
     probe = result.get("probe")
     if isinstance(probe, dict) and result.get("initialization") == "random":
         resolved |= {"probe.batch_norm": probe.get("batch_norm", "not told")}

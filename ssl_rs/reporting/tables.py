@@ -265,6 +265,11 @@ def _most(runs: Sequence[Run], keys: Sequence[Hashable]) -> list[Run]:
     return [run for run, key in zip(runs, keys, strict=True) if key == common[0][0]]
 
 
+def is_compared(key: str) -> bool:
+    """Tell whether runs of one comparison should have a setting in common."""
+    return key not in MEANT and not key.startswith("initialization.")
+
+
 def differing_settings(runs: Iterable[Run]) -> dict[str, dict[str, list[str]]]:
     """Return the settings that are not those of all rows, though a table compares them: by key, each value's rows.
 
@@ -273,7 +278,7 @@ def differing_settings(runs: Iterable[Run]) -> dict[str, dict[str, list[str]]]:
     values: dict[str, dict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
     for run in runs:
         for key, value in run.settings.items():
-            if key not in MEANT and not key.startswith("initialization."):
+            if is_compared(key):
                 values[key][str(value)][run.label] = None
     return {
         key: {value: list(labels) for value, labels in found.items()}

@@ -1,5 +1,6 @@
 """Runs of one label whose settings differ: each setting gets a row of its own, named by what differs."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_rs.reporting.results import Run
-from ssl_rs.reporting.tables import Comparison, comparison_of, differing_settings
+from ssl_rs.reporting.tables import Comparison, comparison_of, differing_settings, is_compared
 
 MOST_NAMED = 3
 """Settings that a row is named by; a name of more could not be read."""
@@ -21,9 +22,39 @@ def told_apart(runs: Sequence[Run]) -> list[Run]:
     its own runs have, then with the values that come first. What an earlier version wrote without its settings keeps
     it, too.
     """
-    by_settings = _renamed(runs, lambda run: run.settings_hash, _named_by_settings)
+    by_settings = _renamed(_with_one_hash(runs), lambda run: run.settings_hash, _named_by_settings)
     by_pretraining = _renamed(by_settings, lambda run: str(run.pretraining.get("steps")), _named_by_pretraining)
     return _with_other_data(_renamed(by_pretraining, lambda run: run.with_decoder, _named_by_parts))
+
+
+def _with_one_hash(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs; hashes of settings that mean the same give way to the first of them.
+
+    The hash is over settings as they were given: `auto` and the precision that it meant there, one process with batches
+    of 16 and two with 8, and, in runs of earlier versions, 1 and 1.0. A hash that meant several things, such as `auto`
+    on different computers, stays apart.
+    """
+    meanings: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        if run.command == "finetune" and run.settings:  # scores of `evaluate` have the hash of the run that they are of
+            meanings[run.settings_hash].add(_meaning(run))
+    first: dict[str, str] = {}
+    one = {
+        each: first.setdefault(next(iter(meant)), each) for each, meant in sorted(meanings.items()) if len(meant) == 1
+    }
+    return [replace(run, settings_hash=one.get(run.settings_hash, run.settings_hash)) for run in runs]
+
+
+def _meaning(run: Run) -> str:
+    """Return what the hash of a run's settings stands for, as text; whole numbers are one whether 1 or 1.0."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    counted = {key: plain(value) for key, value in run.settings.items() if is_compared(key)}
+    return json.dumps(counted, sort_keys=True)
 
 
 def _renamed(

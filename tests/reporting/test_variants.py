@@ -6,6 +6,7 @@ import pytest
 
 from ssl_rs.reporting.page import write_report
 from ssl_rs.reporting.results import read_runs
+from ssl_rs.reporting.tables import compare
 from ssl_rs.reporting.variants import told_apart
 
 
@@ -130,3 +131,57 @@ def test_data_that_others_were_trained_on_are_named_where_runs_tell(write_run, l
         "3": "random, trained on three",
         "own": "random",
     }
+
+
+# Hashes that mean the same
+
+
+def kept(write_run, name, hash_, seed, processes=1, precision="bf16", **settings):
+    made_with = {"world_size": processes, "precision": precision}
+    write_run(name, seed=seed, settings_hash=hash_, settings={"trainer.batch_size": 8, **settings}, made_with=made_with)
+
+
+def row_of(tmp_path):
+    tables, left_out = compare(told_apart(read_runs(tmp_path / "runs")[0]))
+    assert not left_out
+    return {label: sorted(run.seed for run in tables[0].runs if run.label == label) for label in tables[0].labels}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"loss.dice": 1}, {"loss.dice": 1.0}),
+        ({"augmentation.scale": [1, 1]}, {"augmentation.scale": [1.0, 1.0]}),
+        ({"trainer.precision": "auto"}, {"trainer.precision": "bf16"}),
+        ({"trainer.batch_size": 16}, {"trainer.batch_size": 8, "processes": 2}),
+    ],
+)
+def test_settings_that_mean_the_same_share_a_row(write_run, tmp_path, one, other):
+    for seed in range(2):
+        kept(write_run, f"one{seed}", "one", seed, **one)
+    kept(write_run, "other", "other", 2, **other)
+    assert row_of(tmp_path) == {"random": [0, 1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        ({"loss.dice": 1}, {"loss.dice": 2.0}, "loss.dice=2.0"),
+        ({"trainer.batch_size": 8}, {"trainer.batch_size": 8, "processes": 2}, "trainer.batch_size=16"),
+        ({"trainer.precision": "auto"}, {"trainer.precision": "fp32", "precision": "fp32"}, "trainer.precision=fp32"),
+    ],
+)
+def test_settings_that_mean_something_else_have_a_row_that_says_so(write_run, tmp_path, one, other, told):
+    for seed in range(2):
+        kept(write_run, f"one{seed}", "one", seed, **one)
+    kept(write_run, "other", "other", 2, **other)
+    assert row_of(tmp_path) == {"random": [0, 1], f"random, {told}": [2]}
+
+
+def test_a_hash_that_meant_several_things_joins_nothing(write_run, labels):
+    """`auto` on two kinds of computers: the rows of either precision stay two."""
+    for seed, precision in enumerate(("bf16", "fp32")):
+        kept(write_run, f"auto{seed}", "auto", seed, precision=precision, **{"trainer.precision": "auto"})
+        kept(write_run, precision, precision, 2, precision=precision, **{"trainer.precision": precision})
+    found = labels()
+    assert found["bf16"] != found["fp32"]
