@@ -56,19 +56,22 @@ def describe_filters(bands: Sequence[str]) -> str | None:
     return "; ".join([*named, *mean]) + (f"; all multiplied by 3/{count}" if count != 3 else "")
 
 
-def statistics_for_bands(imagenet: Statistics, own: Statistics, bands: Sequence[str], dtype: str) -> Statistics:
+def statistics_for_bands(
+    imagenet: Statistics, own: Statistics, bands: Sequence[str], dtype: str, value_scale: float
+) -> Statistics:
     """Return what images are normalized with: the filters expect zero mean and unit variance of each band.
 
-    Of uint8 data, red, green and blue take ImageNet's mean and standard deviation. Other bands, and other data, whose
-    values ImageNet's say nothing about, take the data's own.
+    Of uint8 data that is divided by 255, red, green and blue take ImageNet's mean and standard deviation. Other bands,
+    and other data, whose values ImageNet's say nothing about, take the data's own.
 
     Args:
         imagenet: Of red, green and blue.
         own: Of the data's C bands.
         bands: Names of the C bands.
         dtype: Type of the stored values.
+        value_scale: The stored value that becomes 1.
     """
-    rgb = color_bands(bands) if dtype == "uint8" else None
+    rgb = color_bands(bands) if dtype == "uint8" and value_scale == 255 else None
     if rgb is None:
         return own
     mean, std = list(own.mean), list(own.std)

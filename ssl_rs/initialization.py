@@ -215,7 +215,7 @@ class ImageNet(Keys):
         path = Path(self.weights) if self.weights else download(recorded, target.backbone)
         transforms = recorded.transforms()
         imagenet = Statistics(tuple(transforms.mean), tuple(transforms.std), f"ImageNet ({recorded})")
-        statistics = statistics_for_bands(imagenet, target.statistics, target.bands, target.dtype)
+        statistics = statistics_for_bands(imagenet, target.statistics, target.bands, target.dtype, target.value_scale)
         filters = describe_filters(target.bands)
         label, sha256 = self.label or "imagenet", sha256_of(path)
         return Provenance("imagenet", label, path.name, sha256, statistics, first_convolution=filters)

@@ -98,15 +98,18 @@ def own(bands):
 
 
 def test_colors_of_8_bits_take_imagenets_statistics_and_others_their_own():
-    found = statistics_for_bands(IMAGENET, own(LISTS["bgrn"]), LISTS["bgrn"], "uint8")
+    found = statistics_for_bands(IMAGENET, own(LISTS["bgrn"]), LISTS["bgrn"], "uint8", 255.0)
     assert found.mean == (0.406, 0.456, 0.485, 0.03)
     assert found.std == (0.225, 0.224, 0.229, 4.0)
     assert found.source == "ImageNet, nir: the data"
-    assert statistics_for_bands(IMAGENET, own(RGB), RGB, "uint8") == IMAGENET
+    assert statistics_for_bands(IMAGENET, own(RGB), RGB, "uint8", 255.0) == IMAGENET
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("rgb", "uint16"), ("bgrn", "float32"), ("two", "uint8")])
-def test_values_that_imagenet_says_nothing_about_take_their_own_statistics(name, dtype):
+@pytest.mark.parametrize(
+    ("name", "dtype", "scale"),
+    [("rgb", "uint16", 65535.0), ("bgrn", "float32", 1.0), ("two", "uint8", 255.0), ("rgb", "uint8", 100.0)],
+)
+def test_values_that_imagenet_says_nothing_about_take_their_own_statistics(name, dtype, scale):
     bands = LISTS[name]
-    assert statistics_for_bands(IMAGENET, own(bands), bands, dtype) == own(bands)
+    assert statistics_for_bands(IMAGENET, own(bands), bands, dtype, scale) == own(bands)
     assert Normalization(own(bands)).mean.numel() == len(bands)

@@ -78,8 +78,15 @@ def add_up(parts: Sequence[Moments]) -> Moments:
     )
 
 
+ROUNDING = 1e-6
+"""Standard deviation over mean that sums of float64 may differ by where a band is constant."""
+
+
 def mean_and_std(scenes: Sequence[Moments], scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation [C] of the values divided by `scale`, to 9 significant digits."""
+    """Return mean and standard deviation [C] of the values divided by `scale`, to 9 significant digits.
+
+    A deviation below a millionth of the mean is rounding, and counts as 0: what is divided by it would be noise.
+    """
     count = sum(scene.count for scene in scenes)
     lacking = [(min(max(scene.nodata or 0.0, 0.0), scale), scene.lacking) for scene in scenes if scene.lacking]
     sums = _exact_sums([*(scene.sums for scene in scenes), *([value * n for n in each] for value, each in lacking)])
@@ -87,7 +94,8 @@ def mean_and_std(scenes: Sequence[Moments], scale: float) -> tuple[tuple[float, 
         [*(scene.squares for scene in scenes), *([value**2 * n for n in each] for value, each in lacking)]
     )
     means = [total / count for total in sums]
-    variances = [max(0.0, square / count - mean * mean) for square, mean in zip(squares, means, strict=True)]
+    variances = [square / count - mean * mean for square, mean in zip(squares, means, strict=True)]
+    variances = [value if value > (ROUNDING * mean) ** 2 else 0.0 for value, mean in zip(variances, means, strict=True)]
     mean = tuple(float(f"{value / scale:.9g}") for value in means)
     std = tuple(float(f"{math.sqrt(value) / scale:.9g}") for value in variances)
     return mean, std

@@ -15,6 +15,7 @@ from torch.utils import data as torch_data
 from ssl_rs.data.cutting import CropKind, Cutter, MappedScenes, Place
 from ssl_rs.data.dataset import Split
 from ssl_rs.data.label_subset import LabeledUnit, LabelSubset
+from ssl_rs.data.manifest import SceneRecord
 from ssl_rs.data.store import Store
 from ssl_rs.data.windows import cut
 from ssl_rs.errors import InputError
@@ -28,7 +29,14 @@ LARGE = 2**62
 """Whole numbers below it, modulo a count, are uniform but for one part in billions."""
 
 CANDIDATES = 8
-"""Positions that are drawn for a crop; all but the first count only in scenes with nodata."""
+"""Positions that are drawn for a crop; all but the first count only in scenes with nodata. As many about pixels with
+data are drawn where each of these has some without."""
+
+ANCHORS_A_CROP = 4
+"""Pixels a side of a crop by whose data places of a scene are found that have some."""
+
+KNOWN_ANCHORS = 1000
+"""Scenes whose pixels with data are remembered: some hundred KB each at most."""
 
 
 class BatchSource(Protocol[T_co]):
@@ -62,7 +70,7 @@ class Crops(NamedTuple):
 
 
 class SceneCrops:
-    """Crops for pretraining, spread evenly over the pixels of some splits; no mask is read.
+    """Crops for pretraining, spread evenly over the pixels with data of some splits; no mask is read.
 
     Args:
         store: Where the scenes lie.
@@ -83,15 +91,17 @@ class SceneCrops:
         self.scenes: Sequence[int] = [index for index, record in enumerate(records) if record.split in splits]
         if not self.scenes:
             raise InputError(f"Data set '{store.manifest.dataset}' has no scenes in its {'/'.join(splits)} split.")
-        self.pixels_until = list(accumulate(records[index].height * records[index].width for index in self.scenes))
+        self.pixels_until = list(accumulate(_pixels_with_data(records[index]) for index in self.scenes))
+        self._known_anchors: dict[int, NDArray[np.int32]] = {}
         self.has_nodata = any(records[index].valid_share < 1 for index in self.scenes)
         self.kinds: Sequence[CropKind] = ("image", "valid") if self.has_nodata else ("image",)
 
     def batch(self, step: int, rows: Rows) -> Crops:
         """Return the crops of these rows.
 
-        A scene is drawn with a probability proportional to its number of pixels, then a uniform position in it. In a
-        scene with nodata the first of several positions without nodata is taken, else the one that has the least.
+        A scene is drawn with a probability proportional to its number of pixels with data, then a uniform position in
+        it. In a scene with nodata the first of several positions without nodata is taken; where each has some, as many
+        more about pixels with data are drawn, and the first without nodata or else the one with least of it is taken.
         """
         places = self.places(step, rows)
         images = self.cutter.cut("image", places, self.crop_size)
@@ -103,27 +113,67 @@ class SceneCrops:
         draws = Draws(self.seed, step, "crops", rows)
         first = draws.integers(0, LARGE, 3)  # [B, 3]: pixel, row, column
         others = draws.integers(0, LARGE, 2 * (CANDIDATES - 1))
-        return [self._place(*row) for row in torch.cat([first, others], dim=1).tolist()]
+        numbers = torch.cat([first, others], dim=1)
+        if self.has_nodata:  # drawn last: where no scene has nodata, all is as without
+            numbers = torch.cat([numbers, draws.integers(0, LARGE, 3 * CANDIDATES)], dim=1)
+        return [self._place(*row) for row in numbers.tolist()]
 
-    def _place(self, pixel: int, *positions: int) -> Place:
-        """Return the best of the positions row, column, row, column, ... in the scene of a pixel."""
+    def _place(self, pixel: int, *numbers: int) -> Place:
+        """Return the best position in the scene of a pixel.
+
+        Args:
+            pixel: Decides over the scene.
+            numbers: Row, column, row, column, ... of CANDIDATES positions; then anchor, row, column, ... of as many.
+        """
         index = self.scenes[bisect_right(self.pixels_until, pixel % self.pixels_until[-1])]
         record, valid = self.store.manifest.scenes[index], self.store.valid(index)
         rows, columns = (max(extent - self.crop_size, 0) + 1 for extent in (record.height, record.width))
-        corners = [(row % rows, column % columns) for row, column in zip(positions[::2], positions[1::2], strict=True)]
-        return Place(index, *(corners[0] if valid is None else _clearest(valid, corners, self.crop_size)))
+        uniform, about = numbers[: 2 * CANDIDATES], numbers[2 * CANDIDATES :]
+        corners = [(row % rows, column % columns) for row, column in zip(uniform[::2], uniform[1::2], strict=True)]
+        if valid is None:
+            return Place(index, *corners[0])
+        best, share = _clearest(valid, corners, self.crop_size)
+        anchors = None if share == 1 else self._anchors(index)
+        if anchors is not None and len(anchors):
+            chosen = anchors[[number % len(anchors) for number in about[::3]]].tolist()
+            near = [
+                (self._about(at[0], row, rows), self._about(at[1], column, columns))
+                for at, row, column in zip(chosen, about[1::3], about[2::3], strict=True)
+            ]
+            best, _ = _clearest(valid, [best, *near], self.crop_size)
+        return Place(index, *best)
+
+    def _about(self, pixel: int, number: int, starts: int) -> int:
+        """Return where along one axis, of so many places, a crop starts that holds a pixel at a place of the number."""
+        return min(max(pixel - number % self.crop_size, 0), starts - 1)
+
+    def _anchors(self, index: int) -> NDArray[np.int32]:
+        """Return which pixels of a coarse grid over a scene hold data, [N, 2]; some pages of its validity are read."""
+        if index not in self._known_anchors:
+            if len(self._known_anchors) == KNOWN_ANCHORS:
+                self._known_anchors.clear()
+            valid = self.store.valid(index)
+            assert valid is not None, "asked of scenes with nodata alone"
+            step = max(1, self.crop_size // ANCHORS_A_CROP)
+            grid = valid[step // 2 :: step, step // 2 :: step]
+            self._known_anchors[index] = (np.argwhere(grid) * step + step // 2).astype(np.int32)
+        return self._known_anchors[index]
 
 
-def _clearest(valid: NDArray[np.bool_], corners: Sequence[tuple[int, int]], size: int) -> tuple[int, int]:
-    """Return the first corner whose window is valid all over, else the first of those with most valid pixels."""
+def _pixels_with_data(record: SceneRecord) -> int:
+    return max(1, round(record.height * record.width * record.valid_share))
+
+
+def _clearest(valid: NDArray[np.bool_], corners: Sequence[tuple[int, int]], size: int) -> tuple[tuple[int, int], float]:
+    """Return the first corner whose window is valid all over, else the first of those with most, and the share."""
     best, most = corners[0], -1
     for corner in corners:
         count = int(np.count_nonzero(cut(valid, *corner, size)))
-        if count == size * size:
-            return corner
         if count > most:
             best, most = corner, count
-    return best
+        if count == size * size:
+            break
+    return best, most / (size * size)
 
 
 class TileCrops:

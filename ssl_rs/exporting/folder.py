@@ -60,19 +60,27 @@ def is_there(folder: Path, digest: str) -> bool:
 
 @contextmanager
 def filled_aside(folder: Path) -> Iterator[Path]:
-    """Give a folder to fill, which takes its name when it is whole, and vanishes if that fails."""
+    """Give a folder to fill, which takes its name when it is whole; if that fails, what was there before stays."""
     aside, before = (folder.with_name(f".{folder.name}.{kind}") for kind in ("partial", "before"))
-    for left in (aside, before):
-        shutil.rmtree(left, ignore_errors=True)
-    make_folder(aside)
+    _bring_back(before, folder)  # a kill between the two renames left it there
+    shutil.rmtree(aside, ignore_errors=True)
     try:
+        make_folder(aside)
         yield aside
         with suppress(FileNotFoundError):
             folder.replace(before)
         aside.replace(folder)
     finally:
-        for left in (aside, before):
-            shutil.rmtree(left, ignore_errors=True)
+        _bring_back(before, folder)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _bring_back(before: Path, folder: Path) -> None:
+    """Let the export before have its name again where no newer one has it; else remove it."""
+    if not folder.exists():
+        with suppress(FileNotFoundError):
+            before.replace(folder)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def write_about(folder: Path, about: Mapping[str, Any]) -> None:

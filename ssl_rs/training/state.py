@@ -174,6 +174,8 @@ def load_checkpoint(
     for path in paths:
         try:
             content = _read(path, device)
+        except FileNotFoundError:  # the first process has set it aside in the meantime: it was damaged
+            continue
         except (OSError, MemoryError, torch.OutOfMemoryError):  # of the machine: the file may be whole
             raise
         except Exception as error:  # what was cut short or changed, or is none of ours, raises what its bytes lead to

@@ -128,8 +128,8 @@ def _changed(
         change: Those of `ColorChange`, [N * B] each.
 
     Returns:
-        Where the pixels of a window lie in their image, int64 [N * B, 1, window^2]; which are of the block, bool; and
-        their values, [N * B, C, window^2].
+        Where the pixels of a window lie in their image, int64 [N * B, 1, window^2]; which are of the block and show
+        what has data, bool; and their values, [N * B, C, window^2].
     """
     clean = source.image
     height, width = clean.shape[-2:]
@@ -140,8 +140,9 @@ def _changed(
     shown = (row + top.view(-1, 1, 1)) * width + column + left.view(-1, 1, 1)
     shown = torch.where(inside, shown.flatten(1).unsqueeze(1), 0)  # what lies outside the block is not used
     content = _gather(clean, shown)  # [N * B, C, window^2]
-    counted = inside if source.valid is None else inside & _gather(source.valid, shown)
-    mean = (content * counted).sum(dim=2) / counted.sum(dim=2).clamp_min(1)  # [N * B, C]
+    if source.valid is not None:  # what has no data covers nothing: else repairing it would be much of the task
+        inside = inside & _gather(source.valid, shown)
+    mean = (content * inside).sum(dim=2) / inside.sum(dim=2).clamp_min(1)  # [N * B, C]
     index = (rows[:, :, None] * width + columns[:, None, :]).flatten(1).unsqueeze(1)
     return index, inside, recolor(content, color_matrix(mean, *ColorChange(*change), source.rgb))
 

@@ -131,16 +131,45 @@ def test_of_positions_that_all_have_nodata_the_most_valid_is_taken(made_up, tmp_
     rows = Rows(0, 40, 40)
     crops = SceneCrops(store, ("train",), 8, seed=2).batch(3, rows)
     draws = Draws(2, 3, "crops", rows)
-    firsts, others = draws.integers(0, LARGE, 3), draws.integers(0, LARGE, 14)
+    firsts, others, about = draws.integers(0, LARGE, 3), draws.integers(0, LARGE, 14), draws.integers(0, LARGE, 24)
+    with_data = [(row, column) for row in range(1, 60, 2) for column in range(1, 60, 2) if valid[row, column]]
     for index in range(40):
         numbers = [*firsts[index, 1:].tolist(), *others[index].tolist()]
         windows = []
         for place in range(8):
             top, left = numbers[2 * place] % 53, numbers[2 * place + 1] % 53
             windows.append((-int(valid[top : top + 8, left : left + 8].sum()), place, top, left))
+        for place, (anchor, row, column) in enumerate(about[index].view(8, 3).tolist(), start=8):
+            at = with_data[anchor % len(with_data)]
+            top, left = (min(max(own - number % 8, 0), 52) for own, number in zip(at, (row, column), strict=True))
+            windows.append((-int(valid[top : top + 8, left : left + 8].sum()), place, top, left))
         _, _, top, left = min(windows)  # of equals the first
         assert np.array_equal(crops.valid[index, 0].numpy(), valid[top : top + 8, left : left + 8])
         assert np.array_equal(crops.images[index].numpy(), store.image(0)[:, top : top + 8, left : left + 8])
+
+
+def test_a_scene_that_is_nearly_all_nodata_still_gives_crops_with_data(made_up, tmp_path):
+    """A strip and a corner of data in a large scene: uniform positions would nearly all be empty."""
+    valid = np.zeros((400, 300), bool)
+    valid[370:, 280:] = True
+    valid[40:60, 100:140] = True
+    source = SceneCrops(with_nodata(made_up, tmp_path / "stores", (valid, "train")), ("train",), 16, seed=0)
+    places = [place for step in range(20) for place in source.places(step, ALL)]
+    shares = np.array([valid[top : top + 16, left : left + 16].mean() for _, top, left in places])
+    assert all(0 <= top <= 384 and 0 <= left <= 284 for _, top, left in places)
+    assert (shares > 0).all()
+    assert (shares == 1).mean() > 0.5
+    in_corner = np.mean([top > 200 for _, top, _ in places])
+    assert 0.25 < in_corner < 0.75  # it holds 600 of 1,400 pixels
+
+
+def test_scenes_are_drawn_by_their_pixels_with_data(made_up, tmp_path):
+    sparse = np.zeros((120, 120), bool)
+    sparse[:40, :30] = True
+    store = with_nodata(made_up, tmp_path / "stores", (sparse, "train"), (np.ones((40, 30), bool), "train"))
+    source = SceneCrops(store, ("train",), 8, seed=0)
+    drawn = [place.scene for step in range(40) for place in source.places(step, ALL)]
+    assert np.mean(drawn) == pytest.approx(0.5, abs=0.1)
 
 
 def test_scenes_without_nodata_keep_their_crops_bit_for_bit(made_up, make_store, tmp_path):
@@ -155,7 +184,8 @@ def test_scenes_without_nodata_keep_their_crops_bit_for_bit(made_up, make_store,
     drawn = Draws(0, 0, "crops", Rows(0, 100, 100)).integers(0, LARGE, 3)
     expected = list(zip((drawn[:, 1] % 13).tolist(), (drawn[:, 2] % 23).tolist(), strict=True))
     assert corners(plain.images) == expected  # the first position, whatever else is drawn
-    in_first = drawn[:, 0] % 1200 < 600
+    # The scene with nodata counts with the 450 pixels that have data.
+    in_first = (drawn[:, 0] % 1200 < 600) & (drawn[:, 0] % 1050 < 600)
     assert 20 < in_first.sum() < 80
     assert torch.equal(found.images[in_first], plain.images[in_first])
     assert found.valid[in_first].all()
