@@ -131,6 +131,8 @@ def gradients(stage, total):
         name: parameter.grad.clone() for name, parameter in network.named_parameters() if parameter.grad is not None
     }
     buffers = {name: value.clone() for name, value in network.named_buffers() if value.is_floating_point()}
+    if isinstance(network, PretextNetwork):
+        network.after_part(1)
     spread = network.probe_collapse() if isinstance(network, PretextNetwork) else {}
     spread = {f"collapse/{name}": distributed.mean_over_ranks(value.double()) for name, value in spread.items()}
     return {**found, **buffers, **spread, "loss": distributed.mean_over_ranks(loss.detach())}

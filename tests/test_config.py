@@ -93,11 +93,43 @@ def test_every_ignored_key_is_one_of_a_command():
 
 
 def test_all_labels_are_one_cell_however_they_are_written():
-    one, same, other = (
-        config_hash(resolve(compose_config("finetune", [given])), {})
-        for given in ("label_fraction=100pct", "label_fraction.fraction=1", "label_fraction=10pct")
-    )
-    assert one == same != other
+    hashes = []
+    for given in ("label_fraction=100pct", "label_fraction.fraction=1", "label_fraction=10pct"):
+        settings = Settings("finetune", resolve(compose_config("finetune", [given])))
+        settings.build("label_fraction")
+        hashes.append(config_hash(settings.values, {}))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_numbers_are_kept_as_what_reads_them_takes_them():
+    values = {
+        "lr": 1, "steps": 2, "loss": {"_target_": "ssl_rs.segmentation.loss.SegmentationLoss", "dice": 1, "balance": 0.5},
+        "augmentation": {
+            "_target_": "ssl_rs.segmentation.augmentation.SegmentationAugmentation", "scale": [1, 2],
+            "color": {"_target_": "ssl_rs.views.fused.ColorJitter", "brightness": [1, 1], "hue": [0, 0.5]},
+        },
+    }  # fmt: skip
+    settings = Settings("finetune", values)
+    settings.value("lr", float | None)
+    settings.value("steps", int)
+    settings.build("loss")
+    built = settings.build("augmentation")
+    assert json.dumps(settings.values["loss"]["dice"]) == "1.0"
+    assert json.dumps(settings.values["augmentation"]["scale"]) == "[1.0, 2.0]"
+    assert json.dumps(settings.values["augmentation"]["color"]["brightness"]) == "[1.0, 1.0]"
+    assert json.dumps([settings.values["lr"], settings.values["steps"]]) == "[1.0, 2]"
+    assert type(built.color.brightness[0]) is float
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_defaults_are_written_as_what_reads_them_takes_them(command):
+    """Else the hashes of results that are kept would change."""
+    before = composed(command)
+    values = Settings(command, copy.deepcopy(before))
+    for key, node in before.items():
+        if isinstance(node, dict) and "_target_" in node:
+            values.build(key)
+    assert json.dumps(values.values) == json.dumps(before)
 
 
 def test_the_hash_depends_on_what_goes_in_and_not_on_the_order_of_keys():

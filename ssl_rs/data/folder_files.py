@@ -75,9 +75,10 @@ def others(folder: Path, stems: Collection[str]) -> str:
     """Return which pictures below a folder of masks are no masks of these stems, and what to do; "" without any."""
     found = files_below(folder) if folder.is_dir() else ()
     pictures = [path for path in found if path.suffix.lower() in EXTENSIONS]
-    if blurred := sorted(path for path in pictures if path.suffix.lower() in (".jpg", ".jpeg") and path.stem in stems):
+    masks = [path for path in pictures if unicodedata.normalize("NFC", path.stem) in stems]
+    if blurred := sorted(path for path in masks if path.suffix.lower() in (".jpg", ".jpeg")):
         return f", which holds {_some(blurred)}: JPEG blurs labels; make PNG files from what these were made from"
-    if named := sorted(path for path in pictures if path.stem not in stems):
+    if named := sorted(set(pictures) - set(masks)):
         return f", which holds {_some(named)}: rename masks to the stems of their images"
     return ""
 

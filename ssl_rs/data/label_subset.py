@@ -161,12 +161,18 @@ def labeled_pixels(store: Store, subset: LabelSubset) -> NDArray[np.int64]:
     return found[: len(store.manifest.classes)]
 
 
-def describe_labels(subset: LabelSubset, pixels: Mapping[str, int]) -> str:
-    """Say which labels a run sees, and warn of classes that are not among them.
+def labeled_in_training(store: Store) -> int:
+    """Count the labeled pixels of the training split; no mask is read."""
+    return sum(sum(store.manifest.scenes[index].class_pixels) for index in store.scenes_of("train"))
+
+
+def describe_labels(subset: LabelSubset, pixels: Mapping[str, int], total: int) -> str:
+    """Say which labels a run sees; warn of classes that are not among them, and of far fewer than their share.
 
     Args:
         subset: The labels.
         pixels: What `labeled_pixels` counted, by the names of the classes.
+        total: Labeled pixels of the training split.
     """
     lacking = ", ".join(name for name, count in pixels.items() if not count)
     if lacking:
@@ -175,6 +181,14 @@ def describe_labels(subset: LabelSubset, pixels: Mapping[str, int]) -> str:
             remedy = "Take a larger label_fraction, another seed, or label_fraction.order=stratified"
         warnings.warn(
             f"These labels hold no pixel of {lacking}: what is never seen is never predicted. {remedy}.", stacklevel=2
+        )
+    share, of_units = sum(pixels.values()) / max(total, 1), len(subset.units) / subset.total_units
+    if share < of_units / 2:
+        warnings.warn(
+            f"These {len(subset.units)} of {subset.total_units} {subset.unit}s hold {100 * share:.2g} % of the labeled "
+            f"pixels, though {100 * of_units:.2g} % of the {subset.unit}s: some are smaller, as tiles at the edges of "
+            "scenes are, or hold few labels. Take more of them, another seed, or another dataset.tile_size.",
+            stacklevel=2,
         )
     order = ", in stratified order, which reads labels nobody would have" if subset.order != "random" else ""
     shares = ", ".join(f"{name} {count:,}" for name, count in pixels.items())

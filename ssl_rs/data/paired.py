@@ -88,7 +88,7 @@ def check_alike(first_file: SourceFile, first: Raster | TiffFile, file: SourceFi
     sizes = [f"{one.height} x {one.width}" for one in (first, other)]
     if sizes[0] != sizes[1]:
         raise InputError(
-            f"{file}: the mask has {sizes[1]} pixels, its image {sizes[0]} (rows x columns). Resample one of them."
+            f"{file}: the mask has {sizes[1]} pixels, its image {sizes[0]} (rows x columns). {_remedy(first, other)}"
         )
     if first.crs and other.crs and not _same_crs(first.crs, other.crs):
         raise InputError(
@@ -102,6 +102,16 @@ def check_alike(first_file: SourceFile, first: Raster | TiffFile, file: SourceFi
                 f"{file}: the mask lies up to {apart:.4g} pixels away from its image {first_file}: transform "
                 f"{other.transform} against {first.transform}. Resample one of them to the grid of the other."
             )
+
+
+def _remedy(first: Raster | TiffFile, other: Raster | TiffFile) -> str:
+    """Say what to do about two files of unequal size: pixels of one size need no resampling."""
+    steps = [np.array(one.transform)[[0, 1, 3, 4]] for one in (first, other) if one.transform]
+    if len(steps) == 2 and np.allclose(steps[0], steps[1], rtol=1e-6, atol=0):
+        return (
+            "Their pixels are of one size: cut both to the same extent, or pad the mask with a value that is ignored."
+        )
+    return "Resample one of them."
 
 
 def with_alpha(strip: SceneArrays, place: int) -> SceneArrays:

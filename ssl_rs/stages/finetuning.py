@@ -14,7 +14,14 @@ from ssl_rs.bands import color_bands
 from ssl_rs.build import refuse_bound
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
-from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels, describe_labels, labeled_pixels
+from ssl_rs.data.label_subset import (
+    LabelFraction,
+    LabelSubset,
+    choose_labels,
+    describe_labels,
+    labeled_in_training,
+    labeled_pixels,
+)
 from ssl_rs.data.sampling import TileCrops, to_unit
 from ssl_rs.encoder import Backbone, Normalization, check_image_size, check_side, input_divisor
 from ssl_rs.files import sha256_of
@@ -183,7 +190,7 @@ def finetune(settings: Settings) -> Path:
     with held(directory, site):
         if site.processes.is_first:
             print_line(provenance.describe())
-            print_line(describe_labels(plan.subset, counts))
+            print_line(describe_labels(plan.subset, counts, labeled_in_training(plan.site.store)))
         progress, tracker = train_network(
             network,
             optimizer,

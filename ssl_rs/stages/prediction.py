@@ -62,8 +62,10 @@ def _map_all(job: Job, images: Mapping[str, SourceFile], targets: Mapping[str, T
                 report(number + share, len(images), name)
 
             try:
-                before += not map_image(job, file, targets[name], tell)
-                tell(1)
+                if map_image(job, file, targets[name], tell):
+                    tell(1)
+                else:
+                    before += 1
             except InputError as error:  # the others are mapped all the same
                 problems.append(str(error))
     if before:

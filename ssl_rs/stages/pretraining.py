@@ -214,6 +214,7 @@ def pretrain(settings: Settings) -> Path:
             network.probe_collapse,
             network.after_step,
             complete=complete,
+            after_part=network.after_part,
         )
         with closed_on_error(tracker):
             result = _result(plan, provenance, network, progress.seconds) if site.processes.is_first else None

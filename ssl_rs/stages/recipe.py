@@ -280,6 +280,7 @@ def train_network(
     config: Mapping[str, Any], probe: Callable[[], Mapping[str, Tensor]] | None = None,
     after_step: Callable[[int, int], None] | None = None, begin: Callable[[], None] | None = None,
     validation: Validation | None = None, complete: Callable[[Any], Any] = as_it_is,
+    after_part: Callable[[int], None] | None = None,
 ) -> tuple[Progress, Tracker]:  # fmt: skip
     """Train the network from where it stopped.
 
@@ -298,6 +299,7 @@ def train_network(
         begin: What the first process also writes down once nothing speaks against the run.
         validation: Scores that are told on the way.
         complete: Makes the network's input of that.
+        after_part: Notes what the probe looks at, after the forward pass of each part of a batch.
 
     Raises:
         InputError: As `train`; of a folder that holds another run, with the settings that differ.
@@ -307,6 +309,7 @@ def train_network(
     job = Job(
         network, crops, make_batch, weights, optimizer, recipe.schedule, site.trainer, site.device, run.directory,
         identity, site.processes, site.seed, probe, after_step, validation, complete=complete,
+        after_part=after_part,
     )  # fmt: skip
 
     def open_tracker() -> Tracker:

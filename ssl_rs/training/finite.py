@@ -40,6 +40,12 @@ class FirstBadSteps:
         return None if step == math.inf else (int(step), names)
 
 
+def share_without_data(crops: Any) -> float:
+    """Return which share of some stored crops holds no data at all; 0 where they do not tell."""
+    valid = getattr(crops, "valid", None)  # of `ssl_rs.data.sampling.Crops`
+    return 0.0 if valid is None else float((~valid.flatten(1).any(dim=1)).float().mean())
+
+
 def save_crops(run: Path, step: int, rank: int, crops: Any) -> Path:
     """Write the stored crops of a step for inspection and return the file.
 

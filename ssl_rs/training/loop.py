@@ -20,7 +20,7 @@ from ssl_rs.task_output import TaskOutput
 from ssl_rs.training.accumulation import in_parts
 from ssl_rs.training.collapse import check_collapse
 from ssl_rs.training.compiling import compiled_or_eager
-from ssl_rs.training.finite import FirstBadSteps, save_crops
+from ssl_rs.training.finite import FirstBadSteps, save_crops, share_without_data
 from ssl_rs.training.progress import Clock, Display, open_display
 from ssl_rs.training.replay import Work, does_the_same_each_step, replayed_or_not
 from ssl_rs.training.schedule import Schedule
@@ -71,6 +71,8 @@ class Job:
         validation: Scores that join the lines; None: no step is scored.
         complete: Makes the network's input from what `make_batch` returned, on the device, by the same operations in
             every step: it is compiled and recorded as the network is.
+        after_part: Called with the number of each part of a batch, from 1, after its forward pass; of a step that is
+            recorded, when the recording is made alone.
     """
 
     network: nn.Module
@@ -89,6 +91,7 @@ class Job:
     after_step: Callable[[int, int], None] | None = None
     validation: Validation | None = None
     complete: Callable[[Any], Any] = as_it_is
+    after_part: Callable[[int], None] | None = None
 
 
 def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Tracker]:
@@ -257,6 +260,8 @@ def _accumulate_gradients(module: nn.Module, job: Job, batch: Any) -> dict[str, 
         with distributed.gradients_stay(module, here=number < count):
             with torch.autocast(job.device.type, torch.bfloat16, enabled=job.identity.precision == "bf16"):
                 outputs: Mapping[str, TaskOutput] = module(part)
+            if job.after_part is not None:
+                job.after_part(number)
             total = torch.stack([job.weights[name] * output.loss for name, output in outputs.items()]).sum()
             (total / count).backward()  # type: ignore[no-untyped-call]
         for name, value in _named_values(total, outputs).items():
@@ -282,15 +287,17 @@ def _check_finite(job: Job, bad_steps: FirstBadSteps) -> None:
     if found is None:
         return
     step, names = found
-    path = save_crops(job.run.path, step, job.processes.rank, next(job.crops(step)))
+    crops = next(job.crops(step))
+    path, empty = save_crops(job.run.path, step, job.processes.rank, crops), share_without_data(crops)
     left_out = f" after {job.settings.max_skipped_steps} steps were left out" if job.settings.max_skipped_steps else ""
     good, goes_on = "", ""
     if any(job.run.checkpoints.glob("*.ckpt")):
         good, goes_on = f", the last good checkpoint in {job.run.checkpoints}", ", which goes on from that checkpoint"
+    nothing = f"{100 * empty:.0f} % of the crops of that step hold no data at all. " if empty else ""
     exact = "" if job.identity.precision == "fp32" else " or trainer.precision=fp32"
     raise InputError(
         f"{' and '.join(names)} stopped being finite at step {step + 1}{left_out}: the run diverged, or its data is "
-        f"bad. The crops of that step are in {path}{good}. Let some steps be left out with "
+        f"bad. {nothing}The crops of that step are in {path}{good}. Let some steps be left out with "
         f"trainer.max_skipped_steps={max(10, 2 * job.settings.max_skipped_steps)}{goes_on}; or start anew with a lower "
         f"optimizer.lr, trainer.gradient_clip=1.0{exact}."
     )

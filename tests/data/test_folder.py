@@ -480,6 +480,10 @@ def test_accents_of_other_systems_are_the_same(labeled, make, tmp_path):
     (labeled / "splits.yaml").write_text(json.dumps({"train": [*listed, apart], "val": [], "test": ["scene0"]}))
     assert splits(make())[composed] == "train"
     prepare(make(), tmp_path / "stores")
+    (labeled / "images" / "more.png").write_bytes((labeled / "images" / "scene0.png").read_bytes())
+    (labeled / "splits.yaml").unlink()
+    with pytest.raises(InputError, match=r"more\.png has no mask more\.png or \.tif in masks/\. Add it"):  # no renaming
+        prepare(make(), tmp_path / "stores")
 
 
 @pytest.mark.parametrize(("share", "number"), [(0.07, 7), (0.14, 14), (0.1, 10), (0.071, 8)])

@@ -1,5 +1,6 @@
 """Which labels a run may see."""
 
+import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from ssl_rs.data.label_subset import (
     LabelFraction,
     LabelSubset,
     choose_labels,
+    describe_labels,
     labeled_pixels,
     pixels_of_units,
 )
@@ -136,3 +138,13 @@ def test_labeled_pixels_are_the_sum_over_the_units(store, unit, fraction):
     assert counts.tolist() == slow.tolist()
     assert (pixels_of_units(store, subset).sum(axis=0) == counts).all()
     assert counts.sum() > 0
+
+
+def test_far_fewer_labels_than_their_share_are_told():
+    units = tuple(LabeledUnit("a", 0, 64 * place, 64, 64) for place in range(4))
+    subset = LabelSubset("x", "tile", 64, 0.25, 0, units[:1], 4)
+    with pytest.warns(UserWarning, match=r"These 1 of 4 tiles hold 0\.12 % of the labeled pixels, though 25 % of the"):
+        describe_labels(subset, {"a": 10, "b": 2}, 10_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        describe_labels(subset, {"a": 1_000, "b": 400}, 10_000)

@@ -53,3 +53,10 @@ def test_nodata_of_single_bands_counts_as_a_value_and_does_not_tell_the_largest(
     assert mean_and_std([whole], 40.0) == mean_and_std([measure(seen, None, None)], 40.0)
     assert mean_and_std([measure(seen, None, None, 30.0)], 40.0) == mean_and_std([measure(seen, None, None)], 40.0)
     assert measure(image, None, 50.0, 65535.0) == measure(image, None, 50.0)
+
+
+@pytest.mark.parametrize("value", [0.1625, 1 / 3, 0.7, 1e-3, 255.0])
+def test_a_band_that_never_varies_has_no_deviation_however_its_sums_are_rounded(value):
+    """E[x^2] - E[x]^2 of 29,000 equal values is not 0 in float64; what would be divided by it is noise."""
+    scenes = [measure(np.full((1, 96, 101), value, np.float32), None, None) for _ in range(3)]
+    assert mean_and_std(scenes, 1.0)[1] == (0.0,)

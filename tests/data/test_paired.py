@@ -122,7 +122,15 @@ def test_masks_of_another_place_are_refused(pair, tmp_path, transform, crs, word
         read_pair(image_file, write(tmp_path / "off.tif", mask, transform=transform, crs=crs), FORMAT)
 
 
-def test_masks_of_another_size_are_refused(pair, tmp_path):
+@pytest.mark.parametrize(
+    ("transform", "remedy"),
+    [
+        (GRID, "Their pixels are of one size: cut both to the same extent, or pad the mask"),
+        (rasterio.Affine(0.52, 0, 300000, 0, -0.5, 5800000), r"Resample one of them\.$"),
+    ],
+)
+def test_masks_of_another_size_are_refused(pair, tmp_path, transform, remedy):
     _, mask, image_file, _ = pair
-    with pytest.raises(InputError, match=r"small\.tif: the mask has 50 x 29 pixels, its image 50 x 30"):
-        read_pair(image_file, write(tmp_path / "small.tif", mask[..., :29]), FORMAT)
+    small = write(tmp_path / "small.tif", mask[..., :29], transform=transform)
+    with pytest.raises(InputError, match=rf"small\.tif: the mask has 50 x 29 pixels, its image 50 x 30.*{remedy}"):
+        read_pair(image_file, small, FORMAT)

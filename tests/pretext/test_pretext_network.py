@@ -194,7 +194,24 @@ def test_features_of_pixels_without_data_hide_no_collapse():
             valid[row, :, : 8 * (row % 3)] = False
         views[name] = dataclasses.replace(view, image=(view.image + 0.1).clamp(0, 1) * valid, valid=valid)
     network.encode(views)
+    network.after_part(1)
     assert float(network.probe_collapse()["feature_std"]) < 1e-6
+
+
+def test_the_collapse_of_a_batch_is_that_of_all_its_parts():
+    network = build(tasks=("contrastive",)).eval()  # by running statistics, so that parts change no feature
+    views = step_views(size=32)
+    network.encode(views)
+    network.after_part(1)
+    whole, count = network.probe_collapse(), len(views["clean"].image)
+    for _ in range(2):  # a second batch forgets the first
+        for number, rows in enumerate(torch.arange(count).split(2), start=1):
+            network.encode({name: dataclasses.replace(view, image=view.image[rows]) for name, view in views.items()})
+            network.after_part(number)
+    found = network.probe_collapse()
+    assert whole["effective_rank"] > 1.5  # two images alone have one direction
+    for name, value in whole.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_gradients_keep_the_layout_of_the_encoders_maps():

@@ -127,6 +127,31 @@ def read_plan(stage, command, *overrides):
     return stage.read_plan(Settings(command, resolve(compose_config(command, overrides))))
 
 
+@pytest.mark.parametrize(
+    ("one", "same"),
+    [
+        ("pretext.contrastive.weight=2", "pretext.contrastive.weight=2.0"),
+        ("dataset.value_scale=255", "dataset.value_scale=255.0"),
+        ("optimizer.weight_decay=0", "optimizer.weight_decay=0.0"),
+        ("trainer.gradient_clip=1", "trainer.gradient_clip=1.0"),
+        ("views.transformed.side=[0.5,1]", "views.transformed.side=[0.5,1.0]"),
+    ],
+)
+def test_a_number_is_one_setting_however_it_is_written(tiny, one, same):
+    plans = [read_plan(pretraining, "pretrain", *tiny, given) for given in (one, same, "trainer.max_steps=9")]
+    assert plans[0].run.hash == plans[1].run.hash != plans[2].run.hash
+    assert plans[0].site.store.path == plans[1].site.store.path
+
+
+def test_the_batch_of_all_processes_is_part_of_a_run(tiny, monkeypatch):
+    """As many images a process on two processes as on one are other steps."""
+    alone = read_plan(pretraining, "pretrain", *tiny)
+    monkeypatch.setattr(Rows, "of_rank", lambda rank, processes, batch: Rows(0, batch, 2 * batch))
+    both = read_plan(pretraining, "pretrain", *tiny)
+    assert alone.run.hash != both.run.hash
+    assert alone.run.directory.path != both.run.directory.path
+
+
 def test_settings_of_a_view_that_no_task_reads_are_told(tiny):
     given = (*tiny, "pretext=[transform_prediction]", "views.corrupted.num_blocks=3")
     settings = Settings("pretrain", resolve(compose_config("pretrain", given)), given)

@@ -188,6 +188,22 @@ def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(tmp_path, monkey
     assert sorted(path.name for path in tmp_path.iterdir()) == [older.name, newer.name]
 
 
+def test_one_that_another_process_sets_aside_in_the_meantime_is_passed_over(tmp_path, monkeypatch):
+    """The first process renames a damaged one, which another has listed and not read yet."""
+    _, newer, state = two_checkpoints(tmp_path)
+    listed = states._newest_first
+
+    def slow(folder):
+        paths = listed(folder)
+        newer.rename(newer.with_suffix(".damaged"))
+        return paths
+
+    monkeypatch.setattr(states, "_newest_first", slow)
+    network, optimizer = start(seed=1)
+    assert load_checkpoint(tmp_path, network, optimizer, IDENTITY, CPU, set_aside=False).step == 1
+    assert bits(network, optimizer) == state
+
+
 def test_without_a_whole_checkpoint_the_run_does_not_start_over_silently(tmp_path):
     for path in two_checkpoints(tmp_path)[:2]:
         path.write_bytes(truncated(path.read_bytes()))

@@ -1,0 +1,54 @@
+"""An export takes its folder when it is whole; whatever goes wrong, the one before stays."""
+
+from pathlib import Path
+
+import pytest
+
+from ssl_rs.exporting.folder import filled_aside
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An export that is there."""
+    place = tmp_path / "export"
+    place.mkdir()
+    (place / "old").touch()
+    return place
+
+
+def names(folder):
+    return sorted(path.name for path in folder.parent.iterdir()), [path.name for path in folder.iterdir()]
+
+
+def test_a_whole_export_takes_the_place_of_the_one_before(folder):
+    with filled_aside(folder) as aside:
+        (aside / "new").touch()
+        assert names(folder)[1] == ["old"]
+    assert names(folder) == (["export"], ["new"])
+
+
+def test_where_it_cannot_be_filled_the_one_before_stays(folder):
+    with pytest.raises(OSError, match="full"), filled_aside(folder):
+        raise OSError("full")
+    assert names(folder) == (["export"], ["old"])
+
+
+def test_where_it_cannot_take_its_name_the_one_before_comes_back(folder, monkeypatch):
+    rename = Path.replace
+
+    def fails(self, target):
+        if self.name.endswith(".partial"):
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="no"), filled_aside(folder):
+        pass
+    assert names(folder) == (["export"], ["old"])
+
+
+def test_what_a_kill_between_the_renames_left_comes_back_even_if_the_next_start_fails(folder):
+    folder.rename(folder.with_name(".export.before"))
+    with pytest.raises(OSError, match="full"), filled_aside(folder):
+        raise OSError("full")
+    assert names(folder) == (["export"], ["old"])
