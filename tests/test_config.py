@@ -103,9 +103,11 @@ def test_all_labels_are_one_cell_however_they_are_written():
 
 def test_numbers_are_kept_as_what_reads_them_takes_them():
     values = {
-        "lr": 1, "steps": 2, "loss": {"_target_": "ssl_rs.segmentation.loss.SegmentationLoss", "dice": 1, "balance": 0.5},
+        "lr": 1, "steps": 2,
+        "loss": {"_target_": "ssl_rs.segmentation.loss.SegmentationLoss", "dice": 1, "balance": 0.5},
         "augmentation": {
             "_target_": "ssl_rs.segmentation.augmentation.SegmentationAugmentation", "scale": [1, 2],
+            "horizontal_flip": 0, "vertical_flip": 0.5, "rotation": 1,
             "color": {"_target_": "ssl_rs.views.fused.ColorJitter", "brightness": [1, 1], "hue": [0, 0.5]},
         },
     }  # fmt: skip
