@@ -54,6 +54,9 @@ def left_out(
     reasons = [reason for _, reason in bad]
     if reasons and dataset.on_bad_scene == "error":
         among = f"{num_scenes}" if num_read == num_scenes else f"the first {num_read} of {num_scenes}"
+        alike = {reason.partition(": ")[2] for reason in reasons}
+        if len(reasons) == num_read > 1 and len(alike) == 1 and alike != {""}:
+            raise InputError(f"{reasons[0]}\nThat is so of {among} scenes, all that were read: a setting may be wrong.")
         said = f"{len(reasons)} of {among} scenes cannot be used:"
         raise InputError(_told(said if len(reasons) > 1 else "", reasons))
     within = f"{Path(dataset.root)}/" if dataset.root else None

@@ -141,6 +141,15 @@ def folder(tmp_path, shared):
     return root, lambda **more: Folder(**(shared | settings | more))
 
 
+def test_what_all_scenes_have_alike_is_said_once_and_as_a_setting(folder, tmp_path):
+    _, make = folder
+    with pytest.raises(InputError) as error:
+        prepare(make(channels=(1, 9)), tmp_path / "stores")
+    first, second = str(error.value).splitlines()
+    assert first.endswith("0.png has 3 bands: dataset.channels=[1,9] asks for more. Name others.")
+    assert second == "That is so of 4 scenes, all that were read: a setting may be wrong."
+
+
 def truncated(path):
     path.write_bytes(path.read_bytes()[:-30])
 
