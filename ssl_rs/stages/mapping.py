@@ -78,7 +78,8 @@ class Target:
     """The files of one map.
 
     Args:
-        map: GeoTIFF, uint8: the index of each pixel's class, 255 where the image has no data.
+        map: GeoTIFF, uint8: the index of each pixel's class, 255 where the image has no data; of a coarser run, where
+            more than half of what became one pixel has none.
         probabilities: GeoTIFF, float32, a band a class; NaN where the image has no data.
         picture: PNG, the map in the colors of its classes.
         sheet: PNG, the image, the map beside it, and its classes.
