@@ -57,7 +57,7 @@ class DenseContrastive(PretextTask):
         super().__init__()
         check_level(level, channels, "level")
         if not 0 <= dense <= 1:
-            raise ArgumentError(f"dense={dense}: expected a share in [0, 1].")
+            raise ArgumentError(f"dense={dense:g}: expected a share in [0, 1].")
         self.momentum: MomentumRule = momentum
         self.level, self.dense, self.temperature = level, dense, temperature
         self.pooled = MoCoV2(channels, momentum, widths, queue, temperature)

@@ -32,7 +32,7 @@ class MomentumRule:
     def __post_init__(self) -> None:
         for name in ("start", "final"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ArgumentError(f"{name}={getattr(self, name)}: expected a number in [0, 1].")
+                raise ArgumentError(f"{name}={getattr(self, name):g}: expected a number in [0, 1].")
 
     def __call__(self, step: int, max_steps: int) -> float:
         """Return the share at a step of 0 to `max_steps` - 1."""

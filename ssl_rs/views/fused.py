@@ -95,7 +95,7 @@ def check_probability(name: str, value: float) -> None:
         ArgumentError: Names the argument.
     """
     if not 0 <= value <= 1:
-        raise ArgumentError(f"{name}={value}: expected a probability in [0, 1].")
+        raise ArgumentError(f"{name}={value:g}: expected a probability in [0, 1].")
 
 
 def check_range(name: str, values: tuple[float, float], low: float, high: float) -> None:
@@ -111,7 +111,8 @@ def check_range(name: str, values: tuple[float, float], low: float, high: float)
         ArgumentError: Says what would be accepted.
     """
     if len(values) != 2 or not low <= values[0] <= values[1] <= high:
-        raise ArgumentError(f"{name}={list(values)}: expected [low, high] with {low} <= low <= high <= {high}.")
+        given = ", ".join(f"{value:g}" for value in values)
+        raise ArgumentError(f"{name}=[{given}]: expected [low, high] with {low:g} <= low <= high <= {high:g}.")
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:
