@@ -10,9 +10,12 @@ from functools import cache
 from typing import Any, Literal
 
 import pytest
+import yaml
 
+from ssl_rs import build as targets
 from ssl_rs.command import main
 from ssl_rs.config import Settings, compose_config, quoted, resolve, search_in
+from ssl_rs.config_files import conf_dir
 from ssl_rs.config_hash import HASHED_AS, LATER, WITHOUT_EFFECT, config_hash, without_effect
 from ssl_rs.errors import InputError
 
@@ -121,6 +124,21 @@ def test_numbers_are_kept_as_what_reads_them_takes_them():
     assert json.dumps(settings.values["augmentation"]["color"]["brightness"]) == "[1.0, 1.0]"
     assert json.dumps([settings.values["lr"], settings.values["steps"]]) == "[1.0, 2]"
     assert type(built.color.brightness[0]) is float
+
+
+def nodes(values: Any) -> Any:
+    """Yield every node with a target in the content of a YAML file."""
+    if isinstance(values, dict):
+        if str(values.get("_target_", "")).startswith(("ssl_rs.", "torch.")):
+            yield values
+        for value in values.values():
+            yield from nodes(value)
+
+
+@pytest.mark.parametrize("path", sorted(conf_dir().rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_options_are_written_as_what_reads_them_takes_them(path):
+    for node in nodes(yaml.safe_load(path.read_text())):
+        assert json.dumps(targets.spelled(node, path.stem)) == json.dumps(node)
 
 
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])

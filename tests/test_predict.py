@@ -163,6 +163,16 @@ def test_what_has_no_data_has_no_class(mapped, image, tmp_path):
     assert np.array_equal(np.array(Image.open(made.with_suffix(".png")).convert("RGBA"))[..., 3] == 0, empty)
 
 
+def test_a_sheet_that_is_missing_is_made(mapped, image, tmp_path):
+    """Maps of earlier versions have none."""
+    made, _ = mapped(write_tiff(tmp_path / "scene.tif", image[0]))
+    sheet = made.with_suffix(".overview.png")
+    drawn = sheet.read_bytes()
+    sheet.unlink()
+    mapped(tmp_path / "scene.tif")
+    assert sheet.read_bytes() == drawn
+
+
 def test_bands_are_chosen_by_number(mapped, image, tmp_path):
     values = image[0]
     plain, _ = mapped(write_tiff(tmp_path / "plain.tif", values))

@@ -184,10 +184,16 @@ def describe_labels(subset: LabelSubset, pixels: Mapping[str, int], total: int) 
         )
     share, of_units = sum(pixels.values()) / max(total, 1), len(subset.units) / subset.total_units
     if share < of_units / 2:
+        why, other = "some are smaller than others, or hold fewer labels", ""
+        if subset.unit == "tile":
+            why, other = (
+                "those at the edges of scenes are smaller, and some hold few labels",
+                ", another dataset.tile_size",
+            )
         warnings.warn(
             f"These {len(subset.units)} of {subset.total_units} {subset.unit}s hold {100 * share:.2g} % of the labeled "
-            f"pixels, though {100 * of_units:.2g} % of the {subset.unit}s: some are smaller, as tiles at the edges of "
-            "scenes are, or hold few labels. Take more of them, another seed, or another dataset.tile_size.",
+            f"pixels, though {100 * of_units:.2g} % of the {subset.unit}s: {why}. Take more of them{other} or another "
+            "seed.",
             stacklevel=2,
         )
     order = ", in stratified order, which reads labels nobody would have" if subset.order != "random" else ""

@@ -1,5 +1,6 @@
 """Crops of a store's scenes: which ones a step reads follows from (seed, step), on any number of processes."""
 
+import math
 import signal
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -33,10 +34,13 @@ CANDIDATES = 8
 data are drawn where each of these has some without."""
 
 ANCHORS_A_CROP = 4
-"""Pixels a side of a crop by whose data places of a scene are found that have some."""
+"""Pixels a side of a crop by whose data places of a scene are found that have some; of large scenes fewer."""
 
-KNOWN_ANCHORS = 1000
-"""Scenes whose pixels with data are remembered: some hundred KB each at most."""
+MOST_ANCHORS = 40_000
+"""Pixels of a scene that are looked at first, for all that are found there a few hundred KB."""
+
+KNOWN_ANCHORS = 256
+"""Scenes whose pixels with data are remembered."""
 
 
 class BatchSource(Protocol[T_co]):
@@ -151,13 +155,18 @@ class SceneCrops:
         """Return which pixels of a coarse grid over a scene hold data, [N, 2]; some pages of its validity are read."""
         if index not in self._known_anchors:
             if len(self._known_anchors) == KNOWN_ANCHORS:
-                self._known_anchors.clear()
+                del self._known_anchors[next(iter(self._known_anchors))]  # the one that was looked at first
             valid = self.store.valid(index)
             assert valid is not None, "asked of scenes with nodata alone"
-            step = max(1, self.crop_size // ANCHORS_A_CROP)
-            grid = valid[step // 2 :: step, step // 2 :: step]
-            self._known_anchors[index] = (np.argwhere(grid) * step + step // 2).astype(np.int32)
+            fine = max(1, self.crop_size // ANCHORS_A_CROP)
+            coarse = max(fine, math.ceil(math.sqrt(valid.size / MOST_ANCHORS)))
+            found = _grid_with_data(valid, coarse)
+            self._known_anchors[index] = found if len(found) else _grid_with_data(valid, fine)
         return self._known_anchors[index]
+
+
+def _grid_with_data(valid: NDArray[np.bool_], step: int) -> NDArray[np.int32]:
+    return (np.argwhere(valid[step // 2 :: step, step // 2 :: step]) * step + step // 2).astype(np.int32)
 
 
 def _pixels_with_data(record: SceneRecord) -> int:

@@ -46,8 +46,8 @@ def legend(entries: Sequence[tuple[NDArray[np.uint8], str]]) -> Image.Image:
         places.append((left, top))
         left += width + 2 * GAP
     strip, draw = blank(top + SWATCH + 10)
-    for place, (swatch, _), name in zip(places, entries, names, strict=True):
-        paste(strip, draw, swatch, place)
+    for place, (color, _), name in zip(places, entries, names, strict=True):
+        paste(strip, draw, color, place)
         write(draw, (place[0] + 2 * SWATCH + 8, place[1] + 1), name, TEXT)
     return strip
 
@@ -59,8 +59,8 @@ def swatch(color: Color) -> NDArray[np.uint8]:
 
 def percent(part: int, whole: int) -> str:
     """Return a share in percent; what is there is never said to be 0."""
-    percent = 100 * part / max(whole, 1)
-    return "< 0.1 %" if 0 < percent < 0.1 else f"{percent:.1f} %"
+    share = 100 * part / max(whole, 1)
+    return "< 0.1 %" if 0 < share < 0.1 else f"{share:.1f} %"
 
 
 def paste(strip: Image.Image, draw: ImageDraw.ImageDraw, picture: NDArray[np.uint8], place: tuple[int, int]) -> None:
@@ -82,13 +82,13 @@ def write(
     draw.text(place, shortened(text, font(size), most), fill=color, font=font(size))
 
 
-def shortened(text: str, font: ImageFont.FreeTypeFont, most: int) -> str:
+def shortened(text: str, letters: ImageFont.FreeTypeFont, most: int) -> str:
     """Leave out the middle of a text that is too long: names of scenes often differ at their ends."""
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     for kept in range(min(len(text), most), 0, -1):  # a letter takes a pixel at least
         ends = f"{text[: (kept + 1) // 2]}...{text[len(text) - kept // 2 :]}"
         shown = text if kept == len(text) else ends
-        if font.getlength(shown) <= most:
+        if letters.getlength(shown) <= most:
             return shown
     return "..."
 

@@ -53,7 +53,7 @@ class PretextNetwork(nn.Module):
         assert (self.momentum is None) == (not self.momentum_views), "momentum views and their rule go together"
         self.momentum_encoder = None if self.momentum is None else momentum_copy(encoder)
         self.pooled: Tensor | None = None  # [B, D], the deepest map of the first view of the last part of a batch
-        self._of_batch: list[Tensor] = []  # the same of each part
+        self.noted: Tensor | None = None  # the same of all its parts
 
     def forward(self, views: Mapping[str, View]) -> dict[str, TaskOutput]:
         """Return each task's output on one batch of views."""
@@ -65,13 +65,14 @@ class PretextNetwork(nn.Module):
 
     def probe_collapse(self) -> dict[str, Tensor]:
         """Tell from the last batch, all its parts and of all ranks, how far the encoder's features spread."""
-        assert self._of_batch, "no part of a batch has been noted yet"
-        return collapse_measures(distributed.gather(torch.cat(self._of_batch)))
+        assert self.noted is not None, "no part of a batch has been noted yet"
+        return collapse_measures(distributed.gather(self.noted))
 
     def after_part(self, number: int) -> None:
         """Note the features of a part of a batch, counted from 1, for `probe_collapse`."""
         assert self.pooled is not None, "no batch has been seen yet"
-        self._of_batch = [*(self._of_batch if number > 1 else ()), self.pooled]
+        before = [self.noted] if number > 1 and self.noted is not None else []
+        self.noted = torch.cat([*before, self.pooled])
 
     def after_step(self, step: int, max_steps: int) -> None:
         """Move the momentum encoder and what tasks own of that kind; called after each optimizer step.

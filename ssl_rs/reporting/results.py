@@ -65,8 +65,8 @@ class Run:
         environment: Its environment.json, empty where there is none.
         made_with: What made it: overrides of its command line, number of processes, commit, torch, device; empty where
             an earlier version did not write it.
-        settings: All that can change its result by the keys of the config, with the precision it computed in and, of
-            fine-tunings, the batch of all processes; empty where an earlier version did not write them.
+        settings: All that can change its result by the keys of the config, with the precision it computed in and, where
+            it tells, the batch of all processes; empty where an earlier version did not write them.
         scene_confusions: By the labels counted against ("full", "eroded") and the scene: int64 [K, K], row truth,
             column prediction, K as `classes`; empty where they were not written.
         scene_groups: The group of each scene that lies with others; the others are groups of their own.
@@ -74,6 +74,9 @@ class Run:
         model_sha256: Of the network's file; empty where there is none, or an earlier version did not write it.
         own_label: What it called its row; `label` may say more, see `variants.told_apart`.
         trained_on: Manifest of the data that it was trained on.
+        row_hash: Of the settings by which it is put into a row: `settings_hash`, or the first of several that mean the
+            same, see `variants.told_apart`.
+        tells_batch: Whether it wrote down the batch of all processes; earlier versions did not.
     """
 
     directory: Path
@@ -107,6 +110,8 @@ class Run:
     model_sha256: str = ""
     own_label: str = ""
     trained_on: str = ""
+    row_hash: str = ""
+    tells_batch: bool = False
 
     def groups_of_scenes(self, labels: str) -> tuple[tuple[str, ...], ...]:
         """Return the scenes whose counts are known by some labels, those that lie together in one tuple, in order."""
@@ -238,6 +243,8 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
         model_sha256=str(result.get("model_sha256") or ""),
         own_label=text("label"),
         trained_on=str(result.get("trained_on_manifest_sha256") or text("manifest_sha256")),
+        row_hash=str(result.get("settings_hash", "")),
+        tells_batch=type(result.get("global_batch")) is int,
     )
 
 
@@ -261,9 +268,8 @@ def _settings(result: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(settings, dict) or not isinstance(made_with, dict):
         raise ValueError("settings or made_with is no object")
     resolved = {"trainer.precision": made_with["precision"]} if "precision" in made_with else {}
-    batch, processes = settings.get("trainer.batch_size"), made_with.get("world_size")
-    if result.get("command") == "finetune" and type(batch) is int and type(processes) is int:
-        resolved["trainer.batch_size"] = batch * processes
+    if type(result.get("global_batch")) is int:
+        resolved["trainer.batch_size"] = result["global_batch"]
     probe = result.get("probe")
     if isinstance(probe, dict) and result.get("initialization") == "random":
         resolved |= {"probe.batch_norm": probe.get("batch_norm", "not told")}

@@ -238,7 +238,7 @@ def _odd_ones(runs: Sequence[Run]) -> dict[Path, str]:
         rows[comparison_of(run), run.label].append(run)
     odd = {}
     for (_, label), row in rows.items():
-        alike = _most(row, [run.settings_hash for run in row])
+        alike = _most(row, [run.row_hash for run in row])
         usual = _most(alike, starts_of(alike))
         same_settings, same_start = ({run.directory for run in kept} for kept in (alike, usual))
         for run in row:

@@ -22,7 +22,7 @@ def told_apart(runs: Sequence[Run]) -> list[Run]:
     its own runs have, then with the values that come first. What an earlier version wrote without its settings keeps
     it, too.
     """
-    by_settings = _renamed(_with_one_hash(runs), lambda run: run.settings_hash, _named_by_settings)
+    by_settings = _renamed(_with_one_hash(runs), lambda run: run.row_hash, _named_by_settings)
     by_pretraining = _renamed(by_settings, lambda run: str(run.pretraining.get("steps")), _named_by_pretraining)
     return _with_other_data(_renamed(by_pretraining, lambda run: run.with_decoder, _named_by_parts))
 
@@ -32,17 +32,17 @@ def _with_one_hash(runs: Sequence[Run]) -> list[Run]:
 
     The hash is over settings as they were given: `auto` and the precision that it meant there, one process with batches
     of 16 and two with 8, and, in runs of earlier versions, 1 and 1.0. A hash that meant several things, such as `auto`
-    on different computers, stays apart.
+    on different computers, stays apart; so does a run that does not tell the batch of all its processes.
     """
     meanings: dict[str, set[str]] = defaultdict(set)
     for run in runs:
         if run.command == "finetune" and run.settings:  # scores of `evaluate` have the hash of the run that they are of
-            meanings[run.settings_hash].add(_meaning(run))
+            meanings[run.settings_hash].add(_meaning(run) if run.tells_batch else run.settings_hash)
     first: dict[str, str] = {}
     one = {
         each: first.setdefault(next(iter(meant)), each) for each, meant in sorted(meanings.items()) if len(meant) == 1
     }
-    return [replace(run, settings_hash=one.get(run.settings_hash, run.settings_hash)) for run in runs]
+    return [replace(run, row_hash=one.get(run.settings_hash, run.settings_hash)) for run in runs]
 
 
 def _meaning(run: Run) -> str:
@@ -65,10 +65,10 @@ def _renamed(
     for run in runs:
         rows[comparison_of(run), run.label][key(run)].append(run)
     labels: dict[Path, str] = {}
-    everywhere = Counter((comparison_of(run), run.settings_hash) for run in runs)
+    everywhere = Counter((comparison_of(run), run.row_hash) for run in runs)
     for (comparison, label), variants in rows.items():
         row = [run for variant in variants.values() for run in variant]
-        own = Counter(run.settings_hash for run in row)
+        own = Counter(run.row_hash for run in row)
         elsewhere = {settings: everywhere[comparison, settings] - count for settings, count in own.items()}
         usual = min(variants.values(), key=partial(_rank, row=row, elsewhere=elsewhere))
         for variant in variants.values():
@@ -87,14 +87,14 @@ def _rank(variant: Sequence[Run], row: Sequence[Run], elsewhere: Mapping[str, in
     """
     first = variant[0]
     values = [str(first.settings.get(key)) for key in differing_settings(row)]
-    return -elsewhere[first.settings_hash], -len(variant), values
+    return -elsewhere[first.row_hash], -len(variant), values
 
 
 def _named_by_settings(run: Run, usual: Run, row: Sequence[Run]) -> str:
     keys = [key for key in differing_settings(row) if key in run.settings and key in usual.settings]
     other = [key for key in keys if run.settings[key] != usual.settings[key]]
     # First what no other setting of the row has: of many, those that are not named would be what tells two rows apart.
-    other.sort(key=lambda key: len({each.settings_hash for each in row if each.settings.get(key) == run.settings[key]}))
+    other.sort(key=lambda key: len({each.row_hash for each in row if each.settings.get(key) == run.settings[key]}))
     named = [_told(key, run.settings[key]) for key in other]
     others = len(named) - MOST_NAMED
     more = [f"and {others} more setting{'s' * (others > 1)}"] if others > 0 else []

@@ -297,6 +297,7 @@ def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, se
         "subset_sha256": plan.subset.sha256,
         "seed": site.seed,
         "steps": site.trainer.max_steps,
+        "global_batch": site.rows.total,
         "wall_seconds": round(seconds, 1),
         **scores,
         "manifest_sha256": manifest.sha256,

@@ -154,7 +154,7 @@ def _grid(scenes: NewScenes, source: SceneSource) -> Grid:
 
 def _is_mapped(job: Job, sha256: str, grid: Grid, target: Target) -> bool:
     """Tell whether the map of this very image, in this very place, is whole; files beside an image may place it."""
-    wanted = [target.map, target.picture, *([target.probabilities] if job.probabilities else [])]
+    wanted = [target.map, target.picture, target.sheet, *([target.probabilities] if job.probabilities else [])]
     if not all(path.is_file() for path in (*wanted, target.about)):
         return False
     try:

@@ -142,8 +142,9 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     def enter() -> Plan:
         site = surroundings.enter(check_early)
         folder = Path("pretrain", site.store.manifest.dataset, recipe.backbone.name, "+".join(tasks))
-        run = identify(settings, site, recipe, folder, _order(tuple(tasks)), LABELS_ONLY)
-        shared = {"manifest": site.store.manifest.sha256, "global_batch": str(site.rows.total)}
+        nodata = _nodata(site)
+        run = identify(settings, site, recipe, folder, _order(tuple(tasks)) | nodata, LABELS_ONLY)
+        shared = {"manifest": site.store.manifest.sha256, "global_batch": str(site.rows.total), **nodata}
         settings_hash = config_hash(settings.values, shared, (*VARIED, *LABELS_ONLY))
         own_makers = {name: makers[name] for name in needed}
         return Plan(site, recipe, own_makers, tasks, weights, encoder_pass, settings_hash, run)
@@ -165,6 +166,12 @@ def _order(tasks: Sequence[str]) -> dict[str, str]:
     """Return what the hash of a run says of the order of its tasks, which it does not see: heads are built in it."""
     usual = sorted(tasks, key=lambda name: (USUAL_ORDER.index(name) if name in USUAL_ORDER else len(USUAL_ORDER), name))
     return {} if list(tasks) == usual else {"pretext_order": ",".join(tasks)}
+
+
+def _nodata(site: Site) -> dict[str, str]:
+    """Return what the hash says of data with nodata: earlier versions cut and corrupted other crops of it."""
+    partial = any(scene.valid_share < 1 for scene in site.store.manifest.scenes)
+    return {"nodata": "crops by pixels with data; covers nothing"} if partial else {}
 
 
 def place(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:

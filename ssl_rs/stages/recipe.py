@@ -170,6 +170,7 @@ def identify(
         "encoder": found.sha256 if found else unavailable(settings),
         **({"decoder": found.decoder_sha256} if found and found.decoder_sha256 else {}),
         "global_batch": str(site.rows.total),
+        **_statistics(site, found),
         **inputs,
     }
     digest = config_hash(settings.values, content, without)
@@ -181,6 +182,13 @@ def identify(
     }
     directory = RunDirectory(Path(recipe.run_dir) if recipe.run_dir else own)
     return Identified(directory, digest, counted, settings.overrides)
+
+
+def _statistics(site: Site, found: Provenance | None) -> dict[str, str]:
+    """Return what the hash says where ImageNet's weights get other statistics than in runs of earlier versions."""
+    manifest = site.store.manifest
+    changed = manifest.dtype == "uint8" and manifest.value_scale != 255
+    return {"statistics": found.statistics.source} if found and found.kind == "imagenet" and changed else {}
 
 
 def unavailable(settings: Settings) -> str:

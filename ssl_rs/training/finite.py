@@ -40,10 +40,13 @@ class FirstBadSteps:
         return None if step == math.inf else (int(step), names)
 
 
-def share_without_data(crops: Any) -> float:
-    """Return which share of some stored crops holds no data at all; 0 where they do not tell."""
+def without_data(crops: Any) -> str:
+    """Say how many of some stored crops hold no data at all; empty where none is, or they do not tell."""
     valid = getattr(crops, "valid", None)  # of `ssl_rs.data.sampling.Crops`
-    return 0.0 if valid is None else float((~valid.flatten(1).any(dim=1)).float().mean())
+    if valid is None:
+        return ""
+    empty = int((~valid.flatten(1).any(dim=1)).sum())
+    return f"{empty} of its {len(valid)} crops in this process hold no data at all. " if empty else ""
 
 
 def save_crops(run: Path, step: int, rank: int, crops: Any) -> Path:

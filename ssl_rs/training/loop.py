@@ -20,7 +20,7 @@ from ssl_rs.task_output import TaskOutput
 from ssl_rs.training.accumulation import in_parts
 from ssl_rs.training.collapse import check_collapse
 from ssl_rs.training.compiling import compiled_or_eager
-from ssl_rs.training.finite import FirstBadSteps, save_crops, share_without_data
+from ssl_rs.training.finite import FirstBadSteps, save_crops, without_data
 from ssl_rs.training.progress import Clock, Display, open_display
 from ssl_rs.training.replay import Work, does_the_same_each_step, replayed_or_not
 from ssl_rs.training.schedule import Schedule
@@ -288,16 +288,15 @@ def _check_finite(job: Job, bad_steps: FirstBadSteps) -> None:
         return
     step, names = found
     crops = next(job.crops(step))
-    path, empty = save_crops(job.run.path, step, job.processes.rank, crops), share_without_data(crops)
+    path = save_crops(job.run.path, step, job.processes.rank, crops)
     left_out = f" after {job.settings.max_skipped_steps} steps were left out" if job.settings.max_skipped_steps else ""
     good, goes_on = "", ""
     if any(job.run.checkpoints.glob("*.ckpt")):
         good, goes_on = f", the last good checkpoint in {job.run.checkpoints}", ", which goes on from that checkpoint"
-    nothing = f"{100 * empty:.0f} % of the crops of that step hold no data at all. " if empty else ""
     exact = "" if job.identity.precision == "fp32" else " or trainer.precision=fp32"
     raise InputError(
         f"{' and '.join(names)} stopped being finite at step {step + 1}{left_out}: the run diverged, or its data is "
-        f"bad. {nothing}The crops of that step are in {path}{good}. Let some steps be left out with "
+        f"bad. {without_data(crops)}The crops of that step are in {path}{good}. Let some steps be left out with "
         f"trainer.max_skipped_steps={max(10, 2 * job.settings.max_skipped_steps)}{goes_on}; or start anew with a lower "
         f"optimizer.lr, trainer.gradient_clip=1.0{exact}."
     )

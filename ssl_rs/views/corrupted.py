@@ -40,7 +40,7 @@ class CorruptedMaker(TwoPartMaker):
 
     Source: Li, Chen & Shi, JSTARS 2021, who corrupt one block; with more blocks, more of each image teaches. The weight
     of the repair is the absolute difference to the clean image, as theirs. Later blocks cover earlier ones; all of them
-    show clean content.
+    show clean content, and what of it has no data covers nothing.
 
     Args:
         source: The view it is made from.

@@ -145,6 +145,9 @@ def test_far_fewer_labels_than_their_share_are_told():
     subset = LabelSubset("x", "tile", 64, 0.25, 0, units[:1], 4)
     with pytest.warns(UserWarning, match=r"These 1 of 4 tiles hold 0\.12 % of the labeled pixels, though 25 % of the"):
         describe_labels(subset, {"a": 10, "b": 2}, 10_000)
+    scenes = LabelSubset("x", "scene", 64, 0.25, 0, units[:1], 4)
+    with pytest.warns(UserWarning, match=r"of the scenes: some are smaller than others.* Take more of them or another"):
+        describe_labels(scenes, {"a": 10, "b": 2}, 10_000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         describe_labels(subset, {"a": 1_000, "b": 400}, 10_000)

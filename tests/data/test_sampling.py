@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from ssl_rs.data import sampling
 from ssl_rs.data.dataset import SceneArrays
 from ssl_rs.data.label_subset import LabeledUnit, LabelFraction, LabelSubset, choose_labels
 from ssl_rs.data.prepare import prepare
@@ -161,6 +162,19 @@ def test_a_scene_that_is_nearly_all_nodata_still_gives_crops_with_data(made_up, 
     assert (shares == 1).mean() > 0.5
     in_corner = np.mean([top > 200 for _, top, _ in places])
     assert 0.25 < in_corner < 0.75  # it holds 600 of 1,400 pixels
+
+
+def test_places_with_data_are_looked_for_on_a_finer_grid_where_a_coarse_one_finds_none(made_up, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "MOST_ANCHORS", 4)
+    monkeypatch.setattr(sampling, "KNOWN_ANCHORS", 1)
+    corner, other = np.zeros((400, 300), bool), np.zeros((200, 200), bool)
+    corner[:20, :20] = True
+    other[100:130, 90:160] = True
+    store = with_nodata(made_up, tmp_path / "stores", (corner, "train"), (other, "train"))
+    source = SceneCrops(store, ("train",), 16, seed=0)
+    for scene, top, left in (place for step in range(10) for place in source.places(step, ALL)):
+        assert store.valid(scene)[top : top + 16, left : left + 16].any()
+    assert len(source._known_anchors) == 1
 
 
 def test_scenes_are_drawn_by_their_pixels_with_data(made_up, tmp_path):

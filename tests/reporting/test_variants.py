@@ -1,6 +1,7 @@
 """Runs of one label whose settings differ get rows that tell them apart."""
 
 import csv
+import json
 
 import pytest
 
@@ -137,8 +138,10 @@ def test_data_that_others_were_trained_on_are_named_where_runs_tell(write_run, l
 
 
 def kept(write_run, name, hash_, seed, processes=1, precision="bf16", **settings):
+    settings = {"trainer.batch_size": 8, **settings}
+    batch = {} if processes is None else {"global_batch": processes * settings["trainer.batch_size"]}
     made_with = {"world_size": processes, "precision": precision}
-    write_run(name, seed=seed, settings_hash=hash_, settings={"trainer.batch_size": 8, **settings}, made_with=made_with)
+    return write_run(name, seed=seed, settings_hash=hash_, settings=settings, made_with=made_with, **batch)
 
 
 def row_of(tmp_path):
@@ -176,6 +179,31 @@ def test_settings_that_mean_something_else_have_a_row_that_says_so(write_run, tm
         kept(write_run, f"one{seed}", "one", seed, **one)
     kept(write_run, "other", "other", 2, **other)
     assert row_of(tmp_path) == {"random": [0, 1], f"random, {told}": [2]}
+
+
+def test_what_does_not_tell_its_batch_joins_nothing(write_run, tmp_path):
+    """Of an earlier version: the hash may differ since it ran on two processes."""
+    kept(write_run, "one", "one", 0, **{"loss.dice": 1})
+    kept(write_run, "other", "other", 1, processes=None, **{"loss.dice": 1.0})
+    _, left_out = compare(told_apart(read_runs(tmp_path / "runs")[0]))
+    assert len(left_out) == 1
+
+
+def test_the_hash_that_a_run_wrote_down_stays_what_it_is(write_run, tmp_path):
+    """Plans and scores of other windows are found by it."""
+    for seed, value in enumerate((1, 1.0)):
+        kept(write_run, f"run{seed}", f"hash{seed}", seed, **{"loss.dice": value})
+    runs = told_apart(read_runs(tmp_path / "runs")[0])
+    assert [(run.settings_hash, run.row_hash) for run in runs] == [("hash0", "hash0"), ("hash1", "hash0")]
+
+
+def test_scores_of_other_windows_tell_the_batch_of_their_run(write_run, tmp_path):
+    kept(write_run, "trained", "t", 0, processes=2)
+    path = kept(write_run, "scored", "w", 0, processes=2) / "result.json"
+    result = json.loads(path.read_text())
+    result |= {"command": "evaluate", "made_with": {"world_size": 1, "precision": "bf16"}}
+    path.write_text(json.dumps(result))
+    assert {run.settings["trainer.batch_size"] for run in read_runs(tmp_path / "runs")[0]} == {16}
 
 
 def test_a_hash_that_meant_several_things_joins_nothing(write_run, labels):

@@ -143,6 +143,14 @@ def test_a_number_is_one_setting_however_it_is_written(tiny, one, same):
     assert plans[0].site.store.path == plans[1].site.store.path
 
 
+def test_runs_of_data_with_nodata_are_other_runs_than_before():
+    """Their crops lie otherwise; data without nodata keeps its hashes."""
+    site = SimpleNamespace(store=SimpleNamespace(manifest=SimpleNamespace(scenes=[SimpleNamespace(valid_share=1.0)])))
+    assert pretraining._nodata(site) == {}
+    site.store.manifest.scenes.append(SimpleNamespace(valid_share=0.9))
+    assert pretraining._nodata(site)
+
+
 def test_the_batch_of_all_processes_is_part_of_a_run(tiny, monkeypatch):
     """As many images a process on two processes as on one are other steps."""
     alone = read_plan(pretraining, "pretrain", *tiny)

@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from ssl_rs.data.sampling import Crops
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError, Interrupted
 from ssl_rs.messages import OutputClosed
 from ssl_rs.randomness import derive_seed
 from ssl_rs.run_directory import TIMING_KEYS, RunDirectory
 from ssl_rs.task_output import TaskOutput
+from ssl_rs.training.finite import without_data
 from ssl_rs.training.loop import Job, Validation, train
 from ssl_rs.training.schedule import Cosine
 from ssl_rs.training.settings import TrainerSettings
@@ -248,6 +250,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_no_checkpoint_holds_it(
     assert all(parameter.isfinite().all() for parameter in network.parameters())
     assert all(line["step"] <= 5 for line in own.run.read_metrics())
     assert not own.run.result.exists()
+
+
+def test_crops_without_any_data_are_counted():
+    valid = torch.ones(4, 1, 8, 8, dtype=torch.bool)
+    images = torch.zeros(4, 3, 8, 8)
+    assert without_data(Crops(images, None)) == without_data(Crops(images, valid)) == without_data((images,)) == ""
+    valid[1], valid[2, :, 1:] = False, False
+    assert without_data(Crops(images, valid)) == "1 of its 4 crops in this process hold no data at all. "
 
 
 def test_a_loss_that_is_not_finite_is_named(tmp_path):
