@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ssl_rs.reporting.results import Run
+from ssl_rs.reporting.runs import Run
 from ssl_rs.reporting.starts import starts_differ
 from ssl_rs.reporting.statistics import Summary, means_by_key, paired_difference, summarize
 from ssl_rs.reporting.tables import MEANT, Table

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl_rs.reporting.plans import PlannedCell, command_line
-from ssl_rs.reporting.results import WEIGHTS_OF_RUNS, LeftOut, Run, read_object
+from ssl_rs.reporting.results import read_object
+from ssl_rs.reporting.runs import WEIGHTS_OF_RUNS, LeftOut, Run
 from ssl_rs.reporting.tables import Comparison, Table, comparison_of
 
 OF_ONE_CELL = ("seed=", "label_fraction.fraction=", "run_dir=")

@@ -10,7 +10,7 @@ from ssl_rs.reporting.cells import FailedRun, MissingCell, StaleRun
 from ssl_rs.reporting.confusions import confusions_of
 from ssl_rs.reporting.plans import PlannedCell
 from ssl_rs.reporting.pretrainings import PretrainingRun
-from ssl_rs.reporting.results import LeftOut, Run, Score
+from ssl_rs.reporting.runs import LeftOut, Run, Score
 from ssl_rs.reporting.statistics import Interval, Summary
 from ssl_rs.reporting.study import Study
 from ssl_rs.reporting.tables import Comparison, Table

@@ -21,7 +21,8 @@ from ssl_rs.reporting.csv_files import (
 )
 from ssl_rs.reporting.plans import read_plans, settled
 from ssl_rs.reporting.pretrainings import features_text, read_pretrainings, tasks_text
-from ssl_rs.reporting.results import LeftOut, Run, read_runs
+from ssl_rs.reporting.results import read_runs
+from ssl_rs.reporting.runs import LeftOut, Run
 from ssl_rs.reporting.sections import METRICS, Section, sections_of
 from ssl_rs.reporting.tables import compare
 from ssl_rs.reporting.text_tables import tables_text

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_rs.reporting.results import LeftOut, read_object
+from ssl_rs.reporting.results import read_object
+from ssl_rs.reporting.runs import LeftOut
 from ssl_rs.seen_images import label_of
 
 MARK = b'"pretrain"'

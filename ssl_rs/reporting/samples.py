@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_rs.reporting.figures import color_map, png_data_uri
-from ssl_rs.reporting.results import LabeledClass, LeftOut, Run
+from ssl_rs.reporting.runs import LabeledClass, LeftOut, Run
 from ssl_rs.reporting.tables import Table
 
 MOST_TILES = 4

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from ssl_rs.reporting.confusions import Confusion, confusions_of
 from ssl_rs.reporting.figures import Line, label_curve, lines_of
 from ssl_rs.reporting.flat_texts import distinct_texts, flat_texts
-from ssl_rs.reporting.results import LeftOut, Run
+from ssl_rs.reporting.runs import LeftOut, Run
 from ssl_rs.reporting.samples import SampleGrid, sample_grid
 from ssl_rs.reporting.statistics import Summary, summarize
 from ssl_rs.reporting.study import Study, study_of

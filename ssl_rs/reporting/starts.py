@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 
-from ssl_rs.reporting.results import Run
+from ssl_rs.reporting.runs import Run
 
 
 def file_of(run: Run) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_rs.reporting.budgets import Budget, budget_of
-from ssl_rs.reporting.results import Run
+from ssl_rs.reporting.runs import Run
 from ssl_rs.reporting.statistics import (
     Interval,
     LabelsSaved,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssl_rs.reporting.protocols import Protocol
-from ssl_rs.reporting.results import LeftOut, Run, Score
+from ssl_rs.reporting.runs import LeftOut, Run, Score
 from ssl_rs.reporting.starts import file_of, starts_of
 from ssl_rs.reporting.statistics import Summary, means_by_key, summarize
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ssl_rs.reporting.results import Run
+from ssl_rs.reporting.runs import Run
 from ssl_rs.reporting.tables import Comparison, comparison_of, differing_settings, is_compared
 
 MOST_NAMED = 3

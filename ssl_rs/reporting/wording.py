@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ssl_rs.reporting.budgets import Budget
 from ssl_rs.reporting.cells import FailedRun, MissingCell, StaleRun
-from ssl_rs.reporting.results import LeftOut
+from ssl_rs.reporting.runs import LeftOut
 from ssl_rs.reporting.statistics import Interval, LabelsSaved, Summary
 from ssl_rs.reporting.study import NEARLY_ALL, Study
 from ssl_rs.reporting.tables import Table
