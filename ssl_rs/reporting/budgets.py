@@ -5,10 +5,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ssl_rs.reporting.differing_settings import MEANT
 from ssl_rs.reporting.runs import Run
 from ssl_rs.reporting.starts import starts_differ
 from ssl_rs.reporting.statistics import Summary, means_by_key, paired_difference, summarize
-from ssl_rs.reporting.tables import MEANT, Table
+from ssl_rs.reporting.tables import Table
 
 LEAST = 0.005
 """A mean mIoU in [0, 1] that moves by less has converged, however small its standard error."""

@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ssl_rs.errors import TOLD, InputError
 from ssl_rs.files import make_folder, write_beside
 from ssl_rs.reporting.cells import missing_cells, read_failures, stale_runs
+from ssl_rs.reporting.comparing import compare
 from ssl_rs.reporting.csv_files import (
     budgets_csv,
     cells_csv,
@@ -24,7 +25,6 @@ from ssl_rs.reporting.pretrainings import features_text, read_pretrainings, task
 from ssl_rs.reporting.results import read_runs
 from ssl_rs.reporting.runs import LeftOut, Run
 from ssl_rs.reporting.sections import METRICS, Section, sections_of
-from ssl_rs.reporting.tables import compare
 from ssl_rs.reporting.text_tables import tables_text
 from ssl_rs.reporting.variants import told_apart
 from ssl_rs.reporting.wording import (

@@ -7,13 +7,14 @@ from itertools import count
 from markupsafe import Markup
 
 from ssl_rs.reporting.confusions import Confusion, confusions_of
+from ssl_rs.reporting.differing_settings import differing_settings
 from ssl_rs.reporting.figures import Line, label_curve, lines_of
 from ssl_rs.reporting.flat_texts import distinct_texts, flat_texts
 from ssl_rs.reporting.runs import LeftOut, Run
 from ssl_rs.reporting.samples import SampleGrid, sample_grid
 from ssl_rs.reporting.statistics import Summary, summarize
 from ssl_rs.reporting.study import Study, study_of
-from ssl_rs.reporting.tables import Comparison, Table, differing_settings
+from ssl_rs.reporting.tables import Comparison, Table
 
 METRICS = {"mIoU": "miou", "overall accuracy": "overall_accuracy", "mean F1": "mean_f1", "kappa": "kappa"}
 

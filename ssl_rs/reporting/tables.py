@@ -1,22 +1,16 @@
 """Runs put side by side: only what may be compared shares a table."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
+from ssl_rs.reporting.differing_settings import differing_settings
 from ssl_rs.reporting.protocols import Protocol
-from ssl_rs.reporting.runs import LeftOut, Run, Score
-from ssl_rs.reporting.starts import file_of, starts_of
+from ssl_rs.reporting.runs import Run, Score
 from ssl_rs.reporting.statistics import Summary, means_by_key, summarize
 
-KINDS = ("random", "imagenet", "file", "finetuned", "pretrained")
-"""The order of rows; rows of one kind follow by their label."""
-
-
-MEANT = ("seed", "label_fraction.fraction", "dataset.protocol")
-"""Settings by which runs of one comparison differ on purpose, beside those of initialization."""
+TRAINED = ("pretrained", "finetuned")
+"""Initializations whose weights come from a training of ours, of which there could be others."""
 
 
 class Comparison(NamedTuple):
@@ -39,17 +33,9 @@ class Comparison(NamedTuple):
         return f"{trained}, {self.split} scenes, labels by {self.label_unit}{order}"
 
 
-class Place(NamedTuple):
-    """Where a run stands in the table of its comparison, and which of several runs in that place it is."""
-
-    label: str
-    label_fraction: float
-    seed: int
-    weights_sha256: str
-
-
-TRAINED = ("pretrained", "finetuned")
-"""Initializations whose weights come from a training of ours, of which there could be others."""
+def comparison_of(run: Run) -> Comparison:
+    """Return what a run may be compared within."""
+    return Comparison(*(getattr(run, name) for name in Comparison._fields))
 
 
 @dataclass(frozen=True)
@@ -188,189 +174,3 @@ class Table:
             return False
         seeds = [{run.seed for run in cell} for cell in (self.cell(label, fraction), self.cell(self.random_label, 1.0))]
         return seeds[0] == seeds[1] and found.mean >= full.mean
-
-
-def comparison_of(run: Run) -> Comparison:
-    """Return what a run may be compared within."""
-    return Comparison(*(getattr(run, name) for name in Comparison._fields))
-
-
-def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
-    """Sort runs into tables.
-
-    Returns:
-        A table a comparison and protocol, fine-tuning before probes, test scenes before validation scenes, the data
-        set's own protocol first; and the runs whose settings differ from those of their row, or that would fill a
-        place a second time (same label, fraction, seed and weights): a mean over them would mean nothing. An
-        `evaluate` of a run gives way to the run's own scores without a word.
-    """
-    groups: dict[tuple[Comparison, Protocol], dict[Place, Run]] = defaultdict(dict)
-    ordered = sorted(runs, key=lambda run: (run.command == "evaluate", str(run.directory)))
-    left_out = _odd_ones(ordered)
-    for run in ordered:
-        if run.directory in left_out:
-            continue
-        place = Place(*(getattr(run, name) for name in Place._fields))
-        scores = sorted(run.scores.values(), key=lambda score: score.protocol.name != run.protocol)
-        own = [(comparison_of(run), score.protocol) for score in scores]
-        there = [groups[key][place] for key in own if key in groups and place in groups[key]]
-        if first := next((each for each in there if each.command == run.command), None):
-            remedy = "" if run.command == "evaluate" else "give it a row of its own by initialization.label, or "
-            left_out[run.directory] = (
-                f"same label '{run.label}', label fraction and seed as {first.directory}, but other settings; "
-                f"{remedy}delete one of the two"
-            )
-            continue
-        for key in own:
-            groups[key].setdefault(place, run)
-    apart = _apart({comparison: list(places.values()) for (comparison, _), places in groups.items()})
-    tables = [
-        _table(*key, list(places.values()), apart[key[0]])
-        for key, places in sorted(groups.items(), key=lambda item: _comparison_order(item[0][0]))
-    ]
-    return tables, [LeftOut(directory, reason) for directory, reason in left_out.items()]
-
-
-def _odd_ones(runs: Sequence[Run]) -> dict[Path, str]:
-    """Return the runs whose settings, or whose pretraining's, are not those of most runs of their row, and why."""
-    rows: dict[tuple[Comparison, str], list[Run]] = defaultdict(list)
-    for run in runs:
-        rows[comparison_of(run), run.label].append(run)
-    odd = {}
-    for (_, label), row in rows.items():
-        alike = _most(row, [run.row_hash for run in row])
-        usual = _most(alike, starts_of(alike))
-        same_settings, same_start = ({run.directory for run in kept} for kept in (alike, usual))
-        for run in row:
-            if run.directory not in same_settings:
-                differs = "its settings are not those of"
-            elif run.directory in same_start:
-                continue
-            elif run.initialization != usual[0].initialization:
-                differs = f"its weights start from {run.initialization}, not as those of"
-            elif file_of(run) != file_of(usual[0]):
-                differs = "it starts from another file of weights, or takes others of it, than"
-            else:
-                differs = "the settings of its pretraining are not those of the pretrainings of"
-            odd[run.directory] = (
-                f"{differs} most other runs of the row '{label}'; give it a row of its own by initialization.label, or "
-                "delete it"
-            )
-    return odd
-
-
-def _most(runs: Sequence[Run], keys: Sequence[Hashable]) -> list[Run]:
-    """Return the runs with the key that most of them have; of keys that as many have, the first."""
-    common = Counter(keys).most_common(1)
-    return [run for run, key in zip(runs, keys, strict=True) if key == common[0][0]]
-
-
-def is_compared(key: str) -> bool:
-    """Tell whether runs of one comparison should have a setting in common."""
-    return key not in MEANT and not key.startswith("initialization.")
-
-
-def differing_settings(runs: Iterable[Run]) -> dict[str, dict[str, list[str]]]:
-    """Return the settings that are not those of all rows, though a table compares them: by key, each value's rows.
-
-    What a comparison is meant to vary is not among them, nor what some row does not tell.
-    """
-    values: dict[str, dict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
-    for run in runs:
-        for key, value in run.settings.items():
-            if is_compared(key):
-                values[key][str(value)][run.label] = None
-    return {
-        key: {value: list(labels) for value, labels in found.items()}
-        for key, found in sorted(values.items())
-        if len(found) > 1
-    }
-
-
-def _apart(groups: Mapping[Comparison, Sequence[Run]]) -> dict[Comparison, str]:
-    """Name what differs between comparisons that read alike: settings of their data, or else its manifest."""
-    alike: dict[Comparison, list[Comparison]] = defaultdict(list)
-    for comparison in groups:
-        alike[comparison._replace(manifest_sha256="")].append(comparison)
-    settings = {comparison: _settings_of_data(runs) for comparison, runs in groups.items()}
-    told, data = {}, {}
-    for comparison in groups:
-        others = alike[comparison._replace(manifest_sha256="")]
-        differing = differing_settings(run for other in others for run in groups[other])
-        named = ", ".join(
-            f"{key}={next(iter(values))}"
-            for key, values in settings[comparison].items()
-            if key in differing and all(len(settings[other].get(key, ())) <= 1 for other in others)
-        )
-        data[comparison] = _data(comparison, groups, others)
-        told[comparison] = "" if len(others) == 1 else named or data[comparison]
-    texts = Counter((comparison._replace(manifest_sha256=""), text) for comparison, text in told.items())
-    return {
-        comparison: text
-        if not text or texts[comparison._replace(manifest_sha256=""), text] == 1
-        else f"{text}, {data[comparison]}"
-        for comparison, text in told.items()
-    }
-
-
-def _settings_of_data(runs: Sequence[Run]) -> dict[str, set[str]]:
-    """Return the values that some runs have of each setting of their data, ordered by its key."""
-    found: dict[str, set[str]] = defaultdict(set)
-    for run in runs:
-        for key in sorted(run.settings):
-            if key.startswith("dataset."):
-                found[key].add(str(run.settings[key]))
-    return dict(sorted(found.items()))
-
-
-def _data(
-    comparison: Comparison, groups: Mapping[Comparison, Sequence[Run]], others: Sequence[Comparison]
-) -> str:  # fmt: skip
-    """Name the data of a comparison: by their manifest, and by what differs between them and those of others."""
-    manifest = f"data {comparison.manifest_sha256[:8]}"
-    if len(others) == 1:
-        return manifest
-    shared = set.intersection(*({run.label_fraction for run in groups[each]} for each in others))
-    counted = [_counts_of_data(groups[each], max(shared, default=None)) for each in others]
-    own = counted[others.index(comparison)]
-    said = [text for key, text in own.items() if len({each.get(key) for each in counted}) > 1]
-    return f"{manifest} ({', '.join(said)})" if said else manifest
-
-
-def _counts_of_data(runs: Sequence[Run], fraction: float | None) -> dict[str, str]:
-    """Return how many scenes and pixels runs were scored on, and how many units a share of the labels is, in words.
-
-    Args:
-        runs: Of one comparison.
-        fraction: The share, in (0, 1]; None: none that others have too.
-    """
-    split, found = "" if runs[0].split == "all" else f"{runs[0].split} ", {}
-    if scored := next((run.scene_confusions["full"] for run in runs if run.scene_confusions.get("full")), None):
-        pixels = sum(int(counts.sum()) for counts in scored.values())
-        found = {
-            "scenes": f"{len(scored)} {split}scene{'s' * (len(scored) != 1)}",
-            "pixels": f"{pixels:,} {split}pixels",
-        }
-    trained_here = [run for run in runs if run.trained_on == run.manifest_sha256 and run.label_fraction == fraction]
-    units = {run.labeled_units for run in trained_here}
-    if fraction is not None and len(units) == 1:
-        count, unit = units.pop(), runs[0].label_unit
-        share = "all" if fraction == 1 else f"{100 * fraction:.4g}\N{NO-BREAK SPACE}% of the"
-        found["units"] = f"{share} labels: {count:,} {unit}{'s' * (count != 1)}"
-    return found
-
-
-def _table(comparison: Comparison, protocol: Protocol, runs: Sequence[Run], apart: str) -> Table:
-    kinds: Mapping[str, str] = {run.label: run.initialization for run in runs}
-    labels = sorted(kinds, key=lambda label: (*_kind_order(kinds[label]), label))
-    ordered = sorted(runs, key=lambda run: (labels.index(run.label), run.label_fraction, run.seed, run.weights_sha256))
-    return Table(comparison, protocol, ordered, labels, sorted({run.label_fraction for run in runs}), apart)
-
-
-def _comparison_order(comparison: Comparison) -> tuple[object, ...]:
-    """Sort data sets by name, in each fine-tuning before probes of frozen encoders, and test scenes before others."""
-    return (comparison.dataset, comparison.steps == 0, comparison.split != "test", comparison)
-
-
-def _kind_order(kind: str) -> tuple[int, str]:
-    return (KINDS.index(kind) if kind in KINDS else len(KINDS), kind)

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ssl_rs.reporting.differing_settings import differing_settings, is_compared
 from ssl_rs.reporting.runs import Run
-from ssl_rs.reporting.tables import Comparison, comparison_of, differing_settings, is_compared
+from ssl_rs.reporting.tables import Comparison, comparison_of
 
 MOST_NAMED = 3
 """Settings that a row is named by; a name of more could not be read."""

@@ -4,6 +4,9 @@ import json
 import numpy as np
 import pytest
 
+from ssl_rs.reporting.comparing import compare
+from ssl_rs.reporting.results import read_runs
+
 CLASSES = [{"name": "water", "color": [0, 0, 255]}, {"name": "land", "color": [0, 128, 0]}]
 PROTOCOLS = tuple(
     f"{base}{suffix}" for suffix in ("", "_eroded") for base in ("all_classes", "clutter_as_error", "clutter_ignored")
@@ -75,6 +78,16 @@ def write_run(tmp_path):
         return directory
 
     return write
+
+
+@pytest.fixture
+def tables_of(tmp_path):
+    """Read the runs under tmp_path/runs and sort them into tables."""
+
+    def read():
+        return compare(read_runs(tmp_path / "runs")[0])
+
+    return read
 
 
 @pytest.fixture

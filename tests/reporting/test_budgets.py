@@ -6,9 +6,9 @@ import math
 import pytest
 
 from ssl_rs.reporting.budgets import budget_of
+from ssl_rs.reporting.comparing import compare
 from ssl_rs.reporting.page import write_report
 from ssl_rs.reporting.results import read_runs
-from ssl_rs.reporting.tables import compare
 from ssl_rs.reporting.variants import told_apart
 from ssl_rs.reporting.wording import budget_sentence
 

@@ -5,10 +5,10 @@ import pytest
 
 from ssl_rs.errors import InputError
 from ssl_rs.reporting.cells import missing_cells, read_failures, stale_runs
+from ssl_rs.reporting.comparing import compare
 from ssl_rs.reporting.page import write_report
 from ssl_rs.reporting.plans import command_line, read_plans
 from ssl_rs.reporting.results import read_runs
-from ssl_rs.reporting.tables import compare
 
 
 @pytest.fixture

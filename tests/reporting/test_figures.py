@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssl_rs.reporting.comparing import compare
 from ssl_rs.reporting.figures import IGNORED, color_map, label_curve, lines_of, png_data_uri, spread
 from ssl_rs.reporting.results import read_runs
-from ssl_rs.reporting.tables import compare
 
 CLIP = "{http://www.w3.org/2000/svg}clipPath"
 

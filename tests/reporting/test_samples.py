@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from ssl_rs.reporting.comparing import compare
 from ssl_rs.reporting.results import read_runs
 from ssl_rs.reporting.samples import Column, sample_grid
-from ssl_rs.reporting.tables import compare
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
+from ssl_rs.reporting.comparing import compare
 from ssl_rs.reporting.page import write_report
 from ssl_rs.reporting.results import read_runs
-from ssl_rs.reporting.tables import compare
 from ssl_rs.reporting.variants import told_apart
 
 

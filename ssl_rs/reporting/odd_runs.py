@@ -1,0 +1,43 @@
+"""Runs that were not made as most others of their row: which, and what is odd about each."""
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+
+from ssl_rs.reporting.runs import Run
+from ssl_rs.reporting.starts import file_of, starts_of
+from ssl_rs.reporting.tables import Comparison, comparison_of
+
+
+def odd_runs(runs: Sequence[Run]) -> dict[Path, str]:
+    """Return the runs whose settings, or whose pretraining's, are not those of most runs of their row, and why."""
+    rows: dict[tuple[Comparison, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        rows[comparison_of(run), run.label].append(run)
+    odd = {}
+    for (_, label), row in rows.items():
+        alike = _most(row, [run.row_hash for run in row])
+        usual = _most(alike, starts_of(alike))
+        same_settings, same_start = ({run.directory for run in kept} for kept in (alike, usual))
+        for run in row:
+            if run.directory not in same_settings:
+                differs = "its settings are not those of"
+            elif run.directory in same_start:
+                continue
+            elif run.initialization != usual[0].initialization:
+                differs = f"its weights start from {run.initialization}, not as those of"
+            elif file_of(run) != file_of(usual[0]):
+                differs = "it starts from another file of weights, or takes others of it, than"
+            else:
+                differs = "the settings of its pretraining are not those of the pretrainings of"
+            odd[run.directory] = (
+                f"{differs} most other runs of the row '{label}'; give it a row of its own by initialization.label, or "
+                "delete it"
+            )
+    return odd
+
+
+def _most(runs: Sequence[Run], keys: Sequence[Hashable]) -> list[Run]:
+    """Return the runs with the key that most of them have; of keys that as many have, the first."""
+    common = Counter(keys).most_common(1)
+    return [run for run, key in zip(runs, keys, strict=True) if key == common[0][0]]

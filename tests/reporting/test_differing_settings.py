@@ -1,0 +1,19 @@
+from ssl_rs.reporting.differing_settings import differing_settings
+from ssl_rs.reporting.page import write_report
+from ssl_rs.reporting.results import read_runs
+
+
+def test_settings_that_differ_between_rows_are_told(write_run, tmp_path):
+    settings = {"optimizer.lr": 0.001, "trainer.batch_size": 16, "trainer.precision": "auto", "seed": 0}
+    write_run("a", settings=settings, made_with={"precision": "fp32"})
+    write_run("b", seed=1, settings={**settings, "seed": 1}, made_with={"precision": "fp32"})
+    other = {**settings, "trainer.batch_size": 64, "initialization.label": "tasks"}
+    write_run("c", label="tasks", settings=other, made_with={"precision": "bf16"})
+    write_run("d", label="old")
+    runs = read_runs(tmp_path / "runs")[0]
+    assert differing_settings(runs) == {
+        "trainer.batch_size": {"16": ["random"], "64": ["tasks"]},
+        "trainer.precision": {"fp32": ["random"], "bf16": ["tasks"]},
+    }
+    page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report").read_text()
+    assert "<dt>trainer.batch_size</dt><dd>16 (random); 64 (tasks)</dd>" in page
