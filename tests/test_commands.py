@@ -19,7 +19,7 @@ import yaml
 from PIL import Image
 from safetensors import safe_open
 
-from ssl_rs import sweep
+from ssl_rs import sweep_plan
 from ssl_rs.command import COMMANDS
 from ssl_rs.config_files import conf_dir
 from ssl_rs.data.label_subset import LabelSubset
@@ -477,9 +477,9 @@ def test_a_pretraining_must_not_find_itself(command, tiny):
 
 
 def test_what_the_command_line_says_of_a_key_goes_before_what_the_sweep_varies(command, tiny, monkeypatch):
-    monkeypatch.setattr(sweep, "MOST_CELLS", 12)
+    monkeypatch.setattr(sweep_plan, "MOST_CELLS", 12)
     given = ("sweep=label_fraction", *tiny, "initialization=random", "label_fraction=100pct", "seed=0,1,2,3,4")
-    assert len(sweep.plan_cells("finetune", given)[0]) == 5
+    assert len(sweep_plan.plan_cells("finetune", given)[0]) == 5
 
 
 def test_a_sweep_in_another_order_at_every_start_is_refused(command, tiny):

@@ -11,7 +11,8 @@ import pytest
 from ssl_rs import sweep
 from ssl_rs.errors import SpentProcessError
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.sweep import Cell, _read_failure, _tell_of_waiting, plan_cells
+from ssl_rs.sweep import _read_failure, _tell_of_waiting
+from ssl_rs.sweep_plan import Cell, plan_cells
 
 pytestmark = pytest.mark.slow
 
