@@ -10,8 +10,8 @@ import pytest
 from safetensors.torch import load_file
 
 from ssl_rs.run_directory import TIMING_KEYS, RunDirectory
-from ssl_rs.stages import pretraining
-from ssl_rs.training import loop
+from ssl_rs.stages import pretraining_result
+from ssl_rs.training import step as training_step
 
 pytestmark = pytest.mark.slow
 
@@ -84,11 +84,11 @@ def test_left_out_steps_survive_a_restart(command, tiny, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         seed_step(seed, step, rank)
 
-    seed_step = loop.seed_step
-    monkeypatch.setattr(loop, "seed_step", killed)
+    seed_step = training_step.seed_step
+    monkeypatch.setattr(training_step, "seed_step", killed)
     often = (*settings, "trainer.checkpoint_every_steps=6", f"run_dir={broken.path}")
     assert command("pretrain", *often)[0] == 130
-    monkeypatch.setattr(loop, "seed_step", seed_step)
+    monkeypatch.setattr(training_step, "seed_step", seed_step)
     assert command("pretrain", *often)[0] == 0
     assert without_timing(broken) == without_timing(whole)
     assert broken.encoder.read_bytes() == whole.encoder.read_bytes()
@@ -132,13 +132,13 @@ def test_a_provoked_collapse_stops_the_run_where_that_is_wanted(command, tiny, r
 
 
 def test_few_steps_end_with_a_line_and_no_warning(command, tiny, run, monkeypatch):
-    monkeypatch.setattr(pretraining, "collapse_measures", lambda features: {"feature_std": 0.001})
+    monkeypatch.setattr(pretraining_result, "collapse_measures", lambda features: {"feature_std": 0.001})
     few = (*tiny, "trainer.max_steps=2", "trainer.log_every_steps=1", f"run_dir={run.path}")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "The deepest features")
         code, _, err = command("pretrain", *few)
     assert code == 0, err
     assert "2 steps do not settle BatchNorm's statistics" in err
-    monkeypatch.setattr(pretraining, "SETTLED", 2)
+    monkeypatch.setattr(pretraining_result, "SETTLED", 2)
     with pytest.warns(UserWarning, match="The deepest features"):
         assert command("pretrain", *few, "seed=5", f"run_dir={run.path}_settled")[0] == 0

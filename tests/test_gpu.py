@@ -20,10 +20,11 @@ from ssl_rs.data.sampling import SceneCrops, batches
 from ssl_rs.randomness import Rows, seed_step
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.sliding_window import WindowSettings, predict_scene
-from ssl_rs.stages.pretraining import read_plan
+from ssl_rs.stages.pretraining_plan import read_plan
 from ssl_rs.training import loop
-from ssl_rs.training.loop import take_step
+from ssl_rs.training import step as training_step
 from ssl_rs.training.replay import Replayed, replayed_or_not
+from ssl_rs.training.step import take_step
 from ssl_rs.views.base import crop_view, make_views
 
 pytestmark = [
@@ -95,7 +96,7 @@ def recordings(monkeypatch):
         made.append(replayed_or_not(*given))
         return made[-1]
 
-    monkeypatch.setattr(loop, "replayed_or_not", noted)
+    monkeypatch.setattr(training_step, "replayed_or_not", noted)
     return made
 
 

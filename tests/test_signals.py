@@ -103,7 +103,7 @@ def is_deaf(pid: int) -> bool:
 
 def test_a_stop_during_the_evaluation_loses_no_training(command, tiny, tmp_path, monkeypatch):
     from ssl_rs.stages.evaluation import Evaluator
-    from ssl_rs.training import loop
+    from ssl_rs.training import step as training_step
 
     run = RunDirectory(tmp_path / "run")
     handler = signal.getsignal(signal.SIGTERM)
@@ -114,17 +114,17 @@ def test_a_stop_during_the_evaluation_loses_no_training(command, tiny, tmp_path,
     assert "Interrupted. The same command goes on" in err
     assert signal.getsignal(signal.SIGTERM) == handler
     assert not run.result.exists()
-    monkeypatch.setattr(loop, "seed_step", lambda *arguments: pytest.fail("it took a step again"))
+    monkeypatch.setattr(training_step, "seed_step", lambda *arguments: pytest.fail("it took a step again"))
     code, _, err = command("finetune", *tiny, f"run_dir={run.path}")
     assert code == 0, err
     assert run.read_result()["steps"] == 4
 
 
 def test_a_stopped_sweep_ends_behind_the_checkpoint_of_its_run(command, tiny, monkeypatch):
-    from ssl_rs.training import loop
+    from ssl_rs.training import step as training_step
 
     sweep = ("-m", *tiny, "pretext=[contrastive]", "views=[clean,transformed]", "seed=0,1")
-    seed_step, steps = loop.seed_step, []
+    seed_step, steps = training_step.seed_step, []
 
     def asking(seed, step, rank):
         steps.append((seed, step))
@@ -132,7 +132,7 @@ def test_a_stopped_sweep_ends_behind_the_checkpoint_of_its_run(command, tiny, mo
             os.kill(os.getpid(), signal.SIGTERM)
         seed_step(seed, step, rank)
 
-    monkeypatch.setattr(loop, "seed_step", asking)
+    monkeypatch.setattr(training_step, "seed_step", asking)
     code, out, err = command("pretrain", *sweep)
     assert code == 130
     assert "Stopped after step 2 of 4. The same command goes on from there." in err

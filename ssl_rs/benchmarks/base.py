@@ -16,7 +16,7 @@ from torch import nn
 
 from ssl_rs.errors import InputError
 from ssl_rs.segmentation.sliding_window import WindowSettings
-from ssl_rs.stages.pretraining import Plan
+from ssl_rs.stages.pretraining_plan import Plan
 
 
 @dataclass(frozen=True)

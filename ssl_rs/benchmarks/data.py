@@ -17,7 +17,7 @@ from ssl_rs.data.manifest import FORMAT_VERSION, SceneRecord, SourceRecord
 from ssl_rs.data.sampling import READ_AHEAD, Crops, SceneCrops, batches
 from ssl_rs.data.store import Store, array_file
 from ssl_rs.errors import InputError
-from ssl_rs.stages.pretraining import scene_crops
+from ssl_rs.stages.pretraining_batches import scene_crops
 from ssl_rs.stages.site import Site
 from ssl_rs.transfer import to_device
 

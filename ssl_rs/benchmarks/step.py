@@ -20,14 +20,17 @@ from ssl_rs.benchmarks.base import (
 )
 from ssl_rs.data.sampling import READ_AHEAD
 from ssl_rs.pretext.network import PretextNetwork
-from ssl_rs.stages.pretraining import Plan, batch_making, crop_on_device, initial_network, scene_crops
+from ssl_rs.stages.pretraining import initial_network
+from ssl_rs.stages.pretraining_batches import batch_making, crop_on_device, scene_crops
+from ssl_rs.stages.pretraining_plan import Plan
 from ssl_rs.stages.recipe import place_network
 from ssl_rs.training.accumulation import in_parts
 from ssl_rs.training.finite import FirstBadSteps
-from ssl_rs.training.loop import Job, as_it_is, gradients_of, take_step, wrap
+from ssl_rs.training.job import Job, as_it_is
 from ssl_rs.training.replay import Replayed, Work, replayed_or_not
 from ssl_rs.training.settings import exactness
 from ssl_rs.training.state import Identity, Progress
+from ssl_rs.training.step import gradients_of, take_step, wrap
 from ssl_rs.views.base import View, make_views
 
 PHASES = ("data wait", "transfer", "views", "encoder", "heads", "backward", "optimizer")

@@ -39,7 +39,7 @@ from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
 from ssl_rs.stages.site import Site, SiteSettings, check_once
 from ssl_rs.stages.validation import KEY, Validator, read_every_steps
-from ssl_rs.training.loop import as_it_is
+from ssl_rs.training.job import as_it_is
 from ssl_rs.training.tracking import closed_on_error
 from ssl_rs.transfer import to_device
 from ssl_rs.weights_metadata import WeightsMetadata

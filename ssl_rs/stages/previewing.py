@@ -15,7 +15,8 @@ from ssl_rs.files import make_folder, written_aside
 from ssl_rs.messages import say_line
 from ssl_rs.randomness import seed_step
 from ssl_rs.reporting.views_figure import Row, draw_views
-from ssl_rs.stages.pretraining import Plan, crop_on_device, draft, scene_crops, views_of
+from ssl_rs.stages.pretraining_batches import crop_on_device, scene_crops, views_of
+from ssl_rs.stages.pretraining_plan import Plan, draft
 from ssl_rs.views.base import CROP, CorruptedView, TransformedView, View, ViewMaker, views_to_make
 from ssl_rs.views.fused import TRANSFORMS
 

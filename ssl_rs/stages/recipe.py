@@ -23,7 +23,8 @@ from ssl_rs.run_directory import RunDirectory
 from ssl_rs.several_pretrainings import SeveralPretrainingsError
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.site import Site, SiteSettings, environment
-from ssl_rs.training.loop import Job, Validation, as_it_is, train
+from ssl_rs.training.job import Job, Validation, as_it_is
+from ssl_rs.training.loop import train
 from ssl_rs.training.schedule import Schedule
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.training.state import Identity, OtherRunError, Progress

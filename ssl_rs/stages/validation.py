@@ -8,7 +8,7 @@ from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError
 from ssl_rs.segmentation.network import Segments
 from ssl_rs.stages.evaluation import Evaluator
-from ssl_rs.training.loop import Validation
+from ssl_rs.training.job import Validation
 
 KEY = "evaluation.every_steps"
 

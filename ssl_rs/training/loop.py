@@ -1,97 +1,23 @@
 """The training loop of both stages: batch, forward, backward, step; logs and checkpoints between steps."""
 
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
 
 from ssl_rs import distributed
-from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError, Interrupted
 from ssl_rs.messages import OutputClosed, say_line
-from ssl_rs.randomness import seed_step
-from ssl_rs.run_directory import RunDirectory
-from ssl_rs.task_output import TaskOutput
-from ssl_rs.training.accumulation import in_parts
 from ssl_rs.training.collapse import check_collapse
-from ssl_rs.training.compiling import compiled_or_eager
 from ssl_rs.training.finite import FirstBadSteps, save_crops, without_data
+from ssl_rs.training.job import Job
 from ssl_rs.training.progress import Clock, Display, open_display
-from ssl_rs.training.replay import Work, does_the_same_each_step, replayed_or_not
-from ssl_rs.training.schedule import Schedule
 from ssl_rs.training.settings import TrainerSettings, exactness
-from ssl_rs.training.state import Identity, Progress, check_weights, load_checkpoint, save_checkpoint
+from ssl_rs.training.state import Progress, check_weights, load_checkpoint, save_checkpoint
+from ssl_rs.training.step import gradients_of, take_step, wrap
 from ssl_rs.training.stopping import stop_requests
 from ssl_rs.training.tracking import Tracker
-
-
-def as_it_is(batch: Any) -> Any:
-    """Return a batch to which nothing is left to do."""
-    return batch
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Scores that are told while a network trains; nothing is chosen by them, and no weight depends on them.
-
-    Args:
-        every_steps: How often; the last step is scored too.
-        score: Called on all ranks at once; may leave the network in evaluation mode.
-    """
-
-    every_steps: int
-    score: Callable[[], Mapping[str, float]]
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that one training needs.
-
-    Args:
-        network: Maps a batch to {task: TaskOutput}; lies on the device; its state is what checkpoints hold.
-        crops: Gives the stored crops of each step from a given step on.
-        make_batch: Brings the crops of a step to the device, with what is drawn for them; draws only from (seed, step).
-        weights: Factor of each task's loss.
-        optimizer: Over the network's parameters.
-        schedule: Factor of the learning rate by step.
-        settings: Length, sizes, device.
-        device: Where it trains.
-        run: Where logs and checkpoints go.
-        identity: What a checkpoint must agree with.
-        processes: This process among all.
-        seed: Seed of the run.
-        probe: Numbers that tell whether the features of the last batch collapsed; None where nothing can.
-        after_step: Called with the step and the number of all steps after each step of the optimizer, with the weights
-            that it left; None where nothing is to be moved.
-        validation: Scores that join the lines; None: no step is scored.
-        complete: Makes the network's input from what `make_batch` returned, on the device, by the same operations in
-            every step: it is compiled and recorded as the network is.
-        after_part: Called with the number of each part of a batch, from 1, after its forward pass; of a step that is
-            recorded, when the recording is made alone.
-    """
-
-    network: nn.Module
-    crops: Callable[[int], Iterator[Any]]
-    make_batch: Callable[[Any, int], Any]
-    weights: Mapping[str, float]
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    settings: TrainerSettings
-    device: torch.device
-    run: RunDirectory
-    identity: Identity
-    processes: Processes
-    seed: int
-    probe: Callable[[], Mapping[str, Tensor]] | None = None
-    after_step: Callable[[int, int], None] | None = None
-    validation: Validation | None = None
-    complete: Callable[[Any], Any] = as_it_is
-    after_part: Callable[[int], None] | None = None
 
 
 def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Tracker]:
@@ -156,125 +82,6 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
 def _stopped(progress: Progress, settings: TrainerSettings) -> Interrupted:
     then = "goes on from there" if progress.step < settings.max_steps else "finishes it"
     return Interrupted(f"Stopped after step {progress.step} of {settings.max_steps}. The same command {then}.")
-
-
-def wrap(job: Job, step: int) -> tuple[nn.Module, Job]:
-    """Return the module whose forward and backward a step runs, and the job: both compiled if asked for.
-
-    The module averages gradients over ranks.
-
-    Args:
-        job: Its network is in training mode.
-        step: The first step that will be taken.
-    """
-    module, complete = job.network, job.complete
-    if job.settings.compile and step < job.settings.max_steps:  # else there is no batch left to try it with
-        module, complete = compiled_or_eager(
-            module, complete, lambda: _first_batch(job, step), job.settings.gradient_accumulation, job.device,
-            job.identity.precision,
-        )  # fmt: skip
-    return distributed.average_gradients(module, job.device), replace(job, complete=complete)
-
-
-def gradients_of(module: nn.Module, job: Job, step: int) -> Work:
-    """Return what a step does with a batch: leave its gradient in the parameters, and tell losses and metrics.
-
-    Args:
-        module: What `wrap` returned.
-        job: What `wrap` returned.
-        step: As `wrap` takes it.
-    """
-    work = partial(_accumulate_gradients, module, job)
-    if step < job.settings.max_steps and records(job):
-        return replayed_or_not(work, job.network, lambda: _first_batch(job, step))
-    return work
-
-
-def records(job: Job) -> bool:
-    """Tell whether augmentation, forward and backward are to be recorded, see `TrainerSettings.cuda_graph`."""
-    if job.device.type != "cuda" or job.processes.world_size > 1 or job.settings.cuda_graph == "never":
-        return False
-    return job.settings.cuda_graph == "always" or does_the_same_each_step(job.network)
-
-
-def _first_batch(job: Job, step: int) -> Any:
-    return job.make_batch(next(job.crops(step)), step)
-
-
-def take_step(backward: Work, crops: Any, job: Job, progress: Progress, bad_steps: FirstBadSteps) -> None:
-    """One optimizer step; its losses and metrics are added to the sums of the next log line.
-
-    Args:
-        backward: What `gradients_of` returned.
-        crops: Stored crops of the step.
-        job: What is trained.
-        progress: How far it is; goes on by a step.
-        bad_steps: Notes what is not finite.
-    """
-    settings = job.settings
-    seed_step(job.seed, progress.step, job.processes.rank)  # after the loader, which may draw from the global generator
-    for group in job.optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * job.schedule(progress.step, settings.max_steps)
-    batch = job.make_batch(crops, progress.step)
-    network = job.network
-    buffers = [buffer.clone() for buffer in network.buffers()] if settings.max_skipped_steps else []
-    values = backward(batch)
-    parameters = [parameter for parameter in network.parameters() if parameter.grad is not None]
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    losses = {name: value for name, value in values.items() if name.startswith("loss/")}
-    progress.step += 1
-    if progress.skipped < settings.max_skipped_steps and not norm.isfinite():
-        for buffer, value in zip(network.buffers(), buffers, strict=True):  # the running moments have seen the batch
-            buffer.copy_(value)
-        job.optimizer.zero_grad()
-        progress.skipped += 1
-        _tell_skipped(job, progress, crops, {**losses, "the norm of the gradient": norm})
-        return
-    bad_steps.note(progress.step - 1, {**losses, "the norm of the gradient": norm})
-    if settings.gradient_clip is not None:
-        nn.utils.clip_grads_with_norm_(parameters, settings.gradient_clip, norm)
-    job.optimizer.step()
-    job.optimizer.zero_grad()
-    if job.after_step is not None:
-        job.after_step(progress.step - 1, settings.max_steps)
-    progress.add({**values, "gradient_norm": norm.float()})
-
-
-def _tell_skipped(job: Job, progress: Progress, crops: Any, values: Mapping[str, Tensor]) -> None:
-    """Warn of a step that was left out, and save the crops that led to it."""
-    names = [name for name, value in values.items() if not value.isfinite()]
-    path = save_crops(job.run.path, progress.step - 1, job.processes.rank, crops)
-    if job.processes.is_first:
-        warnings.warn(
-            f"Step {progress.step} was left out ({progress.skipped} of at most {job.settings.max_skipped_steps}); not "
-            f"finite: {', '.join(names)}. Its crops are in {path}.",
-            stacklevel=2,
-        )
-
-
-def _accumulate_gradients(module: nn.Module, job: Job, batch: Any) -> dict[str, Tensor]:
-    """Leave the gradient of a batch in the parameters, and return its losses and metrics: the means over its parts."""
-    count = job.settings.gradient_accumulation
-    sums: dict[str, Tensor] = {}
-    for number, part in enumerate(in_parts(job.complete(batch), count), start=1):
-        with distributed.gradients_stay(module, here=number < count):
-            with torch.autocast(job.device.type, torch.bfloat16, enabled=job.identity.precision == "bf16"):
-                outputs: Mapping[str, TaskOutput] = module(part)
-            if job.after_part is not None:
-                job.after_part(number)
-            total = torch.stack([job.weights[name] * output.loss for name, output in outputs.items()]).sum()
-            (total / count).backward()  # type: ignore[no-untyped-call]
-        for name, value in _named_values(total, outputs).items():
-            sums[name] = sums[name] + value if name in sums else value
-    return {name: value / count for name, value in sums.items()}
-
-
-def _named_values(total: Tensor, outputs: Mapping[str, TaskOutput]) -> dict[str, Tensor]:
-    values = {"loss": total.detach().float()}
-    for task, output in outputs.items():
-        values[f"loss/{task}"] = output.loss.detach().float()
-        values |= {f"{task}/{name}": metric.detach().float() for name, metric in output.metrics.items()}
-    return values
 
 
 def _check_finite(job: Job, bad_steps: FirstBadSteps) -> None:

@@ -17,7 +17,7 @@ from ssl_rs.data import store as stores
 from ssl_rs.data.map_writer import Grid, MapWriter
 from ssl_rs.exporting.forms import FORMS
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.stages import mapping, pretraining
+from ssl_rs.stages import mapping, pretraining_result
 from ssl_rs.training import loop
 
 pytestmark = pytest.mark.slow
@@ -72,7 +72,9 @@ def test_a_full_disk_anywhere_else(quick, disk, place, fails, command, at_step, 
     if place == "metrics.jsonl":
         at_step(3, fill_behind_metrics)
     else:
-        module, name = (pretraining, "save_tensors") if place == "encoder.safetensors" else (RunDirectory, "finish")
+        module, name = (
+            (pretraining_result, "save_tensors") if place == "encoder.safetensors" else (RunDirectory, "finish")
+        )
         write = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *arguments: (disk.fill(), write(*arguments))[1])
     said = fails("pretrain", *quick, f"run_dir={run.path}")

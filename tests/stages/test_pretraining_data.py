@@ -20,8 +20,8 @@ from ssl_rs.data.store import Store
 from ssl_rs.randomness import Rows
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation
-from ssl_rs.stages import finetuning, pretraining
-from ssl_rs.training.loop import as_it_is
+from ssl_rs.stages import finetuning, pretraining, pretraining_batches, pretraining_plan, pretraining_result
+from ssl_rs.training.job import as_it_is
 from ssl_rs.training.replay import _tensors_and_shape
 from ssl_rs.training.structure import map_tensors
 from ssl_rs.views.base import all_in_two_parts
@@ -40,11 +40,11 @@ def site(bands):
 def test_views_know_their_colors_and_where_data_is():
     plan = SimpleNamespace(site=site(("blue", "green", "red", "nir")), makers={"clean": CleanMaker("crop", 0, 0, 0)})
     images, valid = torch.full((2, 4, 8, 8), 50, dtype=torch.int32), torch.rand(2, 1, 8, 8) > 0.5
-    view = pretraining.views_of(plan, Crops(images, valid), 0, Rows(0, 2, 2))["clean"]
+    view = pretraining_batches.views_of(plan, Crops(images, valid), 0, Rows(0, 2, 2))["clean"]
     assert view.rgb == (2, 1, 0)
     assert torch.equal(view.valid, valid)
     assert torch.equal(view.image, torch.where(valid, 0.5, 0.0).expand(2, 4, 8, 8))
-    assert pretraining.views_of(plan, Crops(images, None), 0, Rows(0, 2, 2))["clean"].valid is None
+    assert pretraining_batches.views_of(plan, Crops(images, None), 0, Rows(0, 2, 2))["clean"].valid is None
 
 
 def plan_of(*overrides):
@@ -56,12 +56,12 @@ def plan_of(*overrides):
 )
 def test_the_batch_of_a_step_is_the_views_of_its_crops(tiny, given):
     plan = plan_of(*tiny, *given)
-    make_batch, complete = pretraining.batch_making(plan)
-    stored = pretraining.scene_crops(plan, 0).batch(3, plan.site.rows)
+    make_batch, complete = pretraining_batches.batch_making(plan)
+    stored = pretraining_batches.scene_crops(plan, 0).batch(3, plan.site.rows)
     torch.manual_seed(0)
     batch = complete(make_batch(stored, 3))
     torch.manual_seed(0)
-    views = pretraining.views_of(plan, stored, 3, plan.site.rows)
+    views = pretraining_batches.views_of(plan, stored, 3, plan.site.rows)
     assert list(batch) == list(views) == list(plan.makers)
     assert all(torch.equal(batch[name].image, view.image) for name, view in views.items())
     assert (complete is as_it_is) == (not all_in_two_parts(plan.makers))
@@ -94,15 +94,15 @@ class Own(CleanMaker):
 def test_a_recording_holds_makers_of_ones_own_only_where_that_is_asked_for(tiny, cuda_graph, splits):
     plan = plan_of(*tiny, f"trainer.cuda_graph={cuda_graph}")
     on_gpu = replace(plan, site=replace(plan.site, device=torch.device("cuda")))
-    assert pretraining.batch_making(on_gpu)[1] is not as_it_is
+    assert pretraining_batches.batch_making(on_gpu)[1] is not as_it_is
     own = replace(on_gpu, makers={**plan.makers, "own": Own("crop")})
-    assert (pretraining.batch_making(own)[1] is not as_it_is) == splits
+    assert (pretraining_batches.batch_making(own)[1] is not as_it_is) == splits
 
 
 def test_a_batch_that_is_held_and_overwritten_completes_as_the_other(tiny):
     plan = plan_of(*tiny)
-    make_batch, complete = pretraining.batch_making(plan)
-    first, second = (make_batch(pretraining.scene_crops(plan, 0).batch(n, plan.site.rows), n) for n in (0, 1))
+    make_batch, complete = pretraining_batches.batch_making(plan)
+    first, second = (make_batch(pretraining_batches.scene_crops(plan, 0).batch(n, plan.site.rows), n) for n in (0, 1))
     held = map_tensors(torch.Tensor.clone, first)
     tensors, shape = _tensors_and_shape(held)
     given, given_shape = _tensors_and_shape(second)
@@ -143,12 +143,18 @@ def test_a_number_is_one_setting_however_it_is_written(tiny, one, same):
     assert plans[0].site.store.path == plans[1].site.store.path
 
 
-def test_runs_of_data_with_nodata_are_other_runs_than_before():
+def test_runs_of_data_with_nodata_are_other_runs_than_before(tiny, monkeypatch):
     """Their crops lie otherwise; data without nodata keeps its hashes."""
-    site = SimpleNamespace(store=SimpleNamespace(manifest=SimpleNamespace(scenes=[SimpleNamespace(valid_share=1.0)])))
-    assert pretraining._nodata(site) == {}
-    site.store.manifest.scenes.append(SimpleNamespace(valid_share=0.9))
-    assert pretraining._nodata(site)
+    plan = read_plan(pretraining, "pretrain", *tiny)
+    assert pretraining_plan._nodata(plan.site) == {}
+    manifest = plan.site.store.manifest
+    part = [replace(scene, valid_share=0.9) for scene in manifest.scenes]
+    told = pretraining_plan._nodata(SimpleNamespace(store=SimpleNamespace(manifest=replace(manifest, scenes=part))))
+    assert told
+    monkeypatch.setattr(pretraining_plan, "_nodata", lambda site: told)
+    with_nodata = read_plan(pretraining, "pretrain", *tiny)
+    assert with_nodata.run.hash != plan.run.hash
+    assert with_nodata.settings_hash != plan.settings_hash
 
 
 def test_the_batch_of_all_processes_is_part_of_a_run(tiny, monkeypatch):
@@ -166,12 +172,12 @@ def test_settings_of_a_view_that_no_task_reads_are_told(tiny):
     with pytest.warns(
         UserWarning, match=r"views\.corrupted\.num_blocks=3 has no effect: no task of pretext=\[\.\.\.\]"
     ):
-        pretraining.draft(settings)
+        pretraining_plan.draft(settings)
     read = ("views.corrupted.num_blocks=3",)  # by inpainting
     settings = Settings("pretrain", resolve(compose_config("pretrain", (*tiny, *read))), read)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pretraining.draft(settings)
+        pretraining_plan.draft(settings)
 
 
 def test_all_splits_are_drawn_from_only_where_that_was_asked_for(tiny, monkeypatch):
@@ -184,7 +190,7 @@ def test_all_splits_are_drawn_from_only_where_that_was_asked_for(tiny, monkeypat
         plan = read_plan(pretraining, "pretrain", *tiny, *overrides)
         assert plan.splits == splits
         read.clear()
-        pretraining.scene_crops(plan, 0).batch(0, Rows(0, 100, 100))
+        pretraining_batches.scene_crops(plan, 0).batch(0, Rows(0, 100, 100))
         assert read == set(splits)
 
 
@@ -207,7 +213,7 @@ def test_unlabeled_images_are_seen_by_pretraining_and_are_no_labels(tiny, tmp_pa
     seen = []
     plan = read_plan(pretraining, "pretrain", *mine)
     store = plan.site.store
-    source = pretraining.scene_crops(plan, 0)
+    source = pretraining_batches.scene_crops(plan, 0)
     image = store.image
     store.image = lambda index: (seen.append(store.manifest.scenes[index].split), image(index))[1]
     source.batch(0, Rows(0, 200, 200))
@@ -305,7 +311,7 @@ def test_other_seeds_and_steps_give_other_views():
     def masked(seed, step):
         own = SimpleNamespace(**{**vars(site(("red", "green", "blue"))), "seed": seed})
         plan = SimpleNamespace(site=own, makers={"masked": MaskedMaker("crop", 4, 0.5)})
-        return pretraining.views_of(plan, crops, step, Rows(0, 2, 2))["masked"].weight
+        return pretraining_batches.views_of(plan, crops, step, Rows(0, 2, 2))["masked"].weight
 
     first = masked(0, 0)
     assert torch.equal(first, masked(0, 0))
@@ -328,11 +334,11 @@ def probed(monkeypatch):
     for row in range(40):
         valid[row, :, : 8 * (row % 3)] = False
     crops = Crops(torch.randint(1, 100, (40, 3, 32, 32)) * valid, valid)
-    monkeypatch.setattr(pretraining, "scene_crops", lambda plan, seed: SimpleNamespace(batch=lambda *_: crops))
+    monkeypatch.setattr(pretraining_result, "scene_crops", lambda plan, seed: SimpleNamespace(batch=lambda *_: crops))
     network = nn.Module()
     network.encoder, network.normalization = Collapsed(), nn.Identity()
     plan = SimpleNamespace(site=site(("red", "green", "blue")))
-    return pretraining._probe_collapse(plan, network.train()), network
+    return pretraining_result._probe_collapse(plan, network.train()), network
 
 
 def test_features_without_data_hide_no_collapse_at_the_end(monkeypatch):

@@ -9,10 +9,12 @@ from torch import nn
 from ssl_rs.config import Settings, compose_config, resolve
 from ssl_rs.randomness import Draws, Rows
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation
-from ssl_rs.stages.pretraining import batch_making, read_plan, scene_crops
+from ssl_rs.stages.pretraining_batches import batch_making, scene_crops
+from ssl_rs.stages.pretraining_plan import read_plan
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.training.compiling import compiled_or_eager
-from ssl_rs.training.loop import train, wrap
+from ssl_rs.training.loop import train
+from ssl_rs.training.step import wrap
 from ssl_rs.views.base import all_in_two_parts, crop_view, draw_views, views_as_drawn
 from ssl_rs.views.fused import ColorJitter
 from tests.training.test_loop import Recorder, job, make_batch

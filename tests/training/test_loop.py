@@ -19,7 +19,8 @@ from ssl_rs.randomness import derive_seed
 from ssl_rs.run_directory import TIMING_KEYS, RunDirectory
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.training.finite import without_data
-from ssl_rs.training.loop import Job, Validation, train
+from ssl_rs.training.job import Job, Validation
+from ssl_rs.training.loop import train
 from ssl_rs.training.schedule import Cosine
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.training.state import Identity, load_checkpoint

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ssl_rs.config import Settings, compose_config, resolve
 from ssl_rs.encoder import Normalization, Statistics
 from ssl_rs.segmentation.network import SegmentationNetwork, build_segmentation_model
-from ssl_rs.stages.pretraining import initial_network, read_plan
+from ssl_rs.stages.pretraining import initial_network
+from ssl_rs.stages.pretraining_plan import read_plan
 from ssl_rs.training import replay
 from ssl_rs.training.leaving_no_trace import leaving_no_trace
 

@@ -1,0 +1,138 @@
+"""A pretraining as its settings have it: read, checked against each other, and told apart by a hash."""
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, get_args
+
+from ssl_rs.config import Settings
+from ssl_rs.config_hash import config_hash
+from ssl_rs.data.dataset import Split
+from ssl_rs.errors import InputError
+from ssl_rs.pretext.base import PretextTask
+from ssl_rs.pretext.network import check_views
+from ssl_rs.stages.pretext_parts import check_tasks
+from ssl_rs.stages.recipe import Identified, Recipe, identify
+from ssl_rs.stages.site import Site, SiteSettings, check_once
+from ssl_rs.views.base import (
+    ViewMaker,
+    views_to_make,
+)
+
+EncoderPass = Literal["joint", "per_view"]
+
+LABELS_ONLY = ("dataset.tile_size", "dataset.tile_shift", "dataset.protocol")
+"""Settings of a data set that mean nothing where no label is read."""
+
+VARIED = ("seed", "initialization.label")
+"""What pretrainings of one row may differ in."""
+
+USUAL_ORDER = ("inpainting", "transform_prediction", "contrastive")
+"""The paper's tasks as kept results have them, others behind them by name: the hash tells no order but other ones."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked pretraining, before the first heavy work.
+
+    Args:
+        site: Where it runs.
+        recipe: What it shares with fine-tuning.
+        makers: The makers of the needed views, sources first.
+        tasks: The chosen tasks; each still takes the channels of the encoder.
+        weights: Factor of each task's loss.
+        encoder_pass: All views in one pass of the encoder, or one pass a view.
+        settings_hash: Of all settings but the seed and its name: what several pretrainings of one row have in common.
+        run: Its folder and hash.
+    """
+
+    site: Site
+    recipe: Recipe
+    makers: Mapping[str, ViewMaker]
+    tasks: Mapping[str, "partial[PretextTask]"]
+    weights: Mapping[str, float]
+    encoder_pass: EncoderPass
+    settings_hash: str
+    run: Identified
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits whose images are read, of those that have scenes: where it is transductive, all."""
+        wanted: tuple[Split, ...] = get_args(Split) if self.site.dataset.transductive else ("train", "unlabeled")
+        return tuple(split for split in wanted if self.site.store.scenes_of(split))
+
+
+def read_plan(settings: Settings) -> Plan:
+    """Read and check every key, and derive where the run lives."""
+    return draft(settings)()
+
+
+def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
+    """Read and check every key; what is returned prepares the data and derives where the run lives.
+
+    Args:
+        settings: The settings.
+        planned: It runs later if at all, e.g. as a cell of a sweep: all that needs no data is checked at once, and what
+            it starts from may not be there yet.
+    """
+    surroundings, recipe = SiteSettings.read(settings), Recipe.read(settings)
+    tasks = {name: settings.build(f"pretext.{name}.task") for name in settings.names("pretext")}
+    weights = {name: settings.value(f"pretext.{name}.weight", float) for name in tasks}
+    makers = {name: settings.build(f"views.{name}") for name in settings.names("views")}
+    bad = [name for name, weight in weights.items() if not 0 <= weight < math.inf]
+    if bad:
+        raise InputError(f"pretext.{bad[0]}.weight must be finite and at least 0, got {weights[bad[0]]}.")
+    if not any(weights.values()):
+        raise InputError("Every pretext.*.weight is 0: nothing would be learnt. Give one of the tasks a weight.")
+    classes = {name: task.func for name, task in tasks.items()}
+    check_views(classes, makers)
+    needed = views_to_make(makers, [view for task in classes.values() for view in (*task.views, *task.momentum_views)])
+    unread = [name for name in makers if name not in needed]
+    if not planned:
+        _tell_of_unread(settings, unread)
+    settings.drop("views", unread)
+    encoder_pass = settings.value("encoder_pass", EncoderPass)
+    settings.check_all_read()
+
+    def check_early() -> None:
+        recipe.check(surroundings, planned)
+        bands, side = len(surroundings.dataset.band_names), surroundings.dataset.crop_size
+        chosen = [settings.values[key] for key in ("backbone", "pretext")]
+        check_once(partial(check_tasks, recipe.backbone, tasks, bands, side), "pretrain", chosen, bands, side)
+
+    def enter() -> Plan:
+        site = surroundings.enter(check_early)
+        folder = Path("pretrain", site.store.manifest.dataset, recipe.backbone.name, "+".join(tasks))
+        nodata = _nodata(site)
+        run = identify(settings, site, recipe, folder, _order(tuple(tasks)) | nodata, LABELS_ONLY)
+        shared = {"manifest": site.store.manifest.sha256, "global_batch": str(site.rows.total), **nodata}
+        settings_hash = config_hash(settings.values, shared, (*VARIED, *LABELS_ONLY))
+        own_makers = {name: makers[name] for name in needed}
+        return Plan(site, recipe, own_makers, tasks, weights, encoder_pass, settings_hash, run)
+
+    if planned:
+        check_early()
+    return enter
+
+
+def _tell_of_unread(settings: Settings, views: Sequence[str]) -> None:
+    """Say which arguments of the command line change views that no task reads; in a sweep other cells may read them."""
+    keys = tuple(f"views.{name}." for name in views)
+    for override in settings.overrides:
+        if override.lstrip("+").startswith(keys):
+            warnings.warn(f"{override} has no effect: no task of pretext=[...] reads that view.", stacklevel=2)
+
+
+def _order(tasks: Sequence[str]) -> dict[str, str]:
+    """Return what the hash of a run says of the order of its tasks, which it does not see: heads are built in it."""
+    usual = sorted(tasks, key=lambda name: (USUAL_ORDER.index(name) if name in USUAL_ORDER else len(USUAL_ORDER), name))
+    return {} if list(tasks) == usual else {"pretext_order": ",".join(tasks)}
+
+
+def _nodata(site: Site) -> dict[str, str]:
+    """Return what the hash says of data with nodata: earlier versions cut and corrupted other crops of it."""
+    partial = any(scene.valid_share < 1 for scene in site.store.manifest.scenes)
+    return {"nodata": "crops by pixels with data; covers nothing"} if partial else {}
