@@ -185,7 +185,8 @@ def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
             known = [*options(group), *re.findall(r"^\t([\w.-]+)$", text, re.MULTILINE)]  # also those of --config-dir
             names = [name for name in re.split(r"[\[\],\s'\"]+", value) if name and name not in known]
             # Of a name that is no text, Hydra does not say which group it was given to.
-            wrong = [name for name in names if f"'{group}/{name}'" in text or re.fullmatch(NO_TEXT, name)]
+            missing = re.findall(rf"Could not (?:find|load) '{group}/([^']+)'", text)
+            wrong = [name for name in names if name in missing or re.fullmatch(NO_TEXT, name)]
             if wrong:
                 return f"{group}={wrong[0]}: there is no such option. {nearest(wrong[0], known)}{_another(group)}"
     if "Ambiguous value" in text and (several := next((each for each in overrides if _names_several(each)), None)):

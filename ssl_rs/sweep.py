@@ -60,7 +60,7 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
     print_line(f"{len(cells)} runs, {finished} finished before: {plan}")
     _tell_of_waiting(cells)
     try:
-        _launch(name, overrides, jobs)
+        _launch(name, overrides, jobs, plan.parent)
     except InputError:
         if is_new and not any(cell.run_dir.exists() for cell in cells):  # none could start: nobody is to wait for them
             plan.unlink(missing_ok=True)
@@ -117,8 +117,15 @@ def _hide_in_yaml(path: Path) -> None:
             write_text(path, to_yaml(after))
 
 
-def _launch(name: str, overrides: Sequence[str], jobs: Sequence[Cell]) -> None:
-    """Hand the sweep to Hydra, whose sweeper and launcher run the cells, numbered in the same order."""
+def _launch(name: str, overrides: Sequence[str], jobs: Sequence[Cell], folder: Path) -> None:
+    """Hand the sweep to Hydra, whose sweeper and launcher run the cells, numbered in the same order.
+
+    Args:
+        name: Name of the command.
+        overrides: Its command line.
+        jobs: The cell of each job.
+        folder: Where Hydra notes the command line, unless the config puts that elsewhere.
+    """
     process = os.getpid()
 
     def job(config: DictConfig) -> None:
@@ -145,6 +152,7 @@ def _launch(name: str, overrides: Sequence[str], jobs: Sequence[Cell]) -> None:
         raise InputError(f"Hydra's sweeper or launcher failed: {error}") from error
     finally:
         sys.argv = before
+        _hide_in_yaml(folder / "multirun.yaml")  # a launcher that fails has started no job
         os.environ.pop("HYDRA_FULL_ERROR") if full is None else os.environ.update(HYDRA_FULL_ERROR=full)
 
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from ssl_rs.build import locate
 from ssl_rs.config import Settings, compose_config, parse_overrides, resolve, without_sweeps
+from ssl_rs.config_files import used_groups
 from ssl_rs.errors import InputError
 from ssl_rs.initialization import CHOICES
 
@@ -53,15 +54,16 @@ def plan_cells(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
     params = config.hydra.sweeper.get("params") or {}
     _check_varied(name, config, params)
     # All of them are read and checked before the first one has data prepared, which may take hours.
-    drafts = []
+    drafts, folders = [], []
     for single in _split(params, overrides):
         settings = cell_settings(name, compose_config(name, single), single)
         drafts.append((settings.overrides, stage.plan(settings)))
-    cells = [Cell(own, *place()) for own, place in drafts]
-    values, first = resolve(config), {cell.run_dir: cell for cell in reversed(cells)}
-    if len(first) < len(cells) and values.get("run_dir"):
+        folders += [settings.values["run_dir"]] if settings.values.get("run_dir") else []
+    if len(set(folders)) < len(folders):
         raise InputError("Several runs of this sweep would share one folder. Leave run_dir out: each run has its own.")
-    return [first[cell.run_dir] for cell in cells], Path(values["output_dir"])
+    cells = [Cell(own, *place()) for own, place in drafts]
+    first = {cell.run_dir: cell for cell in reversed(cells)}
+    return [first[cell.run_dir] for cell in cells], Path(resolve(config)["output_dir"])
 
 
 def _check_varied(name: str, config: DictConfig, params: Any) -> None:
@@ -71,7 +73,7 @@ def _check_varied(name: str, config: DictConfig, params: Any) -> None:
         InputError: It varies what this command has not.
     """
     for key in params if isinstance(params, Mapping) else ():
-        if str(key).lstrip("+").partition(".")[0] not in config:
+        if str(key).lstrip("+").partition(".")[0] not in (*config, *used_groups(name)):
             raise InputError(
                 f"This sweep varies {key}, which {name} does not have: it is for another command, such as finetune. "
                 f"Choose another sweep=..., or vary keys of {name} by -m."

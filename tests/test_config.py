@@ -421,6 +421,16 @@ def test_an_option_of_the_users_own_is_not_blamed_for_another_mistake(own_conf):
         compose_config("pretrain", [*search_in(own_conf), "backbone=mine", "schedule=3"])
 
 
+def test_a_mistake_within_an_option_is_told_and_not_that_there_is_no_such_option(own_conf):
+    (own_conf / "sweep").mkdir()
+    text = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    parms:\n      seed: 0,1\n"
+    (own_conf / "sweep" / "misspelt.yaml").write_text(text)
+    with pytest.raises(InputError) as told:
+        compose_config("finetune", [*search_in(own_conf), "sweep=misspelt"])
+    assert "parms" in str(told.value)
+    assert "no such option" not in str(told.value)
+
+
 def test_a_folder_of_options_that_is_not_there_is_named(capsys):
     assert main("pretrain", ["--config-dir", "nowhere"]) == 2
     assert "--config-dir nowhere: there is no such folder" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ssl_rs import sweep
+from ssl_rs.config import search_in
 from ssl_rs.errors import SpentProcessError
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.sweep import _read_failure, _tell_of_waiting
@@ -192,3 +193,33 @@ def test_a_run_that_another_process_works_on_is_no_failure(command, tiny):
     code, out, err = command("finetune", "-m", *given)
     assert code == 0, err
     assert "2 of 2 runs are finished." in out
+
+
+def test_a_sweep_of_ones_own_varies_whole_experiments(tiny, tmp_path):
+    for name, text in {
+        "sweep/mine": "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      experiment: short,long\n",
+        "experiment/short": "trainer:\n  max_steps: 3\n",
+        "experiment/long": "trainer:\n  max_steps: 7\n",
+    }.items():
+        path = tmp_path / "own" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# @package _global_\n{text}")
+    given = [argument for argument in tiny if not argument.startswith("trainer.max_steps")]
+    cells, _ = plan_cells("finetune", [*search_in(tmp_path / "own"), "sweep=mine", *given])
+    assert [[each for each in cell.overrides if each.startswith("experiment")] for cell in cells] == [
+        ["experiment=short"],
+        ["experiment=long"],
+    ]
+    assert len({cell.run_dir for cell in cells}) == 2
+
+
+def test_a_folder_that_runs_would_share_is_refused_before_data_is_prepared(command, tiny):
+    code, _, err = command("finetune", "-m", *tiny, "seed=0,1", "run_dir=mine")
+    assert code == 2
+    assert "Several runs of this sweep would share one folder" in err
+    assert not Path("outputs/stores").exists()
+
+
+def test_a_folder_of_its_own_for_each_run_can_be_named(tiny, tmp_path):
+    cells, _ = plan_cells("finetune", [*tiny, "seed=0,1", f"run_dir={tmp_path}/mine-${{seed}}"])
+    assert [cell.run_dir.name for cell in cells] == ["mine-0", "mine-1"]

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from ssl_rs.reporting.names_of_data import names_of_data
@@ -51,7 +52,10 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
             continue
         for key in own:
             groups[key].setdefault(place, run)
-    apart = names_of_data({comparison: list(places.values()) for (comparison, _), places in groups.items()})
+    in_tables: dict[Comparison, dict[Path, Run]] = defaultdict(dict)  # protocols may know different runs
+    for (comparison, _), places in groups.items():
+        in_tables[comparison] |= {run.directory: run for run in places.values()}
+    apart = names_of_data({comparison: list(own.values()) for comparison, own in in_tables.items()})
     tables = [
         _table(*key, list(places.values()), apart[key[0]])
         for key, places in sorted(groups.items(), key=lambda item: _comparison_order(item[0][0]))

@@ -24,6 +24,9 @@ SCORED_COMMANDS = ("finetune", "evaluate")
 MOST_PIXELS = 2**44
 """Of a scene, so that sums over scenes stay within 64 bits."""
 
+LONGEST = 1e12
+"""Seconds of a run, so that sums over runs stay finite."""
+
 
 def read_runs(runs_dir: Path, group_of: Callable[[str], str] | None = None) -> tuple[list[Run], list[LeftOut]]:
     """Read every finished run below a folder.
@@ -94,13 +97,13 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
         subset_sha256=text("subset_sha256"),
         seed=count("seed"),
         steps=count("steps"),
-        wall_seconds=_number(result, "wall_seconds", 0, math.inf),
+        wall_seconds=_number(result, "wall_seconds", 0, LONGEST),
         manifest_sha256=text("manifest_sha256"),
         settings_hash=str(result.get("settings_hash", "")),
         split=str(result.get("split", "test")),
         scores=scores,
         protocol=own if (own := str(result.get("protocol"))) in scores else next(iter(scores)),
-        classes=(classes := [_labeled_class(entry) for entry in _take(result, "classes", list)]),
+        classes=(classes := _classes(result)),
         environment={},
         scene_confusions={
             labels: {scene: _confusion(counts, len(classes)) for scene, counts in _object(scenes, PER_SCENE).items()}
@@ -212,6 +215,13 @@ def _number(values: Mapping[str, Any], key: str, low: float = 0, high: float = 1
 def _number_or_none(values: Mapping[str, Any], key: str, low: float = 0) -> float | None:
     """Return a score; null says that it is undefined, a missing key that the file is not ours."""
     return None if key in values and values[key] is None else _number(values, key, low)
+
+
+def _classes(result: Mapping[str, Any]) -> list[LabeledClass]:
+    classes = [_labeled_class(entry) for entry in _take(result, "classes", list)]
+    if not classes:
+        raise ValueError("classes is empty")
+    return classes
 
 
 def _labeled_class(entry: Any) -> LabeledClass:

@@ -128,6 +128,18 @@ def test_a_sweep_runs_with_secrets_and_writes_none(quick, command, tmp_path, mon
     assert hidden in (tmp_path / "outputs" / "report" / "index.html").read_text()
     assert hidden in err
     assert "secret-" not in out + err
+
+
+def test_a_sweep_that_cannot_start_a_run_leaves_no_secret(quick, command, tmp_path, monkeypatch):
+    """Hydra notes the command line before its launcher starts the first job."""
+    monkeypatch.chdir(tmp_path)
+    given = ("initialization=file", "initialization.weights='https://me:secret-word@example.org/x.pth'", "seed=0,1")
+    own = [item for item in quick if not item.startswith("pretext")]
+    code, out, err = command("finetune", "-m", *own, *given, "hydra.sweep.subdir=${nowhere}")
+    assert code == 2
+    assert "Hydra's sweeper or launcher failed" in err
+    assert "//***@example.org" in (tmp_path / "outputs" / "sweeps" / "multirun.yaml").read_text()
+    assert "secret-" not in out + err
     assert [path for path in tmp_path.rglob("*") if path.is_file() and b"secret-" in path.read_bytes()] == []
 
 

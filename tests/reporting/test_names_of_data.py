@@ -17,6 +17,18 @@ def test_settings_that_vary_within_a_table_do_not_tell_it_apart(write_run, table
     assert [table.apart for table in tables] == ["data aaaaaaaa", "data bbbbbbbb"]
 
 
+def test_a_setting_that_varies_under_another_protocol_does_not_tell_tables_apart(write_run, tables_of, six_protocols):
+    """Tables of one comparison bear one name, whichever runs each of their protocols knows."""
+    both = {name: six_protocols(0.5)[name] for name in ("all_classes", "clutter_as_error")}
+    for data, side in (("a", 64), ("b", 128)):
+        given = {"manifest_sha256": data * 64, "protocols": both}
+        write_run(f"{data} random", settings={"dataset.crop_size": side}, **given)
+        given["protocols"] = {"all_classes": both["all_classes"]}
+        write_run(f"{data} imagenet", label="imagenet", settings={"dataset.crop_size": 256}, **given)
+    tables, _ = tables_of()
+    assert {table.apart for table in tables} == {"data aaaaaaaa", "data bbbbbbbb"}
+
+
 def test_tables_whose_settings_read_alike_name_their_data_too(write_run, tables_of):
     for data, scale in (("a", 1.0), ("b", 1.0), ("c", 2.0)):
         write_run(data, manifest_sha256=data * 64, settings={"dataset.value_scale": scale})

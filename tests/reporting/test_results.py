@@ -57,6 +57,8 @@ def test_pretrainings_are_passed_over_and_order_follows_paths(tmp_path, write_ru
         ({"label_fraction": "10pct"}, "label_fraction is '10pct': expected int or float"),
         ({"seed": True}, "seed is True: expected int"),
         ({"wall_seconds": float("inf")}, "wall_seconds is inf"),
+        ({"wall_seconds": 1e308}, r"wall_seconds is 1e\+308: expected a number in"),
+        ({"classes": [], "scene_confusions": {"full": {"s": []}}}, "classes is empty"),
         ({"command": "make coffee"}, "command is 'make coffee'"),
         ({"protocols": {}}, "protocols is empty"),
         ({"protocols": {"p": 3}}, "protocols.p is 3"),
