@@ -17,7 +17,8 @@ from ssl_rs.build import explained, refuse_bound
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.data.dataset import Split
-from ssl_rs.data.sampling import Crops, SceneCrops, to_unit
+from ssl_rs.data.sampling import to_unit
+from ssl_rs.data.scene_crops import Crops, SceneCrops
 from ssl_rs.encoder import Backbone, Normalization, check_image_size
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of

@@ -83,3 +83,19 @@ def make_store(made_up: Callable[..., Dataset], tmp_path: Path) -> Callable[...,
         return prepare(made_up(entries, **settings), tmp_path / "stores")
 
     return make
+
+
+@pytest.fixture
+def with_nodata(made_up: Callable[..., Dataset]) -> Callable[..., Store]:
+    """Prepare a store of (valid, split): band 0 is the row, band 1 is 100 + column; scenes are named a, b, ..."""
+
+    def make(folder: Path, *scenes: tuple[Any, Split]) -> Store:
+        entries = []
+        for name, (valid, split) in zip("abcdef", scenes, strict=False):
+            rows, columns = np.indices(valid.shape)
+            image = np.stack([rows, 100 + columns]).astype(np.uint8)
+            mask = np.zeros(valid.shape, np.uint8)
+            entries.append((name, split, SceneArrays(image, mask, valid=None if valid.all() else valid)))
+        return prepare(made_up(entries), folder)
+
+    return make
