@@ -20,11 +20,11 @@ from ssl_rs.data.dataset import IGNORE, Dataset, SceneSource
 from ssl_rs.data.manifest import FORMAT_VERSION, HASH_FILE, MANIFEST_FILE, Manifest, SkippedScene
 from ssl_rs.data.moments import mean_and_std
 from ssl_rs.data.overview import SCENES_FILE, SHEET_FILE, write_overview
-from ssl_rs.data.raster import small_cache
 from ssl_rs.data.records import to_json
 from ssl_rs.data.scene_writer import WrittenScene
 from ssl_rs.data.splits import CUT_IT, FEWEST
 from ssl_rs.data.store import Store
+from ssl_rs.data.tiff_file import small_cache
 from ssl_rs.data.workers import write_scenes
 from ssl_rs.errors import GONE, TOLD, InputError
 from ssl_rs.files import write_beside

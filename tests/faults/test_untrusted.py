@@ -17,8 +17,8 @@ import rasterio
 import torch
 from PIL import Image
 
+from ssl_rs.data.image_files import open_raster, read_raster
 from ssl_rs.data.manifest import Manifest
-from ssl_rs.data.raster import open_raster, read_raster
 from ssl_rs.data.source_files import SourceFile, describe_files, find_files, match_files
 from ssl_rs.data.store import Store
 from ssl_rs.errors import InputError
