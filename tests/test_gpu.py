@@ -16,7 +16,8 @@ from ssl_rs.command import main
 from ssl_rs.config import Settings, compose_config, resolve
 from ssl_rs.data.ahead import copied_ahead
 from ssl_rs.data.cutting import Place, ResidentScenes
-from ssl_rs.data.sampling import SceneCrops, batches
+from ssl_rs.data.sampling import batches
+from ssl_rs.data.scene_crops import SceneCrops
 from ssl_rs.randomness import Rows, seed_step
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.sliding_window import WindowSettings, predict_scene

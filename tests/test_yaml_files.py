@@ -25,7 +25,9 @@ from ssl_rs.config import Settings, asks_for_sweep, compose_config, resolve, wit
 from ssl_rs.config_files import conf_dir, groups, options, used_groups
 from ssl_rs.data.label_subset import LabelFraction, choose_labels
 from ssl_rs.data.prepare import prepare
-from ssl_rs.data.sampling import SceneCrops, TileCrops, to_unit
+from ssl_rs.data.sampling import to_unit
+from ssl_rs.data.scene_crops import SceneCrops
+from ssl_rs.data.tile_crops import TileCrops
 from ssl_rs.encoder import Normalization, Statistics
 from ssl_rs.errors import InputError
 from ssl_rs.pretext.network import PretextNetwork, build_task

@@ -14,7 +14,8 @@ import numpy as np
 from ssl_rs.benchmarks.base import Findings, Workplace, alternate, check_repeats, milliseconds
 from ssl_rs.data.cutting import ResidentScenes
 from ssl_rs.data.manifest import FORMAT_VERSION, SceneRecord, SourceRecord
-from ssl_rs.data.sampling import READ_AHEAD, Crops, SceneCrops, batches
+from ssl_rs.data.sampling import READ_AHEAD, batches
+from ssl_rs.data.scene_crops import Crops, SceneCrops
 from ssl_rs.data.store import Store, array_file
 from ssl_rs.errors import InputError
 from ssl_rs.stages.pretraining_batches import scene_crops

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_rs.data.dataset import IGNORE, Dataset, SceneArrays, SceneSource, SegmentationClass, Split
-from ssl_rs.data.raster import read_raster
+from ssl_rs.data.image_files import read_raster
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 

@@ -3,8 +3,9 @@
 import warnings
 from collections.abc import Iterable, Sequence
 
-from ssl_rs.data.raster import TiffFile, open_raster
+from ssl_rs.data.image_files import open_raster
 from ssl_rs.data.source_files import SourceFile
+from ssl_rs.data.tiff_file import TiffFile
 from ssl_rs.errors import InputError
 
 ALPHA = "alpha"

@@ -9,8 +9,8 @@ from typing import get_args
 
 from ssl_rs.data.classes_file import read_yaml_mapping
 from ssl_rs.data.dataset import Split
+from ssl_rs.data.finding_files import check_link, files_below
 from ssl_rs.data.raster import EXTENSIONS
-from ssl_rs.data.source_files import check_link, files_below
 from ssl_rs.errors import InputError, nearest
 
 UNLABELED: Split = "unlabeled"

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssl_rs.data.dataset import Dataset, Scene, SceneSource, SegmentationClass
+from ssl_rs.data.finding_files import find_files
 from ssl_rs.data.listing import list_scene, wrong_layout
 from ssl_rs.data.mask_format import MaskFormat
+from ssl_rs.data.matching_files import match_files
 from ssl_rs.data.paired import read_pair
-from ssl_rs.data.source_files import find_files, match_files
 from ssl_rs.data.splits import SET_VAL_SHARE, check_val_share, with_validation
 
 LAYOUT = "train/mss/NAME_mss.tiff with train/label_0_1_2/NAME_roiMap.tif and so on, and test/ likewise"

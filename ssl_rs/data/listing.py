@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ssl_rs.data.dataset import SceneSource, Split
-from ssl_rs.data.source_files import SourceFile, describe_files
+from ssl_rs.data.matching_files import describe_files
+from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 
 

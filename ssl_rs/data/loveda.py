@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ssl_rs.data.dataset import IGNORE, Dataset, Scene, SceneSource, SegmentationClass
+from ssl_rs.data.finding_files import find_files
 from ssl_rs.data.listing import list_scene, wrong_layout
 from ssl_rs.data.mask_format import MaskFormat
+from ssl_rs.data.matching_files import match_files
 from ssl_rs.data.paired import read_pair
-from ssl_rs.data.source_files import find_files, match_files
 from ssl_rs.data.splits import SET_VAL_SHARE, check_val_share, with_validation
 
 LAYOUT = "Train/Rural/images_png/0.png with Train/Rural/masks_png/0.png and so on, likewise Train/Urban and Val"

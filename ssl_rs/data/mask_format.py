@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_rs.data.dataset import IGNORE, SegmentationClass
-from ssl_rs.data.raster import Raster, TiffFile
+from ssl_rs.data.raster import Raster
+from ssl_rs.data.tiff_file import TiffFile
 from ssl_rs.errors import InputError
 
 ROWS = 512

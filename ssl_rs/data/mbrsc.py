@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssl_rs.data.dataset import Dataset, Scene, SceneSource, SegmentationClass, Split
+from ssl_rs.data.finding_files import find_files
 from ssl_rs.data.listing import list_scene, wrong_layout
 from ssl_rs.data.mask_format import MaskFormat
+from ssl_rs.data.matching_files import match_files
 from ssl_rs.data.paired import read_pair
-from ssl_rs.data.source_files import find_files, match_files
 from ssl_rs.errors import InputError
 
 LAYOUT = "'Tile 1' to 'Tile 8', each with images/image_part_001.jpg to 009.jpg and masks/image_part_001.png to 009.png"

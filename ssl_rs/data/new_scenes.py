@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass
+from ssl_rs.data.finding_files import find_files
+from ssl_rs.data.matching_files import describe_files
 from ssl_rs.data.paired import in_brackets, read_pair, with_channels
 from ssl_rs.data.raster import EXTENSIONS
-from ssl_rs.data.source_files import SourceFile, describe_files, find_files
+from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.value_types import as_stored
 from ssl_rs.errors import InputError
 

@@ -8,9 +8,11 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from ssl_rs.data.dataset import Scene, SceneArrays, Transform
+from ssl_rs.data.image_files import open_raster
 from ssl_rs.data.mask_format import MaskFormat
-from ssl_rs.data.raster import Raster, TiffFile, open_raster, where_data
+from ssl_rs.data.raster import Raster, where_data
 from ssl_rs.data.source_files import SourceFile
+from ssl_rs.data.tiff_file import TiffFile
 from ssl_rs.errors import InputError
 
 STRIP_PIXELS = 2**22

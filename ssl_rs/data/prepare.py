@@ -1,8 +1,5 @@
 """From a data set's files to a store: checked, built aside, resumed after a kill, and in place only when whole."""
 
-import dataclasses
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -20,11 +17,11 @@ from ssl_rs.data.dataset import IGNORE, Dataset, SceneSource
 from ssl_rs.data.manifest import FORMAT_VERSION, HASH_FILE, MANIFEST_FILE, Manifest, SkippedScene
 from ssl_rs.data.moments import mean_and_std
 from ssl_rs.data.overview import SCENES_FILE, SHEET_FILE, write_overview
-from ssl_rs.data.raster import small_cache
 from ssl_rs.data.records import to_json
 from ssl_rs.data.scene_writer import WrittenScene
-from ssl_rs.data.splits import CUT_IT, FEWEST
 from ssl_rs.data.store import Store
+from ssl_rs.data.store_location import locate, name_of
+from ssl_rs.data.tiff_file import small_cache
 from ssl_rs.data.workers import write_scenes
 from ssl_rs.errors import GONE, TOLD, InputError
 from ssl_rs.files import write_beside
@@ -129,76 +126,6 @@ def _tell_of_others(dataset: Dataset, aside: Path) -> None:
             )
 
 
-def locate(dataset: Dataset, store_dir: Path) -> tuple[Path, Sequence[SceneSource]]:
-    """Return where the store of a data set lies, or would lie, and the scenes it is made of; none is read.
-
-    Raises:
-        InputError: There are no scenes, or none to train on.
-    """
-    scenes = _checked_scenes(dataset)
-    return store_dir / f"{dataset.name}-{_source_hash(dataset, scenes)}", scenes
-
-
-def _checked_scenes(dataset: Dataset) -> Sequence[SceneSource]:
-    """List the scenes; those with a problem have it noted.
-
-    Raises:
-        InputError: None, or none to train on.
-    """
-    scenes = dataset.scenes()
-    if not scenes:
-        raise InputError(f"{_name(dataset)} has no scenes.")
-    if not any(scene.split == "train" for scene in scenes):
-        labeled = sum(scene.split != "unlabeled" for scene in scenes)
-        beside = f" beside {len(scenes) - labeled} unlabeled" if labeled < len(scenes) else ""
-        raise InputError(
-            f"{_name(dataset)} has {labeled} scene{'s' * (labeled != 1)}{beside}, but none in the training split. "
-            + (_training_remedy(dataset, scenes) if labeled else "Only to pretrain, take masks/ and classes.yaml away.")
-        )
-    seen: dict[str, SceneSource] = {}
-    checked = []
-    for scene in scenes:
-        problem = scene.problem
-        missing = [file for file in scene.files if not file.exists()]
-        if scene.id in seen:
-            both = " and ".join(str(each.files[0]) for each in (seen[scene.id], scene) if each.files)
-            problem = f"{_name(dataset)} has more than one scene with the id '{scene.id}': {both}. Remove one of them."
-        elif missing and not problem:
-            problem = f"{_name(dataset)} needs the file {missing[0]}, which is missing."
-        alike = scene.alike if problem == scene.problem else None
-        checked.append(dataclasses.replace(scene, problem=problem, alike=alike))
-        seen.setdefault(scene.id, scene)
-    return checked
-
-
-def _training_remedy(dataset: Dataset, scenes: Sequence[SceneSource]) -> str:
-    """Return what to do where no scene is for training; all for training would leave nothing to score."""
-    labeled = [scene.id for scene in scenes if scene.split != "unlabeled"]
-    groups = set(map(dataset.group_of, labeled))
-    if len(groups) < len(labeled):
-        return (
-            f"By dataset.scene_group={dataset.scene_group} they lie together in groups, {len(groups)} in all, of which "
-            "each split gets whole ones: name smaller groups, or list the splits in splits.yaml."
-        )
-    if len(labeled) < FEWEST:
-        return f"{CUT_IT} Only to pretrain, dataset.val_share=0 and dataset.test_share=0 do for a folder of your own."
-    return (
-        "Give it some; a folder of your own takes splits.yaml, or a smaller dataset.val_share and dataset.test_share."
-    )
-
-
-def _name(dataset: Dataset) -> str:
-    return f"Data set '{dataset.name}'" + (f" in dataset.root={dataset.root}" if dataset.root else "")
-
-
-def _source_hash(dataset: Dataset, scenes: Sequence[SceneSource]) -> str:
-    """Return 12 hex digits over the settings and the listing of the files: equal as long as nothing changed."""
-    listing = [(s.id, s.split, [file.identity() for file in s.files if file.exists()]) for s in scenes]
-    classes = [dataclasses.astuple(entry) for entry in dataset.classes]
-    content = json.dumps([FORMAT_VERSION, dataset.stored_by(), classes, dataset.band_names, listing], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
-
-
 def _build(
     dataset: Dataset, scenes: Sequence[SceneSource], folder: Path, report: Report | None, num_workers: int | None
 ) -> None:
@@ -264,7 +191,7 @@ def _manifest(dataset: Dataset, written: Sequence[WrittenScene], skipped: Sequen
     moments = [scene.moments for scene in written if scene.moments is not None]
     if not moments:
         raise InputError(
-            f"{_name(dataset)}: no usable training scene is left; {len(skipped)} scenes are left out, the first, "
+            f"{name_of(dataset)}: no usable training scene is left; {len(skipped)} scenes are left out, the first, "
             f"'{skipped[0].id}', because: {skipped[0].reason}"
         )
     maximum = max(scene.maximum for scene in moments)

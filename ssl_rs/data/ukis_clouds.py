@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_rs.data.dataset import Dataset, SceneArrays, SceneSource, SegmentationClass, Split
+from ssl_rs.data.finding_files import find_files
 from ssl_rs.data.listing import wrong_layout
 from ssl_rs.data.mask_format import MaskFormat
+from ssl_rs.data.matching_files import match_files
 from ssl_rs.data.raster import Raster
-from ssl_rs.data.source_files import SourceFile, find_files, match_files
+from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError, nearest
 
 LAYOUT = "sentinel2.npz, landsat5.npz and landsat7.npz, each with img [H, W, 6] and msk [H, W, 1]"

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from ssl_rs.data import isprs
 from ssl_rs.data.dataset import Dataset, Scene, SceneSource
+from ssl_rs.data.finding_files import find_files
 from ssl_rs.data.listing import wrong_layout
-from ssl_rs.data.source_files import find_files, match_files
+from ssl_rs.data.matching_files import match_files
 from ssl_rs.data.splits import SET_VAL_SHARE, check_val_share, with_validation
 
 ARCHIVE = "ISPRS_semantic_labeling_Vaihingen"

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.manifest import HASH_FILE, MANIFEST_FILE, Manifest, SceneRecord, SourceRecord
-from ssl_rs.data.prepare import Report, locate
+from ssl_rs.data.prepare import Report
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.store import Store
+from ssl_rs.data.store_location import locate
 from ssl_rs.errors import TOLD, InputError, first_of
 
 

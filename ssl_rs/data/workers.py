@@ -14,9 +14,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from ssl_rs.data.dataset import Dataset, SceneSource
-from ssl_rs.data.raster import small_cache
 from ssl_rs.data.records import read_record
 from ssl_rs.data.scene_writer import WrittenScene, record_file, write_scene
+from ssl_rs.data.tiff_file import small_cache
 from ssl_rs.errors import InputError
 
 Outcome = WrittenScene | InputError

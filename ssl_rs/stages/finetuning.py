@@ -22,7 +22,8 @@ from ssl_rs.data.label_subset import (
     labeled_in_training,
     labeled_pixels,
 )
-from ssl_rs.data.sampling import TileCrops, to_unit
+from ssl_rs.data.sampling import to_unit
+from ssl_rs.data.tile_crops import TileCrops
 from ssl_rs.encoder import Backbone, Normalization, check_image_size, check_side, input_divisor
 from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Provenance, seen_before

@@ -21,10 +21,10 @@ from ssl_rs.data.dataset import IGNORE, SceneSource
 from ssl_rs.data.ground_area import square_meters
 from ssl_rs.data.map_writer import Grid, MapWriter, enlarged
 from ssl_rs.data.new_scenes import NewScenes
-from ssl_rs.data.raster import small_cache
 from ssl_rs.data.scene_writer import write_scene
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.store import array_file
+from ssl_rs.data.tiff_file import small_cache
 from ssl_rs.errors import InputError
 from ssl_rs.files import make_folder, write_json, written_aside
 from ssl_rs.run_directory import RunDirectory

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.folder import Folder
-from ssl_rs.data.prepare import locate
 from ssl_rs.data.store import Store
+from ssl_rs.data.store_location import locate
 
 LONGEST = 100
 """Letters of a name: folders that begin with it say more."""

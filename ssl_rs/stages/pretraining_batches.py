@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ssl_rs.bands import color_bands
-from ssl_rs.data.sampling import Crops, SceneCrops, to_unit
+from ssl_rs.data.sampling import to_unit
+from ssl_rs.data.scene_crops import Crops, SceneCrops
 from ssl_rs.randomness import Rows
 from ssl_rs.stages.batches import Drawn, completes_with
 from ssl_rs.stages.pretraining_plan import Plan

@@ -8,7 +8,7 @@ from typing import Any
 
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
-from ssl_rs.data.sampling import Crops
+from ssl_rs.data.scene_crops import Crops
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError
 from ssl_rs.files import make_folder, written_aside

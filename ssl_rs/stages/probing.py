@@ -16,7 +16,8 @@ from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash, leaves
 from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
 from ssl_rs.data.labeled_pixels import by_window, draw_pixels
-from ssl_rs.data.sampling import SceneCrops, to_unit
+from ssl_rs.data.sampling import to_unit
+from ssl_rs.data.scene_crops import SceneCrops
 from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone, Normalization, check_side

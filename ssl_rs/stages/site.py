@@ -20,9 +20,10 @@ from ssl_rs.config import Settings
 from ssl_rs.data.ahead import copied_ahead
 from ssl_rs.data.cutting import ResidentScenes, resident_bytes
 from ssl_rs.data.dataset import Dataset
-from ssl_rs.data.prepare import locate, prepare
+from ssl_rs.data.prepare import prepare
 from ssl_rs.data.sampling import BatchSource, batches
 from ssl_rs.data.store import Store
+from ssl_rs.data.store_location import locate
 from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone, Statistics
 from ssl_rs.errors import InputError

@@ -42,7 +42,7 @@ class FirstBadSteps:
 
 def without_data(crops: Any) -> str:
     """Say how many of some stored crops hold no data at all; empty where none is, or they do not tell."""
-    valid = getattr(crops, "valid", None)  # of `ssl_rs.data.sampling.Crops`
+    valid = getattr(crops, "valid", None)  # of `ssl_rs.data.scene_crops.Crops`
     if valid is None:
         return ""
     empty = int((~valid.flatten(1).any(dim=1)).sum())

@@ -1,5 +1,6 @@
 """Small made-up data sets."""
 
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,3 +84,45 @@ def make_store(made_up: Callable[..., Dataset], tmp_path: Path) -> Callable[...,
         return prepare(made_up(entries, **settings), tmp_path / "stores")
 
     return make
+
+
+@pytest.fixture
+def with_nodata(made_up: Callable[..., Dataset]) -> Callable[..., Store]:
+    """Prepare a store of (valid, split): band 0 is the row, band 1 is 100 + column; scenes are named a, b, ..."""
+
+    def make(folder: Path, *scenes: tuple[Any, Split]) -> Store:
+        entries = []
+        for name, (valid, split) in zip("abcdef", scenes, strict=False):
+            rows, columns = np.indices(valid.shape)
+            image = np.stack([rows, 100 + columns]).astype(np.uint8)
+            mask = np.zeros(valid.shape, np.uint8)
+            entries.append((name, split, SceneArrays(image, mask, valid=None if valid.all() else valid)))
+        return prepare(made_up(entries), folder)
+
+    return make
+
+
+@pytest.fixture
+def zipped() -> Callable[[Path, Mapping[str, bytes]], Path]:
+    """Write an archive of {name: content}, with the folder it lies in."""
+
+    def write(path: Path, entries: Mapping[str, bytes]) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in entries.items():
+                archive.writestr(name, content)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def root(tmp_path: Path, zipped: Callable[..., Path]) -> Path:
+    """A folder, an archive with a folder, one without; things that no listing should show."""
+    root = tmp_path / "Größe 1"
+    (root / "images").mkdir(parents=True)
+    (root / "images" / "a_1.tif").write_bytes(b"own a1")
+    (root / "images" / ".hidden.tif").write_bytes(b"x")
+    zipped(root / "labels.zip", {"labels/a_1_label.tif": b"label a1", "__MACOSX/labels/._a_1_label.tif": b"x"})
+    zipped(root / "images.zip", {"a_1.tif": b"zipped a1", "ä_2.tif": b"zipped a2"})
+    return root

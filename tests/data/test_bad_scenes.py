@@ -8,9 +8,9 @@ from PIL import Image
 
 from ssl_rs.data.dataset import SceneArrays
 from ssl_rs.data.folder import Folder
+from ssl_rs.data.image_files import open_raster
 from ssl_rs.data.manifest import SkippedScene
 from ssl_rs.data.prepare import prepare
-from ssl_rs.data.raster import open_raster
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 from ssl_rs.stages.scenes import lost_splits

@@ -10,7 +10,8 @@ from ssl_rs.data.cutting import MappedScenes, Place, ResidentScenes, resident_by
 from ssl_rs.data.dataset import SceneArrays
 from ssl_rs.data.label_subset import LabelFraction, choose_labels
 from ssl_rs.data.prepare import prepare
-from ssl_rs.data.sampling import SceneCrops, TileCrops
+from ssl_rs.data.scene_crops import SceneCrops
+from ssl_rs.data.tile_crops import TileCrops
 from ssl_rs.randomness import Rows
 
 CPU = torch.device("cpu")

@@ -20,8 +20,9 @@ from PIL import Image
 from ssl_rs.data.dataset import USED_LATER
 from ssl_rs.data.folder import Folder
 from ssl_rs.data.manifest import FORMAT_VERSION
-from ssl_rs.data.prepare import locate, prepare
+from ssl_rs.data.prepare import prepare
 from ssl_rs.data.store import array_file
+from ssl_rs.data.store_location import locate
 from ssl_rs.data.verify import verify
 from ssl_rs.errors import InputError
 

@@ -8,8 +8,9 @@ from PIL import Image
 
 from ssl_rs.data.classes_file import REMEDY, read_classes
 from ssl_rs.data.dataset import SegmentationClass
+from ssl_rs.data.image_files import read_raster
 from ssl_rs.data.mask_format import MaskFormat
-from ssl_rs.data.raster import Raster, read_raster
+from ssl_rs.data.raster import Raster
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 

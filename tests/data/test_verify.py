@@ -10,8 +10,9 @@ import pytest
 
 from ssl_rs.data.dataset import Dataset, SceneArrays, SceneSource, SegmentationClass
 from ssl_rs.data.manifest import Manifest
-from ssl_rs.data.prepare import locate, prepare
+from ssl_rs.data.prepare import prepare
 from ssl_rs.data.source_files import SourceFile
+from ssl_rs.data.store_location import locate
 from ssl_rs.data.verify import TOLD, verify
 from ssl_rs.errors import InputError
 

@@ -17,9 +17,11 @@ import rasterio
 import torch
 from PIL import Image
 
+from ssl_rs.data.finding_files import find_files
+from ssl_rs.data.image_files import open_raster, read_raster
 from ssl_rs.data.manifest import Manifest
-from ssl_rs.data.raster import open_raster, read_raster
-from ssl_rs.data.source_files import SourceFile, describe_files, find_files, match_files
+from ssl_rs.data.matching_files import describe_files, match_files
+from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.store import Store
 from ssl_rs.errors import InputError
 from ssl_rs.run_directory import RunDirectory

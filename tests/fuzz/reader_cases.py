@@ -377,7 +377,7 @@ def check_reading(case: Files) -> None:
             path = root / place
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        with mock.patch("ssl_rs.data.raster.BOMB_BYTES", BOMB), warnings.catch_warnings():
+        with mock.patch("ssl_rs.data.refused_images.BOMB_BYTES", BOMB), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 store = prepare(DATASETS[case.dataset](str(root)), Path(folder, "stores"), num_workers=0)

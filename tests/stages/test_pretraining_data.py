@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from ssl_rs.config import Settings, compose_config, resolve
-from ssl_rs.data.sampling import Crops
+from ssl_rs.data.scene_crops import Crops
 from ssl_rs.data.store import Store
 from ssl_rs.randomness import Rows
 from ssl_rs.run_directory import RunDirectory

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from ssl_rs.data.sampling import Crops
+from ssl_rs.data.scene_crops import Crops
 from ssl_rs.errors import InputError
 from ssl_rs.randomness import derive_seed
 from ssl_rs.training.accumulation import in_parts

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from ssl_rs.data.sampling import Crops
+from ssl_rs.data.scene_crops import Crops
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError, Interrupted
 from ssl_rs.messages import OutputClosed

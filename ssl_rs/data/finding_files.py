@@ -1,0 +1,115 @@
+"""All files below a folder that are not hidden, and those in the zip archives there."""
+
+import os
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from ssl_rs.data.source_files import SourceFile, open_archive
+from ssl_rs.errors import InputError
+
+OF_THE_SYSTEM = ("__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN")
+"""Folders that nobody put there; they are left out as hidden ones are."""
+
+LEADS_ELSEWHERE = re.compile(r"^[A-Za-z]:|[\\\0]")
+"""A drive, a separator of Windows, or what cuts a name short."""
+
+
+def find_files(root: Path) -> list[SourceFile]:
+    """List all files below a folder, and what zip archives below it hold; hidden ones are left out.
+
+    Raises:
+        InputError: An archive is damaged, or holds archives or names that lead out of it.
+    """
+    found: list[SourceFile] = []
+    for path in sorted(files_below(root)):
+        found += _members(path) if path.suffix.lower() == ".zip" else [SourceFile(path)]
+    return found
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """Yield the files below a folder that are not hidden; links lead out of it, once a place, never in circles.
+
+    Raises:
+        InputError: A folder that cannot be listed, or a link to what is not there.
+    """
+    base, followed = root.resolve(), set[Path]()
+    for name, folders, files in os.walk(root, onerror=_refuse_folder, followlinks=True):
+        folder, open_folders = Path(name), []
+        for child in sorted(child for child in folders if not _hidden([child])):
+            if (folder / child).is_symlink():
+                target = (folder / child).resolve()
+                if base != target and base.is_relative_to(target):
+                    warnings.warn(
+                        f"{folder / child} links to {target}, in which {root} itself lies: it is left out. Link to the "
+                        "folders there that are meant, one by one.",
+                        stacklevel=2,
+                    )
+                if target in followed or target.is_relative_to(base) or base.is_relative_to(target):
+                    continue
+                followed.add(target)
+            open_folders.append(child)
+        folders[:] = open_folders
+        for file in (folder / each for each in files if not _hidden([each])):
+            check_link(file)
+            if file.is_file():
+                yield file
+
+
+def check_link(path: Path) -> None:
+    """Refuse a link to what is not there: its images would be missing without a word.
+
+    Raises:
+        InputError: Names both.
+    """
+    if path.is_symlink() and not path.exists():
+        raise InputError(
+            f"{path} links to {os.readlink(path)}, which is not there. Mount that drive, or remove the link."
+        )
+
+
+def _refuse_folder(error: OSError) -> None:
+    """Refuse a folder that cannot be listed; one that is not there holds nothing."""
+    if not isinstance(error, FileNotFoundError):
+        raise InputError(
+            f"{error.filename} cannot be listed ({error.strerror}). Make it readable, or take it out."
+        ) from error
+
+
+def _members(path: Path) -> list[SourceFile]:
+    """List the files in an archive.
+
+    Raises:
+        InputError: It is damaged, holds archives, or names that lead out of it.
+    """
+    listed = open_archive(path).infolist()
+    for info in listed:
+        _check_name(path, info.orig_filename)  # as it stands in the archive: zipfile cuts names at a zero byte
+    names = [info.filename for info in listed if not info.is_dir()]
+    names = [name for name in names if not _hidden(PurePosixPath(name).parts)]
+    inner = [name for name in names if name.lower().endswith(".zip")]
+    if inner:
+        raise InputError(
+            f"{path} holds archives itself ({inner[0]}). "
+            "Unzip this outer one and remove it; those in it may stay zipped."
+        )
+    return [SourceFile(path, name) for name in sorted(names)]
+
+
+def _check_name(path: Path, name: str) -> None:
+    r"""Refuse a member that would lie elsewhere once unpacked, here or on Windows: absolute, a drive, "..", "\".
+
+    Raises:
+        InputError: Names the member and the archive.
+    """
+    if name.startswith("/") or LEADS_ELSEWHERE.search(name) or ".." in name.split("/"):
+        raise InputError(
+            f"{path} holds {name!r:.200}: names in an archive must be relative, with / between folders and without "
+            "`..`, drives, backslashes or zero bytes. Nothing of it was read. Get the archive from a source you trust, "
+            "or pack its files again."
+        )
+
+
+def _hidden(parts: Iterable[str]) -> bool:
+    return any(part.startswith(".") or part in OF_THE_SYSTEM for part in parts)
