@@ -20,8 +20,8 @@ from ssl_rs.benchmarks.base import (
 )
 from ssl_rs.data.sampling import READ_AHEAD
 from ssl_rs.pretext.network import PretextNetwork
+from ssl_rs.stages.placed_network import place_network
 from ssl_rs.stages.pretraining import Plan, batch_making, crop_on_device, initial_network, scene_crops
-from ssl_rs.stages.recipe import place_network
 from ssl_rs.training.accumulation import in_parts
 from ssl_rs.training.finite import FirstBadSteps
 from ssl_rs.training.loop import Job, as_it_is, gradients_of, take_step, wrap

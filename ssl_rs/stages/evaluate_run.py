@@ -23,9 +23,10 @@ from ssl_rs.seen_images import SeenImages, read_seen
 from ssl_rs.segmentation.sliding_window import WindowSettings
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator
 from ssl_rs.stages.finished_run import data_like, load_network, same_folder, stored_config, windows_like
+from ssl_rs.stages.held_folder import opened
+from ssl_rs.stages.identified import Identified
 from ssl_rs.stages.other_data import may_be_other, name_by_folder, named_as_trained
 from ssl_rs.stages.outcome import tell
-from ssl_rs.stages.recipe import Identified, opened
 from ssl_rs.stages.site import Site, open_store
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata

@@ -35,9 +35,13 @@ from ssl_rs.segmentation.loss import SegmentationLoss
 from ssl_rs.segmentation.network import GIVEN, SegmentationBatch, SegmentationNetwork, build_segmentation_model
 from ssl_rs.stages.batches import Drawn, completes_with
 from ssl_rs.stages.evaluation import Evaluator, check_classes, read_evaluation
+from ssl_rs.stages.held_folder import held
+from ssl_rs.stages.identified import Identified, identify
 from ssl_rs.stages.outcome import tell
-from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
+from ssl_rs.stages.placed_network import place_network
+from ssl_rs.stages.recipe import Recipe
 from ssl_rs.stages.site import Site, SiteSettings, check_once
+from ssl_rs.stages.trained_network import train_network
 from ssl_rs.stages.validation import KEY, Validator, read_every_steps
 from ssl_rs.training.loop import as_it_is
 from ssl_rs.training.tracking import closed_on_error

@@ -33,9 +33,13 @@ from ssl_rs.randomness import Rows, derive_seed
 from ssl_rs.run_directory import save_tensors
 from ssl_rs.seen_images import SeenImages, label_of, write_seen
 from ssl_rs.stages.batches import Drawn, completes_with
+from ssl_rs.stages.held_folder import held
+from ssl_rs.stages.identified import Identified, identify
 from ssl_rs.stages.outcome import tell
-from ssl_rs.stages.recipe import Identified, Recipe, held, identify, place_network, train_network
+from ssl_rs.stages.placed_network import place_network
+from ssl_rs.stages.recipe import Recipe
 from ssl_rs.stages.site import Site, SiteSettings, check_once
+from ssl_rs.stages.trained_network import train_network
 from ssl_rs.training.collapse import COLLAPSED_STD
 from ssl_rs.training.loop import as_it_is
 from ssl_rs.training.tracking import closed_on_error
