@@ -18,7 +18,7 @@ def run(settings: Settings) -> Path:
 
 def plan(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:
     """Check the settings; return what prepares the data and tells where the run lives and how a report places it."""
-    from ssl_rs.stages.finetuning import place
+    from ssl_rs.stages.finetuning_plan import place
 
     return place(settings)
 

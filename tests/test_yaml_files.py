@@ -33,7 +33,7 @@ from ssl_rs.errors import InputError
 from ssl_rs.pretext.network import PretextNetwork, build_task
 from ssl_rs.randomness import Draws, Rows
 from ssl_rs.segmentation.protocols import find_protocol, protocols_of
-from ssl_rs.stages import benchmarking, finetuning, preparation, pretraining, probing
+from ssl_rs.stages import benchmarking, finetuning_plan, preparation, pretraining, probing
 from ssl_rs.stages.site import SiteSettings
 from ssl_rs.views.base import crop_view, make_views, views_to_make
 
@@ -62,7 +62,7 @@ def read_every_key(command: str, values: dict[str, Any], monkeypatch: pytest.Mon
     monkeypatch.setattr(preparation, "prepare_store", stop)
     reads = {
         "pretrain": pretraining.read_plan,
-        "finetune": finetuning.read_plan,
+        "finetune": finetuning_plan.read_plan,
         "prepare": preparation.prepare,
         "evaluate": probing.read_plan,
         "benchmark": benchmarking.benchmark,

@@ -20,10 +20,10 @@ from ssl_rs.benchmarks.base import (
 )
 from ssl_rs.data.sampling import READ_AHEAD
 from ssl_rs.pretext.network import PretextNetwork
+from ssl_rs.stages.placed_network import place_network
 from ssl_rs.stages.pretraining import initial_network
 from ssl_rs.stages.pretraining_batches import batch_making, crop_on_device, scene_crops
 from ssl_rs.stages.pretraining_plan import Plan
-from ssl_rs.stages.recipe import place_network
 from ssl_rs.training.accumulation import in_parts
 from ssl_rs.training.finite import FirstBadSteps
 from ssl_rs.training.job import Job, as_it_is

@@ -1,41 +1,30 @@
 """Score a finished fine-tuning again: rebuild its network and its data, and evaluate with the windows asked for."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 
-from ssl_rs.build import build, locate
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
-from ssl_rs.data.dataset import Dataset, Split
+from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.manifest import Manifest
-from ssl_rs.data.paired import in_brackets
-from ssl_rs.data.store import Store
-from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError
 from ssl_rs.finetuned import finished_finetuning
 from ssl_rs.messages import say_line
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.seen_images import SeenImages, read_seen
 from ssl_rs.segmentation.sliding_window import WindowSettings
+from ssl_rs.stages.data_checks import check_data, check_kinds, compare_with_training
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator
-from ssl_rs.stages.finished_run import data_like, load_network, same_folder, stored_config, windows_like
-from ssl_rs.stages.other_data import may_be_other, name_by_folder, named_as_trained
+from ssl_rs.stages.finished_run import load_network, windows_like
+from ssl_rs.stages.held_folder import opened
+from ssl_rs.stages.identified import Identified
 from ssl_rs.stages.outcome import tell
-from ssl_rs.stages.recipe import Identified, opened
-from ssl_rs.stages.site import Site, open_store
-from ssl_rs.training.settings import TrainerSettings
+from ssl_rs.stages.scored_data import Scored, enter
+from ssl_rs.stages.site import Site
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
-
-Scored = Literal["val", "test", "all"]
-
-OF_TRAINING = (
-    "evaluation.split=all scores the scenes of every split, and this run was trained on some of these. It is for other "
-    "data: name them by dataset.root=..., or choose evaluation.split=test or val."
-)
 
 
 @dataclass(frozen=True)
@@ -75,15 +64,15 @@ def read_plan(settings: Settings) -> Plan:
             "now, or others of the same bands and classes, dataset.root=... says alone."
         )
     run = finished_finetuning(chosen)
-    site, stored = _enter(settings, run)
+    site, stored = enter(settings, run)
     evaluation, run_dir = _read_evaluation_like(settings, stored, site.dataset), settings.value("run_dir", str | None)
     settings.check_all_read()
     trained, manifest = run.read_result() or {}, site.store.manifest
     metadata = read_weights_metadata(run.model)
-    _check_kinds(run, metadata, manifest.bands, manifest)
-    _check_data(run, metadata, manifest)
+    check_kinds(run, metadata, manifest.bands, manifest)
+    check_data(run, metadata, manifest)
     if evaluation.split == "all" or trained.get("manifest_sha256") != manifest.sha256:
-        _compare_with_training(run, site.store, evaluation.split)
+        compare_with_training(run, site.store, evaluation.split)
     window = evaluation.window
     how = {"split": evaluation.split, **window.identity}
     inputs = {
@@ -185,164 +174,3 @@ def _data(trained: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
         f"{named if manifest.dataset != before else ''}."
     )
     return {**told, "trained_on_manifest_sha256": trained.get("manifest_sha256")}
-
-
-def _check_kinds(
-    run: RunDirectory, metadata: WeightsMetadata, bands: tuple[str, ...], data: Dataset | Manifest
-) -> None:
-    """Refuse data of other bands or classes than the run was trained on.
-
-    Raises:
-        InputError: Names both.
-    """
-    for key, own in (("bands", bands), ("classes", tuple(item.name for item in data.classes))):
-        trained = getattr(metadata, key)
-        if trained != own:
-            raise InputError(
-                f"{run.model} was trained on the {key} {trained!s:.300}, the data has {own}. Check dataset.root."
-            )
-
-
-def _check_data(run: RunDirectory, metadata: WeightsMetadata, manifest: Manifest) -> None:
-    """Refuse data of other values than the run was trained on.
-
-    Raises:
-        InputError: Values of another type, or another value scale.
-    """
-    if metadata.dtype not in (None, manifest.dtype):
-        raise InputError(
-            f"{run.model} was trained on values of type {metadata.dtype}, the data has {manifest.dtype}: divided by "
-            f"{metadata.value_scale:g}, these would mean something else. Convert the images of dataset.root."
-        )
-    if metadata.value_scale != manifest.value_scale:
-        raise InputError(
-            f"{run.model} was trained on values divided by {metadata.value_scale:g}, the data at dataset.root is "
-            f"divided by {manifest.value_scale:g}, as the run's config.yaml says. Fine-tune again, or take other data."
-        )
-
-
-def _enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, Any]]:
-    """Open the run's data where it lay, or where `dataset.root` says, on the device that is wanted now."""
-    stored = stored_config(run)
-    trusted = settings.trusted
-    root, of_training = settings.value("dataset.root", str | None), stored["dataset"].get("root")
-    node = data_like(settings, stored["dataset"])
-    if (channels := settings.value("bands", tuple[int, ...] | None)) is not None:
-        if not hasattr(locate(str(node.get("_target_")), "dataset", trusted), "channels"):
-            raise InputError(f"bands={in_brackets(channels)}: dataset={node.get('name')} reads its own. Leave it out.")
-        node |= {"channels": list(channels), "bands": _names_of(channels, node.get("bands"), run)}
-    in_every_split = settings.value("evaluation.split", Scored) == "all"
-    if in_every_split:
-        _refuse_training_scenes(root, of_training)
-
-    def built(name: str | None = None, value_scale: float | None = node.get("value_scale")) -> Dataset:
-        named = {} if name is None else {"name": name}
-        dataset: Dataset = build({**node, **named, "value_scale": value_scale}, "dataset", trusted)
-        return dataset.undivided() if in_every_split else dataset
-
-    device, precision = settings.value("trainer.device", str), settings.value("trainer.precision", str)
-    trainer: TrainerSettings = build(
-        {**stored["trainer"], "device": device, "precision": precision}, "trainer", trusted
-    )
-    processes = Processes.alone("evaluate")
-    here = trainer.resolve_device(processes.local_rank)
-    output_dir, seed = settings.value("output_dir", str), settings.value("seed", int)
-    store_dir = Path(settings.value("store_dir", str))
-    is_named = root is None or same_folder(root, of_training) or settings.value("dataset.name", str | None) is not None
-    dataset, store = _opened(run, built, root, None if is_named else root, store_dir, processes)
-    if not in_every_split:
-        _refuse_other_splits(stored["dataset"].get("scene_group"), node.get("scene_group"), read_seen(run), store)
-    return Site(
-        trainer, processes, here, trainer.resolve_precision(here), dataset, store, seed, Path(output_dir)
-    ), stored
-
-
-def _opened(
-    run: RunDirectory, built: Callable[..., Dataset], root: str | None, moved_to: str | None, store_dir: Path,
-    processes: Processes,
-) -> tuple[Dataset, Store]:  # fmt: skip
-    """Open the data that a run is scored on, under the name of its own data where it is these.
-
-    Args:
-        run: The fine-tuning.
-        built: Makes the data set, by another name and another value scale if these are given.
-        root: What `dataset.root` says.
-        moved_to: The same, where it is another folder than that of the training and nobody named what lies there.
-        store_dir: Folder of all stores.
-        processes: Those that prepare it.
-    """
-    metadata, dataset, name = read_weights_metadata(run.model), built(), None
-    trained, own_data = dataset.name, (run.read_result() or {}).get("manifest_sha256")
-    if moved_to is not None and may_be_other(dataset, store_dir, own_data):
-        name = name_by_folder(moved_to, trained)
-        dataset = built(name)
-    store = open_store(dataset, store_dir, processes, lambda: _check_kinds(run, metadata, dataset.band_names, dataset))
-    if root and dataset.value_scale is None and store.manifest.value_scale != metadata.value_scale:
-        # Other images than those of the training have another largest value; the network knows the old one.
-        dataset = built(name, metadata.value_scale)
-        store = open_store(dataset, store_dir, processes)
-    own = None if name is None else named_as_trained(store, trained, own_data)
-    return (dataset, store) if own is None else (replace(dataset, name=trained), own)
-
-
-def _refuse_other_splits(trained: str | None, now: str | None, seen: SeenImages, store: Store) -> None:
-    """Refuse the run's own data, moved, whose splits would be drawn without the groups they were drawn with.
-
-    Raises:
-        InputError: It is such data.
-    """
-    if trained is not None and now is None and seen.labeled and seen.labeled <= store.image_hashes(get_args(Split)):
-        raise InputError(
-            f"These are the images of the training, whose splits kept dataset.scene_group={trained} together. Say so "
-            f"again, 'dataset.scene_group=\"{trained}\"', or others are scored."
-        )
-
-
-def _names_of(channels: Sequence[int], stored: Sequence[str] | None, run: RunDirectory) -> list[str]:
-    """Return the names of the channels of other files that are the bands of a run.
-
-    Args:
-        channels: Of the files, counted from 1.
-        stored: What the run's config calls its bands, maybe a last one alpha; None: it names none.
-        run: The fine-tuning.
-
-    Raises:
-        InputError: They are not as many.
-    """
-    names = read_weights_metadata(run.model).bands
-    if stored is not None and len(channels) == len(stored):
-        return list(stored)
-    if len(channels) != len(names):
-        raise InputError(f"bands={in_brackets(channels)}: expected a channel for each of {', '.join(stored or names)}.")
-    return list(names)
-
-
-def _compare_with_training(run: RunDirectory, store: Store, split: Literal["val", "test", "all"]) -> None:
-    """Refuse to score images of which a run had labels; tell of those that it saw without.
-
-    Raises:
-        InputError: Names some.
-    """
-    seen, records = read_seen(run), store.manifest.scenes
-    if seen.unknown:
-        say_line(f"{run.path} does not say of which images it had labels. See that none of these is among them.")
-    scored = store.scenes_of(split)
-    found = [records[index].id for index in scored if store.image_hash(index) in seen.labeled]
-    if found:
-        named = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
-        raise InputError(
-            f"{len(found)} images, {named}, are of the training, to the last pixel. Take them out: this run was "
-            "trained on some of these, and scores of what was seen with its labels say nothing."
-        )
-    if count := sum(store.image_hash(index) in seen.images for index in scored):
-        say_line(f"Pretraining saw {count} of the {len(scored)} images, without labels: new ones may fare worse.")
-
-
-def _refuse_training_scenes(root: str | None, of_training: str | None) -> None:
-    """Refuse to score every split of the data that a run was trained on.
-
-    Raises:
-        InputError: `root` names no other folder than the one of the training.
-    """
-    if root is None or same_folder(root, of_training):
-        raise InputError(OF_TRAINING)

@@ -16,12 +16,14 @@ from ssl_rs.pretext.network import PretextNetwork
 from ssl_rs.pretrained import check_apart
 from ssl_rs.randomness import derive_seed
 from ssl_rs.seen_images import label_of
+from ssl_rs.stages.held_folder import held
 from ssl_rs.stages.outcome import tell
+from ssl_rs.stages.placed_network import place_network
 from ssl_rs.stages.pretext_parts import build_encoder, build_tasks
 from ssl_rs.stages.pretraining_batches import batch_making, scene_crops
 from ssl_rs.stages.pretraining_plan import Plan, draft, read_plan
 from ssl_rs.stages.pretraining_result import warn_of_collapse, write_result
-from ssl_rs.stages.recipe import held, place_network, train_network
+from ssl_rs.stages.trained_network import train_network
 from ssl_rs.training.tracking import closed_on_error
 
 

@@ -14,8 +14,9 @@ from ssl_rs.data.dataset import Split
 from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.network import check_views
+from ssl_rs.stages.identified import Identified, identify
 from ssl_rs.stages.pretext_parts import check_tasks
-from ssl_rs.stages.recipe import Identified, Recipe, identify
+from ssl_rs.stages.recipe import Recipe
 from ssl_rs.stages.site import Site, SiteSettings, check_once
 from ssl_rs.views.base import (
     ViewMaker,

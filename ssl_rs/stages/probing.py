@@ -31,9 +31,10 @@ from ssl_rs.segmentation.probes import Probe
 from ssl_rs.segmentation.sliding_window import WindowSettings, read_windows
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, check_classes
 from ssl_rs.stages.finished_run import changed_windows, data_like, read_computer
+from ssl_rs.stages.held_folder import opened
+from ssl_rs.stages.identified import Identified
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.probed_encoder import initialization_of, stored_backbone, stored_run
-from ssl_rs.stages.recipe import Identified, opened
 from ssl_rs.stages.site import Site, SiteSettings, check_once
 
 DIVISOR = 32

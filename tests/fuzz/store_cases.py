@@ -544,7 +544,7 @@ def check_finished_run(case: Changed) -> None:
             RunDirectory(Path(folder, "run")).keep_metrics_until(1)
         opened = Store(Path(folder), store()[0])
         with (
-            mock.patch("ssl_rs.stages.evaluate_run.open_store", return_value=opened),
+            mock.patch("ssl_rs.stages.scored_data.open_store", return_value=opened),
             mock.patch("ssl_rs.stages.evaluation.Evaluator.score", side_effect=Reached),
             suppress(Reached),
         ):

@@ -15,7 +15,7 @@ from ssl_rs.pretext.byol import Byol
 from ssl_rs.pretext.moco_v2 import MoCoV2
 from ssl_rs.pretext.momentum import MomentumRule, common_rule, follow, momentum_copy
 from ssl_rs.pretext.network import PretextNetwork
-from ssl_rs.stages.recipe import place_network
+from ssl_rs.stages.placed_network import place_network
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.views.base import crop_view

@@ -20,7 +20,14 @@ from ssl_rs.data.store import Store
 from ssl_rs.randomness import Rows
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation
-from ssl_rs.stages import finetuning, pretraining, pretraining_batches, pretraining_plan, pretraining_result
+from ssl_rs.stages import (
+    finetuning,
+    finetuning_plan,
+    pretraining,
+    pretraining_batches,
+    pretraining_plan,
+    pretraining_result,
+)
 from ssl_rs.training.job import as_it_is
 from ssl_rs.training.replay import _tensors_and_shape
 from ssl_rs.training.structure import map_tensors
@@ -219,7 +226,7 @@ def test_unlabeled_images_are_seen_by_pretraining_and_are_no_labels(tiny, tmp_pa
     source.batch(0, Rows(0, 200, 200))
     assert plan.splits == ("train", "unlabeled")
     assert set(seen) == {"train", "unlabeled"}
-    subsets = [read_plan(finetuning, "finetune", *each).subset for each in (mine, (*tiny, mine[-1]))]
+    subsets = [read_plan(finetuning_plan, "finetune", *each).subset for each in (mine, (*tiny, mine[-1]))]
     assert subsets[0] == subsets[1]
     assert len(subsets[0].units) == 4 * 9
 
@@ -227,7 +234,7 @@ def test_unlabeled_images_are_seen_by_pretraining_and_are_no_labels(tiny, tmp_pa
 def test_the_hash_of_pretraining_counts_it_and_that_of_fine_tuning_does_not(tiny):
     hashes = {
         command: [read_plan(stage, command, *tiny, *overrides) for overrides in ((), (TRANSDUCTIVE,))]
-        for command, stage in (("pretrain", pretraining), ("finetune", finetuning))
+        for command, stage in (("pretrain", pretraining), ("finetune", finetuning_plan))
     }
     before, after = (plan.run.hash for plan in hashes["pretrain"])
     assert before != after
