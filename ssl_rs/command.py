@@ -15,11 +15,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ssl_rs.config import Settings, asks_for_sweep, compose_config, quoted, resolve, search_in, to_yaml, without_sweeps
+from ssl_rs.config import Settings, asks_for_sweep, compose_config, resolve, search_in, to_yaml
 from ssl_rs.config_comments import explained
 from ssl_rs.config_files import conf_dir, options, used_groups
 from ssl_rs.errors import Interrupted, explain
 from ssl_rs.messages import OutputClosed, print_line, say_line
+from ssl_rs.overrides import quoted, without_sweeps
 
 DONE, DEFECT, BAD_INPUT, INTERRUPTED, OUTPUT_CLOSED = 0, 1, 2, 130, 141  # 141: as a shell tells of SIGPIPE
 

@@ -12,8 +12,6 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -22,16 +20,11 @@ from ssl_rs.config_files import conf_dir, entry_of, groups, options, used_groups
 from ssl_rs.config_hash import leaves
 from ssl_rs.errors import InputError, nearest
 from ssl_rs.hidden import environment_variable
+from ssl_rs.overrides import check_values, names_several, unreadable, without_sweeps
 from ssl_rs.plain_types import fits, misfit, spelled
 
 NO_TEXT = r"(?i:[-+.\de]+|null|true|false)"
 """What the command line takes for a number, nothing, or a truth value, and so never for the name of an option."""
-
-QUOTING = (
-    "Put the whole argument in single quotes, e.g. 'dataset.bands=[red,green]' or 'dataset.root=/data/my images'; "
-    "a text with brackets or quotes needs double quotes within, e.g. 'dataset.root=\"[old] images\"'."
-)
-"""What helps where the shell took an argument apart, or Hydra took a text for a list."""
 
 
 def at_home(value: Any) -> Any:
@@ -58,7 +51,7 @@ def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
         InputError: An override, option or key that does not exist, with the nearest that does.
     """
     _check_lists(overrides)
-    _check_values(overrides)
+    check_values(overrides)
     try:
         config = _compose(command, overrides)
     except Exception as error:  # odd overrides fail in Hydra wherever they lead it: an assert, a TypeError
@@ -91,81 +84,10 @@ def _check_lists(overrides: Sequence[str]) -> None:
                 )
 
 
-def _check_values(overrides: Sequence[str]) -> None:
-    """Refuse `key=` without a value: Hydra takes it for an empty text, and an empty path is the working folder.
-
-    Raises:
-        InputError: Names it.
-    """
-    for override in overrides:
-        name, equals, value = override.partition("=")
-        if equals and not value.strip() and re.fullmatch(r"[\w@/.+~]+", name):
-            raise InputError(
-                f"{override} has no value; was it to come from a variable that the shell does not know? Give it one, "
-                "or leave it out."
-            )
-
-
 def _compose(command: str, overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose(command, list(overrides), return_hydra_config=True)
-
-
-def quoted(override: str) -> str:
-    """Return an argument of the command line as Hydra can read it: a value with letters it does not know gets quotes.
-
-    Paths hold umlauts, apostrophes, tildes and brackets; what Hydra's grammar reads as it is stays as it is.
-    """
-    name, equals, value = override.partition("=")
-    if not equals or value[:1] in ("'", '"', "[", "{") or (_parses(override) and value == value.strip()):
-        return override
-    escaped = value.replace("'", "\\'")
-    with_quotes = f"{name}='{escaped}'"
-    return with_quotes if _parses(with_quotes) else override
-
-
-def _parses(override: str) -> bool:
-    try:
-        OverridesParser.create().parse_override(override)
-    except Exception:  # whatever is wrong with it is told when it is composed
-        return False
-    return True
-
-
-def parse_overrides(overrides: Sequence[str]) -> list[Override]:
-    """Return overrides as Hydra reads them; `glob` finds the options of conf/.
-
-    Raises:
-        InputError: An override that Hydra's grammar does not know.
-    """
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
-    except Exception as error:  # as in compose_config
-        said = " ".join((str(error) or repr(error)).split()).partition(" See https")[0]
-        raise InputError(_unreadable(overrides, said)) from error
-
-
-def _unreadable(overrides: Sequence[str], said: str) -> str:
-    """Return Hydra's message, with the argument that its grammar does not know, if there is one, and the remedy."""
-    unread = [override for override in overrides if not _parses(override)]
-    if unread and re.fullmatch(r"\w+(\.\w+)+", unread[0]):  # a key, and no piece of a text with spaces
-        following = overrides[overrides.index(unread[0]) + 1 :]
-        value = following[0] if following and "=" not in following[0] else "VALUE"
-        return f"{unread[0]} has no value: write {unread[0]}={value}, without spaces."
-    return f"{unread[0]} cannot be read as KEY=VALUE: {said.rstrip('.')}. {QUOTING}" if unread else said
-
-
-def without_sweeps(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that have one value, so that they can be composed into one config.
-
-    Raises:
-        InputError: An override that Hydra's grammar does not know.
-    """
-    parsed = parse_overrides(overrides)
-    return [text for text, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
 
 
 def asks_for_sweep(command: str, overrides: Sequence[str]) -> bool:
@@ -189,7 +111,7 @@ def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
             wrong = [name for name in names if name in missing or re.fullmatch(NO_TEXT, name)]
             if wrong:
                 return f"{group}={wrong[0]}: there is no such option. {nearest(wrong[0], known)}{_another(group)}"
-    if "Ambiguous value" in text and (several := next((each for each in overrides if _names_several(each)), None)):
+    if "Ambiguous value" in text and (several := next((each for each in overrides if names_several(each)), None)):
         group, _, value = several.partition("=")
         a_list = f" One run with all of them: {group}=[{value}]." if entry_of(group, value.partition(",")[0]) else ""
         return f"{several} names several values: -m runs each of them.{a_list}"
@@ -197,12 +119,7 @@ def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
     if key:
         return f"{key[1]}: {command} has no such key. {_nearest_key(key[1], command, overrides)}"
     said = " ".join(text.split()).partition(" See https")[0]
-    return _unreadable(overrides, said or f"Hydra cannot compose {command} {' '.join(overrides)} ({error!r}).")
-
-
-def _names_several(override: str) -> bool:
-    value = override.partition("=")[2]
-    return "," in value and value[:1] not in ("'", '"', "[", "{")
+    return unreadable(overrides, said or f"Hydra cannot compose {command} {' '.join(overrides)} ({error!r}).")
 
 
 def _another(group: str) -> str:

@@ -12,10 +12,11 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import DictConfig
 
 from ssl_rs.build import locate
-from ssl_rs.config import Settings, compose_config, parse_overrides, resolve, without_sweeps
+from ssl_rs.config import Settings, compose_config, resolve
 from ssl_rs.config_files import used_groups
 from ssl_rs.errors import InputError
 from ssl_rs.initialization import CHOICES
+from ssl_rs.overrides import parse_overrides, without_sweeps
 
 MOST_CELLS = 10_000
 """Runs of a sweep: each is composed and checked before the first one starts, which takes a quarter of a second."""

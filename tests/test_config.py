@@ -14,10 +14,11 @@ import yaml
 
 from ssl_rs import build as targets
 from ssl_rs.command import main
-from ssl_rs.config import Settings, compose_config, quoted, resolve, search_in
+from ssl_rs.config import Settings, compose_config, resolve, search_in
 from ssl_rs.config_files import conf_dir
 from ssl_rs.config_hash import HASHED_AS, LATER, WITHOUT_EFFECT, config_hash, without_effect
 from ssl_rs.errors import InputError
+from ssl_rs.overrides import quoted
 
 PLUGINS = {"slurm": "hydra-submitit-launcher", "ray": "hydra-ray-launcher"}
 INSTALLED = {distribution.name for distribution in importlib.metadata.distributions()}

@@ -18,7 +18,7 @@ LEAVES = (
     "locks", "messages", "plain_types", "pretrained", "randomness", "run_directory", "scene_groups", "seen_images",
     "several_pretrainings", "task_output", "transfer", "weights", "weights_metadata",
 )  # fmt: skip
-COMPOSING = ("config", "sweep", "sweep_plan")  # these, and nothing below them, may know Hydra
+COMPOSING = ("config", "overrides", "sweep", "sweep_plan")  # these, and nothing below them, may know Hydra
 
 
 def imports(path: Path) -> set[str]:

@@ -21,7 +21,7 @@ from torch import nn
 
 from ssl_rs.bands import RGB, color_bands
 from ssl_rs.build import build
-from ssl_rs.config import Settings, asks_for_sweep, compose_config, resolve, without_sweeps
+from ssl_rs.config import Settings, asks_for_sweep, compose_config, resolve
 from ssl_rs.config_files import conf_dir, groups, options, used_groups
 from ssl_rs.data.label_subset import LabelFraction, choose_labels
 from ssl_rs.data.prepare import prepare
@@ -30,6 +30,7 @@ from ssl_rs.data.scene_crops import SceneCrops
 from ssl_rs.data.tile_crops import TileCrops
 from ssl_rs.encoder import Normalization, Statistics
 from ssl_rs.errors import InputError
+from ssl_rs.overrides import without_sweeps
 from ssl_rs.pretext.network import PretextNetwork, build_task
 from ssl_rs.randomness import Draws, Rows
 from ssl_rs.segmentation.protocols import find_protocol, protocols_of
