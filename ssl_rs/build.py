@@ -2,6 +2,8 @@
 
 import importlib
 import inspect
+import re
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,7 +50,7 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
     except ArgumentError as error:
         raise InputError(f"{where}.{error}") from error
     except (ValueError, TypeError) as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{_blamed(where, arguments, error)}: {error}") from error
 
 
 def spelled(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> dict[str, Any]:
@@ -94,8 +96,12 @@ def refuse_bound(
 
 
 @contextmanager
-def explained(where: str) -> Iterator[None]:
+def explained(where: str, arguments: Mapping[str, Any] = types.MappingProxyType({})) -> Iterator[None]:
     """Within it, what a component raises of its settings is the user's mistake, named by the key of the component.
+
+    Args:
+        where: The key.
+        arguments: Its settings, of which a message may name the value of one.
 
     Raises:
         InputError: The component refused.
@@ -105,7 +111,18 @@ def explained(where: str) -> Iterator[None]:
     except ArgumentError as error:
         raise InputError(f"{where}.{error}") from error
     except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{_blamed(where, arguments, error)}: {error}") from error
+
+
+def _blamed(where: str, arguments: Mapping[str, Any], error: Exception) -> str:
+    """Return the one setting of a component whose value its message names, as other packages do; else its key."""
+    numbers = {name: value for name, value in arguments.items() if type(value) in (int, float)}
+    named = [
+        f"{where}.{name}={value}"
+        for name, value in numbers.items()
+        if re.search(rf"(?<![\w.+-]){re.escape(str(value))}(?![\w.])", str(error))
+    ]
+    return named[0] if len(named) == 1 else where
 
 
 def _build_nodes(value: Any, where: str, trusted: Sequence[str]) -> Any:

@@ -187,7 +187,7 @@ def test_arguments_without_annotation_are_left_to_the_target(own):
 
 def test_what_a_component_says_of_its_arguments_names_the_key(own):
     part = {"_target_": f"{own}.Part"}
-    refused({**part, "size": -1}, ": size must not be negative, got -1", trusted=["my_parts"])
+    refused({**part, "size": -1}, ".size=-1: size must not be negative, got -1", trusted=["my_parts"])
     with pytest.raises(InputError, match=r"^size: not 13$"):  # it knows best
         build({**part, "size": 13}, "here", ["my_parts"])
 

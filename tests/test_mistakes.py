@@ -342,7 +342,7 @@ def test_a_result_that_is_no_json_is_named(capsys, tiny, tmp_path):
         ("pretrain", "experiment=paper_resnet5", "Did you mean 'paper_resnet50'?"),
         ("pretrain", "pretext=[]", "pretext=[...] must name at least one of"),
         ("finetune", "~decoder", "decoder is not set"),
-        ("pretrain", "optimizer.lr=-1", "optimizer: Invalid learning rate"),
+        ("pretrain", "optimizer.lr=-1", "optimizer.lr=-1.0: Invalid learning rate"),
         ("pretrain", "pretext.inpainting.weight=-1", "pretext.inpainting.weight must be finite and at least 0"),
         ("pretrain", "pretext.contrastive.task.temperature=0", "temperature must be a number above 0"),
         ("pretrain", "views.clean.rotation=7", "expected a probability in [0, 1]"),

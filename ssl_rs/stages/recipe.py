@@ -57,7 +57,7 @@ class Recipe:
         Raises:
             InputError: Settings of the optimizer, or weights that are not there.
         """
-        with explained("optimizer"):
+        with explained("optimizer", self.optimizer.keywords):
             self.optimizer([nn.Parameter(torch.zeros(1))])
         dataset, backbone = surroundings.dataset, self.backbone.name
         pretrainings = surroundings.pretrainings(backbone)

@@ -1,5 +1,6 @@
 """What pretraining and fine-tuning share of settings: what is refused of where weights start."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -27,7 +28,7 @@ def test_of_several_pretrainings_those_of_the_present_data_are_told(folder_datas
         raise SeveralPretrainingsError("there are", folders, surroundings.pretrainings("resnet18"))
 
     recipe = Recipe(
-        SimpleNamespace(name="resnet18"), SimpleNamespace(check=fail), torch.optim.SGD, None, None, None
+        SimpleNamespace(name="resnet18"), SimpleNamespace(check=fail), partial(torch.optim.SGD), None, None, None
     )  # fmt: skip
     for folder in folders:
         folder.mkdir(parents=True)
