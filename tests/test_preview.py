@@ -130,6 +130,15 @@ def test_views_named_besides_leave_what_kornia_draws_as_in_the_run(command, tiny
     assert torch.equal(rows["transformed"].view.image, trained_on[2][1]["transformed"].image)
 
 
+def test_a_setting_of_a_view_that_is_not_shown_is_told(command, tiny, recwarn):
+    given = (*tiny, "pretext=[contrastive]", "views.corrupted.num_blocks=3", "crops=2")
+    with pytest.warns(UserWarning, match=r"views\.corrupted\.num_blocks=3 has no effect: no task of pretext="):
+        assert command("preview", *given)[0] == 0
+    recwarn.clear()
+    assert command("preview", *given, "views=[clean,transformed,corrupted]")[0] == 0
+    assert not [each for each in recwarn if "has no effect" in str(each.message)]
+
+
 def test_a_named_view_that_nobody_can_make_is_told_and_left_out(command, tiny, drawn):
     code, _, err = command("preview", *tiny, "pretext=[simclr]", "views=[simclr,masked]")
     assert code == 0

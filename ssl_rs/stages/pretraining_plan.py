@@ -93,7 +93,7 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     needed = views_to_make(makers, [view for task in classes.values() for view in (*task.views, *task.momentum_views)])
     unread = [name for name in makers if name not in needed]
     if not planned:
-        _tell_of_unread(settings, unread)
+        tell_of_unread(settings, unread)
     settings.drop("views", unread)
     encoder_pass = settings.value("encoder_pass", EncoderPass)
     settings.check_all_read()
@@ -119,7 +119,7 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     return enter
 
 
-def _tell_of_unread(settings: Settings, views: Sequence[str]) -> None:
+def tell_of_unread(settings: Settings, views: Sequence[str]) -> None:
     """Say which arguments of the command line change views that no task reads; in a sweep other cells may read them."""
     keys = tuple(f"views.{name}." for name in views)
     for override in settings.overrides:

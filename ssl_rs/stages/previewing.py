@@ -16,7 +16,7 @@ from ssl_rs.messages import say_line
 from ssl_rs.randomness import seed_step
 from ssl_rs.reporting.views_figure import Row, draw_views
 from ssl_rs.stages.pretraining_batches import crop_on_device, scene_crops, views_of
-from ssl_rs.stages.pretraining_plan import Plan, draft
+from ssl_rs.stages.pretraining_plan import Plan, draft, tell_of_unread
 from ssl_rs.views.base import CROP, CorruptedView, TransformedView, View, ViewMaker, views_to_make
 from ssl_rs.views.fused import TRANSFORMS
 
@@ -35,10 +35,11 @@ def preview(settings: Settings) -> Path:
     Processes.alone("preview")
     if (wanted is not None and not 1 <= wanted <= MOST) or step < 0:
         raise InputError(f"crops={wanted} step={step}: expected 1 to {MOST} crops, and a step from 0.")
-    named = _named_views(settings)
+    named, known = _named_views(settings), settings.names("views")
     values = {name: settings.values["views"][name] for name in named}  # a draft takes out what no task reads
     plan = draft(settings, planned=True)()
     shown = replace(plan, makers=_with_named(plan.makers, named))
+    tell_of_unread(settings, [name for name in known if name not in shown.makers])
     more = {name: values[name] for name in shown.makers if name not in plan.makers}
     site = plan.site
     manifest, batch, steps = site.store.manifest, site.rows.total, site.trainer.max_steps

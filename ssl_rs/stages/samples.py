@@ -82,6 +82,8 @@ def _entropy(mask: NDArray[np.uint8], num_classes: int) -> float:
 def write_samples(store: Store, samples: Sequence[Sample], maps: Mapping[int, NDArray[np.uint8]], path: Path) -> None:
     """Write image, truth and prediction of each sample: images uint8 [N, h, w, 3], the others uint8 [N, h, w].
 
+    Where the image has no data, nothing is predicted: there the index is that of what is ignored.
+
     Args:
         store: The data.
         samples: What is shown.
@@ -94,9 +96,15 @@ def write_samples(store: Store, samples: Sequence[Sample], maps: Mapping[int, ND
             file,
             images=np.stack([rgb_picture(store.image(one.scene)[:, *one.area], bands, scale) for one in samples]),
             truth=np.stack([np.asarray(store.mask(one.scene))[one.area] for one in samples]),
-            prediction=np.stack([maps[one.scene][one.area] for one in samples]),
+            prediction=np.stack([_shown(store, one, maps[one.scene]) for one in samples]),
             names=np.array([one.name for one in samples]),
         )
+
+
+def _shown(store: Store, sample: Sample, predicted: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the part of a class map [H, W] that a sample shows, [h, w]."""
+    part, valid = predicted[sample.area], store.valid(sample.scene)
+    return part if valid is None else np.where(valid[sample.area], part, np.uint8(store.manifest.ignore_index))
 
 
 def rgb_picture(

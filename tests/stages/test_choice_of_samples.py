@@ -21,8 +21,8 @@ def manifest(sizes, bands=("red", "green", "blue"), dtype="uint8"):
 class Scenes:
     """A store in memory, of which masks and images are arrays."""
 
-    def __init__(self, masks, images=None, **kind):
-        self.masks, self.images = masks, images
+    def __init__(self, masks, images=None, valids=None, **kind):
+        self.masks, self.images, self.valids = masks, images, valids
         self.manifest = manifest([mask.shape for mask in masks], **kind)
 
     def mask(self, index):
@@ -30,6 +30,9 @@ class Scenes:
 
     def image(self, index):
         return self.images[index]
+
+    def valid(self, index):
+        return None if self.valids is None else self.valids[index]
 
 
 def mask(height, width, seed):
@@ -170,6 +173,16 @@ def test_what_is_written_are_the_tiles(tmp_path):
         np.testing.assert_array_equal(written["truth"][place], masks[sample.scene][sample.area])
         np.testing.assert_array_equal(written["prediction"][place], maps[sample.scene][sample.area])
         assert str(written["names"][place]) == sample.name
+
+
+def test_nothing_is_predicted_where_there_is_no_data(tmp_path):
+    masks = [mask(SIDE, SIDE, 0)]
+    valid = np.ones((SIDE, SIDE), np.bool_)
+    valid[:, :50] = False
+    store = Scenes(masks, [np.zeros((3, SIDE, SIDE), np.uint8)], [valid])
+    write_samples(store, choose_samples(store, [0], 1), {0: np.ones_like(masks[0])}, tmp_path / "samples.npz")
+    prediction = np.load(tmp_path / "samples.npz", allow_pickle=False)["prediction"][0]
+    np.testing.assert_array_equal(prediction, np.where(valid, 1, IGNORE))
 
 
 def test_a_scrap_among_scenes_does_not_make_all_samples_as_small():
