@@ -37,9 +37,11 @@ def test_a_closed_output_ends_a_command_without_a_word(argument):
     assert done.stderr == ""
 
 
-def test_when_nobody_reads_its_lines_a_run_saves_a_checkpoint_and_ends(tiny, tmp_path):
+@pytest.mark.parametrize("readers", [0, 1])
+def test_when_nobody_reads_its_lines_a_run_saves_a_checkpoint_and_ends(tiny, tmp_path, readers):
     run = RunDirectory(tmp_path / "run")
     call = [sys.executable, "-m", "ssl_rs.pretrain", *tiny, f"run_dir={run.path}", "trainer.log_every_steps=1"]
+    call += [f"trainer.num_workers={readers}"]
     process = subprocess.Popen([*call, "trainer.max_steps=100000"], stderr=subprocess.PIPE, text=True)
     while not process.stderr.readline().startswith("step "):
         assert process.poll() is None

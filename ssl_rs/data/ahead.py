@@ -1,6 +1,6 @@
 """Copies to a GPU that overlap the step before."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, TypeVar, cast
 
 import torch
@@ -18,15 +18,19 @@ def copied_ahead(batches: Iterator[T], device: torch.device) -> Iterator[T]:
         device: A CUDA device.
     """
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    following = _copied(next(batches, None), device, stream)
-    while following is not None:
-        torch.cuda.current_stream(device).wait_stream(stream)
-        batch = following
-        for value in batch:
-            if value is not None:  # else its memory could be given away while the step still reads it
-                value.record_stream(torch.cuda.current_stream(device))
+    try:
         following = _copied(next(batches, None), device, stream)
-        yield batch
+        while following is not None:
+            torch.cuda.current_stream(device).wait_stream(stream)
+            batch = following
+            for value in batch:
+                if value is not None:  # else its memory could be given away while the step still reads it
+                    value.record_stream(torch.cuda.current_stream(device))
+            following = _copied(next(batches, None), device, stream)
+            yield batch
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
 
 
 def _copied(batch: T | None, device: torch.device, stream: torch.cuda.Stream) -> T | None:

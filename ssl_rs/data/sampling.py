@@ -42,17 +42,17 @@ def to_unit(images: Tensor, value_scale: float) -> Tensor:
     return (images.to(torch.float32) / value_scale).clamp_(0, 1)
 
 
-class _Steps(torch_data.Dataset[T | InputError], Generic[T]):
+class _Steps(torch_data.Dataset[T | InputError | OSError], Generic[T]):
     """The batches of a source, by step; an error is handed over: raised in a worker, it would come as a traceback."""
 
     def __init__(self, source: BatchSource[T], rows: Rows) -> None:
         self.source = source
         self.rows = rows
 
-    def __getitem__(self, step: int) -> T | InputError:
+    def __getitem__(self, step: int) -> T | InputError | OSError:
         try:
             return self.source.batch(step, self.rows)
-        except InputError as error:
+        except (InputError, OSError) as error:
             return error
 
 
@@ -68,6 +68,7 @@ def batches(source: BatchSource[T], start_step: int, stop_step: int, rows: Rows,
 
     Raises:
         InputError: A file of the store is damaged or gone.
+        OSError: It cannot be read, e.g. since a network mount is stale.
     """
     steps = range(start_step, stop_step)
     if num_workers == 0:
@@ -83,10 +84,14 @@ def batches(source: BatchSource[T], start_step: int, stop_step: int, rows: Rows,
         generator=torch.Generator(),  # its own: else it would draw from the global one
         worker_init_fn=_leave_signals_to_the_parent,
     )
-    for batch in loader:
-        if isinstance(batch, InputError):
-            raise batch
-        yield batch
+    iterator = iter(loader)
+    try:
+        for batch in iterator:
+            if isinstance(batch, (InputError, OSError)):
+                raise batch
+            yield batch
+    finally:  # not when Python happens to collect it: at its end it would wait for them, and they hear no SIGTERM
+        iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

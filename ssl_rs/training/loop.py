@@ -1,8 +1,10 @@
 """The training loop of both stages: batch, forward, backward, step; logs and checkpoints between steps."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -39,12 +41,15 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     tracker = open_tracker()
     network.train()
     display = open_display(progress.step, settings.max_steps, job.processes.is_first)
-    crops = job.crops(progress.step)
     bad_steps, agreement = FirstBadSteps(), distributed.Agreement()
     unheard: OutputClosed | None = None
     clock = Clock(settings.batch_size * job.processes.world_size, progress.step, progress.seconds)
     try:
-        with exactness(settings.deterministic), stop_requests() as requested:
+        with (
+            exactness(settings.deterministic),
+            stop_requests() as requested,
+            _closed(job.crops(progress.step)) as crops,
+        ):
             backward = gradients_of(*wrap(job, progress.step), progress.step)
             while progress.step < settings.max_steps:
                 take_step(backward, next(crops), job, progress, bad_steps)
@@ -77,6 +82,16 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     finally:
         display.close()
     return progress, tracker
+
+
+@contextmanager
+def _closed(crops: Iterator[Any]) -> Iterator[Iterator[Any]]:
+    """Within it crops come; behind it the processes that read them are gone, also where an error keeps them in use."""
+    try:
+        yield crops
+    finally:
+        if isinstance(crops, Generator):
+            crops.close()
 
 
 def _stopped(progress: Progress, settings: TrainerSettings) -> Interrupted:

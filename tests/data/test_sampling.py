@@ -1,5 +1,9 @@
 """Batches in the order of steps, on any number of processes."""
 
+import errno
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -53,6 +57,46 @@ def test_batches_come_in_order_for_any_number_of_workers(make_store, num_workers
         assert torch.equal(masks, expected[1])
     crops = SceneCrops(store, ("train",), 8, seed=0)
     assert torch.equal(next(batches(crops, 4, 9, ALL, num_workers)).images, crops.batch(4, ALL).images)
+
+
+class Stale:
+    """A source whose files lie on a mount that is gone."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def batch(self, step, rows):
+        raise self.error
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_of_the_system_arrives_whole(num_workers):
+    error = OSError(errno.ESTALE, "Stale file handle", "/mount/image.npy")
+    with pytest.raises(OSError, match="Stale file handle") as told:
+        next(batches(Stale(error), 0, 2, ALL, num_workers))
+    assert (told.value.errno, told.value.filename) == (errno.ESTALE, "/mount/image.npy")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", ["OSError(5, 'Input/output error')", "KeyError('a defect')"])
+def test_after_an_error_of_a_worker_python_ends(error):
+    """It waits for its processes, which leave SIGTERM to the parent."""
+    code = f"""
+from ssl_rs.data.sampling import batches
+from ssl_rs.randomness import Rows
+
+class Broken:
+    def batch(self, step, rows):
+        raise {error}
+
+try:
+    list(batches(Broken(), 0, 2, Rows(0, 1, 1), 1))
+except Exception as error:
+    print(type(error).__name__)
+"""
+    call = [sys.executable, "-c", code]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout.strip() == error.partition("(")[0], done.stderr
 
 
 def test_to_unit_scales_and_clips():
