@@ -69,6 +69,18 @@ def check_link(path: Path) -> None:
         )
 
 
+def check_text(file: Path | SourceFile) -> None:
+    """Refuse a name that is no UTF-8, as of an old archive: GDAL needs it, and so do the files that name a scene.
+
+    Raises:
+        InputError: Names it.
+    """
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"The name {str(file)!a} is no UTF-8, which GDAL needs. Rename it.") from None
+
+
 def _refuse_folder(error: OSError) -> None:
     """Refuse a folder that cannot be listed; one that is not there holds nothing."""
     if not isinstance(error, FileNotFoundError):

@@ -9,7 +9,7 @@ from typing import get_args
 
 from ssl_rs.data.classes_file import read_yaml_mapping
 from ssl_rs.data.dataset import Split
-from ssl_rs.data.finding_files import check_link, files_below
+from ssl_rs.data.finding_files import check_link, check_text, files_below
 from ssl_rs.data.raster import EXTENSIONS
 from ssl_rs.errors import InputError, nearest
 
@@ -31,6 +31,8 @@ def unlabeled_files(images: Path) -> dict[str, Path]:
     """Return the images below images/unlabeled, however deep, by their path from images/ on, ordered."""
     folder = images / UNLABELED
     found = {path.relative_to(images): path for path in files_below(folder) if path.suffix.lower() in EXTENSIONS}
+    for path in found.values():
+        check_text(path)
     return {name.as_posix(): path for name, path in sorted(found.items())}
 
 
@@ -64,6 +66,7 @@ def by_stem(
         check_link(path)
         if not path.is_file():
             continue
+        check_text(path)
         stem = unicodedata.normalize("NFC", path.stem)  # a Mac writes accents apart from their letters
         if stem in found:
             problems[stem] = f"{path} and {found[stem]} have the same stem. Rename or remove one of them."

@@ -64,7 +64,7 @@ def _decode_with_pillow(content: bytes, file: SourceFile) -> Raster:
     with image:
         if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
             raise InputError(f"{file}: the color mode {image.mode} is not supported. Save the image as RGB.")
-        refuse_turned(file, image.getexif().get(ORIENTATION, 1))
+        refuse_turned(file, _orientation(image))
         values = np.array(image)
         palette = image.getpalette("RGB") if image.mode == "P" else None
         transparent = image.info.get("transparency")
@@ -83,6 +83,13 @@ def _decode_with_pillow(content: bytes, file: SourceFile) -> Raster:
         colors = np.zeros((256, 3), np.uint8)
         colors[: len(palette) // 3] = np.array(palette, np.uint8).reshape(-1, 3)
     return Raster(np.ascontiguousarray(bands), colors, valid)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # Pillow raises errors of many kinds of EXIF that is damaged; viewers show the pixels as they lie
+        return 1
 
 
 def _decode_with_rasterio(content: bytes, file: SourceFile) -> Raster:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from ssl_rs.data.finding_files import check_text
 from ssl_rs.data.source_files import SourceFile
 
 
@@ -20,6 +21,9 @@ def match_files(
         root: The folder they lie below.
         pattern: Regular expression for the end of the place, e.g. r"/top/top_mosaic_09cm_area(\d+)\.tif".
         prefer: Regular expression that is looked for in the place.
+
+    Raises:
+        InputError: The name of one that matches is no UTF-8.
     """
     wanted, preferred = re.compile(f"(?:.*){pattern}"), re.compile(prefer)
     found: dict[tuple[str, ...], tuple[tuple[bool, bool, str], SourceFile]] = {}
@@ -27,6 +31,7 @@ def match_files(
         place = _place(file, root)
         match = wanted.fullmatch(place)
         if match:
+            check_text(file)
             rank = (preferred.search(place) is None, file.member is not None, place)
             groups = match.groups()
             if groups not in found or rank < found[groups][0]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass
-from ssl_rs.data.finding_files import find_files
+from ssl_rs.data.finding_files import check_text, find_files
 from ssl_rs.data.matching_files import describe_files
 from ssl_rs.data.paired import in_brackets, read_pair, with_channels
 from ssl_rs.data.raster import EXTENSIONS
@@ -37,10 +37,7 @@ def find_images(places: Sequence[str], without: Sequence[Path]) -> dict[str, Sou
     found: dict[str, SourceFile] = {}
     for place in places:
         for name, file in _images_at(Path(place), [folder.resolve() for folder in without]):
-            try:
-                str(file).encode()
-            except UnicodeEncodeError:
-                raise InputError(f"images: the name {str(file)!a} is no UTF-8, which GDAL needs. Rename it.") from None
+            check_text(file)
             if name in found:
                 raise InputError(
                     f"images: {found[name]} and {file} would both become {name}.tif. Rename one of them, "

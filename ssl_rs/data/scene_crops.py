@@ -141,7 +141,10 @@ class SceneCrops:
 
 
 def _grid_with_data(valid: NDArray[np.bool_], step: int) -> NDArray[np.int32]:
-    return (np.argwhere(valid[step // 2 :: step, step // 2 :: step]) * step + step // 2).astype(np.int32)
+    first = [min(step // 2, extent // 2) for extent in valid.shape]  # of a scene thinner than a step its middle
+    found = np.argwhere(valid[first[0] :: step, first[1] :: step])  # [N, 2]
+    places: NDArray[np.int32] = (found * step + np.array(first)).astype(np.int32)
+    return places
 
 
 def _pixels_with_data(record: SceneRecord) -> int:

@@ -3,6 +3,7 @@
 import re
 import warnings
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,9 @@ class TiffFile:
             raise InputError(f"{file}: GDAL opens no archive whose path has braces. Rename it, or unzip it.")
         try:
             # A member of an archive is unpacked by GDAL as it is read: never as a whole, neither in memory nor on disk.
-            source = file.path if file.member is None else f"/vsizip/{{{file.path.resolve()}}}/{file.member}"
+            source: Path | str = file.path
+            if file.member is not None:  # some archivers begin every name with ./, which GDAL does not
+                source = f"/vsizip/{{{file.path.resolve()}}}/{file.member.removeprefix('./')}"
             # Beside the file, GDAL would look for others that change its pixels and stand in no list of sources.
             with warnings.catch_warnings(), rasterio.Env(GDAL_PAM_ENABLED=False):
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)

@@ -159,6 +159,15 @@ def test_links_to_folders_of_unlabeled_images_are_followed(labeled, make, tmp_pa
     assert [scene.id for scene in make().scenes() if scene.split == "unlabeled"] == ["unlabeled/archive/2019/c.png"]
 
 
+@pytest.mark.parametrize("folder", ["images", "images/unlabeled"])
+def test_a_name_that_is_no_text_is_refused(labeled, make, tmp_path, folder):
+    path = tmp_path / "data" / folder / os.fsdecode(b"s2\xff.png")
+    save(path.with_name("x.png"), rgb())
+    path.with_name("x.png").rename(path)
+    with pytest.raises(InputError, match=r"s2\\udcff\.png' is no UTF-8, which GDAL needs\. Rename it"):
+        splits(make())
+
+
 def test_without_masks_everything_is_for_pretraining(tmp_path, make):
     for index in range(4):
         save(tmp_path / "data" / "images" / f"{index}.jpg", rgb())

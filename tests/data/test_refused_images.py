@@ -26,6 +26,13 @@ def test_pixels_that_are_to_be_shown_turned_are_refused(tmp_path, name):
             read_raster(SourceFile(tmp_path / name))
 
 
+@pytest.mark.parametrize("exif", [b"Exif\0\0II*\0", b"Exif\0\0garbagegarbage"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_pixels_are_read_whatever_damaged_exif_says(tmp_path, name, exif):
+    Image.fromarray(RGB).save(tmp_path / name, exif=exif)
+    assert read_raster(SourceFile(tmp_path / name)).values.shape == RGB.transpose(2, 0, 1).shape
+
+
 @pytest.mark.parametrize("big", [False, True])
 def test_a_tiff_that_is_to_be_shown_turned_is_refused(tmp_path, big):
     for orientation in (1, 6):

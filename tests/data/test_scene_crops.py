@@ -129,6 +129,14 @@ def test_a_scene_that_is_nearly_all_nodata_still_gives_crops_with_data(with_noda
     assert 0.25 < in_corner < 0.75  # it holds 600 of 1,400 pixels
 
 
+def test_a_scene_thinner_than_a_step_of_the_grid_has_places_with_data(with_nodata, tmp_path):
+    valid = np.zeros((5, 2000), bool)
+    valid[:, 900:960] = True
+    source = SceneCrops(with_nodata(tmp_path / "stores", (valid, "train")), ("train",), 64, seed=0)
+    for _, _, left in (place for step in range(10) for place in source.places(step, ALL)):
+        assert valid[:, left : left + 64].any()
+
+
 def test_places_with_data_are_looked_for_on_a_finer_grid_where_a_coarse_one_finds_none(
     with_nodata, tmp_path, monkeypatch
 ):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from ssl_rs.data.finding_files import find_files
 from ssl_rs.data.image_files import open_raster, read_raster
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
@@ -125,3 +126,12 @@ def test_an_archive_whose_path_has_braces_is_refused_with_what_to_do(tmp_path):
         file.write(tmp_path / "a.tif", "a.tif")
     with pytest.raises(InputError, match=r"GDAL opens no archive whose path has braces\. Rename it"):
         open_raster(SourceFile(archive, "a.tif"))
+
+
+def test_a_tif_in_an_archive_whose_names_begin_with_a_dot_is_read(tmp_path):
+    write_tif(tmp_path / "a.tif", np.arange(12, dtype=np.uint8).reshape(1, 3, 4))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("./images/a.tif", (tmp_path / "a.tif").read_bytes())
+    (file,) = [file for file in find_files(tmp_path) if file.member is not None]
+    assert file.member == "./images/a.tif"
+    assert np.array_equal(read_raster(file).values, np.arange(12).reshape(1, 3, 4))
