@@ -31,8 +31,9 @@ def points_text(value: float) -> str:
 
 
 def signed_points_text(value: float) -> str:
-    """Return a difference of scores in percent points, e.g. '+5.2' or '−0.3'."""
-    return f"{100 * value:+.1f}".replace("-", "−")
+    """Return a difference of scores in percent points, e.g. '+5.2' or '−0.3'; what rounds to nothing has no sign."""
+    text = f"{100 * value:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
 
 
 def duration_text(seconds: float) -> str:
