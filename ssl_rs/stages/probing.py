@@ -9,22 +9,19 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 
 from ssl_rs.build import build
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash, leaves
 from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
 from ssl_rs.data.labeled_pixels import by_window, draw_pixels
-from ssl_rs.data.sampling import to_unit
-from ssl_rs.data.scene_crops import SceneCrops
 from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone, Normalization, check_side
 from ssl_rs.errors import InputError
 from ssl_rs.initialization import Initialization
 from ssl_rs.messages import print_line
-from ssl_rs.randomness import Rows, derive_seed
+from ssl_rs.randomness import derive_seed
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.dense_features import DenseFeatures, ProbeNetwork, Standardization
 from ssl_rs.segmentation.probes import Probe
@@ -33,15 +30,13 @@ from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, check_classe
 from ssl_rs.stages.finished_run import changed_windows, data_like, read_computer
 from ssl_rs.stages.held_folder import opened
 from ssl_rs.stages.identified import Identified
+from ssl_rs.stages.measured_batch_norm import how_measured, measure_batch_norm
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.probed_encoder import initialization_of, stored_backbone, stored_run
 from ssl_rs.stages.site import Site, SiteSettings, check_once
 
 DIVISOR = 32
 """Windows are a multiple of the deepest level's stride, so that every level lies on one grid."""
-
-MEASURED_BATCHES, MEASURED_SIZE = 16, 16
-"""Of unlabeled training windows, on which the statistics of BatchNorm of random weights are measured."""
 
 
 @dataclass(frozen=True)
@@ -144,17 +139,12 @@ def _place(
         "encoder": found.sha256, "label": found.label, "subset": subset.sha256, "protocol": site.dataset.protocol,
         "precision": site.precision,
     }  # fmt: skip
-    own |= _measured(found.kind)
+    own |= how_measured(found.kind, site)
     digest = config_hash({**how, "seed": site.seed}, {**inputs, **own})
     folder = Path(site.dataset.name, f"{backbone.name}-{probe.name}", found.kind, f"{fraction.fraction * 100:g}pct")
     path = Path(run_dir) if run_dir else site.output_dir / "evaluate" / folder / f"seed{site.seed}-{digest}"
     run = Identified(RunDirectory(path), digest, leaves(how), overrides)
     return Plan(site, initialization, backbone, probe, subset, evaluator, config_hash(how, inputs), run)
-
-
-def _measured(kind: str) -> dict[str, str]:
-    """Return what is said of BatchNorm where its statistics are measured: random weights have none of their own."""
-    return {"batch_norm": f"measured on {MEASURED_BATCHES} x {MEASURED_SIZE} windows"} if kind == "random" else {}
 
 
 def _surroundings(settings: Settings, stored: Mapping[str, Any]) -> SiteSettings:
@@ -221,7 +211,7 @@ def _fit_and_score(plan: Plan) -> dict[str, Any]:
     print_line(provenance.describe())
     features = DenseFeatures(encoder, Normalization(provenance.statistics), plan.probe.stride).to(site.device)  # type: ignore[arg-type]
     if provenance.kind == "random":
-        measure_batch_norm(plan, features)
+        measure_batch_norm(site, plan.evaluator.settings.window.size, features)
     plan.subset.write(folder / "label_subset.json")
     network, fitted = fit_probe(plan, features)
     seconds = time.monotonic() - started
@@ -234,7 +224,7 @@ def _fit_and_score(plan: Plan) -> dict[str, Any]:
         "initialization": provenance.kind,
         "label": provenance.label,
         "provenance": provenance.as_json(),
-        "probe": {**asdict(plan.probe), **fitted, **_measured(provenance.kind)},  # type: ignore[call-overload]
+        "probe": {**asdict(plan.probe), **fitted, **how_measured(provenance.kind, site)},  # type: ignore[call-overload]
         "label_fraction": plan.subset.fraction,
         "labeled_units": len(plan.subset.units),
         "label_unit": plan.subset.unit,
@@ -249,21 +239,6 @@ def _fit_and_score(plan: Plan) -> dict[str, Any]:
         "config_hash": plan.run.hash,
         **plan.run.origin(site),
     }
-
-
-def measure_batch_norm(plan: Plan, features: DenseFeatures) -> None:
-    """Give random weights the statistics of BatchNorm that any weights which saw images have.
-
-    Those that a new layer starts with, mean 0 and variance 1, are true of no image: they would handicap the baseline
-    that pretraining is measured by. No label is read.
-    """
-    site = plan.site
-    crops = SceneCrops(site.store, ("train",), plan.evaluator.settings.window.size, site.seed)
-    rows, scale = Rows(0, MEASURED_SIZE, MEASURED_SIZE), site.store.manifest.value_scale
-    batches = (crops.batch(step, rows).images.to(site.device) for step in range(MEASURED_BATCHES))
-    with torch.autocast(site.device.type, torch.bfloat16, enabled=site.precision == "bf16"):
-        update_bn((to_unit(batch, scale) for batch in batches), features)
-    features.eval()
 
 
 def fit_probe(plan: Plan, features: DenseFeatures) -> tuple[ProbeNetwork, dict[str, Any]]:

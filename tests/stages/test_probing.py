@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from ssl_rs.encoder import Normalization, Statistics
 from ssl_rs.reporting.results import read_runs
 from ssl_rs.run_directory import RunDirectory, save_tensors
 from ssl_rs.segmentation.dense_features import DenseFeatures
-from ssl_rs.stages import probing
+from ssl_rs.stages import measured_batch_norm, probing
 from ssl_rs.stages.probing import fit_probe, read_plan
 
 SMALL = ("probe.samples=300", "evaluation.window.size=32", "trainer.device=cpu", "trainer.precision=fp32")
@@ -117,9 +118,19 @@ def test_initializations_share_labels_and_are_compared_in_one_table(command, blo
     assert random["miou"] != own["miou"]
 
 
+@pytest.mark.parametrize(("share", "told"), [(1.0, ""), (0.9, ", drawn by their pixels with data")])
+def test_what_is_told_of_measured_statistics(share, told):
+    """Where training scenes have nodata, earlier versions measured on other windows: those probes are other ones."""
+    scenes = [SimpleNamespace(valid_share=0.5), SimpleNamespace(valid_share=share)]
+    store = SimpleNamespace(manifest=SimpleNamespace(scenes=scenes), scenes_of=lambda split: (1,))
+    expected = {"batch_norm": f"measured on 16 x 16 windows{told}"}
+    assert measured_batch_norm.how_measured("random", SimpleNamespace(store=store)) == expected
+    assert measured_batch_norm.how_measured("imagenet", SimpleNamespace(store=store)) == {}
+
+
 def test_random_weights_have_statistics_of_training_images_as_trained_ones_do(blocks, monkeypatch):
     """Against every activation of all windows at once, in float64."""
-    monkeypatch.setattr(probing, "MEASURED_BATCHES", 3)
+    monkeypatch.setattr(measured_batch_norm, "MEASURED_BATCHES", 3)
     chosen = ("encoder=random", "backbone=resnet18", "probe=knn", *blocks, *SMALL)
     plan = read_plan(Settings("evaluate", resolve(compose_config("evaluate", chosen))))
     encoder = plan.backbone.build(3)
@@ -128,8 +139,8 @@ def test_random_weights_have_statistics_of_training_images_as_trained_ones_do(bl
     first = next(each for each in encoder.modules() if isinstance(each, nn.BatchNorm2d))
     inputs = []
     first.register_forward_pre_hook(lambda _, given: inputs.append(given[0].detach().double()))
-    probing.measure_batch_norm(plan, features)
-    assert (len(inputs), len(inputs[0])) == (3, probing.MEASURED_SIZE)
+    measured_batch_norm.measure_batch_norm(plan.site, plan.evaluator.settings.window.size, features)
+    assert (len(inputs), len(inputs[0])) == (3, measured_batch_norm.MEASURED_SIZE)
     pixels = [each.movedim(1, 0).flatten(1) for each in inputs]  # [C, N] a batch
     torch.testing.assert_close(first.running_mean.double(), torch.cat(pixels, 1).mean(1), rtol=1e-4, atol=1e-6)
     variance = torch.stack([each.var(1) for each in pixels]).mean(0)

@@ -1,0 +1,41 @@
+"""The statistics of BatchNorm of random weights, which have none of their own: measured on training images."""
+
+import torch
+from torch.optim.swa_utils import update_bn
+
+from ssl_rs.data.sampling import to_unit
+from ssl_rs.data.scene_crops import SceneCrops
+from ssl_rs.randomness import Rows
+from ssl_rs.segmentation.dense_features import DenseFeatures
+from ssl_rs.stages.site import Site
+
+MEASURED_BATCHES, MEASURED_SIZE = 16, 16
+"""Of unlabeled training windows, on which the statistics of BatchNorm of random weights are measured."""
+
+
+def how_measured(kind: str, site: Site) -> dict[str, str]:
+    """Return what is said of BatchNorm where its statistics are measured: random weights have none of their own."""
+    if kind != "random":
+        return {}
+    partial_scenes = any(site.store.manifest.scenes[each].valid_share < 1 for each in site.store.scenes_of("train"))
+    where = ", drawn by their pixels with data" if partial_scenes else ""  # earlier versions drew others there
+    return {"batch_norm": f"measured on {MEASURED_BATCHES} x {MEASURED_SIZE} windows{where}"}
+
+
+def measure_batch_norm(site: Site, side: int, features: DenseFeatures) -> None:
+    """Give random weights the statistics of BatchNorm that any weights which saw images have.
+
+    Those that a new layer starts with, mean 0 and variance 1, are true of no image: they would handicap the baseline
+    that pretraining is measured by. No label is read.
+
+    Args:
+        site: Its training scenes are read.
+        side: Pixels a side of a window.
+        features: On the device of the site.
+    """
+    crops = SceneCrops(site.store, ("train",), side, site.seed)
+    rows, scale = Rows(0, MEASURED_SIZE, MEASURED_SIZE), site.store.manifest.value_scale
+    batches = (crops.batch(step, rows).images.to(site.device) for step in range(MEASURED_BATCHES))
+    with torch.autocast(site.device.type, torch.bfloat16, enabled=site.precision == "bf16"):
+        update_bn((to_unit(batch, scale) for batch in batches), features)
+    features.eval()
