@@ -554,14 +554,16 @@ def test_wandb_mirrors_offline_without_a_key(command, tiny, monkeypatch):
     assert list(Path(out.strip().splitlines()[-1]).glob("wandb/offline-run-*/run-*.wandb"))
 
 
-@pytest.mark.parametrize(("name", "stage"), [("pretrain", "pretraining"), ("finetune", "finetuning")])
+@pytest.mark.parametrize(
+    ("name", "stage"), [("pretrain", "pretraining.write_result"), ("finetune", "finetuning._result")]
+)
 def test_a_run_that_fails_behind_its_last_step_leaves_its_mirror_closed(command, tiny, monkeypatch, name, stage):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
 
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device", "model")
 
-    monkeypatch.setattr(f"ssl_rs.stages.{stage}._result", full)
+    monkeypatch.setattr(f"ssl_rs.stages.{stage}", full)
     code, _, err = command(name, *tiny, "logger=wandb", "logger.mode=offline")
     assert code == 2
     assert "No space left on device" in err
