@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -115,14 +114,18 @@ def explained(where: str, arguments: Mapping[str, Any] = types.MappingProxyType(
 
 
 def _blamed(where: str, arguments: Mapping[str, Any], error: Exception) -> str:
-    """Return the one setting of a component whose value its message names, as other packages do; else its key."""
-    numbers = {name: value for name, value in arguments.items() if type(value) in (int, float)}
+    """Return the one setting of a component whose value its message ends with, as other packages do; else its key."""
+    said = str(error).rstrip(".")
     named = [
         f"{where}.{name}={value}"
-        for name, value in numbers.items()
-        if re.search(rf"(?<![\w.+-]){re.escape(str(value))}(?![\w.])", str(error))
+        for name, value in arguments.items()
+        if any(type(one) in (int, float) and said.endswith(f" {one}") for one in (value, *_items(value)))
     ]
     return named[0] if len(named) == 1 else where
+
+
+def _items(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else ()
 
 
 def _build_nodes(value: Any, where: str, trusted: Sequence[str]) -> Any:

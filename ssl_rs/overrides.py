@@ -21,11 +21,15 @@ QUOTING = (
 def check_values(overrides: Sequence[str]) -> None:
     """Refuse `key=` without a value: Hydra takes it for an empty text, and an empty path is the working folder.
 
+    Refuse `_partial_`, too: whether the code gives a component its last arguments is no setting.
+
     Raises:
         InputError: Names it.
     """
     for override in overrides:
         name, equals, value = override.partition("=")
+        if name.rpartition(".")[2] == "_partial_":
+            raise InputError(f"{override}: that is no setting, but how the code builds the component. Leave it out.")
         if equals and not value.strip() and re.fullmatch(r"[\w@/.+~]+", name):
             raise InputError(
                 f"{override} has no value; was it to come from a variable that the shell does not know? Give it one, "

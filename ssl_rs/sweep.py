@@ -152,8 +152,8 @@ def _launch(name: str, overrides: Sequence[str], jobs: Sequence[Cell], folder: P
         raise InputError(f"Hydra's sweeper or launcher failed: {error}") from error
     finally:
         sys.argv = before
-        _hide_in_yaml(folder / "multirun.yaml")  # a launcher that fails has started no job
         os.environ.pop("HYDRA_FULL_ERROR") if full is None else os.environ.update(HYDRA_FULL_ERROR=full)
+        _hide_in_yaml(folder / "multirun.yaml")  # a launcher that fails has started no job
 
 
 def run_cell(name: str, config: DictConfig, cell: Cell) -> None:

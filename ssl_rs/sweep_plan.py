@@ -55,11 +55,12 @@ def plan_cells(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
     params = config.hydra.sweeper.get("params") or {}
     _check_varied(name, config, params)
     # All of them are read and checked before the first one has data prepared, which may take hours.
-    drafts, folders = [], []
+    drafts, folders = [], list[Path]()
     for single in _split(params, overrides):
         settings = cell_settings(name, compose_config(name, single), single)
         drafts.append((settings.overrides, stage.plan(settings)))
-        folders += [settings.values["run_dir"]] if settings.values.get("run_dir") else []
+        if folder := settings.values.get("run_dir"):
+            folders.append(Path(folder))
     if len(set(folders)) < len(folders):
         raise InputError("Several runs of this sweep would share one folder. Leave run_dir out: each run has its own.")
     cells = [Cell(own, *place()) for own, place in drafts]

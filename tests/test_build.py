@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_rs.build import build
+from ssl_rs.build import build, explained
 from ssl_rs.config import build as build_composed
 from ssl_rs.config import compose_config, resolve
 from ssl_rs.errors import InputError
@@ -190,6 +190,20 @@ def test_what_a_component_says_of_its_arguments_names_the_key(own):
     refused({**part, "size": -1}, ".size=-1: size must not be negative, got -1", trusted=["my_parts"])
     with pytest.raises(InputError, match=r"^size: not 13$"):  # it knows best
         build({**part, "size": 13}, "here", ["my_parts"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"lr": -1.0}, "optimizer.lr=-1.0: Invalid learning rate: -1.0"),
+        ({"betas": [1.0, 0.9]}, "optimizer.betas=[1.0, 0.9]: Invalid beta parameter at index 0: 1.0"),
+        ({"betas": [1.0, 0.9], "weight_decay": 1.0}, "optimizer: Invalid beta parameter at index 0: 1.0"),
+    ],
+)
+def test_the_one_setting_whose_value_another_package_names_is_told(settings, said):
+    made_later = build({"_target_": "torch.optim.AdamW", "_partial_": True, **settings}, "optimizer")
+    with pytest.raises(InputError, match=f"^{re.escape(said)}$"), explained("optimizer", made_later.keywords):
+        made_later([torch.nn.Parameter(torch.zeros(1))])
 
 
 class Shape(Protocol):

@@ -55,6 +55,7 @@ def fails(capsys, name, *arguments):
         ("pretrain", "trainer.gradient_clip=nan", "trainer.gradient_clip must be above 0"),
         ("finetune", "label_fraction=10", "10pct"),
         ("predict", "run=", "run= has no value"),
+        ("finetune", "decoder._partial_=false", "decoder._partial_=false: that is no setting"),
         ("pretrain", "output_dir=", "output_dir= has no value"),
         ("pretrain", "++initialization.run=", "++initialization.run= has no value"),
         ("pretrain", "+nothing=1", "nothing: pretrain has no such key"),

@@ -223,3 +223,14 @@ def test_a_folder_that_runs_would_share_is_refused_before_data_is_prepared(comma
 def test_a_folder_of_its_own_for_each_run_can_be_named(tiny, tmp_path):
     cells, _ = plan_cells("finetune", [*tiny, "seed=0,1", f"run_dir={tmp_path}/mine-${{seed}}"])
     assert [cell.run_dir.name for cell in cells] == ["mine-0", "mine-1"]
+
+
+@pytest.mark.parametrize("named", ["", "label: mine\n"])
+def test_an_initialization_of_ones_own_may_leave_keys_to_their_defaults(tiny, tmp_path, named):
+    path = tmp_path / "own" / "initialization" / "theirs.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"_target_: ssl_rs.initialization.Pretrained\n{named}")
+    given = (*search_in(tmp_path / "own"), *tiny, "seed=0,1", "initialization=theirs")
+    cells, _ = plan_cells("finetune", given)
+    assert [cell.row["label"] for cell in cells] == ["mine" if named else "pretrained"] * 2
+    assert len({cell.run_dir for cell in cells}) == 2

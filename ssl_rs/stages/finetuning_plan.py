@@ -121,7 +121,8 @@ def place(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:
 def _placed(settings: Settings, plan: Plan) -> tuple[Path, dict[str, Any]]:
     found = plan.recipe.locate(plan.site)
     node = settings.values["initialization"]
-    label = found.label if found else node["label"] or node["run"] or type(plan.recipe.initialization).__name__.lower()
+    named = node.get("label") or node.get("run") or type(plan.recipe.initialization).__name__.lower()
+    label = found.label if found else named
     row = {
         "dataset": plan.site.store.manifest.dataset,
         "backbone": plan.recipe.backbone.name,

@@ -103,7 +103,7 @@ def _statistics(site: Site, found: Provenance | None) -> dict[str, str]:
 def unavailable(settings: Settings) -> str:
     """Return what stands for an encoder that is not there yet: planned cells that wait for different ones differ."""
     node = settings.values["initialization"]
-    named = node["run"] or node["weights"]
+    named = node.get("run") or node.get("weights")  # an option of one's own may leave them to their defaults
     return f"unavailable: {named}" if named else "unavailable"
 
 

@@ -69,4 +69,6 @@ def train_network(
         return train(job, open_tracker)
     except OtherRunError as error:
         different = changed_settings(read_yaml(run.directory.config), config) if run.directory.config.is_file() else []
-        raise InputError(f"{error} Settings that differ: {'; '.join(different) or 'none'}.") from error
+        others = "none, so its data, the weights it starts from or the number of processes are others than before"
+        none = others if "config_hash was" in str(error) else "none"
+        raise InputError(f"{error} Settings that differ: {'; '.join(different) or none}.") from error

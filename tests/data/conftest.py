@@ -1,5 +1,6 @@
 """Small made-up data sets."""
 
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 
 from ssl_rs.data.dataset import Dataset, SceneArrays, SceneSource, SegmentationClass, Split
 from ssl_rs.data.prepare import prepare
@@ -126,3 +128,19 @@ def root(tmp_path: Path, zipped: Callable[..., Path]) -> Path:
     zipped(root / "labels.zip", {"labels/a_1_label.tif": b"label a1", "__MACOSX/labels/._a_1_label.tif": b"x"})
     zipped(root / "images.zip", {"a_1.tif": b"zipped a1", "ä_2.tif": b"zipped a2"})
     return root
+
+
+@pytest.fixture
+def write_tif() -> Callable[..., None]:
+    """Write [C, H, W] as a TIFF, with more keys of its profile if given."""
+
+    def write(path: Path, values: np.ndarray, **profile: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            count, height, width = values.shape
+            with rasterio.open(
+                path, "w", driver="GTiff", count=count, height=height, width=width, dtype=values.dtype, **profile
+            ) as file:
+                file.write(values)
+
+    return write

@@ -16,16 +16,6 @@ RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (6, 5, 3)).astype(np.uint8)
 
 
-def write_tif(path, values, **profile):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        count, height, width = values.shape
-        with rasterio.open(
-            path, "w", driver="GTiff", count=count, height=height, width=width, dtype=values.dtype, **profile
-        ) as file:
-            file.write(values)
-
-
 def test_png_rgb_gray_and_one_bit(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "rgb.png")
     assert np.array_equal(read_raster(SourceFile(tmp_path / "rgb.png")).bands(), RGB.transpose(2, 0, 1))
@@ -46,7 +36,7 @@ def test_transparency_of_a_png_is_no_band(tmp_path):
     assert np.argwhere(~raster.valid).tolist() == [[2, 3]]
 
 
-def test_palettes_keep_indices_and_colors(tmp_path):
+def test_palettes_keep_indices_and_colors(tmp_path, write_tif):
     indices = RNG.integers(0, 3, (6, 5)).astype(np.uint8)
     colors = np.array([[10, 20, 30], [200, 100, 0], [7, 7, 7]], np.uint8)
     image = Image.fromarray(indices, mode="P")
@@ -145,7 +135,7 @@ def test_jpeg_equals_pillow(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
 @pytest.mark.parametrize("keep", [0.0, 0.5])
-def test_files_that_are_cut_short_are_named(tmp_path, name, keep):
+def test_files_that_are_cut_short_are_named(tmp_path, name, keep, write_tif):
     noise = RNG.integers(0, 256, (64, 64, 3)).astype(np.uint8)
     if name == "a.tif":
         write_tif(tmp_path / name, noise.transpose(2, 0, 1))

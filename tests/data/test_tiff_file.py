@@ -1,6 +1,5 @@
 """GeoTIFF and JPEG 2000 files as arrays."""
 
-import warnings
 import zipfile
 
 import numpy as np
@@ -15,19 +14,9 @@ from ssl_rs.errors import InputError
 RNG = np.random.default_rng(0)
 
 
-def write_tif(path, values, **profile):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        count, height, width = values.shape
-        with rasterio.open(
-            path, "w", driver="GTiff", count=count, height=height, width=width, dtype=values.dtype, **profile
-        ) as file:
-            file.write(values)
-
-
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64"])
 @pytest.mark.parametrize("bands", [1, 3, 4, 7])
-def test_tif_of_any_bands_and_type(tmp_path, dtype, bands):
+def test_tif_of_any_bands_and_type(tmp_path, dtype, bands, write_tif):
     values = RNG.integers(0, 200, (bands, 6, 5)).astype(dtype)
     write_tif(tmp_path / "a.tif", values)
     raster = read_raster(SourceFile(tmp_path / "a.tif"))
@@ -36,7 +25,7 @@ def test_tif_of_any_bands_and_type(tmp_path, dtype, bands):
     assert (raster.valid, raster.crs, raster.transform) == (None, None, None)
 
 
-def test_georeference_and_nodata_of_a_tif(tmp_path):
+def test_georeference_and_nodata_of_a_tif(tmp_path, write_tif):
     values = RNG.integers(1, 200, (2, 6, 5)).astype(np.uint8)
     values[:, 0, 0] = 0
     values[0, 1, 1] = 0  # in one band only: data
@@ -76,14 +65,14 @@ def test_a_damaged_jpeg_2000_is_named(tmp_path):
         read_raster(SourceFile(path))
 
 
-def test_nan_as_nodata(tmp_path):
+def test_nan_as_nodata(tmp_path, write_tif):
     values = np.ones((1, 3, 3), np.float32)
     values[0, 1, 2] = np.nan
     write_tif(tmp_path / "a.tif", values, nodata=float("nan"))
     assert np.argwhere(~read_raster(SourceFile(tmp_path / "a.tif")).valid).tolist() == [[1, 2]]
 
 
-def test_a_palette_of_16_bits_has_all_its_colors(tmp_path):
+def test_a_palette_of_16_bits_has_all_its_colors(tmp_path, write_tif):
     indices = np.array([[[0, 300, 65535]]], np.uint16)
     write_tif(tmp_path / "a.tif", indices, photometric="palette")
     with rasterio.open(tmp_path / "a.tif", "r+") as file:
@@ -92,7 +81,7 @@ def test_a_palette_of_16_bits_has_all_its_colors(tmp_path):
     assert colors.transpose(1, 2, 0).tolist() == [[[1, 2, 3], [40, 50, 60], [7, 8, 9]]]
 
 
-def test_the_mask_inside_of_a_tif_says_what_is_valid(tmp_path):
+def test_the_mask_inside_of_a_tif_says_what_is_valid(tmp_path, write_tif):
     values = RNG.integers(1, 200, (3, 6, 5)).astype(np.uint8)
     write_tif(tmp_path / "a.tif", values)
     inside = np.full((6, 5), 255, np.uint8)
@@ -103,7 +92,7 @@ def test_the_mask_inside_of_a_tif_says_what_is_valid(tmp_path):
     assert np.argwhere(~raster.valid).tolist() == [[4, 1]]
 
 
-def test_a_fourth_band_is_data_even_where_the_file_calls_it_alpha(tmp_path):
+def test_a_fourth_band_is_data_even_where_the_file_calls_it_alpha(tmp_path, write_tif):
     values = RNG.integers(0, 200, (4, 6, 5)).astype(np.uint8)
     write_tif(tmp_path / "a.tif", values, photometric="RGB", alpha="YES")
     raster = read_raster(SourceFile(tmp_path / "a.tif"))
@@ -111,7 +100,7 @@ def test_a_fourth_band_is_data_even_where_the_file_calls_it_alpha(tmp_path):
     assert raster.valid is None
 
 
-def test_rows_of_a_tif_are_those_of_the_whole(tmp_path):
+def test_rows_of_a_tif_are_those_of_the_whole(tmp_path, write_tif):
     values = RNG.integers(0, 200, (2, 40, 5)).astype(np.uint16)
     write_tif(tmp_path / "a.tif", values, nodata=7)
     source = open_raster(SourceFile(tmp_path / "a.tif"))
@@ -119,7 +108,7 @@ def test_rows_of_a_tif_are_those_of_the_whole(tmp_path):
     assert np.array_equal(source.rows(30, 99).values, values[:, 30:])
 
 
-def test_an_archive_whose_path_has_braces_is_refused_with_what_to_do(tmp_path):
+def test_an_archive_whose_path_has_braces_is_refused_with_what_to_do(tmp_path, write_tif):
     write_tif(tmp_path / "a.tif", RNG.integers(0, 9, (1, 6, 5)).astype(np.uint8))
     archive = tmp_path / "z}i{p.zip"
     with zipfile.ZipFile(archive, "w") as file:
@@ -128,7 +117,7 @@ def test_an_archive_whose_path_has_braces_is_refused_with_what_to_do(tmp_path):
         open_raster(SourceFile(archive, "a.tif"))
 
 
-def test_a_tif_in_an_archive_whose_names_begin_with_a_dot_is_read(tmp_path):
+def test_a_tif_in_an_archive_whose_names_begin_with_a_dot_is_read(tmp_path, write_tif):
     write_tif(tmp_path / "a.tif", np.arange(12, dtype=np.uint8).reshape(1, 3, 4))
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("./images/a.tif", (tmp_path / "a.tif").read_bytes())

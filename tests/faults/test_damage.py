@@ -5,7 +5,9 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import ssl_rs
 from ssl_rs.run_directory import RunDirectory
@@ -79,6 +81,16 @@ def test_without_a_whole_checkpoint_nothing_starts_over(broken, fails):
     assert f"No checkpoint in {run.checkpoints} is whole. Delete the folder {run.path}" in fails("pretrain", *overrides)
     assert {path: path.read_bytes() for path in (*run.checkpoints.iterdir(), run.metrics)} == before
     assert not run.result.exists()
+
+
+def test_a_run_whose_data_changed_is_told_so(broken, fails, folder_dataset, tmp_path):
+    _, overrides = broken
+    changed = shutil.copytree(folder_dataset, tmp_path / "changed")
+    image = min(path for path in (changed / "images").rglob("*") if path.is_file())
+    Image.fromarray(255 - np.asarray(Image.open(image))).save(image)
+    said = fails("pretrain", *overrides, f"dataset.root='{changed}'")
+    assert "belongs to another run: config_hash was " in said
+    assert "Settings that differ: none, so its data, the weights it starts from or the number of processes" in said
 
 
 def test_a_checkpoint_of_another_config_is_refused_and_nothing_of_it_is_changed(broken, fails, command, ends_as_whole):
