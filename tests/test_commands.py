@@ -303,6 +303,7 @@ def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny,
         scored = RunDirectory(Path(out.splitlines()[-1])).read_result()
         assert scored["manifest_sha256"] == trained["manifest_sha256"]
         assert scored["made_with"]["precision"] == precision
+        assert scored["trained_with"] == trained["made_with"]
         assert scored["dataset"] == "folder"
         folders.append(scored["config_hash"])
     assert len(set(folders)) == 2

@@ -119,7 +119,7 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
         own_label=text("label"),
         trained_on=str(result.get("trained_on_manifest_sha256") or text("manifest_sha256")),
         row_hash=str(result.get("settings_hash", "")),
-        tells_batch=type(result.get("global_batch")) is int,
+        tells_training=_tells_training(command, result),
     )
 
 
@@ -138,11 +138,19 @@ def _regrouped(run: Run, group_of: Callable[[str], str]) -> Run:
 
 
 def _settings(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run was made by; "auto" gives way to the precision, and batches to those of all processes."""
+    """Return what a run was made by; "auto" gives way to the precision, and batches to those of all processes.
+
+    A later scoring may compute in another precision than the training did: `evaluation.precision` says so. What an
+    earlier version scored does not tell that of its training, which is then taken for that of the scoring.
+    """
     settings, made_with = result.get("settings", {}), result.get("made_with", {})
-    if not isinstance(settings, dict) or not isinstance(made_with, dict):
-        raise ValueError("settings or made_with is no object")
-    resolved = {"trainer.precision": made_with["precision"]} if "precision" in made_with else {}
+    trained_with = result.get("trained_with", made_with)
+    if not all(isinstance(each, dict) for each in (settings, made_with, trained_with)):
+        raise ValueError("settings, made_with or trained_with is no object")
+    trained, scored = (each.get("precision") for each in (trained_with, made_with))
+    resolved = {} if trained is None else {"trainer.precision": trained}
+    if scored is not None:
+        resolved["evaluation.precision"] = "as trained" if scored == trained else scored
     if type(result.get("global_batch")) is int:
         resolved["trainer.batch_size"] = result["global_batch"]
     probe = result.get("probe")
@@ -156,6 +164,12 @@ def _settings(result: Mapping[str, Any]) -> dict[str, Any]:
         if key in before_it_came
     }
     return {**before_it_came, **settings, **told, **resolved}
+
+
+def _tells_training(command: str, result: Mapping[str, Any]) -> bool:
+    """Return whether the settings say all of how a network was fine-tuned; a probe has no training to tell of."""
+    tells_precision = command == "finetune" or "precision" in result.get("trained_with", {})
+    return tells_precision and type(result.get("global_batch")) is int
 
 
 def _object(value: Any, key: str) -> dict[str, Any]:

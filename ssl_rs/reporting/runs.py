@@ -63,7 +63,8 @@ class Run:
         trained_on: Manifest of the data that it was trained on.
         row_hash: Of the settings by which it is put into a row: `settings_hash`, or the first of several that mean the
             same, see `variants.told_apart`.
-        tells_batch: Whether it wrote down the batch of all processes; earlier versions did not.
+        tells_training: Whether its settings say all of how the network was fine-tuned: those of earlier versions lack
+            the batch of all processes, and their scores of `evaluate` the precision of the training.
     """
 
     directory: Path
@@ -98,7 +99,7 @@ class Run:
     own_label: str = ""
     trained_on: str = ""
     row_hash: str = ""
-    tells_batch: bool = False
+    tells_training: bool = False
 
     def groups_of_scenes(self, labels: str) -> tuple[tuple[str, ...], ...]:
         """Return the scenes whose counts are known by some labels, those that lie together in one tuple, in order."""

@@ -15,6 +15,9 @@ from ssl_rs.reporting.tables import Comparison, comparison_of
 MOST_NAMED = 3
 """Settings that a row is named by; a name of more could not be read."""
 
+SCORING = ("evaluation.split", "evaluation.precision")
+"""What may differ between runs of one row: a table is of one split, and says of a row if it was scored otherwise."""
+
 
 def told_apart(runs: Sequence[Run]) -> list[Run]:
     """Return the runs, with labels that tell what differs where runs of one label differ in settings or training data.
@@ -32,13 +35,14 @@ def _with_one_hash(runs: Sequence[Run]) -> list[Run]:
     """Return the runs; hashes of settings that mean the same give way to the first of them.
 
     The hash is over settings as they were given: `auto` and the precision that it meant there, one process with batches
-    of 16 and two with 8, and, in runs of earlier versions, 1 and 1.0. A hash that meant several things, such as `auto`
-    on different computers, stays apart; so does a run that does not tell the batch of all its processes.
+    of 16 and two with 8, the split that a run scored at its end though a table is of one split, windows given to the
+    run or to `evaluate`, and, in runs of earlier versions, 1 and 1.0. A hash that meant several things, such as `auto`
+    on different computers, stays apart; so does a run that does not tell all of its training.
     """
     meanings: dict[str, set[str]] = defaultdict(set)
     for run in runs:
-        if run.command == "finetune" and run.settings:  # scores of `evaluate` have the hash of the run that they are of
-            meanings[run.settings_hash].add(_meaning(run) if run.tells_batch else run.settings_hash)
+        if run.settings and (run.tells_training or run.command == "finetune"):
+            meanings[run.settings_hash].add(_meaning(run) if run.tells_training else run.settings_hash)
     first: dict[str, str] = {}
     one = {
         each: first.setdefault(next(iter(meant)), each) for each, meant in sorted(meanings.items()) if len(meant) == 1
@@ -47,14 +51,17 @@ def _with_one_hash(runs: Sequence[Run]) -> list[Run]:
 
 
 def _meaning(run: Run) -> str:
-    """Return what the hash of a run's settings stands for, as text; whole numbers are one whether 1 or 1.0."""
+    """Return what the hash of a run's settings stands for, as text; whole numbers are one whether 1 or 1.0.
+
+    Neither the split nor the precision of the scoring is in it: how a network was trained does not hang on them.
+    """
 
     def plain(value: Any) -> Any:
         if isinstance(value, list):
             return [plain(item) for item in value]
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    counted = {key: plain(value) for key, value in run.settings.items() if is_compared(key)}
+    counted = {key: plain(value) for key, value in run.settings.items() if is_compared(key) and key not in SCORING}
     return json.dumps(counted, sort_keys=True)
 
 

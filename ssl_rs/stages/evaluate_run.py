@@ -125,6 +125,7 @@ def evaluate(settings: Settings) -> Path:
         network.to(site.device).to(memory_format=torch.channels_last)  # as it was trained
         found = evaluator.score(network, site.processes, directory.path / "samples.npz")
         told = {"command": "evaluate", "run": str(run.path), "config_hash": scores.hash, **scores.origin(site)}
+        told |= {"trained_with": plan.trained["made_with"]} if "made_with" in plan.trained else {}
         result = {**plan.trained, **found, **told, **_settings_hash(plan), **_data(plan.trained, site.store.manifest)}
         directory.finish(result)
     tell("Scored", result)

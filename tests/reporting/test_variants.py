@@ -206,6 +206,59 @@ def test_scores_of_other_windows_tell_the_batch_of_their_run(write_run, tmp_path
     assert {run.settings["trainer.batch_size"] for run in read_runs(tmp_path / "runs")[0]} == {16}
 
 
+def scored_again(write_run, name, hash_, seed, trained="bf16", scored="bf16", told=True, **settings):
+    path = kept(write_run, name, hash_, seed, precision=scored, **settings) / "result.json"
+    result = json.loads(path.read_text()) | {"command": "evaluate", "run": f"outputs/{name}"}
+    path.write_text(json.dumps(result | ({"trained_with": {"precision": trained}} if told else {})))
+
+
+def test_runs_that_scored_other_splits_at_their_end_share_a_row_of_the_split_that_all_were_scored_on(
+    write_run, tmp_path
+):
+    for seed in range(2):
+        kept(write_run, f"test{seed}", "t", seed, **{"evaluation.split": "test"})
+        scored_again(write_run, f"val{seed}", "v", seed + 2, **{"evaluation.split": "test", "loss.dice": 0})
+    assert row_of(tmp_path) == {"random": [0, 1, 2, 3]}
+
+
+def test_windows_given_to_evaluate_are_those_given_to_a_run(write_run, tmp_path):
+    kept(write_run, "own", "o", 0, **{"evaluation.window.overlap": 0.5})
+    scored_again(write_run, "later", "w", 1, **{"evaluation.window.overlap": 0.5})
+    assert row_of(tmp_path) == {"random": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"trained": "fp32", "scored": "fp32"}, "trainer.precision=fp32"),
+        ({"trained": "fp32", "scored": "bf16"}, "evaluation.precision=bf16, trainer.precision=fp32"),
+        ({"loss.dice": 1.0}, "loss.dice=1.0"),
+        ({"evaluation.window.overlap": 0.75}, "evaluation.window.overlap=0.75"),
+    ],
+)
+def test_scores_of_networks_that_were_trained_otherwise_have_a_row_that_says_so(write_run, tmp_path, other, told):
+    settings = {"trainer.precision": "auto", "evaluation.window.overlap": 0.5, "loss.dice": 0.0}
+    for seed in range(2):
+        kept(write_run, f"own{seed}", "o", seed, **settings)
+    scored_again(write_run, "later", "w", 2, **(settings | other))
+    assert row_of(tmp_path) == {"random": [0, 1], f"random, {told}": [2]}
+
+
+def test_scores_that_do_not_tell_the_precision_of_the_training_join_nothing(write_run, tmp_path):
+    """Of an earlier version."""
+    kept(write_run, "own", "o", 0, **{"evaluation.split": "test"})
+    scored_again(write_run, "later", "v", 1, told=False, **{"evaluation.split": "test"})
+    _, left_out = compare(told_apart(read_runs(tmp_path / "runs")[0]))
+    assert len(left_out) == 1
+
+
+def test_a_row_scored_in_another_precision_than_it_was_trained_in_says_so(write_run, tmp_path):
+    kept(write_run, "own", "o", 0)
+    scored_again(write_run, "later", "o", 1, scored="fp32")
+    (table,), _ = compare(told_apart(read_runs(tmp_path / "runs")[0]))
+    assert table.mixed_rows == {"random": ["evaluation.precision (as trained, fp32)"]}
+
+
 def test_a_hash_that_meant_several_things_joins_nothing(write_run, labels):
     """`auto` on two kinds of computers: the rows of either precision stay two."""
     for seed, precision in enumerate(("bf16", "fp32")):
