@@ -6,10 +6,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ssl_rs.errors import TOLD, InputError
+from ssl_rs.errors import InputError
 from ssl_rs.files import make_folder, write_beside
-from ssl_rs.reporting.cells import missing_cells, read_failures, stale_runs
-from ssl_rs.reporting.comparing import compare
 from ssl_rs.reporting.csv_files import (
     budgets_csv,
     cells_csv,
@@ -20,13 +18,11 @@ from ssl_rs.reporting.csv_files import (
     results_csv,
     summary_csv,
 )
-from ssl_rs.reporting.plans import read_plans, settled
-from ssl_rs.reporting.pretrainings import features_text, read_pretrainings, tasks_text
-from ssl_rs.reporting.results import read_runs
-from ssl_rs.reporting.runs import LeftOut, Run
+from ssl_rs.reporting.gathering import gather, nothing_finished
+from ssl_rs.reporting.pretrainings import features_text, tasks_text
+from ssl_rs.reporting.runs import Run
 from ssl_rs.reporting.sections import METRICS, Section, sections_of
 from ssl_rs.reporting.text_tables import tables_text
-from ssl_rs.reporting.variants import told_apart
 from ssl_rs.reporting.wording import (
     budget_sentence,
     cells_text,
@@ -42,8 +38,6 @@ from ssl_rs.reporting.wording import (
     signed_points_text,
     unplanned_text,
 )
-
-MOST_TOLD = 3  # runs that are left out, where none is left
 
 
 def write_report(
@@ -71,53 +65,32 @@ def write_report(
         InputError: No finished run, groups that no run's scenes are in, or a page of somebody else's in the folder.
     """
     _check_folder(out_dir)
-    runs, left_out = read_runs(runs_dir, group_of)
-    beside = [runs_dir.parent / "pretrain"] if runs_dir.name == "finetune" else []
-    pretrainings, broken_pretrainings = read_pretrainings(runs_dir, *beside)
-    if group_of is not None and runs and not any(map(_has_groups, runs)):
-        raise InputError(
-            "scene_group puts no two test scenes of any run together. Expected a regular expression that finds how "
-            f"their ids begin; the first are {', '.join(_first_scenes(runs)) or 'not known'}."
-        )
-    planned, broken_plans = read_plans(sweeps_dir, runs_dir)
-    planned = settled(planned, runs)
-    stale = stale_runs(runs, planned, sweeps_dir.parent)
-    old = {each.run.directory for each in stale}
-    current_runs = told_apart([run for run in runs if run.directory not in old])
-    tables, duplicates = compare(current_runs)
-    found, broken_failures = read_failures(runs_dir, planned)
-    current = {cell.run_dir for cell in planned}  # what failed under a plan that has changed since is no news
-    failures = [failure for failure in found if not current or failure.directory.resolve() in current]
-    missing = missing_cells(tables, planned, failures)
-    if not runs and not pretrainings and not missing and not failures:
-        raise _nothing_finished(runs_dir, left_out)
-    broken = [*left_out, *broken_plans, *broken_failures]
-    for line in cells_text(len(current_runs) - len(duplicates), missing, failures, stale, [*duplicates, *broken]):
+    found = gather(runs_dir, sweeps_dir, group_of)
+    for line in cells_text(found.num_done, found.missing, found.failures, found.stale, found.told):
         say(line)
-    if not runs and not pretrainings:
-        raise _nothing_finished(runs_dir, left_out)
-    sections, broken_samples = sections_of(tables)
+    if not found.runs and not found.pretrainings and not found.stale:
+        raise nothing_finished(runs_dir, found.broken)
+    sections, broken_samples = sections_of(found.tables)
     page = (
         _environment()
         .get_template("page.html.j2")
         .render(
             sections=sections,
-            headline=headline(tables),
+            headline=headline(found.tables),
             metrics=list(METRICS),
-            missing=missing,
-            failures=failures,
-            stale=stale,
-            left_out=[*duplicates, *broken, *broken_pretrainings, *broken_samples],
-            pretrainings=pretrainings,
-            num_runs=len(current_runs),
+            missing=found.missing,
+            failures=found.failures,
+            stale=found.stale,
+            left_out=[*found.told, *found.broken_pretrainings, *broken_samples],
+            pretrainings=found.pretrainings,
+            num_runs=len(found.runs),
         )
     )
     make_folder(out_dir)
-    write_beside(
-        out_dir / "cells.csv", cells_csv(current_runs, planned, missing, failures, stale, [*duplicates, *left_out])
-    )
-    _write_tables(out_dir, current_runs, sections)
-    write_beside(out_dir / "pretrainings.csv", pretrainings_csv(pretrainings))
+    cells = cells_csv(found.runs, found.planned, found.missing, found.failures, found.stale, found.left_out)
+    write_beside(out_dir / "cells.csv", cells)
+    _write_tables(out_dir, found.runs, sections)
+    write_beside(out_dir / "pretrainings.csv", pretrainings_csv(found.pretrainings))
     write_beside(out_dir / "index.html", page)
     return out_dir / "index.html"
 
@@ -134,22 +107,6 @@ def _check_folder(folder: Path) -> None:
                 f"run_dir={folder} holds {name} and no cells.csv: no report wrote it, and it is not overwritten. "
                 "Choose an empty or new folder."
             )
-
-
-def _has_groups(run: Run) -> bool:
-    return any(len(group) > 1 for labels in run.scene_confusions for group in run.groups_of_scenes(labels))
-
-
-def _first_scenes(runs: Sequence[Run]) -> list[str]:
-    return sorted({scene for run in runs for scenes in run.scene_confusions.values() for scene in scenes})[:TOLD]
-
-
-def _nothing_finished(runs_dir: Path, left_out: Sequence[LeftOut]) -> InputError:
-    told = "".join(f"\n  left out: {each.path}: {each.reason}" for each in left_out[:MOST_TOLD])
-    return InputError(
-        f"runs={runs_dir} holds no finished run (RUN/result.json of finetune, evaluate or pretrain).{told}\n"
-        "Run `python -m ssl_rs.finetune` first, or name the folder of your runs by runs=FOLDER."
-    )
 
 
 def _write_tables(out_dir: Path, runs: Sequence[Run], sections: Sequence[Section]) -> None:
