@@ -19,6 +19,9 @@ from ssl_rs.data.stratified import class_pixels, stratified_order
 from ssl_rs.errors import InputError
 from ssl_rs.files import write_text
 
+ROUNDED = 0.1
+"""Of a share of the labels: rounding to whole units by more is told."""
+
 Unit = Literal["tile", "scene"]
 Order = Literal["random", "stratified"]
 
@@ -167,7 +170,7 @@ def labeled_in_training(store: Store) -> int:
 
 
 def describe_labels(subset: LabelSubset, pixels: Mapping[str, int], total: int) -> str:
-    """Say which labels a run sees; warn of classes that are not among them, and of far fewer than their share.
+    """Say which labels a run sees; warn of a rounded share, of classes that lack, and of far fewer pixels than units.
 
     Args:
         subset: The labels.
@@ -181,6 +184,14 @@ def describe_labels(subset: LabelSubset, pixels: Mapping[str, int], total: int) 
             remedy = "Take a larger label_fraction, another seed, or label_fraction.order=stratified"
         warnings.warn(
             f"These labels hold no pixel of {lacking}: what is never seen is never predicted. {remedy}.", stacklevel=2
+        )
+    asked = subset.fraction * subset.total_units
+    if abs(len(subset.units) / asked - 1) > ROUNDED:
+        warnings.warn(
+            f"{100 * subset.fraction:.4g} % of {subset.total_units} {subset.unit}s are {asked:.2g}: this run has "
+            f"{len(subset.units)}, {100 * len(subset.units) / subset.total_units:.2g} %. The report counts what there "
+            "was.",
+            stacklevel=2,
         )
     share, of_units = sum(pixels.values()) / max(total, 1), len(subset.units) / subset.total_units
     if share < of_units / 2:

@@ -80,7 +80,7 @@ def label_curve(table: Table, lines: Mapping[str, Line]) -> str:
             for each in itertools.product(table.labels, table.fractions)
             if (found := table.miou(*each))
         ]
-        _style_axes(axes, table.fractions, means)
+        _style_axes(axes, sorted({table.share(fraction) for fraction in table.fractions}), means)
         title = axes.set_title(f"protocol {table.protocol.name}", loc="left", fontsize=9.5, color=NEUTRAL)
         title.set_parse_math(False)
         _name_lines(axes, ends)
@@ -120,7 +120,7 @@ def _draw_line(axes: Axes, table: Table, label: str, line: Line, shift: int) -> 
     """Draw one row; return its name, look, and the point where it ends, x in % of labels and y in % mIoU."""
     found = [(fraction, summary) for fraction in table.fractions if (summary := table.miou(label, fraction))]
     apart = 1.012 ** (shift - (len(table.labels) - 1) / 2)  # so that intervals do not hide each other
-    x = [100 * fraction * apart for fraction, _ in found]
+    x = [100 * table.share(fraction) * apart for fraction, _ in found]
     y = [100 * summary.mean for _, summary in found]
     axes.plot(x, y, color=line.color, linestyle=line.style, marker="o", markersize=5.5, linewidth=1.8)
     known = [(at, *each) for at, (_, summary) in zip(x, found, strict=True) if (each := summary.interval)]
@@ -136,9 +136,9 @@ def _draw_line(axes: Axes, table: Table, label: str, line: Line, shift: int) -> 
     return label, line, x[-1], y[-1]
 
 
-def _style_axes(axes: Axes, fractions: Sequence[float], means: Sequence[float]) -> None:
+def _style_axes(axes: Axes, shares: Sequence[float], means: Sequence[float]) -> None:
     axes.set_xscale("log")
-    percents = [100 * fraction for fraction in fractions]
+    percents = [100 * share for share in shares]
     axes.set_xlim(percents[0] / 1.25, percents[-1] * 1.12)
     axes.set_xticks(percents, [f"{percent:.3g}" for percent in percents])
     axes.xaxis.set_minor_locator(NullLocator())

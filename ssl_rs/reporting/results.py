@@ -120,6 +120,7 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
         trained_on=str(result.get("trained_on_manifest_sha256") or text("manifest_sha256")),
         row_hash=str(result.get("settings_hash", "")),
         tells_training=_tells_training(command, result),
+        total_units=count("total_units") if "total_units" in result else None,
     )
 
 

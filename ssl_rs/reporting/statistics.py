@@ -109,14 +109,16 @@ def percentile_interval(values: NDArray[np.float64], number: int) -> Interval:
 
 
 def mean_iou(
-    confusions: NDArray[np.int64], counted: NDArray[np.bool_], scored: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+    confusions: NDArray[np.int64], counted: NDArray[np.bool_], scored: NDArray[np.bool_],
+    left_out: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float64]:  # fmt: skip
     """Return the mean IoU of confusion matrices, row truth and column prediction.
 
     Args:
         confusions: int64 [..., K, K].
         counted: [K], whether pixels of this truth count at all.
         scored: [K], whether the class is in the mean; one absent from truth and prediction is left out.
+        left_out: [..., K], classes that are not in the mean of some; None: none.
 
     Returns:
         [...] in [0, 1], NaN where no class is left.
@@ -125,6 +127,8 @@ def mean_iou(
     right = np.diagonal(counts, axis1=-2, axis2=-1)[..., scored]
     union = (counts.sum(axis=-1) + counts.sum(axis=-2))[..., scored] - right
     there = union > 0
+    if left_out is not None:
+        there &= ~left_out[..., scored]
     iou = np.divide(right, union, out=np.zeros_like(right), where=there)
     number = there.sum(axis=-1)
     mean: NDArray[np.float64] = np.divide(iou.sum(axis=-1), number, out=np.full(number.shape, np.nan), where=number > 0)
@@ -136,7 +140,9 @@ def resampled_miou(
 ) -> NDArray[np.float64]:
     """Return the pooled mean IoU of resampled test scenes, [R]: a resample sums the matrices of the scenes it drew.
 
-    The same seed draws the same scenes, so that two runs can be compared draw by draw.
+    The same seed draws the same scenes, so that two runs can be compared draw by draw. A class of these scenes that a
+    draw shows nowhere is left out of its mean: one stray pixel that was taken for it would make it count, with an IoU
+    of 0.
 
     Args:
         scenes: int64 [S, K, K], a confusion matrix a scene.
@@ -146,7 +152,9 @@ def resampled_miou(
     """
     drawn = resampled_counts(len(scenes), seed=seed)  # [R, S]
     pooled = np.tensordot(drawn, scenes, axes=1)  # [R, K, K]
-    return mean_iou(pooled, counted, scored)
+    there = (scenes.sum(axis=-1) > 0) & counted  # [S, K]
+    lacks = there.any(axis=0) & (drawn @ there == 0)  # [R, K]
+    return mean_iou(pooled, counted, scored, lacks)
 
 
 def crossing(fractions: Sequence[float], values: Sequence[float], target: float) -> float:

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,8 @@ class CellStatistics:
         fraction: Column, in (0, 1].
         seeds: Over fine-tuning seeds; runs of one seed from several pretrainings are averaged first.
         runs: How many there are.
-        pretrainings: Over the means of the weights that its runs started from; None where all started from the same.
+        pretrainings: Over the weights that its runs started from, each the mean over the seeds that all weights have;
+            None where they share no seed (its seeds differ then, too), or all started from the same.
         scenes: 95 % bootstrap interval over the test scenes; None where it is unknown, or there are fewer than
             FEWEST_SCENES.
         num_scenes: How many were resampled, those of one group as one; 0 where unknown.
@@ -165,14 +167,25 @@ def _scored(table: Table, label: str, fraction: float) -> list[tuple[Run, float]
 def _cell(table: Table, label: str, fraction: float, scenes: "_ResampledScenes") -> CellStatistics:
     scored = _scored(table, label, fraction)
     seeds = means_by_key((run.seed, value) for run, value in scored)
-    weights = means_by_key((run.weights_sha256, value) for run, value in scored)
     drawn, number = scenes.mean([run for run, _ in scored]), scenes.number(scored[0][0])
     return CellStatistics(
         label, fraction, summarize(list(seeds.values())), len(scored),
-        summarize(list(weights.values())) if len(weights) > 1 else None,
+        _over_pretrainings(scored),
         None if drawn is None else percentile_interval(drawn, number),
         0 if drawn is None else number,
     )  # fmt: skip
+
+
+def _over_pretrainings(scored: Sequence[tuple[Run, float]]) -> Summary | None:
+    """Summarize what several weights come to over the seeds that all of them have; None where there are none."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for run, value in scored:
+        found.setdefault(run.weights_sha256, []).append((run.seed, value))
+    curves = [means_by_key(values) for values in found.values()]
+    shared = [seed for seed in curves[0] if all(seed in curve for curve in curves)]
+    if len(curves) == 1 or not shared:
+        return None
+    return summarize([fmean(curve[seed] for seed in shared) for curve in curves])
 
 
 def _difference(
@@ -200,8 +213,9 @@ def _saved(table: Table, random: str) -> dict[str, LabelsSaved | None]:
     curves: dict[str, dict[int, dict[float, float]]] = {}
     for label, fraction in itertools.product(table.labels, table.fractions):
         means = means_by_key((run.seed, value) for run, value in _scored(table, label, fraction))
+        share = table.share(fraction)  # of so few units that they are the same of several fractions, any will do
         for seed, value in means.items():
-            curves.setdefault(label, {}).setdefault(seed, {})[fraction] = value
+            curves.setdefault(label, {}).setdefault(seed, {})[share] = value
     reference = {seed: curve[1.0] for seed, curve in curves.get(random, {}).items() if 1.0 in curve}
     # Weights that had labels of these scenes before saved none of them.
     knew = {run.label for run in table.runs if "training_labels_seen" in run.pretraining}

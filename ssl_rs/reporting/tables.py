@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import NamedTuple
 
 from ssl_rs.reporting.differing_settings import differing_settings
 from ssl_rs.reporting.protocols import Protocol
 from ssl_rs.reporting.runs import Run, Score
 from ssl_rs.reporting.statistics import Summary, means_by_key, summarize
+
+ROUNDED = 0.1
+"""Of a share of the labels: rounding by less is not told."""
 
 TRAINED = ("pretrained", "finetuned")
 """Initializations whose weights come from a training of ours, of which there could be others."""
@@ -70,6 +74,27 @@ class Table:
             return ""
         names = dict.fromkeys(run.trained_on_name or f"data {run.trained_on[:8]}" for run in self.runs)
         return f"trained on {' and '.join(sorted(names))}"
+
+    def share(self, fraction: float) -> float:
+        """Return the share of the units that the runs of a column had labels of, where few units make it another.
+
+        Units are whole, and there is at least one; a fraction that is rounded by up to a tenth stays what it is called.
+        """
+        totals = {run.label: run.labeled_units for run in self.runs if run.label_fraction == 1}
+        most = max(totals.values(), default=0)
+        known = {
+            min(run.labeled_units / total, 1.0)
+            for run in self.runs
+            if run.label_fraction == fraction and run.labeled_units
+            if (total := run.total_units or totals.get(run.label, most))
+        }
+        share = fmean(known) if known else fraction
+        return share if abs(share / fraction - 1) > ROUNDED else fraction
+
+    @property
+    def rounded_shares(self) -> dict[float, float]:
+        """Return by fraction the share of the labels that there was, where that is another."""
+        return {each: share for each in self.fractions if (share := self.share(each)) != each}
 
     def cell(self, label: str, fraction: float) -> list[Run]:
         """Return the runs of one cell; their seeds or their weights differ."""

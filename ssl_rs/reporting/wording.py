@@ -73,6 +73,12 @@ def headline(tables: Sequence[Table]) -> str:
 def doubts_of_means(table: Table) -> list[str]:
     """Say what speaks against reading the means and intervals of a table for more than they are."""
     said = [OTHER_SEEDS] if table.any_seeds_differ else []
+    if table.rounded_shares:
+        rounded = ", ".join(f"{share_text(each)} are {_share(share)}" for each, share in table.rounded_shares.items())
+        said.append(
+            f"Shares of so few labels are rounded to whole {table.comparison.label_unit}s: {rounded}. The curve and "
+            "labels saved are over the labels that there were."
+        )
     if table.any_groups_differ:
         said.append(OTHER_GROUPS)
     if names := table.classes_of_some_runs:

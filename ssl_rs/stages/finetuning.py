@@ -147,6 +147,7 @@ def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, se
         "provenance": provenance.as_json(),
         "label_fraction": plan.subset.fraction,
         "labeled_units": len(plan.subset.units),
+        "total_units": plan.subset.total_units,
         "label_unit": plan.subset.unit,
         "label_order": plan.subset.order,
         "subset_sha256": plan.subset.sha256,

@@ -227,6 +227,7 @@ def _fit_and_score(plan: Plan) -> dict[str, Any]:
         "probe": {**asdict(plan.probe), **fitted, **how_measured(provenance.kind, site)},  # type: ignore[call-overload]
         "label_fraction": plan.subset.fraction,
         "labeled_units": len(plan.subset.units),
+        "total_units": plan.subset.total_units,
         "label_unit": plan.subset.unit,
         "label_order": plan.subset.order,
         "subset_sha256": plan.subset.sha256,

@@ -151,3 +151,16 @@ def test_far_fewer_labels_than_their_share_are_told():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         describe_labels(subset, {"a": 1_000, "b": 400}, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "said"), [(0.01, r"1 % of 24 scenes are 0\.24: this run has 1, 4\.2 %"), (0.1, "2.4")]
+)
+def test_a_share_of_few_units_that_is_rounded_is_told(fraction, said):
+    units = tuple(LabeledUnit(f"{place}", 0, 0, 64, 64) for place in range(24))
+    subset = LabelSubset("x", "scene", 64, fraction, 0, units[: max(1, round(24 * fraction))], 24)
+    with pytest.warns(UserWarning, match=said):
+        describe_labels(subset, {"a": 1_000}, 10_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        describe_labels(LabelSubset("x", "scene", 64, 0.25, 0, units[:6], 24), {"a": 2_500}, 10_000)

@@ -156,6 +156,31 @@ def test_resampled_scenes_are_pooled_before_they_are_scored():
         assert values == pytest.approx(sum(iou) / 3)
 
 
+def test_a_class_that_a_draw_does_not_show_is_out_of_its_mean():
+    """One pixel that is taken for a class of one scene must not rule the interval; slow: each draw by itself."""
+    scenes = np.zeros((8, 3, 3), np.int64)
+    scenes[:, 0, 0], scenes[:, 1, 1], scenes[:, 0, 1] = 100, 80, 20
+    scenes[0, 2, 2] = 50  # the class lies in the first scene alone
+    scenes[3, 0, 2] = 1  # a pixel of another scene is taken for it
+    every = np.ones(3, bool)
+    found = resampled_miou(scenes, every, every)
+    for draw, counts in zip(found, resampled_counts(8), strict=True):
+        pooled = np.sum([scenes[place] * number for place, number in enumerate(counts)], axis=0)
+        classes = [0, 1, 2] if counts[0] else [0, 1]
+        iou = [pooled[k, k] / (pooled[k].sum() + pooled[:, k].sum() - pooled[k, k]) for k in classes]
+        assert draw == pytest.approx(np.mean(iou))
+    low, high = percentile_interval(found, 8)
+    assert high - low < 0.1
+
+
+def test_a_class_that_no_scene_shows_counts_where_it_is_predicted():
+    """As in the score itself."""
+    scenes = np.zeros((6, 2, 2), np.int64)
+    scenes[:, 0, 0], scenes[:, 0, 1] = 90, 10
+    every = np.ones(2, bool)
+    assert resampled_miou(scenes, every, every) == pytest.approx(0.45)
+
+
 def test_equal_scenes_leave_nothing_to_vary():
     scenes = np.tile(np.array([[8, 2], [1, 9]]), (7, 1, 1))
     every = np.ones(2, bool)

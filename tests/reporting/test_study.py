@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 import shutil
 import subprocess
@@ -485,6 +486,39 @@ def test_labels_saved_csv_says_where_a_curve_falls_again(write_run, tables_of):
     (table,) = tables_of()
     row = {each["label"]: each for each in rows_of(labels_saved_csv([(table, study_of(table))]))}
     assert (row["tasks"]["falls_below_again_at"], row["random"]["falls_below_again_at"]) == ("1.0", "")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_labels_saved_count_the_labels_that_there_were(write_run, tables_of, told):
+    """1 % and 5 % of 24 scenes are one scene; results of earlier versions tell 24 only where all are labeled."""
+    units = {0.01: 1, 0.05: 1, 0.5: 12, 1.0: 24}
+    curves = {"random": {0.01: 0.1, 0.05: 0.1, 0.5: 0.4, 1.0: 0.6}, "tasks": {0.01: 0.2, 0.05: 0.2, 0.5: 0.8}}
+    for label, curve in curves.items():
+        for fraction, miou in curve.items():
+            total = {"total_units": 24} if told else {}
+            given = {"labeled_units": units[fraction], "label_unit": "scene", **total}
+            write_run(f"{label}{fraction}", label=label, fraction=fraction, miou=miou, **given)
+    (table,) = tables_of()
+    found = study_of(table).saved["tasks"]
+    assert (found.smallest, found.largest) == (1 / 24, 0.5)
+    # 0.6 lies two thirds of the way from 0.2 to 0.8, over the logarithm of the labels
+    assert found.fraction == pytest.approx(math.exp(math.log(1 / 24) + 2 / 3 * math.log(12)))
+    (doubt,) = [said for said in doubts_of_means(table) if "rounded" in said]
+    assert "whole scenes: 1\N{NO-BREAK SPACE}% are 4.2\N{NO-BREAK SPACE}%, 5\N{NO-BREAK SPACE}% are 4.2" in doubt
+
+
+def test_pretrainings_of_a_seed_each_have_no_spread_of_their_own(write_run, tables_of):
+    for seed in range(3):
+        write_run(f"{seed}", label="tasks", seed=seed, miou=0.4 + 0.02 * seed, provenance={"sha256": f"{seed}"})
+    (cell,) = study_of(tables_of()[0]).cells
+    assert cell.pretrainings is None
+
+
+def test_the_spread_of_pretrainings_is_over_the_seeds_that_all_of_them_have(write_run, tables_of):
+    for weights, seed, miou in (("a", 0, 0.4), ("a", 1, 0.6), ("a", 2, 0.9), ("b", 0, 0.5), ("b", 1, 0.7)):
+        write_run(f"{weights}{seed}", label="tasks", seed=seed, miou=miou, provenance={"sha256": weights})
+    (cell,) = study_of(tables_of()[0]).cells
+    assert (cell.pretrainings.mean, cell.pretrainings.n) == (pytest.approx(0.55), 2)
 
 
 def test_each_class_has_its_own_column(write_run, tables_of):
