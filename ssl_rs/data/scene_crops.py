@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from ssl_rs.data.manifest import SceneRecord
 from ssl_rs.data.store import Store
 from ssl_rs.data.windows import cut
 from ssl_rs.errors import InputError
-from ssl_rs.randomness import Draws, Rows
+from ssl_rs.randomness import Draws, Rows, derive_seed
 
 LARGE = 2**62
 """Whole numbers below it, modulo a count, are uniform but for one part in billions."""
@@ -51,6 +51,10 @@ class Crops(NamedTuple):
 class SceneCrops:
     """Crops for pretraining, spread evenly over the pixels with data of some splits; no mask is read.
 
+    Where any two crops of one scene would overlap, since all scenes are smaller than two crops (images that were cut
+    into tiles before), seeded passes over the scenes take the place of draws: a batch then holds two crops of one scene
+    only if it is larger than their number. Else one image would be contrasted with itself.
+
     Args:
         store: Where the scenes lie.
         splits: The only splits whose scenes are read.
@@ -71,16 +75,20 @@ class SceneCrops:
         if not self.scenes:
             raise InputError(f"Data set '{store.manifest.dataset}' has no scenes in its {'/'.join(splits)} split.")
         self.pixels_until = list(accumulate(_pixels_with_data(records[index]) for index in self.scenes))
+        of_scenes = [records[index] for index in self.scenes]
+        self.in_passes = goes_in_passes(of_scenes, crop_size)
+        self._pass: tuple[int, list[int]] = (-1, [])
         self._known_anchors: dict[int, NDArray[np.int32]] = {}
-        self.has_nodata = any(records[index].valid_share < 1 for index in self.scenes)
+        self.has_nodata = any(each.valid_share < 1 for each in of_scenes)
         self.kinds: Sequence[CropKind] = ("image", "valid") if self.has_nodata else ("image",)
 
     def batch(self, step: int, rows: Rows) -> Crops:
         """Return the crops of these rows.
 
-        A scene is drawn with a probability proportional to its number of pixels with data, then a uniform position in
-        it. In a scene with nodata the first of several positions without nodata is taken; where each has some, as many
-        more about pixels with data are drawn, and the first without nodata or else the one with least of it is taken.
+        A scene is drawn with a probability proportional to its number of pixels with data, or is the next of a pass,
+        then a uniform position in it. In a scene with nodata the first of several positions without nodata is taken;
+        where each has some, as many more about pixels with data are drawn, and the first without nodata or else the one
+        with least of it is taken.
         """
         places = self.places(step, rows)
         images = self.cutter.cut("image", places, self.crop_size)
@@ -95,16 +103,41 @@ class SceneCrops:
         numbers = torch.cat([first, others], dim=1)
         if self.has_nodata:  # drawn last: where no scene has nodata, all is as without
             numbers = torch.cat([numbers, draws.integers(0, LARGE, 3 * CANDIDATES)], dim=1)
-        return [self._place(*row) for row in numbers.tolist()]
+        pixels, *positions = numbers.T.tolist()
+        scenes = self._next(step, rows) if self.in_passes else [self._scene_of(pixel) for pixel in pixels]
+        return [self._place(*row) for row in zip(scenes, *positions, strict=True)]
 
-    def _place(self, pixel: int, *numbers: int) -> Place:
-        """Return the best position in the scene of a pixel.
+    def _scene_of(self, pixel: int) -> int:
+        """Return the scene of a number below LARGE."""
+        return self.scenes[bisect_right(self.pixels_until, pixel % self.pixels_until[-1])]
+
+    def _next(self, step: int, rows: Rows) -> list[int]:
+        """Return the scenes of these rows in passes of whole batches; of batches larger than a pass, in passes."""
+        count = len(self.scenes)
+        if rows.total > count:
+            first = step * rows.total
+            return [
+                self._order(place // count)[place % count] for place in range(first + rows.start, first + rows.stop)
+            ]
+        number, batch = divmod(step, count // rows.total)
+        first = batch * rows.total
+        return self._order(number)[first + rows.start : first + rows.stop]
+
+    def _order(self, number: int) -> list[int]:
+        """Return the scenes in the order of one pass."""
+        if self._pass[0] != number:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "pass of scenes", number))
+            order = torch.randperm(len(self.scenes), generator=generator)
+            self._pass = number, [self.scenes[place] for place in order.tolist()]
+        return self._pass[1]
+
+    def _place(self, index: int, *numbers: int) -> Place:
+        """Return the best position in a scene.
 
         Args:
-            pixel: Decides over the scene.
+            index: Of the scene.
             numbers: Row, column, row, column, ... of CANDIDATES positions; then anchor, row, column, ... of as many.
         """
-        index = self.scenes[bisect_right(self.pixels_until, pixel % self.pixels_until[-1])]
         record, valid = self.store.manifest.scenes[index], self.store.valid(index)
         rows, columns = (max(extent - self.crop_size, 0) + 1 for extent in (record.height, record.width))
         uniform, about = numbers[: 2 * CANDIDATES], numbers[2 * CANDIDATES :]
@@ -138,6 +171,11 @@ class SceneCrops:
             found = _grid_with_data(valid, coarse)
             self._known_anchors[index] = found if len(found) else _grid_with_data(valid, fine)
         return self._known_anchors[index]
+
+
+def goes_in_passes(scenes: Iterable[SceneRecord], crop_size: int) -> bool:
+    """Tell whether any two crops of any scene overlap, so that `SceneCrops` goes through the scenes in passes."""
+    return all(max(scene.height, scene.width) < 2 * crop_size for scene in scenes)
 
 
 def _grid_with_data(valid: NDArray[np.bool_], step: int) -> NDArray[np.int32]:

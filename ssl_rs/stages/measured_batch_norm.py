@@ -4,7 +4,7 @@ import torch
 from torch.optim.swa_utils import update_bn
 
 from ssl_rs.data.sampling import to_unit
-from ssl_rs.data.scene_crops import SceneCrops
+from ssl_rs.data.scene_crops import SceneCrops, goes_in_passes
 from ssl_rs.randomness import Rows
 from ssl_rs.segmentation.dense_features import DenseFeatures
 from ssl_rs.stages.site import Site
@@ -13,12 +13,20 @@ MEASURED_BATCHES, MEASURED_SIZE = 16, 16
 """Of unlabeled training windows, on which the statistics of BatchNorm of random weights are measured."""
 
 
-def how_measured(kind: str, site: Site) -> dict[str, str]:
-    """Return what is said of BatchNorm where its statistics are measured: random weights have none of their own."""
+def how_measured(kind: str, site: Site, side: int) -> dict[str, str]:
+    """Return what is said of BatchNorm where its statistics are measured: random weights have none of their own.
+
+    Args:
+        kind: Of the initialization.
+        site: As of `measure_batch_norm`.
+        side: Likewise.
+    """
     if kind != "random":
         return {}
-    partial_scenes = any(site.store.manifest.scenes[each].valid_share < 1 for each in site.store.scenes_of("train"))
-    where = ", drawn by their pixels with data" if partial_scenes else ""  # earlier versions drew others there
+    scenes = [site.store.manifest.scenes[each] for each in site.store.scenes_of("train")]
+    # Earlier versions drew other windows where there is more to tell.
+    where = ", drawn by their pixels with data" if any(scene.valid_share < 1 for scene in scenes) else ""
+    where += ", in passes over the images" if goes_in_passes(scenes, side) else ""
     return {"batch_norm": f"measured on {MEASURED_BATCHES} x {MEASURED_SIZE} windows{where}"}
 
 

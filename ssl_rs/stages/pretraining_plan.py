@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Literal, get_args
 
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.data.dataset import Split
+from ssl_rs.data.scene_crops import goes_in_passes
 from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask
+from ssl_rs.pretext.inpainting import Inpainting
 from ssl_rs.pretext.network import check_views
 from ssl_rs.stages.identified import Identified, identify
 from ssl_rs.stages.pretext_parts import check_tasks
@@ -30,6 +33,12 @@ LABELS_ONLY = ("dataset.tile_size", "dataset.tile_shift", "dataset.protocol")
 
 VARIED = ("seed", "initialization.label")
 """What pretrainings of one row may differ in."""
+
+SMALL = 0.05
+"""Standard deviation of images, in [0, 1], below which that is told."""
+
+USUAL_SPREAD = 0.2
+"""That of 8-bit images from above, about."""
 
 USUAL_ORDER = ("inpainting", "transform_prediction", "contrastive")
 """The paper's tasks as kept results have them, others behind them by name: the hash tells no order but other ones."""
@@ -62,8 +71,7 @@ class Plan:
     @property
     def splits(self) -> tuple[Split, ...]:
         """The splits whose images are read, of those that have scenes: where it is transductive, all."""
-        wanted: tuple[Split, ...] = get_args(Split) if self.site.dataset.transductive else ("train", "unlabeled")
-        return tuple(split for split in wanted if self.site.store.scenes_of(split))
+        return _splits(self.site)
 
 
 def read_plan(settings: Settings) -> Plan:
@@ -107,9 +115,9 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     def enter() -> Plan:
         site = surroundings.enter(check_early)
         folder = Path("pretrain", site.store.manifest.dataset, recipe.backbone.name, "+".join(tasks))
-        nodata = _nodata(site)
-        run = identify(settings, site, recipe, folder, _order(tuple(tasks)) | nodata, LABELS_ONLY)
-        shared = {"manifest": site.store.manifest.sha256, "global_batch": str(site.rows.total), **nodata}
+        other_crops = {**_nodata(site), **_passes(site)}
+        run = identify(settings, site, recipe, folder, _order(tuple(tasks)) | other_crops, LABELS_ONLY)
+        shared = {"manifest": site.store.manifest.sha256, "global_batch": str(site.rows.total), **other_crops}
         settings_hash = config_hash(settings.values, shared, (*VARIED, *LABELS_ONLY))
         own_makers = {name: makers[name] for name in needed}
         return Plan(site, recipe, own_makers, tasks, weights, encoder_pass, settings_hash, run)
@@ -137,3 +145,28 @@ def _nodata(site: Site) -> dict[str, str]:
     """Return what the hash says of data with nodata: earlier versions cut and corrupted other crops of it."""
     partial = any(scene.valid_share < 1 for scene in site.store.manifest.scenes)
     return {"nodata": "crops by pixels with data; covers nothing"} if partial else {}
+
+
+def _passes(site: Site) -> dict[str, str]:
+    """Return what the hash says of images smaller than two crops: earlier versions drew them, some twice."""
+    scenes = [site.store.manifest.scenes[index] for split in _splits(site) for index in site.store.scenes_of(split)]
+    return {"crops": "passes over the images"} if goes_in_passes(scenes, site.dataset.crop_size) else {}
+
+
+def _splits(site: Site) -> tuple[Split, ...]:
+    wanted: tuple[Split, ...] = get_args(Split) if site.dataset.transductive else ("train", "unlabeled")
+    return tuple(split for split in wanted if site.store.scenes_of(split))
+
+
+def tell_of_small_values(plan: Plan) -> None:
+    """Warn where images use so little of [0, 1] that inpainting, whose error is in these values, hardly counts."""
+    spread = fmean(plan.site.store.manifest.std)
+    for name, task in plan.tasks.items():
+        if issubclass(task.func, Inpainting) and 0 < spread < SMALL and plan.weights[name]:  # type: ignore[arg-type]
+            more = f"{plan.weights[name] * USUAL_SPREAD / spread:.2g}"
+            warnings.warn(
+                f"The images vary by {spread:.2g} of the scale by which their values are divided, others by about "
+                f"{USUAL_SPREAD}: the error of {name} counts as much less beside other tasks. "
+                f"pretext.{name}.weight={more} makes up for it, or a smaller dataset.value_scale.",
+                stacklevel=2,
+            )

@@ -139,7 +139,7 @@ def _place(
         "encoder": found.sha256, "label": found.label, "subset": subset.sha256, "protocol": site.dataset.protocol,
         "precision": site.precision,
     }  # fmt: skip
-    own |= how_measured(found.kind, site)
+    own |= how_measured(found.kind, site, evaluation.window.size)
     digest = config_hash({**how, "seed": site.seed}, {**inputs, **own})
     folder = Path(site.dataset.name, f"{backbone.name}-{probe.name}", found.kind, f"{fraction.fraction * 100:g}pct")
     path = Path(run_dir) if run_dir else site.output_dir / "evaluate" / folder / f"seed{site.seed}-{digest}"
@@ -212,6 +212,7 @@ def _fit_and_score(plan: Plan) -> dict[str, Any]:
     features = DenseFeatures(encoder, Normalization(provenance.statistics), plan.probe.stride).to(site.device)  # type: ignore[arg-type]
     if provenance.kind == "random":
         measure_batch_norm(site, plan.evaluator.settings.window.size, features)
+    measured = how_measured(provenance.kind, site, plan.evaluator.settings.window.size)
     plan.subset.write(folder / "label_subset.json")
     network, fitted = fit_probe(plan, features)
     seconds = time.monotonic() - started
@@ -224,7 +225,7 @@ def _fit_and_score(plan: Plan) -> dict[str, Any]:
         "initialization": provenance.kind,
         "label": provenance.label,
         "provenance": provenance.as_json(),
-        "probe": {**asdict(plan.probe), **fitted, **how_measured(provenance.kind, site)},  # type: ignore[call-overload]
+        "probe": {**asdict(plan.probe), **fitted, **measured},  # type: ignore[call-overload]
         "label_fraction": plan.subset.fraction,
         "labeled_units": len(plan.subset.units),
         "total_units": plan.subset.total_units,

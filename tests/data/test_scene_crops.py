@@ -198,6 +198,43 @@ def test_ranks_see_the_same_validity(with_nodata, tmp_path):
     assert torch.equal(source.batch(4, ALL).valid, torch.cat([part.valid for part in parts]))
 
 
+def drawn_of(store, crop_size, steps, total, seed=0, ranks=1):
+    """The scenes of each step's batch, which ranks read in parts."""
+    source = SceneCrops(store, ("train",), crop_size, seed)
+    parts = [Rows.of_rank(rank, ranks, total // ranks) for rank in range(ranks)]
+    return [[place.scene for rows in parts for place in source.places(step, rows)] for step in range(steps)]
+
+
+@pytest.mark.parametrize("extent", [8, 15])
+def test_no_batch_has_two_crops_of_one_image_where_these_would_overlap(make_store, extent):
+    """Images that were cut into tiles before: contrasted with itself an image would be pushed from itself."""
+    store = make_store({f"{index:02}": ("train", extent, 8) for index in range(14)})
+    batches = drawn_of(store, 8, 9, 4)
+    assert all(len(set(batch)) == 4 for batch in batches)
+    for first in (0, 3, 6):  # three whole batches a pass: twelve of the fourteen
+        assert len({scene for batch in batches[first : first + 3] for scene in batch}) == 12
+    assert batches[:3] != batches[3:6]
+    assert drawn_of(store, 8, 9, 4, ranks=2) == batches
+    assert drawn_of(store, 8, 9, 4, seed=1) != batches
+    counts = Counter(scene for batch in drawn_of(store, 8, 300, 4) for scene in batch)
+    assert len(counts) == 14
+    assert min(counts.values()) > 70
+
+
+def test_a_batch_of_more_crops_than_images_has_each_as_often_as_the_others(make_store):
+    store = make_store({f"{index}": ("train", 8, 8) for index in range(3)})
+    for batch in drawn_of(store, 8, 5, 6, ranks=2):
+        assert Counter(batch) == {0: 2, 1: 2, 2: 2}
+    counts = Counter(scene for batch in drawn_of(store, 8, 3, 4) for scene in batch)
+    assert counts == {0: 4, 1: 4, 2: 4}
+
+
+def test_where_crops_of_a_scene_need_not_overlap_scenes_are_drawn(make_store):
+    store = make_store({"a": ("train", 16, 8), "b": ("train", 8, 8)})
+    drawn = Draws(0, 0, "crops", Rows(0, 60, 60)).integers(0, LARGE, 3)[:, 0]
+    assert drawn_of(store, 8, 1, 60) == [(drawn % 192 >= 128).long().tolist()]
+
+
 def test_an_empty_split_is_refused(make_store):
     with pytest.raises(InputError, match="no scenes in its val split"):
         SceneCrops(make_store({"a": ("train", 9, 9)}), ("val",), 8, 0)

@@ -164,6 +164,37 @@ def test_runs_of_data_with_nodata_are_other_runs_than_before(tiny, monkeypatch):
     assert with_nodata.settings_hash != plan.settings_hash
 
 
+def test_runs_of_images_smaller_than_two_crops_are_other_runs_than_before(tiny, monkeypatch):
+    """They go through the images in passes; larger scenes keep their hashes."""
+    plan = read_plan(pretraining, "pretrain", *tiny)
+    extent = max(max(scene.height, scene.width) for scene in plan.site.store.manifest.scenes)
+    for crop_size, told in ((extent // 2, False), (extent // 2 + 1, True)):
+        site = SimpleNamespace(
+            store=plan.site.store, dataset=SimpleNamespace(crop_size=crop_size, transductive=False)
+        )  # fmt: skip
+        assert bool(pretraining_plan._passes(site)) == told
+    runs = []
+    for found in ({}, {"crops": "in passes"}):
+        monkeypatch.setattr(pretraining_plan, "_passes", lambda site, found=found: found)
+        runs.append(read_plan(pretraining, "pretrain", *tiny))
+    assert runs[0].run.hash != runs[1].run.hash
+    assert runs[0].settings_hash != runs[1].settings_hash
+
+
+@pytest.mark.parametrize(("task", "std", "said"), [
+    ("inpainting", 0.02, r"vary by 0\.02 .* pretext\.inpainting\.weight=1e\+02 makes up for it"),
+    ("inpainting", 0.2, None),
+    ("contrastive", 0.02, None),
+])  # fmt: skip
+def test_images_that_use_little_of_their_scale_are_told_where_inpainting_would_hardly_count(tiny, task, std, said):
+    plan = read_plan(pretraining, "pretrain", *tiny, f"pretext=[{task}]")
+    store = SimpleNamespace(manifest=SimpleNamespace(std=(std, std)))
+    dim = replace(plan, site=SimpleNamespace(store=store))
+    with pytest.warns(UserWarning, match=said) if said else warnings.catch_warnings():
+        warnings.simplefilter("error" if said is None else "always")
+        pretraining_plan.tell_of_small_values(dim)
+
+
 def test_the_batch_of_all_processes_is_part_of_a_run(tiny, monkeypatch):
     """As many images a process on two processes as on one are other steps."""
     alone = read_plan(pretraining, "pretrain", *tiny)

@@ -118,14 +118,22 @@ def test_initializations_share_labels_and_are_compared_in_one_table(command, blo
     assert random["miou"] != own["miou"]
 
 
-@pytest.mark.parametrize(("share", "told"), [(1.0, ""), (0.9, ", drawn by their pixels with data")])
-def test_what_is_told_of_measured_statistics(share, told):
-    """Where training scenes have nodata, earlier versions measured on other windows: those probes are other ones."""
-    scenes = [SimpleNamespace(valid_share=0.5), SimpleNamespace(valid_share=share)]
+@pytest.mark.parametrize(
+    ("share", "side", "told"),
+    [
+        (1.0, 32, ""),
+        (0.9, 32, ", drawn by their pixels with data"),
+        (1.0, 33, ", in passes over the images"),
+        (0.9, 33, ", drawn by their pixels with data, in passes over the images"),
+    ],
+)
+def test_what_is_told_of_measured_statistics(share, side, told):
+    """Where there is something to tell, earlier versions measured on other windows: those probes are other ones."""
+    scenes = [SimpleNamespace(valid_share=each, height=64, width=10) for each in (0.5, share)]
     store = SimpleNamespace(manifest=SimpleNamespace(scenes=scenes), scenes_of=lambda split: (1,))
     expected = {"batch_norm": f"measured on 16 x 16 windows{told}"}
-    assert measured_batch_norm.how_measured("random", SimpleNamespace(store=store)) == expected
-    assert measured_batch_norm.how_measured("imagenet", SimpleNamespace(store=store)) == {}
+    assert measured_batch_norm.how_measured("random", SimpleNamespace(store=store), side) == expected
+    assert measured_batch_norm.how_measured("imagenet", SimpleNamespace(store=store), side) == {}
 
 
 def test_random_weights_have_statistics_of_training_images_as_trained_ones_do(blocks, monkeypatch):
