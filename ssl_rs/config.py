@@ -3,10 +3,10 @@
 Composition, mistakes of config as one message, and the settings of a run with a record of which keys were read.
 """
 
-import os
 import re
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_rs import build as targets
-from ssl_rs.config_files import conf_dir, entry_of, groups, options, used_groups
+from ssl_rs.config_files import at_home, conf_dir, entry_of, groups, options, used_groups
 from ssl_rs.config_hash import leaves
 from ssl_rs.errors import InputError, nearest
 from ssl_rs.hidden import environment_variable
+from ssl_rs.hydra_node import check_hydra, hydra_leaves
 from ssl_rs.overrides import check_values, names_several, unreadable, without_sweeps
 from ssl_rs.plain_types import fits, misfit, spelled
 
 NO_TEXT = r"(?i:[-+.\de]+|null|true|false)"
 """What the command line takes for a number, nothing, or a truth value, and so never for the name of an option."""
-
-
-def at_home(value: Any) -> Any:
-    """Return settings, however nested, with the home folder for a `~` in front of a path, as in `root=~/data`.
-
-    The shell does so only where a word begins; no text but a path begins with `~/`.
-    """
-    if isinstance(value, dict):
-        return {key: at_home(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [at_home(each) for each in value]
-    is_at_home = isinstance(value, str) and (value == "~" or value.startswith("~/"))
-    return os.path.expanduser(value) if is_at_home else value
 
 
 OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
@@ -59,7 +47,17 @@ def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
     said = any(text.lstrip("+").startswith("trusted_packages=") for text in overrides)
     if config.get("trusted_packages") and not said:
         raise InputError("trusted_packages is set by a file. Only the command line can say which code may be run.")
+    if any(text.startswith("hydra.searchpath=") for text in overrides):  # all files are ours where there is none
+        launcher = str(config.hydra.runtime.choices.get("launcher"))
+        own = _own_hydra(command, *([f"launcher={launcher}"] if launcher in options("launcher") else []))
+        check_hydra(hydra_leaves(config), own, overrides)
     return config
+
+
+@cache
+def _own_hydra(command: str, *overrides: str) -> Mapping[str, Any]:
+    """Return Hydra's own settings as our files have them."""
+    return hydra_leaves(_compose(command, overrides))
 
 
 def _check_lists(overrides: Sequence[str]) -> None:

@@ -1,7 +1,9 @@
 """What the folder of YAML files holds: groups, their options, and which groups a command composes."""
 
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 
 def conf_dir() -> Path:
@@ -40,3 +42,16 @@ def entry_of(group: str, name: str) -> str | None:
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     told = re.search(rf"^# @package ({group}\.\S+)$", text, re.MULTILINE)
     return told[1] if told else None
+
+
+def at_home(value: Any) -> Any:
+    """Return settings, however nested, with the home folder for a `~` in front of a path, as in `root=~/data`.
+
+    The shell does so only where a word begins; no text but a path begins with `~/`.
+    """
+    if isinstance(value, dict):
+        return {key: at_home(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [at_home(each) for each in value]
+    is_at_home = isinstance(value, str) and (value == "~" or value.startswith("~/"))
+    return os.path.expanduser(value) if is_at_home else value

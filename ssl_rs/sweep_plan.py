@@ -15,6 +15,7 @@ from ssl_rs.build import locate
 from ssl_rs.config import Settings, compose_config, resolve
 from ssl_rs.config_files import used_groups
 from ssl_rs.errors import InputError
+from ssl_rs.hydra_node import check_sweep
 from ssl_rs.initialization import CHOICES
 from ssl_rs.overrides import parse_overrides, without_sweeps
 
@@ -53,6 +54,7 @@ def plan_cells(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
         raise InputError(f"{name} runs no sweeps; pretrain, finetune and evaluate do.")
     config = compose_config(name, without_sweeps(overrides))
     params = config.hydra.sweeper.get("params") or {}
+    check_sweep(params)
     _check_varied(name, config, params)
     # All of them are read and checked before the first one has data prepared, which may take hours.
     drafts, folders = [], list[Path]()

@@ -135,6 +135,45 @@ def test_a_target_in_a_folder_of_configs(quick, tmp_path, fails):
     assert not (tmp_path / "mark").exists()
 
 
+OF_OTHERS = {
+    "callbacks": "hydra: {mode: MULTIRUN, callbacks: {x: {_target_: numpy.load, file: FILE, allow_pickle: true}}}",
+    "callbacks of one run": "hydra: {callbacks: {x: {_target_: numpy.load, file: FILE, allow_pickle: true}}}",
+    "logging": "hydra: {job_logging: {handlers: {x: {(): numpy.load, file: FILE, allow_pickle: true}}}}",
+    "launcher": "hydra: {launcher: {_target_: numpy.load}}",
+    "sweeper": "hydra: {sweeper: {_target_: numpy.load}}",
+    "environment": "hydra: {job: {env_set: {WANDB_BASE_URL: 'http://elsewhere'}}}",
+    "folder": "hydra: {sweep: {dir: FOLDER}}",
+    "sweep of callbacks": "hydra: {mode: MULTIRUN, sweeper: {params: {+hydra.callbacks.x._target_: numpy.load}}}",
+    "sweep of trust": "hydra: {mode: MULTIRUN, sweeper: {params: {trusted_packages: '[os]'}}}",
+}
+
+
+@pytest.mark.parametrize("sweep", [(), ("-m", "seed=0,1")])
+@pytest.mark.parametrize("kind", OF_OTHERS)
+def test_settings_of_hydra_in_a_folder_of_configs(quick, tmp_path, fails, attack, kind, sweep):
+    """Hydra itself builds what they name, and asks no allow-list."""
+    (tmp_path / "array.npy").write_bytes(pickle.dumps(attack))
+    text = OF_OTHERS[kind].replace("FILE", str(tmp_path / "array.npy")).replace("FOLDER", str(tmp_path / "elsewhere"))
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    said = fails("pretrain", *quick, "--config-dir", str(tmp_path / "own"), "experiment=mine", *sweep)
+    assert "Only the command line can say which code may be run" in said
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_own_files_may_say_what_a_sweep_is_over_and_the_command_line_may_say_more(quick, tmp_path, command):
+    (tmp_path / "own" / "sweep").mkdir(parents=True)
+    (tmp_path / "own" / "sweep" / "mine.yaml").write_text(
+        "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {seed: '0,1'}}}\n"
+    )
+    given = ("--config-dir", str(tmp_path / "own"), "sweep=mine", "trainer.max_steps=1")
+    folder = f"hydra.sweep.dir={tmp_path / 'sweeps'}"
+    code, out, err = command("pretrain", *quick, *given, "+hydra.job.env_set.SSL_RS_SAID=here", folder)
+    assert code == 0, err
+    assert "2 of 2 runs are finished" in out
+    assert (tmp_path / "sweeps" / "multirun.yaml").is_file()
+
+
 @pytest.mark.parametrize("key", ["dataset", "trainer", "decoder", "evaluation.window"])
 def test_a_target_in_the_config_of_a_run(tuned, tmp_path, fails, key):
     run = RunDirectory(tmp_path / "copy")

@@ -1,0 +1,68 @@
+"""What files of others may say of Hydra's own settings, some of which name code to run or places to write to."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ssl_rs.config_hash import leaves
+from ssl_rs.errors import InputError
+
+OF_THE_START = ("runtime", "overrides", "searchpath", "job.name", "job.override_dirname", "job.config_name")
+"""Keys below `hydra` that Hydra itself fills in."""
+
+OF_FILES = ("mode", "sweeper.params", "help", "hydra_help", "verbose")
+"""Keys below `hydra` that any file may set: whether it is a sweep, over what, and texts."""
+
+
+def hydra_leaves(config: DictConfig) -> dict[str, Any]:
+    """Return the values of the `hydra` node of a composed config by their dotted keys, as they are written."""
+    node = OmegaConf.to_container(config.hydra, resolve=False)
+    assert isinstance(node, dict)
+    return leaves({str(key): value for key, value in node.items()})
+
+
+def check_hydra(found: Mapping[str, Any], own: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Refuse settings of Hydra's that a file sets: callbacks, loggers, launchers and the environment can run any code.
+
+    Args:
+        found: What `hydra_leaves` gives of the composed config.
+        own: The same where our own files alone are read.
+        overrides: The command line, which may set all of them, and chooses launchers.
+
+    Raises:
+        InputError: Names the first.
+    """
+    typed = [text.lstrip("+~").partition("=")[0] for text in overrides]
+    for key, value in found.items():
+        if own.get(key, ...) == value or _below(key, (*OF_THE_START, *OF_FILES)):
+            continue
+        if _below(f"hydra.{key}", [name for name in typed if name.startswith("hydra.")]):
+            continue
+        if key.partition(".")[0] in [name.removeprefix("hydra/") for name in typed if name.startswith("hydra/")]:
+            continue
+        if key.startswith("launcher.") and "launcher" in typed:
+            continue
+        raise InputError(
+            f"hydra.{key} is set by a file. Only the command line can say which code may be run, and where Hydra "
+            "writes: give it there, or take it out of the file."
+        )
+
+
+def check_sweep(params: object) -> None:
+    """Refuse a sweep that varies what only the command line may say.
+
+    Args:
+        params: What `hydra.sweeper.params` maps to values.
+
+    Raises:
+        InputError: Names the key.
+    """
+    for key in params if isinstance(params, Mapping) else ():
+        name = str(key).lstrip("+~")
+        if name.partition(".")[0].partition("/")[0] == "hydra" or name.partition("=")[0] == "trusted_packages":
+            raise InputError(f"A sweep varies {key}. Only the command line can say which code may be run: take it out.")
+
+
+def _below(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
