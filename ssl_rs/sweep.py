@@ -183,7 +183,9 @@ def run_cell(name: str, config: DictConfig, cell: Cell) -> None:
         if isinstance(error, SpentProcessError):
             raise SweepEnded(f"{told} The sweep ends here, since its other runs need a new process.") from error
         say_line(f"failed: {told}")
-    gc.collect()  # the next cell starts without this one's tensors
+    gc.collect()  # the next cell starts without this one's tensors ...
+    if "torch" in sys.modules:
+        sys.modules["torch"].cuda.empty_cache()  # ... and finds the memory of a GPU free
 
 
 def _summarize(cells: Sequence[Cell]) -> int:

@@ -15,6 +15,8 @@ COUNT = ".num_batches_tracked"
 DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 """How torchvision's published files of DenseNets name what its own class and smp's call denselayer1.norm1."""
 
+DEEPEST = 16
+"""Tables within each other in which weights are looked for."""
 
 ADVICE = re.compile("This file can still be loaded|Re-running `torch.load`|In PyTorch 2.6")
 """Where torch's message about a file that it refuses begins to tell how to run code in it all the same."""
@@ -63,18 +65,28 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         InputError: The file is damaged, holds no tensor, or more than plain data, which may be code.
     """
     content = _read(path)
-    tensors = {_current(name): value for name, value in _tensors(content)}
+    try:
+        tensors = {_current(name): value for name, value in _tensors(content, DEEPEST)}
+    except RecursionError:
+        raise InputError(f"{path} holds tables within tables, {DEEPEST} deep and more: no weights lie there.") from None
     if not tensors:
         raise InputError(f"{path} holds no named tensors.")
     return tensors
 
 
-def _tensors(node: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _tensors(node: Any, depth: int, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of tables within tables.
+
+    Raises:
+        RecursionError: They lie deeper than that, or a table within itself.
+    """
+    if depth < 0:
+        raise RecursionError
     for name, value in node.items() if isinstance(node, Mapping) else ():
         if isinstance(value, Tensor):
             yield f"{prefix}{name}", value
         else:
-            yield from _tensors(value, f"{prefix}{name}.")
+            yield from _tensors(value, depth - 1, f"{prefix}{name}.")
 
 
 def with_counts(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -356,6 +356,12 @@ def test_a_senseless_setting_is_named_before_the_run_has_a_folder(capsys, tiny, 
     assert not list(Path("outputs").glob(f"{name}/**/config.yaml"))
 
 
+def test_an_optimizer_that_wants_a_closure_is_refused_before_the_run_has_a_folder(capsys, tiny):
+    given = ("optimizer._target_=torch.optim.LBFGS", "~optimizer.fused", "~optimizer.weight_decay")
+    assert "optimizer: a step of LBFGS needs a closure" in fails(capsys, "pretrain", *tiny, *given)
+    assert not list(Path("outputs").glob("pretrain/**/config.yaml"))
+
+
 @pytest.mark.slow
 def test_a_folder_with_another_finished_run_is_not_taken_for_this_one(capsys, tiny, tmp_path):
     short = (

@@ -14,6 +14,7 @@ from ssl_rs.encoder import Backbone, Statistics
 from ssl_rs.errors import InputError
 from ssl_rs.initialization import ImageNet, Target
 from ssl_rs.run_directory import RunDirectory
+from ssl_rs.weights import read_tensors
 from ssl_rs.weights_file import File, encoder_tensors
 
 RGB = ("red", "green", "blue")
@@ -286,3 +287,17 @@ def test_two_files_of_one_name_are_no_seeds_of_one_another(command, tiny, tmp_pa
         assert command("finetune", *tiny, *begun, "trainer.max_steps=1")[0] == 0
     _, _, err = command("report")
     assert err.count("it starts from another file of weights, or takes others of it, than most other runs") == 2
+
+
+@pytest.mark.parametrize("levels", [0, 40])
+def test_tables_within_themselves_hold_no_weights(tmp_path, levels):
+    """What reads them must not go round for ever, nor through every way down: each level names the next one twice."""
+    node = lowest = {"weight": torch.zeros(1)}
+    for _ in range(levels):
+        node = {"a": node, "b": node}
+    if not levels:
+        lowest["itself"] = lowest
+    path = tmp_path / "weights.pth"
+    torch.save(node, path)
+    with pytest.raises(InputError, match=r"weights\.pth holds tables within tables, 16 deep and more"):
+        read_tensors(path)

@@ -32,7 +32,8 @@ def write_result(plan: Plan, provenance: Provenance, network: PretextNetwork, se
     """Write the encoder and return what result.json says of it."""
     site, directory = plan.site, plan.run.directory
     lines = directory.read_metrics()
-    last = next((line for line in reversed(lines) if "loss" in line), lines[-1])  # steps of the last may be left out
+    # Steps of the last line may be left out; and no weight depends on lines, should they be gone.
+    last = next((line for line in reversed(lines) if "loss" in line), lines[-1] if lines else {})
     collapse = _probe_collapse(plan, network)
     write_seen(directory, SeenImages(frozenset(site.store.image_hashes(plan.splits))) | seen_before(provenance))
     return {

@@ -3,6 +3,7 @@
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from inspect import signature
 
 import torch
 from torch import nn
@@ -58,7 +59,12 @@ class Recipe:
             InputError: Settings of the optimizer, or weights that are not there.
         """
         with explained("optimizer", self.optimizer.keywords):
-            self.optimizer([nn.Parameter(torch.zeros(1))])
+            step = self.optimizer([nn.Parameter(torch.zeros(1))]).step
+            needed = [each.name for each in signature(step).parameters.values() if each.default is each.empty]
+            if needed:
+                raise TypeError(
+                    f"a step of {self.optimizer.func.__name__} needs a {needed[0]}, which no step here has."
+                )
         dataset, backbone = surroundings.dataset, self.backbone.name
         pretrainings = surroundings.pretrainings(backbone)
         try:

@@ -169,6 +169,8 @@ class SiteSettings:
         """
         processes = Processes.from_environment()
         device = self.trainer.resolve_device(processes.local_rank)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # else threads of torch's own open a context on the first GPU, too
         distributed.start(processes, device)
         store = open_store(self.dataset, self.store_dir, processes, before_preparing)
         precision = self.trainer.resolve_precision(device)

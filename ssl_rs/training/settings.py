@@ -110,12 +110,15 @@ class TrainerSettings:
         name = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
         try:
             device = torch.device(name)
+            if device.type == "cuda" and device.index is None:
+                device = torch.device("cuda", local_rank)
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
+            of_rank = f", {name}:{local_rank} for local rank {local_rank}," if local_rank and name == "cuda" else ""
             raise InputError(
-                f"trainer.device={self.device} cannot be used here: {str(error).splitlines()[0]}"
+                f"trainer.device={self.device}{of_rank} cannot be used here: {str(error).splitlines()[0]}"
             ) from error
-        return torch.device("cuda", local_rank) if device.type == "cuda" and device.index is None else device
+        return device
 
     def holds_scenes(self, device: torch.device, size: int) -> bool:
         """Tell whether scenes of so many bytes are to lie on the device."""

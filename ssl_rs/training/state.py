@@ -173,7 +173,7 @@ def load_checkpoint(
     paths, damaged = _newest_first(folder), []
     for path in paths:
         try:
-            content = _read(path, device)
+            content = _read(path)
         except FileNotFoundError:  # the first process has set it aside in the meantime: it was damaged
             continue
         except (OSError, MemoryError, torch.OutOfMemoryError):  # of the machine: the file may be whole
@@ -187,7 +187,7 @@ def load_checkpoint(
             _compare_surroundings(path, content["surroundings"], vars(Surroundings.here(device)), accept_changes)
             network.load_state_dict(content["model"])
             optimizer.load_state_dict(content["optimizer"])
-            progress = _progress(content["progress"])
+            progress = _progress(content["progress"], device)
         except InputError:
             raise
         except Exception as error:  # its checksum is right, so it was written so: by something else
@@ -204,7 +204,7 @@ def load_checkpoint(
     return None
 
 
-def _progress(stored: Mapping[str, Any]) -> Progress:
+def _progress(stored: Mapping[str, Any], device: torch.device) -> Progress:
     """Return how far the run was.
 
     Raises:
@@ -215,6 +215,7 @@ def _progress(stored: Mapping[str, Any]) -> Progress:
     sound = all(type(each) is int and each >= 0 for each in counts)
     if not sound or not all(isinstance(each, Tensor) for each in progress.sums.values()):
         raise ValueError(f"progress is {stored!r:.80}")
+    progress.sums = {name: value.to(device) for name, value in progress.sums.items()}
     return progress
 
 
@@ -222,11 +223,12 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.ckpt"), reverse=True)
 
 
-def _read(path: Path, device: torch.device) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     seal, _, packed = path.read_bytes().partition(b"\n")
     if seal != SEAL + hashlib.sha256(packed).hexdigest().encode():
         raise ValueError("its checksum is wrong")
-    content: dict[str, Any] = torch.load(BytesIO(packed), map_location=device, weights_only=True)
+    # Network and optimizer take to the device what they keep there: Adam's counts stay, unless it is fused.
+    content: dict[str, Any] = torch.load(BytesIO(packed), map_location="cpu", weights_only=True)
     missing = {"model", "optimizer", "progress", "identity", "surroundings"} - content.keys()
     if missing:
         raise KeyError(f"{', '.join(sorted(missing))} missing")

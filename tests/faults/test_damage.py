@@ -11,6 +11,7 @@ from PIL import Image
 
 import ssl_rs
 from ssl_rs.run_directory import RunDirectory
+from ssl_rs.stages import pretraining
 
 pytestmark = pytest.mark.slow
 
@@ -138,6 +139,26 @@ def test_a_damaged_line_is_named_and_may_be_deleted(broken, fails, command, whol
         assert command("pretrain", *overrides)[0] == 0
         assert run.encoder.read_bytes() == whole.encoder.read_bytes()
         assert [found["step"] for found in run.read_metrics()] == [1, 3, 4, 5, 6]
+
+
+def test_a_trained_run_whose_lines_are_gone_ends_with_its_weights(quick, tmp_path, fails, command, whole, monkeypatch):
+    """As when its end failed, say for a full disk, and its lines were deleted since."""
+    run = RunDirectory(tmp_path / "run")
+    write = pretraining.write_result
+
+    def no_room(*arguments):
+        raise OSError("stopped by the test")
+
+    monkeypatch.setattr(pretraining, "write_result", no_room)
+    assert "stopped by the test" in fails("pretrain", *quick, f"run_dir={run.path}")
+    monkeypatch.setattr(pretraining, "write_result", write)
+    run.metrics.unlink()
+    assert command("pretrain", *quick, f"run_dir={run.path}")[0] == 0
+    result = run.read_result()
+    assert (result["final_losses"], result["final_metrics"]) == ({}, {})
+    assert result["encoder_sha256"] == whole.read_result()["encoder_sha256"]
+    code, _, err = command("report", f"runs={tmp_path}", f"run_dir={tmp_path / 'report'}")
+    assert code == 0, err
 
 
 @pytest.fixture

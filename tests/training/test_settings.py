@@ -43,6 +43,19 @@ def test_a_device_that_is_not_here_is_named(name):
         TrainerSettings(1, 2, device=name).resolve_device(0)
 
 
+def test_a_gpu_that_a_rank_lacks_is_named(monkeypatch):
+    """Eight processes on a machine with four GPUs."""
+
+    def four(size, device):
+        if device.index >= 4:
+            raise RuntimeError("CUDA error: invalid device ordinal")
+
+    monkeypatch.setattr(torch, "empty", four)
+    assert TrainerSettings(1, 2, device="cuda").resolve_device(3) == torch.device("cuda", 3)
+    with pytest.raises(InputError, match=r"cuda, cuda:4 for local rank 4, cannot be used here: CUDA error: invalid"):
+        TrainerSettings(1, 2, device="cuda").resolve_device(4)
+
+
 def test_auto_takes_a_gpu_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert TrainerSettings(1, 2).resolve_device(0) == CPU

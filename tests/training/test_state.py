@@ -70,6 +70,25 @@ def test_a_state_comes_back_bit_for_bit_and_goes_on_the_same(tmp_path, kind):
     assert bits(other_network, other_optimizer) == bits(network, optimizer)
 
 
+@pytest.mark.parametrize("device", [CPU, torch.device("meta")])
+def test_counts_of_an_optimizer_stay_where_it_keeps_them(tmp_path, device):
+    """On a GPU Adam keeps its counts on the CPU: from the device it would wait for each of them in every step.
+
+    The meta device stands for one here; what is loaded onto it is gone, but tells where it lies.
+    """
+    network, optimizer = start()
+    step(network, optimizer, 0)
+    save(tmp_path, network, optimizer, 1)
+    other, other_optimizer = start(seed=1)
+    other.to(device)
+    other_optimizer = torch.optim.Adam(other.parameters(), lr=0.1)
+    progress = load_checkpoint(tmp_path, other, other_optimizer, IDENTITY, device)
+    states_of = list(other_optimizer.state.values())
+    assert {each["step"].device.type for each in states_of} == {"cpu"}
+    assert {each["exp_avg"].device.type for each in states_of} == {device.type}
+    assert {each.device.type for each in progress.sums.values()} == {device.type}
+
+
 def test_without_a_checkpoint_nothing_changes(tmp_path):
     network, optimizer = start()
     before = bits(network, optimizer)
@@ -177,10 +196,10 @@ def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(tmp_path, monkey
     older, newer = sorted(two_checkpoints(tmp_path)[:2])
     whole = states._read
 
-    def read(path, device):
+    def read(path):
         if path == newer:
             raise OSError(errno.EACCES, "Permission denied", str(path))
-        return whole(path, device)
+        return whole(path)
 
     monkeypatch.setattr(states, "_read", read)
     with pytest.raises(OSError, match=r"Permission denied: .*step-00000002\.ckpt"):
