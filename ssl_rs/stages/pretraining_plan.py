@@ -21,10 +21,8 @@ from ssl_rs.stages.identified import Identified, identify
 from ssl_rs.stages.pretext_parts import check_tasks
 from ssl_rs.stages.recipe import Recipe
 from ssl_rs.stages.site import Site, SiteSettings, check_once
-from ssl_rs.views.base import (
-    ViewMaker,
-    views_to_make,
-)
+from ssl_rs.views.augmented import AugmentedMaker
+from ssl_rs.views.base import ViewMaker, views_to_make
 
 EncoderPass = Literal["joint", "per_view"]
 
@@ -115,7 +113,7 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     def enter() -> Plan:
         site = surroundings.enter(check_early)
         folder = Path("pretrain", site.store.manifest.dataset, recipe.backbone.name, "+".join(tasks))
-        other_crops = {**_nodata(site), **_passes(site)}
+        other_crops = {**_nodata(site, [makers[name] for name in needed]), **_passes(site)}
         run = identify(settings, site, recipe, folder, _order(tuple(tasks)) | other_crops, LABELS_ONLY)
         shared = {"manifest": site.store.manifest.sha256, "global_batch": str(site.rows.total), **other_crops}
         settings_hash = config_hash(settings.values, shared, (*VARIED, *LABELS_ONLY))
@@ -141,10 +139,12 @@ def _order(tasks: Sequence[str]) -> dict[str, str]:
     return {} if list(tasks) == usual else {"pretext_order": ",".join(tasks)}
 
 
-def _nodata(site: Site) -> dict[str, str]:
-    """Return what the hash says of data with nodata: earlier versions cut and corrupted other crops of it."""
-    partial = any(scene.valid_share < 1 for scene in site.store.manifest.scenes)
-    return {"nodata": "crops by pixels with data; covers nothing"} if partial else {}
+def _nodata(site: Site, makers: Sequence[ViewMaker]) -> dict[str, str]:
+    """Return what the hash says of data with nodata: earlier versions made other crops and views of it."""
+    if all(scene.valid_share == 1 for scene in site.store.manifest.scenes):
+        return {}
+    parts = {"parts": "with data"} if any(isinstance(maker, AugmentedMaker) for maker in makers) else {}
+    return {"nodata": "crops by pixels with data; covers nothing", **parts}
 
 
 def _passes(site: Site) -> dict[str, str]:

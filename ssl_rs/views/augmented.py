@@ -40,7 +40,8 @@ class AugmentedMaker(TwoPartMaker):
     Differs from the authors' chains in the fused color of `fused.color_matrix`, which needs no order of its parts, in
     bilinear resampling, and in a blur whose weights at the border are those of the pixels inside. Bands that are no
     color are cropped, blurred, brightened and solarized like the others. Images from above have no upper side, but the
-    authors' images have one: they flip horizontally alone.
+    authors' images have one: they flip horizontally alone. Where a part has no pixel with data, the whole takes its
+    place, as it lies: of a view without data nothing can be learnt, and all of them look alike.
 
     Args:
         source: The view it is made from.
@@ -84,6 +85,10 @@ class AugmentedMaker(TwoPartMaker):
         """Return the view of images [B, C, H, W]."""
         matrix, sigma, blurred, solarized, *change = drawn
         image, valid = warp_known(source.image, source.valid, matrix, inside=True)
+        if source.valid is not None and valid is not None:
+            empty = _each(~valid.flatten(1).any(dim=1))
+            image, valid = torch.where(empty, source.image, image), torch.where(empty, source.valid, valid)
+            matrix = torch.where(empty[:, 0], torch.eye(2, 3, device=matrix.device), matrix)
         image = recolor(image, color_matrix(band_means(image, valid), *ColorChange(*change), source.rgb))
         image = torch.where(_each(blurred), gaussian_blur(image, sigma, valid), image)
         inverted = _each(solarized) & (image >= 0.5)

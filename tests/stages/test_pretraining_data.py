@@ -153,12 +153,15 @@ def test_a_number_is_one_setting_however_it_is_written(tiny, one, same):
 def test_runs_of_data_with_nodata_are_other_runs_than_before(tiny, monkeypatch):
     """Their crops lie otherwise; data without nodata keeps its hashes."""
     plan = read_plan(pretraining, "pretrain", *tiny)
-    assert pretraining_plan._nodata(plan.site) == {}
+    assert pretraining_plan._nodata(plan.site, list(plan.makers.values())) == {}
     manifest = plan.site.store.manifest
     part = [replace(scene, valid_share=0.9) for scene in manifest.scenes]
-    told = pretraining_plan._nodata(SimpleNamespace(store=SimpleNamespace(manifest=replace(manifest, scenes=part))))
-    assert told
-    monkeypatch.setattr(pretraining_plan, "_nodata", lambda site: told)
+    partial = SimpleNamespace(store=SimpleNamespace(manifest=replace(manifest, scenes=part)))
+    told = pretraining_plan._nodata(partial, list(plan.makers.values()))
+    assert told.keys() == {"nodata"}
+    both = read_plan(pretraining, "pretrain", *tiny, "pretext=[simclr]").makers.values()
+    assert pretraining_plan._nodata(partial, list(both)).keys() == {"nodata", "parts"}
+    monkeypatch.setattr(pretraining_plan, "_nodata", lambda site, makers: told)
     with_nodata = read_plan(pretraining, "pretrain", *tiny)
     assert with_nodata.run.hash != plan.run.hash
     assert with_nodata.settings_hash != plan.settings_hash

@@ -17,6 +17,7 @@ from ssl_rs.views.augmented import ATTEMPTS, AugmentedMaker, draw_part, gaussian
 from ssl_rs.views.base import crop_view
 from ssl_rs.views.clean import CleanMaker
 from ssl_rs.views.fused import ColorJitter, color_matrix
+from ssl_rs.views.resampling import warp_valid
 
 JITTER = ColorJitter((0.6, 1.4), (0.6, 1.4), (0.6, 1.4), (-0.1, 0.1), 0.2, 0.8)
 FULL = AugmentedMaker("crop", JITTER, area=(0.2, 1.0), solarization=0.5)
@@ -199,6 +200,25 @@ def test_any_number_of_bands_stays_in_range_and_repeats(bands):
     assert first.image.shape == crop.shape
     assert 0 <= first.image.min() <= first.image.max() <= 1
     assert first.valid is None
+
+
+def test_of_parts_without_data_the_whole_takes_the_place():
+    """All views without data look alike: in contrastive tasks they would be each other's hardest negatives."""
+    valid = torch.zeros(64, 1, 16, 16, dtype=torch.bool)
+    valid[:60, :, :, 13:] = True  # parts to the left of it have no data; the last four images have none at all
+    maker = AugmentedMaker("crop", ColorJitter(), area=(0.1, 0.4), blur=0.0)
+    crop = images(64) * valid
+    source = crop_view(crop, RGB, valid)
+    view, plain = maker(source, draws(64)), maker(crop_view(crop, RGB), draws(64))
+    drawn = warp_valid(valid, plain.geometry)
+    empty = ~drawn.flatten(1).any(dim=1)
+    assert 10 < empty[:60].sum() < 50
+    assert torch.equal(view.valid[~empty], drawn[~empty])
+    assert torch.equal(view.geometry[~empty], plain.geometry[~empty])
+    assert torch.equal(view.valid[empty], valid[empty])
+    assert torch.equal(view.geometry[empty], source.geometry[empty])
+    torch.testing.assert_close(view.image[empty], crop[empty])
+    assert view.valid[:60].flatten(1).any(dim=1).all()
 
 
 def test_what_is_invalid_moves_along_and_changes_nothing_that_is_valid():
