@@ -161,7 +161,10 @@ def _parse(name: str, arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("--config-dir", type=Path)
     parser.add_argument("overrides", nargs="*")
-    return parser.parse_intermixed_args(arguments)
+    found = parser.parse_intermixed_args(arguments)
+    if found.cfg and "job" in found.overrides:  # as Hydra's own --cfg is told
+        found.overrides.remove("job")
+    return found
 
 
 def help_text(name: str, overrides: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_rs import build as targets
@@ -21,7 +21,7 @@ from ssl_rs.config_hash import leaves
 from ssl_rs.errors import InputError, nearest
 from ssl_rs.hidden import environment_variable
 from ssl_rs.hydra_node import check_hydra, hydra_leaves
-from ssl_rs.overrides import check_values, names_several, unreadable, without_sweeps
+from ssl_rs.overrides import check_values, names_several, too_many, unreadable, without_sweeps
 from ssl_rs.plain_types import fits, misfit, spelled
 
 NO_TEXT = r"(?i:[-+.\de]+|null|true|false)"
@@ -111,13 +111,17 @@ def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
                 return f"{group}={wrong[0]}: there is no such option. {nearest(wrong[0], known)}{_another(group)}"
     if "Ambiguous value" in text and (several := next((each for each in overrides if names_several(each)), None)):
         group, _, value = several.partition("=")
-        a_list = f" One run with all of them: {group}=[{value}]." if entry_of(group, value.partition(",")[0]) else ""
-        return f"{several} names several values: -m runs each of them.{a_list}"
+        a_list = entry_of(group, value.partition(",")[0]) if group in groups() else _may_be_list(command, group)
+        return too_many(several, command, bool(a_list))
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if key:
         return f"{key[1]}: {command} has no such key. {_nearest_key(key[1], command, overrides)}"
     said = " ".join(text.split()).partition(" See https")[0]
     return unreadable(overrides, said or f"Hydra cannot compose {command} {' '.join(overrides)} ({error!r}).")
+
+
+def _may_be_list(command: str, key: str) -> bool:
+    return isinstance(OmegaConf.select(_compose(command, []), key), ListConfig | None)
 
 
 def _another(group: str) -> str:

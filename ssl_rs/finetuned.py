@@ -37,7 +37,7 @@ def finished_finetuning(chosen: str | None, key: str = "run") -> RunDirectory:
     """
     if chosen is None:
         raise InputError(f"{key} is not set. Name the folder of a finished fine-tuning: {key}=outputs/finetune/...")
-    run = RunDirectory(Path(chosen))
+    run = RunDirectory.named(chosen, key)
     if not run.path.is_dir():
         raise MissingWeightsError(f"{key}={chosen}: there is no such folder. Name that of a finished fine-tuning.")
     result = run.read_result()

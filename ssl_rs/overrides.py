@@ -18,6 +18,10 @@ QUOTING = (
 """What helps where the shell took an argument apart, or Hydra took a text for a list."""
 
 
+SWEEPING = ("pretrain", "finetune", "evaluate")
+"""Commands that run sweeps."""
+
+
 def check_values(overrides: Sequence[str]) -> None:
     """Refuse `key=` without a value: Hydra takes it for an empty text, and an empty path is the working folder.
 
@@ -97,3 +101,16 @@ def names_several(override: str) -> bool:
     """Tell whether a value reads as several, outside of quotes and brackets."""
     value = override.partition("=")[2]
     return "," in value and value[:1] not in ("'", '"', "[", "{")
+
+
+def too_many(override: str, command: str, may_be_list: bool) -> str:
+    """Say that an override names several values outside of a sweep, and what could be meant.
+
+    Args:
+        override: It, as it was typed.
+        command: Name of the command.
+        may_be_list: Whether its key takes a list.
+    """
+    key, _, value = override.partition("=")
+    said = ": -m runs each of them." if command in SWEEPING else ", of which one is expected."
+    return f"{override} names several values{said}" + (f" One run with all of them: {key}=[{value}]." * may_be_list)

@@ -80,7 +80,7 @@ def find_pretraining(chosen: str | None, pretrainings: Path, wanted: str) -> Run
             "initialization.run=RUN."
         )
     else:
-        direct = RunDirectory(Path(chosen))
+        direct = RunDirectory.named(chosen, "initialization.run")
         if any(path.is_file() for path in (direct.result, direct.encoder, direct.config)):
             return direct
         found = _finished_below(_matches(Path(), chosen)) or _finished_below(_matches(pretrainings, chosen))

@@ -165,6 +165,23 @@ class RunDirectory:
             file.flush()
             os.fsync(file.fileno())
 
+    @classmethod
+    def named(cls, chosen: str, key: str) -> "RunDirectory":
+        """Return the run of a folder that the user names.
+
+        Args:
+            chosen: The folder.
+            key: What names it, for the message.
+
+        Raises:
+            InputError: It is a file of a run, or another one.
+        """
+        path = Path(chosen)
+        if path.is_file():
+            meant = f" Name its folder: {key}={path.parent}" if cls(path.parent).config.is_file() else ""
+            raise InputError(f"{key}={chosen} is a file, no folder of a run.{meant}")
+        return cls(path)
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return every whole line of metrics.jsonl.
 

@@ -307,6 +307,12 @@ def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny,
         assert scored["dataset"] == "folder"
         folders.append(scored["config_hash"])
     assert len(set(folders)) == 2
+    shutil.move(roots[0], tmp_path / "elsewhere")
+    code, _, err = command("evaluate", f"run={run.path}", "evaluation.split=val")
+    assert code == 2
+    assert f"The data of {run.path} lay in {roots[0]}, as its config.yaml says" in err
+    assert "Say where they lie now: dataset.root=FOLDER" in err
+    assert command("evaluate", f"run={run.path}", f"dataset.root={tmp_path / 'elsewhere'}")[0] == 0
 
 
 def test_every_labeled_scene_of_other_data_can_be_scored(command, tiny, tmp_path, draw_scene):

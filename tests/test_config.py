@@ -283,6 +283,9 @@ def test_dropped_entries_count_as_nothing():
         ),
         ("pretrain", ["pretext=simclr,byol"], "One run with all of them: pretext=[simclr,byol]."),
         ("finetune", ["seed=0,1"], "seed=0,1 names several values: -m runs each of them."),
+        ("predict", ["images=a.tif,b.tif"], "of which one is expected. One run with all of them: images=[a.tif,b.tif]"),
+        ("prepare", ["dataset=folder", "dataset.bands=red,nir"], "One run with all of them: dataset.bands=[red,nir]."),
+        ("predict", ["bands=4,3"], "bands=4,3 names several values, of which one is expected. One run with all"),
         (
             "pretrain",
             ["seed=1", "trainer.max_steps", "5"],
@@ -404,6 +407,11 @@ def own_conf(request, tmp_path):
     text = "# My own.\n_target_: ssl_rs.encoder.Backbone\nname: tu-convnext_atto\n"
     (folder / "backbone" / "mine.yaml").write_text(text)
     return folder
+
+
+def test_the_config_is_printed_as_hydras_own_argument_asks_for_it(capsys):
+    assert main("pretrain", ["seed=7", "--cfg", "job"]) == 0
+    assert "seed: 7" in capsys.readouterr().out
 
 
 def test_an_option_of_the_users_own_is_found(own_conf, capsys):

@@ -186,7 +186,10 @@ def test_values_of_another_type_are_divided_by_what_is_said(mapped, refused, ima
     values = image[0]
     plain, _ = mapped(write_tiff(tmp_path / "plain.tif", values))
     scene = write_tiff(tmp_path / "wide.tif", values.astype(np.uint16) * 40)
-    assert f"{scene} has values of type uint16, the run was trained on uint8. Convert the image" in refused(scene)
+    assert (
+        f"{scene} has values of type uint16, the run was trained on uint8, divided by 255. Convert the image, or give "
+        "the value that is as bright in it as 255 in the images of the training: value_scale=..."
+    ) in refused(scene)
     wide, _ = mapped(scene, "value_scale=10200")
     assert np.array_equal(read_map(wide)[0], read_map(plain)[0])
 
@@ -206,6 +209,42 @@ def test_an_image_brighter_than_the_run_knows_is_told(command, tuned, image, tmp
         warnings.simplefilter("error", UserWarning)
         code, out, _ = command("predict", *given, "value_scale=10200")
     assert json.loads(Path(out.strip().splitlines()[-1]).with_suffix(".json").read_text())["share_clipped"] == 0
+
+
+def test_an_image_far_darker_than_those_of_the_training_is_told(command, tuned, image, tmp_path, monkeypatch):
+    """As where its values are of another unit."""
+    monkeypatch.chdir(tmp_path)
+    scene = write_tiff(tmp_path / "wide.tif", image[0].astype(np.uint16) * 40)
+    given = (f"run={tuned.path}", f"images={scene}")
+    with pytest.warns(UserWarning, match=r"nearly all of its values lie below 9\.4e\+03, the mean of the training is"):
+        assert command("predict", *given, "value_scale=1000000")[0] == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert command("predict", *given, "value_scale=20400")[0] == 0  # half as bright
+
+
+def test_of_many_images_of_one_mistake_some_are_told(refused, tmp_path):
+    (tmp_path / "many").mkdir()
+    for number in range(13):
+        write_tiff(tmp_path / "many" / f"{number:02}.tif", np.full((2, 9, 9), number, np.uint8))
+    said = refused(tmp_path / "many")
+    assert said.count("has 2 bands, the run was trained on 3") == 10
+    assert "... and so on, 3 more\n13 of 13 images were not mapped." in said
+
+
+def test_a_file_of_a_run_is_not_taken_for_the_run(command, tuned, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = tuned.path / "model.safetensors"
+    for name, key, more in (
+        ("predict", "run", ["images=a.tif"]),
+        ("export", "run", []),
+        ("evaluate", "run", []),
+        ("finetune", "initialization.run", ["initialization=finetuned"]),
+        ("finetune", "initialization.run", ["initialization=pretrained"]),
+    ):
+        code, _, err = command(name, f"{key}={model}", *more)
+        assert code == 2
+        assert f"{key}={model} is a file, no folder of a run. Name its folder: {key}={tuned.path}" in err, (name, err)
 
 
 def test_a_run_at_a_coarser_resolution_maps_at_the_images_own(command, folder_dataset, image, tmp_path, monkeypatch):
@@ -520,7 +559,7 @@ def test_nothing_is_left_of_a_map_that_failed(tmp_path):
 def test_values_below_zero_are_in_the_share_that_is_clipped(tmp_path):
     np.save(tmp_path / array_file(0, "image"), np.array([[[-5, 0, 50, 120]]], np.float32))
     file = SourceFile(tmp_path / "a.tif")
-    assert mapping._share_clipped(SimpleNamespace(value_scale=100.0), tmp_path, file) == 0.5
+    assert mapping._share_clipped(SimpleNamespace(value_scale=100.0, mean=0.5), tmp_path, file) == 0.5
 
 
 def with_infrared(image):

@@ -19,7 +19,7 @@ from PIL import Image
 from ssl_rs.data.clipping import usual_largest
 from ssl_rs.data.store import Store
 from ssl_rs.locks import hold
-from ssl_rs.stages.scenes import odd_scale, scene_progress
+from ssl_rs.stages.scenes import dim_scale, odd_scale, scene_progress
 
 
 def only_lines(text):
@@ -237,6 +237,31 @@ def test_only_values_far_below_the_scale_are_told(dtype, scale, odd, said):
     )  # fmt: skip
     told = odd_scale(store)
     assert said in told if said else told is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest", "scale", "told"),
+    [
+        ("float32", 0.334, 10000, True),
+        ("uint16", 900, 10000, False),
+        ("uint8", 255, 60000, True),
+        ("uint8", 0, 255, False),
+    ],
+)
+def test_a_scale_of_other_units_than_the_images_is_told(dtype, largest, scale, told):
+    """As reflectance from 0 to 1 with the scale of reflectance times 10,000; pictures are stretched and hide it."""
+    values = np.linspace(0, largest, 2 * 60 * 60).reshape(2, 60, 60).astype(dtype)
+    store = SimpleNamespace(
+        manifest=SimpleNamespace(dataset="x", dtype=dtype, value_scale=float(scale)), scenes_of=lambda split: [0],
+        image=lambda index: values, valid=lambda index: None,
+    )  # fmt: skip
+    said = dim_scale(store)
+    if told:
+        assert (
+            f"divided by dataset.value_scale={scale}, but the largest seen in its training scenes is {largest}" in said
+        )
+    else:
+        assert said is None
 
 
 def test_values_where_there_are_no_data_do_not_set_what_is_usual(tmp_path):

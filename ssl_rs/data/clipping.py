@@ -30,12 +30,14 @@ class Outside(NamedTuple):
         above: Share that lies above the value scale.
         least: The least value; 0 where none counts.
         largest: The largest value; 0 where none counts.
+        usual: Below it lie all but RARE of the values; 0 where none counts.
     """
 
     below: float
     above: float
     least: float
     largest: float
+    usual: float
 
     @property
     def remedy(self) -> str:
@@ -57,9 +59,10 @@ def values_outside(image: NDArray[Any], valid: NDArray[np.bool_] | None, ceiling
     """
     counted = _some_values(image, valid, image.shape[2])
     if not counted.size:
-        return Outside(0.0, 0.0, 0.0, 0.0)
+        return Outside(0.0, 0.0, 0.0, 0.0, 0.0)
     below, above = float((counted < 0).mean()), float((counted > ceiling).mean())
-    return Outside(below, above, float(counted.min()), float(counted.max()))
+    usual = float(np.quantile(counted, 1 - RARE))
+    return Outside(below, above, float(counted.min()), float(counted.max()), usual)
 
 
 def usual_largest(store: Store, ceiling: float) -> float | None:

@@ -119,6 +119,7 @@ class NewScenes(Dataset):
         told_by: What set these, for messages; empty: the key itself.
         alpha_told_by: Likewise of `alpha`.
         trained_dtype: Type that values must have; None: any.
+        trained_scale: What values of that type were divided by.
         alpha: Which band of the files, counted from 1, is not 0 where they have data; None: see `trained_alpha`.
         trained_alpha: The last band is that one where a file has one more than the network takes.
     """
@@ -130,6 +131,7 @@ class NewScenes(Dataset):
     trained_dtype: str | None
     alpha: int | None
     trained_alpha: bool
+    trained_scale: float
 
     def __post_init__(self) -> None:
         """Check the choice of bands."""
@@ -149,7 +151,7 @@ class NewScenes(Dataset):
     def of(
         cls, name: str, downsample: int, expected: Sequence[str], chosen: Sequence[int] | None,
         trained_dtype: str | None, alpha: int | None = None, trained_alpha: bool = False, told_by: str = "",
-        alpha_told_by: str = "",
+        alpha_told_by: str = "", trained_scale: float = 1.0,
     ) -> "NewScenes":  # fmt: skip
         """Return scenes for a network that takes the expected bands, which a data set of this name taught."""
         return cls(
@@ -157,7 +159,7 @@ class NewScenes(Dataset):
             on_bad_scene="error", transductive=False, downsample=downsample, expected=tuple(expected),
             chosen=None if chosen is None else tuple(chosen), told_by=told_by, alpha_told_by=alpha_told_by,
             trained_dtype=trained_dtype,
-            alpha=alpha, trained_alpha=trained_alpha,
+            alpha=alpha, trained_alpha=trained_alpha, trained_scale=trained_scale,
         )  # fmt: skip
 
     @property
@@ -207,7 +209,8 @@ class NewScenes(Dataset):
         taken = with_channels(known, chosen, alpha, file, asked)
         if self.trained_dtype not in (None, as_stored(strip.image[:0]).dtype.name):
             raise InputError(
-                f"{file} has values of type {dtype}, the run was trained on {self.trained_dtype}. Convert the image, "
-                "or say what its values are divided by to lie in [0, 1]: value_scale=..."
+                f"{file} has values of type {dtype}, the run was trained on {self.trained_dtype}, divided by "
+                f"{self.trained_scale:g}. Convert the image, or give the value that is as bright in it as "
+                f"{self.trained_scale:g} in the images of the training: value_scale=..."
             )
         return replace(taken, image=as_stored(taken.image))

@@ -70,7 +70,7 @@ def _finished(chosen: str | None) -> tuple[RunDirectory, Mapping[str, Any]]:
     """
     if chosen is None:
         raise InputError("run is not set. Name the folder of a finished pretraining or fine-tuning: run=outputs/...")
-    run = RunDirectory(Path(chosen))
+    run = RunDirectory.named(chosen, "run")
     result = run.read_result() or {}
     weights = {"finetune": run.model, "pretrain": run.encoder}.get(str(result.get("command")))
     if weights is None:

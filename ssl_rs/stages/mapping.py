@@ -36,6 +36,9 @@ from ssl_rs.stages.samples import rgb_picture
 ENDS = (".tif", ".probabilities.tif", ".png", ".overview.png", ".json")
 """How the names of a map's files end, in the order of `Target`."""
 
+DARK = 0.1
+"""Of the mean of the training: an image of which nearly all values lie below is told."""
+
 PICTURE = 1024
 """Pixels of the longer side that a map's picture has at most."""
 
@@ -57,6 +60,7 @@ class Job:
         probabilities: Whether they are written too.
         folder: Where the maps go.
         hash: Over the weights and all settings that can change a map.
+        mean: Of the values that the network learnt from, in [0, 1].
     """
 
     run: RunDirectory
@@ -71,6 +75,7 @@ class Job:
     probabilities: bool
     folder: Path
     hash: str
+    mean: float
 
 
 @dataclass(frozen=True)
@@ -216,6 +221,14 @@ def _share_clipped(job: Job, scratch: Path, file: SourceFile) -> float:
         warnings.warn(
             f"{file}: {100 * outside.above:.0f} % of its values lie above {scale}, by which the run divides, and count "
             f"as white; the largest seen is {outside.largest:g}. Are its values of the same kind?",
+            stacklevel=2,
+        )
+    mean = job.mean * job.value_scale
+    if 0 < outside.usual < DARK * mean:
+        warnings.warn(
+            f"{file}: nearly all of its values lie below {outside.usual:.3g}, the mean of the training is {mean:.3g}: "
+            f"it is nearly black to the network. Are its values of the same kind? value_scale=... says which of them "
+            f"is as bright as {job.scenes.trained_scale:g} in the images of the training.",
             stacklevel=2,
         )
     if outside.below > WORTH_TELLING:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -26,6 +27,9 @@ from ssl_rs.stages.scenes import scene_progress
 from ssl_rs.training.host_memory import keep_freed_memory
 from ssl_rs.weights_metadata import read_weights_metadata
 
+MOST_TOLD = 10
+"""Images that were not mapped, of which each is told with its reason."""
+
 
 def predict(settings: Settings) -> Path:
     """Map images that are not mapped yet; return the map of one image, or the folder of the maps of several."""
@@ -47,8 +51,9 @@ def predict(settings: Settings) -> Path:
         write_json(job.folder / MARK, {"command": "predict", "run": str(run.path), "model_sha256": job.model_sha256})
         problems = _map_all(job, images, targets)
     if problems:
-        told = "" if len(images) == 1 else f"\n{len(problems)} of {len(images)} images were not mapped."
-        raise InputError("\n".join(problems) + told)
+        more = f"\n... and so on, {len(problems) - MOST_TOLD} more" if len(problems) > MOST_TOLD else ""
+        told = "" if len(images) == 1 else f"{more}\n{len(problems)} of {len(images)} images were not mapped."
+        raise InputError("\n".join(problems[:MOST_TOLD]) + told)
     return targets[next(iter(images))].map if len(images) == 1 else job.folder
 
 
@@ -134,7 +139,10 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
     elif bands is not None and trained_alpha and alpha is None:
         say_line("In training an alpha band said where data is. With bands=[...] none does: alpha=NUMBER names it.")
     name = str(stored["dataset"].get("name"))
-    scenes = NewScenes.of(name, factor, metadata.bands, bands, dtype, alpha, trained_alpha, told_by, alpha_told_by)
+    trained_scale = metadata.value_scale
+    scenes = NewScenes.of(
+        name, factor, metadata.bands, bands, dtype, alpha, trained_alpha, told_by, alpha_told_by, trained_scale
+    )
     trainer = read_computer(settings)
     here = trainer.resolve_device(0)
     network = load_network(run, stored, metadata, window, settings.trusted)
@@ -149,7 +157,7 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
     return Job(
         run, result["model_sha256"], network, here, trainer.resolve_precision(here), window, scenes, value_scale,
         _colors(run, result, metadata.classes), settings.value("probabilities", bool),
-        Path(run_dir) if run_dir else own, digest,
+        Path(run_dir) if run_dir else own, digest, fmean(metadata.statistics.mean),
     )  # fmt: skip
 
 

@@ -32,6 +32,9 @@ WITHOUT: dict[Split, str] = {
 }
 """What it means that a split has no scene; without training scenes there is no store."""
 
+DIM = 0.005
+"""Of a value scale that was given: where all values lie below, it is told."""
+
 DARK = 0.25
 """Share of the largest value: where nearly all values lie below it, that one is likely a saturated pixel."""
 
@@ -60,7 +63,7 @@ def prepare_store(
             *reasons,
         ]
         say_line("\n".join([*lines, *lost_splits(store.manifest)]))
-    odd = None if dataset.value_scale else odd_scale(store)
+    odd = dim_scale(store) if dataset.value_scale else odd_scale(store)
     if odd:
         say_line(odd)
     return store
@@ -77,6 +80,21 @@ def lost_splits(manifest: Manifest) -> list[str]:
         "Repair what was left out, or give the split others."
         for split, count in lost.items()
     ]
+
+
+def dim_scale(store: Store) -> str | None:
+    """Say that a given value scale lies far above all values, None where it does not."""
+    manifest = store.manifest
+    if not store.scenes_of("train"):
+        return None
+    largest = usual_largest(store, math.inf)
+    if largest is None or not 0 < largest < DIM * manifest.value_scale:
+        return None
+    return (
+        f"warning: the values of {manifest.dataset} are divided by dataset.value_scale={manifest.value_scale:.10g}, "
+        f"but the largest seen in its training scenes is {largest:.3g}: to a network all images are nearly black. Is "
+        "the scale meant for other units?"
+    )
 
 
 def odd_scale(store: Store) -> str | None:

@@ -52,7 +52,15 @@ def enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, Any
     output_dir, seed = settings.value("output_dir", str), settings.value("seed", int)
     store_dir = Path(settings.value("store_dir", str))
     is_named = root is None or same_folder(root, of_training) or settings.value("dataset.name", str | None) is not None
-    dataset, store = _opened(run, built, root, None if is_named else root, store_dir, processes)
+    try:
+        dataset, store = _opened(run, built, root, None if is_named else root, store_dir, processes)
+    except InputError as error:
+        if root is None and of_training is not None and not Path(of_training).exists():
+            raise InputError(
+                f"The data of {run.path} lay in {of_training}, as its config.yaml says, seen from the folder where it "
+                "was trained; there is nothing here. Say where they lie now: dataset.root=FOLDER"
+            ) from error
+        raise
     if not in_every_split:
         refuse_other_splits(stored["dataset"].get("scene_group"), node.get("scene_group"), read_seen(run), store)
     return Site(

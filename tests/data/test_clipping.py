@@ -19,17 +19,17 @@ def test_shares_are_those_of_the_valid_pixels():
     image = np.zeros((2, 8, 10), np.int16)
     image[0, :, :5] = 200
     image[1, :, :2] = -300
-    assert values_outside(image, None, 100) == (0.1, 0.25, -300, 200)
+    assert values_outside(image, None, 100) == (0.1, 0.25, -300, 200, 200)
     valid = np.zeros((8, 10), bool)
     valid[:, :5] = True
-    assert values_outside(image, valid, 100) == (0.2, 0.5, -300, 200)
-    assert values_outside(image, np.zeros((8, 10), bool), 100) == (0, 0, 0, 0)
+    assert values_outside(image, valid, 100) == (0.2, 0.5, -300, 200, 200)
+    assert values_outside(image, np.zeros((8, 10), bool), 100) == (0, 0, 0, 0, 0)
 
 
 def test_some_rows_are_read_and_the_ends_are_among_them():
     image = np.zeros((1, 1000, 4), np.float32)
     image[0, [0, 999]] = 3
-    assert values_outside(image, None, 1.0) == (0, 2 / 16, 0, 3)
+    assert values_outside(image, None, 1.0) == (0, 2 / 16, 0, 3, 3)
 
 
 def test_bright_scenes_beside_the_training_are_told_with_a_scale_that_holds_them(made_up, tmp_path):
