@@ -290,8 +290,8 @@ def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny,
     assert config["decoder"]["_target_"] == "segmentation_models_pytorch.Unet"
     assert scored["trained_on_manifest_sha256"] == trained["manifest_sha256"] != scored["manifest_sha256"]
     stores = [json.loads(path.read_text()) for path in Path("outputs/stores").glob("*/manifest.json")]
-    assert len(stores) == 3  # the other data twice: by their own scale, and by the run's
-    assert len({store["value_scale"] for store in stores}) == 2
+    assert len(stores) == 2  # the other data once, by the run's scale and not by their own
+    assert len({store["value_scale"] for store in stores}) == 1
     folders = []
     shutil.copytree(roots[0], tmp_path / "moved")
     for root, precision in ((roots[0], "fp32"), (tmp_path / "moved", "fp32"), (roots[0], "bf16")):
@@ -307,6 +307,9 @@ def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny,
         assert scored["dataset"] == "folder"
         folders.append(scored["config_hash"])
     assert len(set(folders)) == 2
+    shutil.move("outputs/stores", tmp_path / "stores")
+    code, _, err = command("evaluate", f"run={run.path}", f"dataset.root={tmp_path / 'moved'}")
+    assert (code, "other data" in err) == (0, False)  # prepared anew, by the scale of the run
     shutil.move(roots[0], tmp_path / "elsewhere")
     code, _, err = command("evaluate", f"run={run.path}", "evaluation.split=val")
     assert code == 2
@@ -343,6 +346,9 @@ def test_every_labeled_scene_of_other_data_can_be_scored(command, tiny, tmp_path
         assert f"{'all' if split == 'all' else 'the test'} scenes of {root.name}" in err
         scored[root.name, split] = RunDirectory(Path(out.splitlines()[-1])).read_result()
         assert scored[root.name, split]["dataset"] == root.name
+    code, _, err = command("evaluate", f"run={run}", f"dataset.root={single}")
+    assert code == 2
+    assert "too few labeled images for splits of its own. evaluation.split=all scores every one" in err
     scenes = {name: result["scene_confusions"]["full"] for name, result in scored.items()}
     assert scenes["other", "all"].keys() == {"s0", "s1", "s2"}
     assert scored["other", "all"]["scene_groups"] == {}  # the run says nothing of other data

@@ -108,7 +108,8 @@ def warn_of_clipping(store: Store) -> None:
             warnings.warn(
                 f"{some} above value_scale={manifest.value_scale:g}: these count as white. If that is not meant, give "
                 f"all data one scale: dataset.value_scale={max(scene.largest for scene in scenes):g} or more, by some "
-                "rows of each. Where that value is nodata, give it to all bands of a pixel: in one band it counts.",
+                "rows of each; of a finished run it stays: are these values of the same kind? Where that value is "
+                "nodata, give it to all bands of a pixel: in one band it counts.",
                 stacklevel=2,
             )
         if some := _many(split, [scene.below for scene in scenes]):

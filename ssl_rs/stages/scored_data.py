@@ -60,6 +60,11 @@ def enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, Any
                 f"The data of {run.path} lay in {of_training}, as its config.yaml says, seen from the folder where it "
                 "was trained; there is nothing here. Say where they lie now: dataset.root=FOLDER"
             ) from error
+        if root is not None and not in_every_split and _lacks_training(built):
+            raise InputError(
+                f"dataset.root={root} has too few labeled images for splits of its own. evaluation.split=all scores "
+                "every one of them."
+            ) from error
         raise
     if not in_every_split:
         refuse_other_splits(stored["dataset"].get("scene_group"), node.get("scene_group"), read_seen(run), store)
@@ -84,9 +89,11 @@ def _opened(
     """
     metadata, dataset, name = read_weights_metadata(run.model), built(), None
     trained, own_data = dataset.name, (run.read_result() or {}).get("manifest_sha256")
-    if moved_to is not None and may_be_other(dataset, store_dir, own_data):
-        name = name_by_folder(moved_to, trained)
-        dataset = built(name)
+    if root is not None and may_be_other(dataset, store_dir, own_data):
+        name = None if moved_to is None else name_by_folder(moved_to, trained)
+        # Of 8 bits all data have one scale; a store that others have made, too, is not made again.
+        known = metadata.value_scale if (metadata.dtype, metadata.value_scale) != ("uint8", 255) else None
+        dataset = built(name, dataset.value_scale or known)
     store = open_store(dataset, store_dir, processes, lambda: check_kinds(run, metadata, dataset.band_names, dataset))
     if root and dataset.value_scale is None and store.manifest.value_scale != metadata.value_scale:
         # Other images than those of the training have another largest value; the network knows the old one.
@@ -94,6 +101,13 @@ def _opened(
         store = open_store(dataset, store_dir, processes)
     own = None if name is None else named_as_trained(store, trained, own_data)
     return (dataset, store) if own is None else (replace(dataset, name=trained), own)
+
+
+def _lacks_training(built: Callable[..., Dataset]) -> bool:
+    try:
+        return not any(scene.split == "train" for scene in built().scenes())
+    except InputError:
+        return False
 
 
 def _names_of(channels: Sequence[int], stored: Sequence[str] | None, run: RunDirectory) -> list[str]:
