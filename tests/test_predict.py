@@ -163,6 +163,17 @@ def test_what_has_no_data_has_no_class(mapped, image, tmp_path):
     assert np.array_equal(np.array(Image.open(made.with_suffix(".png")).convert("RGBA"))[..., 3] == 0, empty)
 
 
+def test_an_image_without_data_has_a_map_without_classes(mapped, image, tmp_path):
+    """A tile at the rim of a mosaic: the others of a folder are mapped, and it is no hole among them."""
+    made, _ = mapped(write_tiff(tmp_path / "empty.tif", np.zeros_like(image[0]), nodata=0), "probabilities=true")
+    assert (read_map(made)[0] == 255).all()
+    assert np.isnan(read_map(made.with_suffix(".probabilities.tif"))[0]).all()
+    about = json.loads(made.with_suffix(".json").read_text())
+    assert about["pixels_without_data"] == 96 * 96
+    assert {(each["pixels"], each["share"]) for each in about["classes"]} == {(0, 0.0)}
+    assert made.with_suffix(".overview.png").is_file()
+
+
 def test_a_sheet_that_is_missing_is_made(mapped, image, tmp_path):
     """Maps of earlier versions have none."""
     made, _ = mapped(write_tiff(tmp_path / "scene.tif", image[0]))

@@ -154,6 +154,8 @@ class Dataset(ABC):
     """Whether the data set is scored without the boundaries of its objects too."""
     dtype: ClassVar[ValueType | None] = None
     """Type that every image must have; None: that of most scenes."""
+    may_be_empty: ClassVar[bool] = False
+    """Whether images without a pixel of data are read; nothing can be learnt from them."""
     how_to_validate: ClassVar[str] = "prepare the data with such a split"
     """What to do where no scene validates, for messages: "set dataset.val_parts=[8]"."""
 

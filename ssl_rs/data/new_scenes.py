@@ -124,6 +124,8 @@ class NewScenes(Dataset):
         trained_alpha: The last band is that one where a file has one more than the network takes.
     """
 
+    may_be_empty = True  # a tile at the rim of a mosaic has its map, too
+
     expected: tuple[str, ...]
     chosen: tuple[int, ...] | None
     told_by: str

@@ -120,7 +120,7 @@ def _write_strips(dataset: Dataset, number: int, source: SceneSource, scene: Sce
                 files.write("eroded", top, strip.eroded)
             if source.split == "train":
                 moments.append(measure(image, strip.valid, _ceiling(dataset, dtype), strip.nodata))
-        if valid_pixels == 0:
+        if valid_pixels == 0 and not dataset.may_be_empty:
             raise InputError(f"{where}: no pixel holds data: all are nodata. Take the scene out.")
         hashes = files.finish(leave_out=["valid"] if valid_pixels == height * width else [])
     if dataset.erodes and "mask" in hashes and "eroded" not in hashes:

@@ -135,7 +135,7 @@ def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[floa
     valid, area = sum(pixels[:-1]), square_meters(grid)
     classes = [
         {
-            "name": name, "value": value, "color": list(color), "pixels": count, "share": count / valid,
+            "name": name, "value": value, "color": list(color), "pixels": count, "share": count / max(valid, 1),
             **({} if area is None else {"square_meters": count * area}),
         }
         for value, ((name, color), count) in enumerate(zip(job.colors.items(), pixels, strict=False))
