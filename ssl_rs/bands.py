@@ -22,6 +22,8 @@ def color_bands(bands: Sequence[str]) -> tuple[int, int, int] | None:
 
 
 def shown_bands(bands: Sequence[str]) -> tuple[int, int, int]:
-    """Return the indices of the three bands of a picture: `color_bands`, else the first ones, again where too few."""
-    first = [place % len(bands) for place in range(3)]
-    return color_bands(bands) or (first[0], first[1], first[2])
+    """Return the indices of the three bands of a picture: `color_bands`, else the first in gray.
+
+    Other bands as false color would tell of colors that are none.
+    """
+    return color_bands(bands) or (0, 0, 0)

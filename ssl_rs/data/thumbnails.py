@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_rs.bands import color_bands
+from ssl_rs.bands import shown_bands
 from ssl_rs.data.store import Kind, Store, array_file
 
 OVERSAMPLING = 3
@@ -36,7 +36,7 @@ def image_thumbnail(store: Store, index: int, size: tuple[int, int]) -> NDArray[
         index: Which scene.
         size: Rows and columns of the thumbnail.
     """
-    bands = color_bands(store.manifest.bands) or (0,)
+    bands = tuple(dict.fromkeys(shown_bands(store.manifest.bands)))  # one, if gray
     fine = _sample(store, index, "image", (size[0] * OVERSAMPLING, size[1] * OVERSAMPLING), bands)  # [c, O h, O w]
     boxes = fine.reshape(len(bands), size[0], OVERSAMPLING, size[1], OVERSAMPLING)
     picture = boxes.mean(axis=(2, 4), dtype=np.float64).transpose(1, 2, 0)  # [h, w, c]
