@@ -22,8 +22,5 @@ def color_bands(bands: Sequence[str]) -> tuple[int, int, int] | None:
 
 
 def shown_bands(bands: Sequence[str]) -> tuple[int, int, int]:
-    """Return the indices of the three bands of a picture: `color_bands`, else the first in gray.
-
-    Other bands as false color would tell of colors that are none.
-    """
-    return color_bands(bands) or (0, 0, 0)
+    """Return the indices of the three bands of a picture: `color_bands`, else the first three, of fewer one in gray."""
+    return color_bands(bands) or ((0, 1, 2) if len(bands) > 2 else (0, 0, 0))

@@ -28,8 +28,8 @@ def fit(height: int, width: int, side: int) -> tuple[int, int]:
 def image_thumbnail(store: Store, index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Return an image as a picture, uint8 [h, w, 3], hatched where it holds no data.
 
-    Red, green and blue are shown, else the first band in gray; 8-bit values as they are, others stretched between the
-    2nd and 98th percentile of the thumbnail.
+    Red, green and blue are shown, else the first three bands, of fewer one in gray; 8-bit values as they are, others
+    stretched between the 2nd and 98th percentile of the thumbnail.
 
     Args:
         store: Where the scene is.

@@ -128,12 +128,12 @@ def test_images_are_averaged_and_masks_are_not(colored):
     [
         (("nir", "blue", "green", "red"), (40, 30, 20)),
         (("nir", "red", "green"), (10, 20, 30)),
-        (("a", "b", "c", "d"), (10, 10, 10)),
+        (("a", "b", "c", "d"), (10, 20, 30)),
         (("a", "b"), (10, 10, 10)),
         (("gray",), (10, 10, 10)),
     ],
 )
-def test_red_green_and_blue_are_shown_or_the_first_band(colored, bands, shown):
+def test_red_green_and_blue_are_shown_or_the_first_bands(colored, bands, shown):
     store = colored([("a", "train", scene(4, 4, color=(10, 20, 30, 40)[: len(bands)]))], bands=bands)
     assert (image_thumbnail(store, 0, (6, 6)) == shown).all()
 

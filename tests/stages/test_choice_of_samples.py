@@ -115,7 +115,7 @@ def test_of_many_scenes_some_are_searched():
         (("blue", "green", "red"), (2, 1, 0)),
         (("nir", "red", "green"), (0, 1, 2)),
         (("a", "b", "c", "d"), (0, 1, 2)),
-        (("a", "b"), (0, 1, 0)),
+        (("a", "b"), (0, 0, 0)),
         (("gray",), (0, 0, 0)),
     ],
 )
