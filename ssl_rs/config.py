@@ -47,7 +47,7 @@ def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
     said = any(text.lstrip("+").startswith("trusted_packages=") for text in overrides)
     if config.get("trusted_packages") and not said:
         raise InputError("trusted_packages is set by a file. Only the command line can say which code may be run.")
-    if any(text.startswith("hydra.searchpath=") for text in overrides):  # all files are ours where there is none
+    if any(text.lstrip("+").startswith("hydra.searchpath") for text in overrides):  # else all files are ours
         launcher = str(config.hydra.runtime.choices.get("launcher"))
         own = _own_hydra(command, *([f"launcher={launcher}"] if launcher in options("launcher") else []))
         check_hydra(hydra_leaves(config), own, overrides)

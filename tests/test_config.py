@@ -2,6 +2,7 @@
 
 import copy
 import importlib.metadata
+import importlib.util
 import json
 import re
 import shlex
@@ -18,7 +19,7 @@ from ssl_rs.config import Settings, compose_config, resolve, search_in
 from ssl_rs.config_files import conf_dir
 from ssl_rs.config_hash import HASHED_AS, LATER, WITHOUT_EFFECT, config_hash, without_effect
 from ssl_rs.errors import InputError
-from ssl_rs.overrides import quoted
+from ssl_rs.overrides import SWEEPING, quoted
 
 PLUGINS = {"slurm": "hydra-submitit-launcher", "ray": "hydra-ray-launcher"}
 INSTALLED = {distribution.name for distribution in importlib.metadata.distributions()}
@@ -407,6 +408,12 @@ def own_conf(request, tmp_path):
     text = "# My own.\n_target_: ssl_rs.encoder.Backbone\nname: tu-convnext_atto\n"
     (folder / "backbone" / "mine.yaml").write_text(text)
     return folder
+
+
+@pytest.mark.parametrize("command", sorted(path.stem for path in conf_dir().glob("*.yaml")))
+def test_the_commands_that_are_said_to_run_sweeps_do(command):
+    if importlib.util.find_spec(f"ssl_rs.{command}"):  # others are files that commands share
+        assert hasattr(importlib.import_module(f"ssl_rs.{command}"), "plan") == (command in SWEEPING)
 
 
 def test_the_config_is_printed_as_hydras_own_argument_asks_for_it(capsys):
