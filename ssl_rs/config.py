@@ -20,8 +20,8 @@ from ssl_rs.config_files import at_home, conf_dir, entry_of, groups, options, us
 from ssl_rs.config_hash import leaves
 from ssl_rs.errors import InputError, nearest
 from ssl_rs.hidden import environment_variable
-from ssl_rs.hydra_node import check_hydra, hydra_leaves
-from ssl_rs.overrides import check_values, names_several, too_many, unreadable, without_sweeps
+from ssl_rs.hydra_node import check_hydra
+from ssl_rs.overrides import check_lists, check_values, names_several, too_many, unreadable, without_sweeps
 from ssl_rs.plain_types import fits, misfit, spelled
 
 NO_TEXT = r"(?i:[-+.\de]+|null|true|false)"
@@ -38,7 +38,7 @@ def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         InputError: An override, option or key that does not exist, with the nearest that does.
     """
-    _check_lists(overrides)
+    check_lists(overrides)
     check_values(overrides)
     try:
         config = _compose(command, overrides)
@@ -50,36 +50,18 @@ def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
     if any(text.lstrip("+").startswith("hydra.searchpath") for text in overrides):  # else all files are ours
         launcher = str(config.hydra.runtime.choices.get("launcher"))
         own = _own_hydra(command, *([f"launcher={launcher}"] if launcher in options("launcher") else []))
-        check_hydra(hydra_leaves(config), own, overrides)
+        check_hydra(_hydra_leaves(config), own, overrides)
     return config
 
 
 @cache
 def _own_hydra(command: str, *overrides: str) -> Mapping[str, Any]:
     """Return Hydra's own settings as our files have them."""
-    return hydra_leaves(_compose(command, overrides))
+    return _hydra_leaves(_compose(command, overrides))
 
 
-def _check_lists(overrides: Sequence[str]) -> None:
-    """Refuse options of one list that fill the same entry, such as pretext=[inpainting,inpainting_unet].
-
-    Raises:
-        InputError: Names them.
-    """
-    for override in overrides:
-        group, _, value = override.partition("=")
-        if group not in groups() or not (value.startswith("[") and value.endswith("]")):
-            continue
-        names = [name for name in re.split(r"[\[\],\s'\"]+", value) if name]
-        entries = [entry_of(group, name) or name for name in names]
-        for index, entry in enumerate(entries):
-            if entry in entries[:index]:
-                first = names[entries.index(entry)]
-                raise InputError(
-                    f"{override}: {names[index]} comes twice. Name it once."
-                    if first == names[index]
-                    else f"{override}: {first} and {names[index]} are two options for {entry}. Choose one of them."
-                )
+def _hydra_leaves(config: DictConfig) -> dict[str, Any]:
+    return leaves(typing.cast(dict[str, Any], OmegaConf.to_container(config.hydra, resolve=False)))
 
 
 def _compose(command: str, overrides: Sequence[str]) -> DictConfig:

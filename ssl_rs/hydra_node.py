@@ -3,9 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from ssl_rs.config_hash import leaves
 from ssl_rs.errors import InputError
 
 OF_THE_START = ("runtime", "overrides", "searchpath", "job.name", "job.override_dirname", "job.config_name")
@@ -15,18 +12,11 @@ OF_FILES = ("mode", "sweeper.params", "help", "hydra_help", "verbose")
 """Keys below `hydra` that any file may set: whether it is a sweep, over what, and texts."""
 
 
-def hydra_leaves(config: DictConfig) -> dict[str, Any]:
-    """Return the values of the `hydra` node of a composed config by their dotted keys, as they are written."""
-    node = OmegaConf.to_container(config.hydra, resolve=False)
-    assert isinstance(node, dict)
-    return leaves({str(key): value for key, value in node.items()})
-
-
 def check_hydra(found: Mapping[str, Any], own: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """Refuse settings of Hydra's that a file sets: callbacks, loggers, launchers and the environment can run any code.
 
     Args:
-        found: What `hydra_leaves` gives of the composed config.
+        found: The leaves of the `hydra` node of the composed config by their dotted keys, as they are written.
         own: The same where our own files alone are read.
         overrides: The command line, which may set all of them, and chooses launchers.
 

@@ -8,7 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from ssl_rs.config_files import conf_dir
+from ssl_rs.config_files import conf_dir, entry_of, groups
 from ssl_rs.errors import InputError
 
 QUOTING = (
@@ -20,6 +20,28 @@ QUOTING = (
 
 SWEEPING = ("pretrain", "finetune", "evaluate")
 """Commands that run sweeps."""
+
+
+def check_lists(overrides: Sequence[str]) -> None:
+    """Refuse options of one list that fill the same entry, such as pretext=[inpainting,inpainting_unet].
+
+    Raises:
+        InputError: Names them.
+    """
+    for override in overrides:
+        group, _, value = override.partition("=")
+        if group not in groups() or not (value.startswith("[") and value.endswith("]")):
+            continue
+        names = [name for name in re.split(r"[\[\],\s'\"]+", value) if name]
+        entries = [entry_of(group, name) or name for name in names]
+        for index, entry in enumerate(entries):
+            if entry in entries[:index]:
+                first = names[entries.index(entry)]
+                raise InputError(
+                    f"{override}: {names[index]} comes twice. Name it once."
+                    if first == names[index]
+                    else f"{override}: {first} and {names[index]} are two options for {entry}. Choose one of them."
+                )
 
 
 def check_values(overrides: Sequence[str]) -> None:
