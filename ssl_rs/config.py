@@ -19,6 +19,7 @@ from ssl_rs import build as targets
 from ssl_rs.config_files import at_home, conf_dir, entry_of, groups, options, used_groups
 from ssl_rs.config_hash import leaves
 from ssl_rs.errors import InputError, nearest
+from ssl_rs.files import check_can_be_folder
 from ssl_rs.hidden import environment_variable
 from ssl_rs.hydra_node import check_hydra
 from ssl_rs.overrides import check_lists, check_values, names_several, too_many, unreadable, without_sweeps
@@ -196,6 +197,9 @@ def build(node: Any, where: str = "config", trusted: Sequence[str] = ()) -> Any:
 COMMON = {"seed": int, "run_dir": str | None, "output_dir": str, "store_dir": str, "trusted_packages": list}
 """Keys that every command has, whether it needs them or not, and their types."""
 
+FOLDERS = ("run_dir", "output_dir", "store_dir")
+"""Those of them that say where a command writes."""
+
 
 class Settings:
     """The resolved settings of one run; it remembers which keys were read, so that none is silently without effect.
@@ -267,10 +271,12 @@ class Settings:
         """Refuse keys that nothing has read; those that every command has must fit all the same.
 
         Raises:
-            InputError: A key that has no effect on this command.
+            InputError: A key that has no effect on this command, or a file where a folder is to be.
         """
         for key in COMMON.keys() & self.values.keys():
-            self.value(key, COMMON[key])
+            value = self.value(key, COMMON[key])
+            if key in FOLDERS and value:
+                check_can_be_folder(key, Path(value))
         unread = [
             key
             for key in leaves(self.values)

@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from ssl_rs.errors import InputError
+
 NUMBERS = re.compile(r"\[\n[-+.,\d\seE]*\]")
 """A list of numbers as json indents it."""
 
@@ -55,6 +57,22 @@ def make_folder(path: Path) -> None:
     """
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def check_can_be_folder(key: str, path: Path) -> None:
+    """Refuse a place where no folder is nor can be made.
+
+    Args:
+        key: The setting that names it.
+        path: It need not be there yet.
+
+    Raises:
+        InputError: It, or what it lies in, is a file.
+    """
+    existing = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+    if not existing.is_dir():
+        what = "a file" if existing.exists() else "a link to nothing"
+        raise InputError(f"{key}={path} is to be a folder, and {existing} is {what}. Choose another {key}.")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ import yaml
 
 from ssl_rs import build as targets
 from ssl_rs.command import main
-from ssl_rs.config import Settings, compose_config, resolve, search_in
+from ssl_rs.config import FOLDERS, Settings, compose_config, resolve, search_in
 from ssl_rs.config_files import conf_dir
 from ssl_rs.config_hash import HASHED_AS, LATER, WITHOUT_EFFECT, config_hash, without_effect
 from ssl_rs.errors import InputError
@@ -410,15 +410,34 @@ def own_conf(request, tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("command", sorted(path.stem for path in conf_dir().glob("*.yaml")))
+COMMANDS = sorted(path.stem for path in conf_dir().glob("*.yaml") if importlib.util.find_spec(f"ssl_rs.{path.stem}"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_that_are_said_to_run_sweeps_do(command):
-    if importlib.util.find_spec(f"ssl_rs.{command}"):  # others are files that commands share
-        assert hasattr(importlib.import_module(f"ssl_rs.{command}"), "plan") == (command in SWEEPING)
+    assert hasattr(importlib.import_module(f"ssl_rs.{command}"), "plan") == (command in SWEEPING)
 
 
 def test_the_config_is_printed_as_hydras_own_argument_asks_for_it(capsys):
     assert main("pretrain", ["seed=7", "--cfg", "job"]) == 0
     assert "seed: 7" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_file_where_a_folder_is_to_be_is_refused_before_anything_is_done(command, tmp_path, capsys):
+    (taken := tmp_path / "taken").write_text("mine")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    for key in FOLDERS:
+        values = Settings(command, {key: str(taken / "below")})
+        with pytest.raises(InputError, match=f"{key}={taken}/below is to be a folder, and {taken} is a file. Choose"):
+            values.check_all_read()
+    with pytest.raises(InputError, match="nowhere is a link to nothing"):
+        Settings(command, {"run_dir": str(tmp_path / "nowhere")}).check_all_read()
+    Settings(command, {key: str(tmp_path / "new" / "folder") for key in FOLDERS}).check_all_read()
+    if command not in ("evaluate", "predict"):  # they first ask for the run
+        assert main(command, [f"run_dir={taken}", *(["run=."] if command == "export" else [])]) == 2
+        assert f"run_dir={taken} is to be a folder" in capsys.readouterr().err
+    assert taken.read_text() == "mine"
 
 
 def test_an_option_of_the_users_own_is_found(own_conf, capsys):

@@ -168,7 +168,7 @@ class SiteSettings:
             before_preparing: Refuses what can be refused before data is prepared, which may take hours.
         """
         processes = Processes.from_environment()
-        device = self.trainer.resolve_device(processes.local_rank)
+        device = self.trainer.resolve_device(processes.local_rank, processes.on_this_machine)
         if device.type == "cuda":
             torch.cuda.set_device(device)  # else threads of torch's own open a context on the first GPU, too
         distributed.start(processes, device)

@@ -101,17 +101,26 @@ class TrainerSettings:
         if self.gradient_clip is not None and not self.gradient_clip > 0:
             raise InputError(f"trainer.gradient_clip must be above 0, or null for no limit; got {self.gradient_clip}.")
 
-    def resolve_device(self, local_rank: int) -> torch.device:
+    def resolve_device(self, local_rank: int, on_this_machine: int = 1) -> torch.device:
         """Return the device of this process.
 
+        Args:
+            local_rank: Of this process among those of the run on this machine.
+            on_this_machine: How many these are.
+
         Raises:
-            InputError: No such device on this machine.
+            InputError: No such device on this machine, or one that several processes would share.
         """
         name = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
         try:
             device = torch.device(name)
             if device.type == "cuda" and device.index is None:
                 device = torch.device("cuda", local_rank)
+            elif device.type == "cuda" and on_this_machine > 1:
+                raise InputError(
+                    f"trainer.device={self.device} puts all {on_this_machine} processes of this machine on one GPU. "
+                    "Say trainer.device=cuda: each then takes its own; CUDA_VISIBLE_DEVICES says of which."
+                )
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             of_rank = f", {name}:{local_rank} for local rank {local_rank}," if local_rank and name == "cuda" else ""

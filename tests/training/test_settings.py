@@ -63,7 +63,9 @@ def test_auto_takes_a_gpu_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch, "empty", lambda size, device: None)
     assert TrainerSettings(1, 2).resolve_device(3) == torch.device("cuda", 3)
     assert TrainerSettings(1, 2, device="cuda:1").resolve_device(3) == torch.device("cuda", 1)
-    assert TrainerSettings(1, 2, device="cpu").resolve_device(3) == CPU
+    with pytest.raises(InputError, match=r"trainer\.device=cuda:1 puts all 2 processes of this machine on one GPU"):
+        TrainerSettings(1, 2, device="cuda:1").resolve_device(1, 2)
+    assert TrainerSettings(1, 2, device="cpu").resolve_device(3, 4) == CPU
 
 
 @pytest.mark.parametrize(
