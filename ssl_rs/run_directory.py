@@ -124,6 +124,14 @@ class RunDirectory:
             raise InputError(f"{self.result} holds no JSON object. {AGAIN}")
         return cast(dict[str, Any], result)
 
+    @property
+    def is_finished(self) -> bool:
+        """Tell whether it has a result that can be read."""
+        try:
+            return self.read_result() is not None
+        except InputError:
+            return False
+
     def begin(self, config: str, environment: Mapping[str, Any]) -> None:
         """Write what a run consists of and where it runs; an earlier failure is forgotten."""
         write_json(self.environment, environment)  # first: it tells that the folder is a run's

@@ -55,8 +55,8 @@ def run_sweep(name: str, overrides: Sequence[str]) -> int:
         for cell in cells
     ]
     is_new = not plan.is_file()
-    write_json(plan, {"command": name, "cells": content})
-    finished = sum(RunDirectory(cell.run_dir).result.is_file() for cell in cells)
+    write_json(plan, {"command": name, "output_dir": str(output_dir), "cells": content})
+    finished = sum(RunDirectory(cell.run_dir).is_finished for cell in cells)
     print_line(f"{len(cells)} runs, {finished} finished before: {plan}")
     _tell_of_waiting(cells)
     try:
@@ -189,7 +189,7 @@ def run_cell(name: str, config: DictConfig, cell: Cell) -> None:
 
 
 def _summarize(cells: Sequence[Cell]) -> int:
-    missing = [cell for cell in cells if not RunDirectory(cell.run_dir).result.is_file()]
+    missing = [cell for cell in cells if not RunDirectory(cell.run_dir).is_finished]
     print_line(f"{len(cells) - len(missing)} of {len(cells)} runs are finished.")
     code = 0
     for cell in missing:

@@ -57,6 +57,25 @@ def test_learning_rates_are_compared_on_validation_scenes_and_have_rows_of_their
     )
 
 
+def test_a_run_whose_result_cannot_be_read_is_not_finished(command, tiny):
+    given = ("finetune", "-m", *tiny, "seed=0,1", "trainer.max_steps=1", "trainer.log_every_steps=1")
+    assert command(*given)[0] == 0
+    result = next(Path("outputs/finetune").rglob("seed1-*/result.json"))
+    result.write_text(result.read_text()[:300])
+    code, out, err = command(*given)
+    assert code == 2
+    assert "2 runs, 1 finished before" in out
+    assert "1 of 2 runs are finished." in out
+    assert f"{result} cannot be read" in err
+    assert "Delete it: the same command then trains again" in err
+    assert "Cells: 1 done, 1 failed, 0 missing, 0 stale\n" in command("report")[2]
+    result.unlink()
+    code, out, err = command(*given)
+    assert code == 0, err
+    assert "2 of 2 runs are finished." in out
+    assert "Cells: 2 done, 0 failed, 0 missing, 0 stale\n" in command("report")[2]
+
+
 def test_fine_tuning_takes_each_pretraining_of_the_study(command, tiny):
     some = ("transform_prediction", "inpainting+contrastive")
     chosen = ",".join(f"[{name.replace('+', ',')}]" for name in some)

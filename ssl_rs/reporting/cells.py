@@ -1,8 +1,8 @@
 """Which cells are done, and what a table lacks: cells that are missing, runs that failed, and runs that are stale."""
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class MissingCell:
         command: The command line that fills it: the plan's, else that of another run of its row with this share and
             seed; None where no run of the row tells its own.
         is_planned: Whether a sweep planned it.
+        belongs_to: Those fields of `Comparison` that are known of it.
+        of_commit: The commit whose settings the command of another run says; None of a plan's, or where it is not told.
     """
 
     where: str
@@ -37,6 +39,8 @@ class MissingCell:
     state: str
     command: str | None
     is_planned: bool
+    belongs_to: Mapping[str, Any] = field(default_factory=dict)
+    of_commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,20 @@ def read_failures(runs_dir: Path, planned: Sequence[PlannedCell] = ()) -> tuple[
     return failures, left_out
 
 
+def spoiled_cells(broken: Sequence[LeftOut], planned: Sequence[PlannedCell]) -> tuple[list[FailedRun], list[LeftOut]]:
+    """Return the planned cells whose result cannot be used, as failed, and what is broken elsewhere."""
+    commands = {cell.run_dir / "result.json": cell.command for cell in planned}
+    spoiled, others = [], []
+    for each in broken:
+        command = commands.get(each.path.resolve())
+        if command is None:
+            others.append(each)
+        else:
+            error = f"{each.path} cannot be used: {each.reason}. Delete it; the command then fills the cell"
+            spoiled.append(FailedRun(each.path.parent, command, error))
+    return spoiled, others
+
+
 def stale_runs(runs: Sequence[Run], planned: Sequence[PlannedCell], home: Path) -> list[StaleRun]:
     """Return the runs in the place of a planned one that is not theirs, or made from weights that are others now.
 
@@ -106,7 +124,8 @@ def stale_runs(runs: Sequence[Run], planned: Sequence[PlannedCell], home: Path) 
         # Of several plans those of its own settings say whether it is theirs; others stand beside it.
         own = [cell for cell in own if cell.settings_hash == run.settings_hash] or own
         place = run.directory.resolve()
-        if own and place not in current and not any(_has_place_beside(cell, run) for cell in own):
+        has_place = place in current or any(cell.is_of(run) or _has_place_beside(cell, run) for cell in own)
+        if own and not has_place:
             reason = "no plan names it, and what a sweep planned for its place has other settings or weights"
             stale.append(StaleRun(run, reason, own[0].command))
         elif place.is_relative_to(home.resolve()) and (source := _replaced(run)) is not None:
@@ -146,12 +165,15 @@ def missing_cells(
     every run again. A failed run is told as failed, not as missing.
     """
     failed = {failure.directory.resolve() for failure in failures}
-    open_cells = [cell for cell in planned if not cell.is_done]
+    open_cells = [cell for cell in planned if cell.run_dir in failed or not cell.is_done]
     missing = [
-        MissingCell(_where(cell), cell.label, cell.label_fraction, cell.seed, _state(cell.run_dir), cell.command, True)
+        MissingCell(
+            _where(cell), cell.label, cell.label_fraction, cell.seed, _state(cell.run_dir), cell.command, True,
+            cell.belongs_to,
+        )
         for cell in open_cells
         if cell.run_dir not in failed
-    ]
+    ]  # fmt: skip
     for comparison in dict.fromkeys(table.comparison for table in tables):
         own = [table for table in tables if table.comparison == comparison]  # a run may lack one of the protocols
         runs = [run for table in own for run in table.runs]
@@ -166,18 +188,23 @@ def missing_cells(
             place = comparison, label, fraction, seed
             planned_here = any(cell.fills(*place) or cell.covers(*place, hashes[label]) for cell in open_cells)
             if (label, fraction, seed) not in there and not planned_here:
-                command = _command_like([run for run in runs if run.label == label], fraction, seed)
-                missing.append(MissingCell(_title(own[0]), label, fraction, seed, "not started", command, False))
+                command, commit = _command_like([run for run in runs if run.label == label], fraction, seed)
+                where = _title(own[0]), label, fraction, seed
+                missing.append(MissingCell(*where, "not started", command, False, comparison._asdict(), commit))
     return missing
 
 
-def _command_like(row: Sequence[Run], fraction: float, seed: int) -> str | None:
-    """Return the command of a run of a row with another share of labels and seed; None where no run tells its own.
+def _command_like(row: Sequence[Run], fraction: float, seed: int) -> tuple[str | None, str | None]:
+    """Return the command of a run of a row with another share of labels and seed, and the commit that ran it.
 
-    A run of this seed comes first: where each seed has a pretraining of its own, it names the right one.
+    A run of this seed comes first: where each seed has a pretraining of its own, it names the right one. Both are None
+    where no run tells its own: what a command leaves out is as the files of its commit had it.
     """
-    commands = (_repeated(run, fraction, seed) for run in sorted(row, key=lambda run: run.seed != seed))
-    return next((command for command in commands if command), None)
+    for run in sorted(row, key=lambda run: run.seed != seed):
+        if command := _repeated(run, fraction, seed):
+            commit = run.made_with.get("git_commit")
+            return command, commit if isinstance(commit, str) else None
+    return None, None
 
 
 def _repeated(run: Run, fraction: float, seed: int) -> str | None:

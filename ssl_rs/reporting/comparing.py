@@ -44,11 +44,7 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
         own = [(comparison_of(run), score.protocol) for score in scores]
         there = [groups[key][place] for key in own if key in groups and place in groups[key]]
         if first := next((each for each in there if each.command == run.command), None):
-            remedy = "" if run.command == "evaluate" else "give it a row of its own by initialization.label, or "
-            left_out[run.directory] = (
-                f"same label '{run.label}', label fraction and seed as {first.directory}, but other settings; "
-                f"{remedy}delete one of the two"
-            )
+            left_out[run.directory] = _why_twice(run, first)
             continue
         for key in own:
             groups[key].setdefault(place, run)
@@ -61,6 +57,17 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
         for key, places in sorted(groups.items(), key=lambda item: _comparison_order(item[0][0]))
     ]
     return tables, [LeftOut(directory, reason) for directory, reason in left_out.items()]
+
+
+def _why_twice(run: Run, first: Run) -> str:
+    """Say what is to be done about a run whose place another one has."""
+    if run.config_hash and run.config_hash == first.config_hash:
+        return f"the same run as {first.directory}, a copy of one of the two; delete it"
+    remedy = "" if run.command == "evaluate" else "give it a row of its own by initialization.label, or "
+    return (
+        f"same label '{run.label}', label fraction and seed as {first.directory}, but other settings; "
+        f"{remedy}delete one of the two"
+    )
 
 
 def _table(comparison: Comparison, protocol: Protocol, runs: Sequence[Run], apart: str) -> Table:

@@ -3,14 +3,11 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from ssl_rs.reporting.cells import FailedRun, MissingCell, StaleRun
 from ssl_rs.reporting.confusions import confusions_of
-from ssl_rs.reporting.plans import PlannedCell
 from ssl_rs.reporting.pretrainings import PretrainingRun
-from ssl_rs.reporting.runs import LeftOut, Run, Score
+from ssl_rs.reporting.runs import Run, Score
 from ssl_rs.reporting.statistics import Interval, Summary
 from ssl_rs.reporting.study import Study
 from ssl_rs.reporting.tables import Comparison, Table
@@ -20,15 +17,18 @@ Studies = Sequence[tuple[Table, Study]]
 PLACE = (*Comparison._fields, "protocol", "labels", "label")
 """Columns that say where a line belongs; there is a file with these also where it has no line."""
 
+MADE_WITH = ("git_commit", "torch", "device", "cpu", "precision", "world_size")
+"""Columns that say what made a run, empty where an earlier version did not write it."""
+
 
 def results_csv(runs: Iterable[Run]) -> str:
     """Return one line a run and protocol; what is undefined is empty, as is `iou/<class>` where a run has no such."""
-    return _text([_run_row(run, score) for run in runs for score in run.scores.values()])
+    return csv_text([_run_row(run, score) for run in runs for score in run.scores.values()])
 
 
 def summary_csv(studies: Studies) -> str:
     """Return one line a cell and protocol: its mIoU over seeds, over pretrainings and over test scenes."""
-    return _text(
+    return csv_text(
         [
             {
                 **_place(table),
@@ -50,7 +50,7 @@ def summary_csv(studies: Studies) -> str:
 
 def differences_csv(studies: Studies) -> str:
     """Return one line a pair of initializations, label fraction and protocol: `label` minus `reference`."""
-    return _text(
+    return csv_text(
         [
             {
                 **_place(table),
@@ -72,7 +72,7 @@ def labels_saved_csv(studies: Studies) -> str:
 
     `inf` says that it does not.
     """
-    return _text(
+    return csv_text(
         [
             {
                 **_place(table),
@@ -95,7 +95,7 @@ def labels_saved_csv(studies: Studies) -> str:
 
 def budgets_csv(studies: Studies) -> str:
     """Return one line a cell and protocol that was also trained for more steps: its mIoU then minus its mIoU."""
-    return _text(
+    return csv_text(
         [
             {
                 **_place(table),
@@ -115,7 +115,7 @@ def budgets_csv(studies: Studies) -> str:
 
 def confusions_csv(tables: Sequence[Table]) -> str:
     """Return one line a cell, true class and predicted class, with the pixels of all its runs and scenes."""
-    return _text(
+    return csv_text(
         [
             {
                 **_place(table),
@@ -137,7 +137,7 @@ def confusions_csv(tables: Sequence[Table]) -> str:
 def pretrainings_csv(found: Iterable[PretrainingRun]) -> str:
     """Return one line a pretraining: its losses, metrics and the spread of its features."""
     plain = ("dataset", "backbone", "start", "seed", "steps", "images_seen", "wall_seconds", "transductive")
-    return _text(
+    return csv_text(
         [
             {
                 "pretext": " + ".join(each.pretext),
@@ -153,50 +153,8 @@ def pretrainings_csv(found: Iterable[PretrainingRun]) -> str:
     )
 
 
-def cells_csv(
-    done: Sequence[Run], planned: Sequence[PlannedCell], missing: Sequence[MissingCell],
-    failures: Sequence[FailedRun], stale: Sequence[StaleRun], left_out: Sequence[LeftOut] = (),
-) -> str:  # fmt: skip
-    """Return one line a cell: its state (done, left out, missing, failed or stale), its place, and what fills it."""
-    plans = {cell.run_dir: cell for cell in planned}
-    reasons = {each.path: each.reason for each in left_out}
-    rows: list[dict[str, Any]] = [
-        _cell_row("left out", run, _command(plans, run.directory)) | {"reason": reasons[run.directory]}
-        if run.directory in reasons
-        else _cell_row("done", run, _command(plans, run.directory))
-        for run in done
-    ]
-    rows += [_cell_row("stale", each.run, each.command) | {"reason": each.reason} for each in stale]
-    rows += [
-        {
-            "state": "missing", "label": each.label, "label_fraction": each.label_fraction, "seed": each.seed,
-            "reason": each.state, "command": each.command,
-        }
-        for each in missing
-    ]  # fmt: skip
-    known = {run.directory for run in done}
-    broken = [("left out", each.path.parent, each.reason, None) for each in left_out if each.path not in known]
-    failed = [("failed", each.directory, each.error, each.command) for each in failures]
-    for state, directory, reason, command in (*broken, *failed):
-        cell = plans.get(directory.resolve())
-        place = {"label": cell.label, "label_fraction": cell.label_fraction, "seed": cell.seed} if cell else {}
-        told = {"reason": reason, "command": command or (cell.command if cell else None), "run": str(directory)}
-        rows.append({"state": state, **place, **told})
-    return _text(rows, ("state", "label", "label_fraction", "seed", "reason", "command", "run"))
-
-
-def _cell_row(state: str, run: Run, command: str | None) -> dict[str, Any]:
-    place = {"label": run.label, "label_fraction": run.label_fraction, "seed": run.seed}
-    return {"state": state, **place, "command": command, "run": str(run.directory)}
-
-
-def _command(plans: Mapping[Path, PlannedCell], directory: Path) -> str | None:
-    cell = plans.get(directory.resolve())
-    return cell.command if cell else None
-
-
-def _text(rows: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> str:
-    """Write rows; the columns are those that come first, and all others that some row has."""
+def csv_text(rows: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> str:
+    """Return rows as CSV; the columns are those that come first, and all others that some row has."""
     columns = list(dict.fromkeys([*first, *(column for row in rows for column in row)]))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -252,6 +210,7 @@ def _run_row(run: Run, score: Score) -> dict[str, Any]:
         "mean_f1": score.mean_f1,
         "kappa": score.kappa,
         **{name: getattr(run, name) for name in rest},
+        **{name: run.made_with.get(name, run.environment.get(name)) for name in MADE_WITH},
         "run": str(run.directory),
         **{f"iou/{name}": value for name, value in score.class_iou.items()},
     }

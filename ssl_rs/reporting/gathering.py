@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_rs.errors import TOLD, InputError
-from ssl_rs.reporting.cells import FailedRun, MissingCell, StaleRun, missing_cells, read_failures, stale_runs
+from ssl_rs.reporting.cells import (
+    FailedRun,
+    MissingCell,
+    StaleRun,
+    missing_cells,
+    read_failures,
+    spoiled_cells,
+    stale_runs,
+)
 from ssl_rs.reporting.comparing import compare
 from ssl_rs.reporting.plans import PlannedCell, read_plans, settled
 from ssl_rs.reporting.pretrainings import PretrainingRun, read_pretrainings
@@ -51,7 +59,12 @@ class Gathered:
     @property
     def num_done(self) -> int:
         """How many cells of the tables have a run."""
-        return len(self.runs) - len(self.duplicates)
+        return len(self.in_tables)
+
+    @property
+    def in_tables(self) -> set[Path]:
+        """The folders of the runs that the tables are made of."""
+        return {run.directory for table in self.tables for run in table.runs}
 
     @property
     def left_out(self) -> list[LeftOut]:
@@ -92,6 +105,8 @@ def gather(runs_dir: Path, sweeps_dir: Path, group_of: Callable[[str], str] | No
     failed, broken_failures = read_failures(runs_dir, planned)
     current = {cell.run_dir for cell in planned}  # what failed under a plan that has changed since is no news
     failures = [failure for failure in failed if not current or failure.directory.resolve() in current]
+    spoiled, broken = spoiled_cells(broken, planned)
+    failures += spoiled
     missing = missing_cells(tables, planned, failures)
     if not runs and not pretrainings and not missing and not failures:
         raise nothing_finished(runs_dir, broken)

@@ -8,9 +8,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ssl_rs.errors import InputError
 from ssl_rs.files import make_folder, write_beside
+from ssl_rs.reporting.cells_file import cells_csv
 from ssl_rs.reporting.csv_files import (
     budgets_csv,
-    cells_csv,
     confusions_csv,
     differences_csv,
     labels_saved_csv,
@@ -83,12 +83,11 @@ def write_report(
             stale=found.stale,
             left_out=[*found.told, *found.broken_pretrainings, *broken_samples],
             pretrainings=found.pretrainings,
-            num_runs=len(found.runs),
+            num_runs=found.num_done,
         )
     )
     make_folder(out_dir)
-    cells = cells_csv(found.runs, found.planned, found.missing, found.failures, found.stale, found.left_out)
-    write_beside(out_dir / "cells.csv", cells)
+    write_beside(out_dir / "cells.csv", cells_csv(found))
     _write_tables(out_dir, found.runs, sections)
     write_beside(out_dir / "pretrainings.csv", pretrainings_csv(found.pretrainings))
     write_beside(out_dir / "index.html", page)

@@ -5,6 +5,7 @@ restart filled it.
 """
 
 import math
+import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,9 @@ from ssl_rs.reporting.tables import Comparison, comparison_of
 from ssl_rs.seen_images import without_marks
 
 START = "initialization.run="
+
+OF_CONFIG = re.compile(r"seed\d+-([0-9a-f]+)")
+"""The name of a folder that follows from the config of its run."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class PlannedCell:
         kind: Name of the command.
         plan: File of the plan.
         starts_from: What the command takes for `initialization.run`; None where it says nothing.
+        config_hash: Of its run, as the name of the folder has it; None where the user chose the folder.
     """
 
     command: str
@@ -51,6 +56,11 @@ class PlannedCell:
     kind: str = "finetune"
     plan: Path = Path()
     starts_from: str | None = None
+    config_hash: str | None = None
+
+    def is_of(self, run: Run) -> bool:
+        """Tell whether a run is its own, in whichever folder."""
+        return self.kind == run.command and self.config_hash is not None and self.config_hash == run.config_hash
 
     def fills(self, comparison: Comparison, label: str, fraction: float, seed: int) -> bool:
         """Tell whether it is a cell of a comparison."""
@@ -104,6 +114,9 @@ class PlannedCell:
 def read_plans(sweeps_dir: Path, runs_dir: Path) -> tuple[list[PlannedCell], list[LeftOut]]:
     """Read the planned cells whose runs lie below a folder, and pretrainings beside it; one planned twice counts once.
 
+    A plan lies in `sweeps` of the folder that its runs were to lie in, wherever that is by now: its `output_dir` is how
+    it was called then, from the working directory of that time. Plans of earlier versions do not tell it.
+
     Returns:
         The cells, and each plan that is broken.
     """
@@ -114,7 +127,8 @@ def read_plans(sweeps_dir: Path, runs_dir: Path) -> tuple[list[PlannedCell], lis
             plan = read_object(path)
             if plan["command"] not in ("pretrain", "finetune", "evaluate"):
                 continue
-            planned = [_planned_cell(str(plan["command"]), entry, path) for entry in plan["cells"]]
+            written_below = _text(plan, "output_dir")
+            planned = [_planned_cell(str(plan["command"]), entry, path, written_below) for entry in plan["cells"]]
         except (ValueError, KeyError, TypeError, OSError, OverflowError) as error:
             left_out.append(LeftOut(path, f"no plan of a sweep ({type(error).__name__}: {error})"))
             continue
@@ -124,15 +138,17 @@ def read_plans(sweeps_dir: Path, runs_dir: Path) -> tuple[list[PlannedCell], lis
 
 
 def settled(planned: Sequence[PlannedCell], runs: Sequence[Run]) -> list[PlannedCell]:
-    """Return the cells, those that waited for weights with the folder of the run that was made of them since.
+    """Return the cells; those whose run lies in another folder than planned with that folder.
 
-    The weights count for a run's folder, so it is not the one that was planned without them. Where another plan names
-    that folder itself, both mean one cell, which is that of the other plan.
+    It does where it was renamed or given a `run_dir`, and where it waited for weights: these count for a run's folder,
+    so it is not the one that was planned without them. Where another plan names that folder itself, both mean one cell,
+    which is that of the other plan.
     """
     plans = {cell.run_dir: cell.plan for cell in planned}
     taken, found = set(plans), []
     for cell in planned:
-        like_it = [run.directory.resolve() for run in runs if not cell.is_done and cell.waited_for(run)]
+        open_to = [] if cell.is_done else runs
+        like_it = [run.directory.resolve() for run in open_to if cell.is_of(run) or cell.waited_for(run)]
         place = next((path for path in like_it if path not in taken), cell.run_dir)
         if place == cell.run_dir and any(plans.get(path, cell.plan) != cell.plan for path in like_it):
             continue
@@ -169,14 +185,17 @@ def _stands_for(named: str, source: object) -> bool:
         return False
 
 
-def _planned_cell(command: str, entry: Mapping[str, Any], plan: Path) -> PlannedCell:
+def _planned_cell(command: str, entry: Mapping[str, Any], plan: Path, written_below: str | None) -> PlannedCell:
     fraction = None if command == "pretrain" else float(entry["label_fraction"])
     if fraction is not None and not 0 < fraction <= 1:
         raise ValueError(f"label_fraction is {fraction}: expected a number in (0, 1]")
-    overrides = entry["overrides"]
+    overrides, run_dir = entry["overrides"], Path(entry["run_dir"])
+    if written_below is not None and run_dir.is_relative_to(written_below):
+        run_dir = plan.parent.parent / run_dir.relative_to(written_below)
+    own_name = OF_CONFIG.fullmatch(run_dir.name)
     return PlannedCell(
         command=command_line(command, overrides),
-        run_dir=Path(entry["run_dir"]).resolve(),
+        run_dir=run_dir.resolve(),
         label=str(entry["label"]),
         label_fraction=fraction,
         seed=int(entry["seed"]),
@@ -187,6 +206,7 @@ def _planned_cell(command: str, entry: Mapping[str, Any], plan: Path) -> Planned
         kind=command,
         plan=plan,
         starts_from=next((each.partition("=")[2] for each in overrides if each.startswith(START)), None),
+        config_hash=own_name[1] if own_name else None,
     )
 
 

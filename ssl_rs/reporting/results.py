@@ -121,6 +121,7 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
         row_hash=str(result.get("settings_hash", "")),
         tells_training=_tells_training(command, result),
         total_units=count("total_units") if "total_units" in result else None,
+        config_hash=str(result.get("config_hash") or ""),
     )
 
 

@@ -66,6 +66,7 @@ class Run:
         tells_training: Whether its settings say all of how the network was fine-tuned: those of earlier versions lack
             the batch of all processes, and their scores of `evaluate` the precision of the training.
         total_units: Units that there are with all labels; None where an earlier version did not write it.
+        config_hash: Its identity; empty where it does not tell.
     """
 
     directory: Path
@@ -102,6 +103,7 @@ class Run:
     row_hash: str = ""
     tells_training: bool = False
     total_units: int | None = None
+    config_hash: str = ""
 
     def groups_of_scenes(self, labels: str) -> tuple[tuple[str, ...], ...]:
         """Return the scenes whose counts are known by some labels, those that lie together in one tuple, in order."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 from markupsafe import Markup
 
@@ -95,11 +96,16 @@ def sections_of(tables: Sequence[Table]) -> tuple[list[Section], list[LeftOut]]:
                 confusions=confusions_of(own[0]),
                 grid=grid,
                 provenance=[(label, _weights([run for run in runs if run.label == label])) for label in lines],
-                environment=list(distinct_texts([flat_texts(run.environment) for run in runs]).items()),
+                environment=list(distinct_texts([flat_texts(_made_in(run)) for run in runs]).items()),
                 differing=list(differing_settings(runs).items()),
             )
         )
     return sections, left_out
+
+
+def _made_in(run: Run) -> Mapping[str, Any]:
+    """Return where a run was made: its environment.json, or what its result tells of it."""
+    return run.environment or {key: value for key, value in run.made_with.items() if key != "overrides"}
 
 
 def _scored(table: Table, tables: Sequence[Table], lines: Mapping[str, Line], number: int) -> ScoredTable:

@@ -324,11 +324,15 @@ def test_a_result_that_is_broken_is_told_with_the_command_of_its_cell(tmp_path, 
     (tmp_path / "sweeps/other.json").write_text("{")
     said = []
     write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
-    assert said[0] == "Cells: 1 done, 0 failed, 0 missing, 0 stale, 2 left out"
+    assert said[0] == "Cells: 1 done, 1 failed, 0 missing, 0 stale, 1 left out"
     assert sorted("other.json" in line for line in said[1:]) == [False, True]
+    command = "python -m ssl_rs.finetune initialization=random seed=1"
+    told = "\n".join(said)
+    assert "result.json cannot be used: no valid JSON" in told
+    assert f"Delete it; the command then fills the cell\n           {command}" in told
     cells = list(csv.DictReader((tmp_path / "report/cells.csv").open()))
-    assert [(cell["state"], cell["seed"]) for cell in cells] == [("done", "0"), ("left out", "1")]
-    assert cells[1]["command"] == "python -m ssl_rs.finetune initialization=random seed=1"
+    assert [(cell["state"], cell["seed"]) for cell in cells] == [("done", "0"), ("failed", "1")]
+    assert cells[1]["command"] == command
     assert "no valid JSON" in cells[1]["reason"]
 
 
@@ -336,6 +340,96 @@ def start(sha256, pretraining_hash="p", source="outputs/pretrain/a"):
     """Return the provenance of weights from a pretraining with some settings."""
     pretraining = {"settings_hash": pretraining_hash, "steps": 100, "dataset": "tiny", "images_seen": 400}
     return {"kind": "pretrained", "sha256": sha256 * 32, "source": source, "pretraining": pretraining}
+
+
+def test_a_planned_run_that_cannot_be_read_is_no_place_that_nobody_planned(tmp_path, write_run, plan):
+    for label in ("random", "imagenet"):
+        for seed in (0, 1):
+            write_run(f"{label}{seed}", label=label, seed=seed)
+    (tmp_path / "runs/imagenet1/result.json").write_text('{"command": "fine')
+    plan(("imagenet", 0.1, 1, "imagenet1"), **PLACE)
+    said = []
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
+    assert said[0] == "Cells: 3 done, 1 failed, 0 missing, 0 stale"
+    (tmp_path / "sweeps/sweep.json").unlink()
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.clear() or said.append)
+    assert said[0] == "Cells: 3 done, 0 failed, 1 missing, 0 stale, 1 left out"
+
+
+@pytest.mark.parametrize("to", ["mine", "seed0-renamed", "elsewhere/seed0-0123456789ab"])
+def test_a_run_fills_its_planned_cell_from_any_folder(tmp_path, write_run, plan, to):
+    """Somebody renamed it, or chose its folder: its settings and weights are those that were planned."""
+    write_run(to, config_hash="0123456789ab")
+    plan(("random", 0.1, 0, "seed0-0123456789ab"), settings_hash="s", **PLACE)
+    said = []
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
+    assert said == ["Cells: 1 done, 0 failed, 0 missing, 0 stale"]
+    cells = list(csv.DictReader((tmp_path / "report/cells.csv").open()))
+    assert [cell["command"] for cell in cells] == ["python -m ssl_rs.finetune initialization=random seed=0"]
+
+
+def test_a_run_of_another_config_in_the_place_of_a_planned_one_stays_stale(write_run, plan, stale):
+    write_run("mine", config_hash="ba9876543210", provenance={"kind": "random", "sha256": "a" * 64})
+    plan(("random", 0.1, 0, "seed0-0123456789ab"), settings_hash="t", **PLACE)
+    assert [each[0] for each in stale()] == ["mine"]
+
+
+def test_a_copy_of_a_run_is_called_one(tmp_path, write_run, plan):
+    for name in ("a-copy", "seed0-0123456789ab"):
+        write_run(name, config_hash="0123456789ab")
+    plan(("random", 0.1, 0, "seed0-0123456789ab"), settings_hash="s", **PLACE)
+    said = []
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
+    assert said[0] == "Cells: 1 done, 0 failed, 0 missing, 0 stale, 1 left out"
+    assert "the same run as " in said[1]
+    assert "a copy of one of the two; delete it" in said[1]
+
+
+def test_a_plan_is_that_of_the_folder_it_lies_in_wherever_that_is(tmp_path, write_run, monkeypatch):
+    """Its paths are from where the sweep was started, and outputs may be moved since."""
+    write_run("finetune/seed0-0a")
+    (tmp_path / "runs/sweeps").mkdir()
+    cells = [
+        {"overrides": [f"seed={seed}"], "run_dir": f"outputs/finetune/seed{seed}-0{seed}a", "label": "random",
+         "label_fraction": 0.1, "seed": seed}
+        for seed in (0, 1)
+    ]  # fmt: skip
+    plan = {"command": "finetune", "output_dir": "./outputs", "cells": cells}
+    (tmp_path / "runs/sweeps/a.json").write_text(json.dumps(plan))
+    monkeypatch.chdir("/")
+    planned, _ = read_plans(tmp_path / "runs/sweeps", tmp_path / "runs")
+    assert [cell.run_dir for cell in planned] == [(tmp_path / f"runs/finetune/seed{s}-0{s}a").resolve() for s in (0, 1)]
+
+
+def test_a_score_that_the_run_itself_tells_is_counted_once(tmp_path, write_run):
+    write_run("a")
+    write_run("a/again", command="evaluate")
+    said = []
+    page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append).read_text()
+    assert said == ["Cells: 1 done, 0 failed, 0 missing, 0 stale"]
+    assert "1 result of finished runs" in page
+    cells = list(csv.DictReader((tmp_path / "report/cells.csv").open()))
+    assert {cell["state"]: cell["run"].endswith("again") for cell in cells} == {"done": False, "repeated": True}
+
+
+def test_cells_say_which_table_they_belong_to(tmp_path, write_run, plan):
+    write_run("a", label="imagenet", steps=100, made_with={"overrides": ["seed=0"], "git_commit": "c" * 40})
+    write_run("b", label="imagenet", steps=200)
+    write_run("c", label="imagenet", steps=100, seed=1, fraction=0.5)
+    plan(("random", 0.2, 0, "new"), ("random", 0.1, 7, "broken"), **PLACE | {"steps": 100})
+    (tmp_path / "runs/broken").mkdir()
+    failure = {"command": "finetune", "overrides": ["seed=7"], "error": "no memory"}
+    (tmp_path / "runs/broken/failure.json").write_text(json.dumps(failure))
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report")
+    cells = list(csv.DictReader((tmp_path / "report/cells.csv").open()))
+    found = [(cell["state"], cell["label_fraction"], cell["seed"], cell["steps"]) for cell in cells]
+    assert found == [
+        ("done", "0.1", "0", "100"), ("done", "0.1", "0", "200"), ("done", "0.5", "1", "100"),
+        ("missing", "0.2", "0", "100"), ("missing", "0.1", "1", "100"), ("missing", "0.5", "0", "100"),
+        ("failed", "0.1", "7", "100"),
+    ]  # fmt: skip
+    assert {cell["dataset"] for cell in cells} == {"tiny"}
+    assert [cell["command_of_commit"] for cell in cells if cell["state"] == "missing"] == ["", "c" * 40, "c" * 40]
 
 
 @pytest.mark.parametrize(
