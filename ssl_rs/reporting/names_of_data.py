@@ -9,28 +9,36 @@ from ssl_rs.reporting.tables import Comparison
 
 
 def names_of_data(groups: Mapping[Comparison, Sequence[Run]]) -> dict[Comparison, str]:
-    """Name what differs between comparisons that read alike: settings of their data, or else its manifest."""
-    alike: dict[Comparison, list[Comparison]] = defaultdict(list)
-    for comparison in groups:
-        alike[comparison._replace(manifest_sha256="")].append(comparison)
-    settings = {comparison: _settings_of_data(runs) for comparison, runs in groups.items()}
-    told, data = {}, {}
-    for comparison in groups:
-        others = alike[comparison._replace(manifest_sha256="")]
-        differing = differing_settings(run for other in others for run in groups[other])
-        named = ", ".join(
-            f"{key}={next(iter(values))}"
-            for key, values in settings[comparison].items()
-            if key in differing and all(len(settings[other].get(key, ())) <= 1 for other in others)
-        )
-        data[comparison] = _data(comparison, groups, others)
-        told[comparison] = "" if len(others) == 1 else named or data[comparison]
-    texts = Counter((comparison._replace(manifest_sha256=""), text) for comparison, text in told.items())
+    """Name the data of each comparison where others of that name and split are of other data.
+
+    Data are named by the settings in which they differ, or else by their manifest, and alike in every comparison: those
+    of other steps or networks are no less of other data, e.g. of another resolution.
+    """
+    names: dict[Comparison, str] = {}
+    for data in dict.fromkeys((comparison.dataset, comparison.split) for comparison in groups):
+        own = [comparison for comparison in groups if (comparison.dataset, comparison.split) == data]
+        runs: dict[str, list[Run]] = defaultdict(list)
+        for comparison in own:
+            runs[comparison.manifest_sha256] += groups[comparison]
+        told = _names(runs) if len(runs) > 1 else {}
+        names |= {comparison: told.get(comparison.manifest_sha256, "") for comparison in own}
+    return names
+
+
+def _names(runs: Mapping[str, Sequence[Run]]) -> dict[str, str]:
+    """Name several data, given by manifest with the runs that were scored on them."""
+    settings = {manifest: _settings_of_data(own) for manifest, own in runs.items()}
+    differing = differing_settings(run for own in runs.values() for run in own)
+    clear = [key for key in differing if all(len(settings[other].get(key, ())) <= 1 for other in runs)]
+    by_settings = {
+        manifest: ", ".join(f"{key}={next(iter(values))}" for key, values in own.items() if key in clear)
+        for manifest, own in settings.items()
+    }
+    by_manifest = _by_manifest(runs)
+    told = {manifest: by_settings[manifest] or by_manifest[manifest] for manifest in runs}
+    texts = Counter(told.values())
     return {
-        comparison: text
-        if not text or texts[comparison._replace(manifest_sha256=""), text] == 1
-        else f"{text}, {data[comparison]}"
-        for comparison, text in told.items()
+        manifest: text if texts[text] == 1 else f"{text}, {by_manifest[manifest]}" for manifest, text in told.items()
     }
 
 
@@ -44,25 +52,22 @@ def _settings_of_data(runs: Sequence[Run]) -> dict[str, set[str]]:
     return dict(sorted(found.items()))
 
 
-def _data(
-    comparison: Comparison, groups: Mapping[Comparison, Sequence[Run]], others: Sequence[Comparison]
-) -> str:  # fmt: skip
-    """Name the data of a comparison: by their manifest, and by what differs between them and those of others."""
-    manifest = f"data {comparison.manifest_sha256[:8]}"
-    if len(others) == 1:
-        return manifest
-    shared = set.intersection(*({run.label_fraction for run in groups[each]} for each in others))
-    counted = [_counts_of_data(groups[each], max(shared, default=None)) for each in others]
-    own = counted[others.index(comparison)]
-    said = [text for key, text in own.items() if len({each.get(key) for each in counted}) > 1]
-    return f"{manifest} ({', '.join(said)})" if said else manifest
+def _by_manifest(runs: Mapping[str, Sequence[Run]]) -> dict[str, str]:
+    """Name data by their manifests, and by what differs between them."""
+    shared = set.intersection(*({run.label_fraction for run in own} for own in runs.values()))
+    counted = {manifest: _counts_of_data(own, max(shared, default=None)) for manifest, own in runs.items()}
+    names = {}
+    for manifest, own in counted.items():
+        said = [text for key, text in own.items() if len({each.get(key) for each in counted.values()}) > 1]
+        names[manifest] = f"data {manifest[:8]} ({', '.join(said)})" if said else f"data {manifest[:8]}"
+    return names
 
 
 def _counts_of_data(runs: Sequence[Run], fraction: float | None) -> dict[str, str]:
     """Return how many scenes and pixels runs were scored on, and how many units a share of the labels is, in words.
 
     Args:
-        runs: Of one comparison.
+        runs: That were scored on these data.
         fraction: The share, in (0, 1]; None: none that others have too.
     """
     split, found = "" if runs[0].split == "all" else f"{runs[0].split} ", {}
@@ -73,9 +78,9 @@ def _counts_of_data(runs: Sequence[Run], fraction: float | None) -> dict[str, st
             "pixels": f"{pixels:,} {split}pixels",
         }
     trained_here = [run for run in runs if run.trained_on == run.manifest_sha256 and run.label_fraction == fraction]
-    units = {run.labeled_units for run in trained_here}
+    units = {(run.labeled_units, run.label_unit) for run in trained_here}
     if fraction is not None and len(units) == 1:
-        count, unit = units.pop(), runs[0].label_unit
+        count, unit = units.pop()
         share = "all" if fraction == 1 else f"{100 * fraction:.4g}\N{NO-BREAK SPACE}% of the"
         found["units"] = f"{share} labels: {count:,} {unit}{'s' * (count != 1)}"
     return found

@@ -65,8 +65,19 @@ def test_of_data_that_differ_only_what_differs_is_told(write_run, tables_of):
     }  # fmt: skip
 
 
-def test_tables_that_read_otherwise_say_no_more(write_run, tables_of):
-    for steps in (100, 200):
-        write_run(f"{steps}", steps=steps, manifest_sha256=f"{steps}", settings={"dataset.downsample": steps})
+def test_tables_that_differ_in_their_steps_tell_their_data_where_these_are_others(write_run, tables_of):
+    for steps, downsample in ((100, 2), (200, 2), (400, 8)):
+        given = {"steps": steps, "manifest_sha256": f"{downsample}" * 64}
+        write_run(f"{steps}", settings={"dataset.downsample": downsample}, **given)
     tables, _ = tables_of()
-    assert [table.apart for table in tables] == ["", ""]
+    assert [(table.comparison.steps, table.apart) for table in tables] == [
+        (100, "dataset.downsample=2"), (200, "dataset.downsample=2"), (400, "dataset.downsample=8"),
+    ]  # fmt: skip
+
+
+def test_tables_of_the_same_data_say_no_more(write_run, tables_of):
+    for steps in (100, 200):
+        write_run(f"{steps}", steps=steps, settings={"dataset.crop_size": steps})
+        write_run(f"{steps} val", steps=steps, split="val", manifest_sha256="a" * 64, settings={"dataset.val_share": 1})
+    tables, _ = tables_of()
+    assert [table.apart for table in tables] == [""] * 4
