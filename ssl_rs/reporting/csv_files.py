@@ -210,7 +210,7 @@ def _run_row(run: Run, score: Score) -> dict[str, Any]:
         "mean_f1": score.mean_f1,
         "kappa": score.kappa,
         **{name: getattr(run, name) for name in rest},
-        **{name: run.made_with.get(name, run.environment.get(name)) for name in MADE_WITH},
+        **{name: run.told_of_computer(name) for name in MADE_WITH},
         "run": str(run.directory),
         **{f"iou/{name}": value for name, value in score.class_iou.items()},
     }

@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 from PIL import Image
 
@@ -22,8 +23,16 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe & Ito's colors, told apart by color-blind readers; gray is kept for random initialization."""
 
 IGNORED = (205, 205, 205)
-NAME_WIDTH = 26  # characters, then a name at the end of its line is wrapped
-NAME_HEIGHT = 0.07  # of one line of it, in heights of the axes
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+"""Tell rows apart that share a color, also where they are single points."""
+
+MOST_BESIDE = 8
+"""Rows whose names stand at the ends of their lines; of more there is a legend."""
+
+NAME_WIDTH = 26  # characters, then a name is wrapped between its words
+LINE_HEIGHT = 0.21  # inches, of one line of it
+AXES_HEIGHT = 3.08  # inches, at least
+BESIDE_AXES = 0.92  # inches, for the title and the words below
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,7 @@ class Line:
 
     color: str
     style: str
+    marker: str = MARKERS[0]
 
 
 def lines_of(tables: Sequence[Table]) -> dict[str, Line]:
@@ -47,7 +57,7 @@ def lines_of(tables: Sequence[Table]) -> dict[str, Line]:
             lines[label] = Line(NEUTRAL, "--")
         else:
             around, place = divmod(drawn, len(PALETTE))
-            lines[label] = Line(PALETTE[place], "-" if around % 2 == 0 else ":")
+            lines[label] = Line(PALETTE[place], "-" if around % 2 == 0 else ":", MARKERS[around % len(MARKERS)])
             drawn += 1
     return lines
 
@@ -68,12 +78,16 @@ def label_curve(table: Table, lines: Mapping[str, Line]) -> str:
     settings = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 10.5}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's browser has its own fonts
-        figure = Figure(figsize=(8.4, 4.0))
+        drawn = [label for label in table.labels if any(table.miou(label, each) for each in table.fractions)]
+        names = {label: _wrapped(label) for label in drawn}
+        height = max(AXES_HEIGHT, LINE_HEIGHT * sum(name.count("\n") + 1.25 for name in names.values()))
+        figure = Figure(figsize=(8.4, height + BESIDE_AXES))
         axes = figure.subplots()
+        figure.subplots_adjust(top=1 - 0.4 / (height + BESIDE_AXES), bottom=0.52 / (height + BESIDE_AXES))
         ends = [
             _draw_line(axes, table, label, lines[label], shift)
             for shift, label in enumerate(table.labels)
-            if any(table.miou(label, fraction) for fraction in table.fractions)
+            if label in names
         ]
         means = [
             100 * found.mean
@@ -83,7 +97,11 @@ def label_curve(table: Table, lines: Mapping[str, Line]) -> str:
         _style_axes(axes, sorted({table.share(fraction) for fraction in table.fractions}), means)
         title = axes.set_title(f"protocol {table.protocol.name}", loc="left", fontsize=9.5, color=NEUTRAL)
         title.set_parse_math(False)
-        _name_lines(axes, ends)
+        full = all(table.miou(label, table.fractions[-1]) for label in drawn)
+        if full and len(drawn) <= MOST_BESIDE:
+            _name_lines(axes, ends, names, height)
+        else:  # a name beside the plot would need a line across it to where its row ends
+            _explain_lines(axes, ends, names)
         text = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(text, format="svg", bbox_inches="tight", transparent=True, metadata=nothing)
@@ -122,7 +140,7 @@ def _draw_line(axes: Axes, table: Table, label: str, line: Line, shift: int) -> 
     apart = 1.012 ** (shift - (len(table.labels) - 1) / 2)  # so that intervals do not hide each other
     x = [100 * table.share(fraction) * apart for fraction, _ in found]
     y = [100 * summary.mean for _, summary in found]
-    axes.plot(x, y, color=line.color, linestyle=line.style, marker="o", markersize=5.5, linewidth=1.8)
+    axes.plot(x, y, color=line.color, linestyle=line.style, marker=line.marker, markersize=5.5, linewidth=1.8)
     known = [(at, *each) for at, (_, summary) in zip(x, found, strict=True) if (each := summary.interval)]
     if len(known) == len(found) > 1:
         axes.fill_between(
@@ -156,16 +174,44 @@ def _style_axes(axes: Axes, shares: Sequence[float], means: Sequence[float]) -> 
     axes.tick_params(color="#9aa0a6")
 
 
-def _name_lines(axes: Axes, ends: Sequence[tuple[str, Line, float, float]]) -> None:
-    """Write each name beside the end of its line; names that would overlap are moved apart."""
+def _wrapped(label: str) -> str:
+    return textwrap.fill(label, NAME_WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _explain_lines(axes: Axes, ends: Sequence[tuple[str, Line, float, float]], names: Mapping[str, str]) -> None:
+    """Write the names beside the plot, each with a piece of its line, in the order of the table."""
+    handles = [
+        Line2D([], [], color=line.color, linestyle=line.style, marker=line.marker, markersize=5.5, linewidth=1.8)
+        for _, line, *_ in ends
+    ]
+    legend = axes.legend(
+        handles, [names[label] for label, *_ in ends], loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False,
+        fontsize=9.5, handlelength=2.2, labelspacing=0.35,
+    )  # fmt: skip
+    for note, (_, line, *_) in zip(legend.get_texts(), ends, strict=True):
+        note.set_parse_math(False)  # a name is text, also where it holds a dollar sign
+        note.set_color(line.color)
+
+
+def _name_lines(
+    axes: Axes, ends: Sequence[tuple[str, Line, float, float]], names: Mapping[str, str], height: float
+) -> None:
+    """Write each name beside the end of its line; names that would overlap are moved apart.
+
+    Args:
+        axes: With the lines.
+        ends: Name, look and end of each row.
+        names: As they are written.
+        height: Of the axes, inches.
+    """
     heights = [axes.transAxes.inverted().transform(axes.transData.transform(end[2:]))[1] for end in ends]
-    names = [textwrap.fill(label, NAME_WIDTH) for label, *_ in ends]
-    gap = NAME_HEIGHT * (1 + max(name.count("\n") for name in names))
-    for name, (_, line, x, y), height in zip(names, ends, spread(heights, gap), strict=True):
+    told = [names[label] for label, *_ in ends]
+    sizes = [LINE_HEIGHT / height * (name.count("\n") + 1) for name in told]
+    for name, (_, line, x, y), place in zip(told, ends, spread(heights, sizes), strict=True):
         note = axes.annotate(
             name,
             xy=(x, y),
-            xytext=(1.03, height),
+            xytext=(1.03, place),
             textcoords="axes fraction",
             color=line.color,
             va="center",
@@ -183,11 +229,17 @@ def _name_lines(axes: Axes, ends: Sequence[tuple[str, Line, float, float]]) -> N
         note.set_parse_math(False)  # a name is text, also where it holds a dollar sign
 
 
-def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Move heights apart until neighbors are at least a gap away from each other; their order and middle stay."""
+def spread(heights: Sequence[float], sizes: Sequence[float]) -> list[float]:
+    """Move things of some sizes apart until they do not overlap; their order and middle stay.
+
+    Args:
+        heights: Where their middles would lie.
+        sizes: How high each is.
+    """
     order = sorted(range(len(heights)), key=lambda index: heights[index])
     moved = [heights[index] for index in order]
     for place in range(1, len(moved)):
+        gap = (sizes[order[place]] + sizes[order[place - 1]]) / 2
         moved[place] = max(moved[place], moved[place - 1] + gap)
     excess = sum(moved[place] - heights[index] for place, index in enumerate(order)) / max(1, len(moved))
     result = [0.0] * len(heights)

@@ -94,7 +94,8 @@ def gather(runs_dir: Path, sweeps_dir: Path, group_of: Callable[[str], str] | No
     if group_of is not None and runs and not any(map(_has_groups, runs)):
         raise InputError(
             "scene_group puts no two test scenes of any run together. Expected a regular expression that finds how "
-            f"their ids begin; the first are {', '.join(_first_scenes(runs)) or 'not known'}."
+            f"their ids begin; the first are {', '.join(_first_scenes(runs)) or 'not known'}. Leave scene_group out "
+            "where each scene is to count alone."
         )
     planned, broken_plans = read_plans(sweeps_dir, runs_dir)
     planned = settled(planned, runs)
@@ -118,9 +119,12 @@ def gather(runs_dir: Path, sweeps_dir: Path, group_of: Callable[[str], str] | No
 
 def nothing_finished(runs_dir: Path, left_out: Sequence[LeftOut]) -> InputError:
     """Return the error that says that there is nothing to report."""
+    lacks = "holds no finished run (RUN/result.json of finetune, evaluate or pretrain)."
+    if not runs_dir.exists():
+        lacks = "is no folder."
     told = "".join(f"\n  left out: {each.path}: {each.reason}" for each in left_out[:MOST_TOLD])
     return InputError(
-        f"runs={runs_dir} holds no finished run (RUN/result.json of finetune, evaluate or pretrain).{told}\n"
+        f"runs={runs_dir} {lacks}{told}\n"
         "Run `python -m ssl_rs.finetune` first, or name the folder of your runs by runs=FOLDER."
     )
 

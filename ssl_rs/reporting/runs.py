@@ -110,6 +110,10 @@ class Run:
         scenes = sorted(self.scene_confusions.get(labels, {}))
         return tuple(map(tuple, members(scenes, lambda scene: self.scene_groups.get(scene, scene)).values()))
 
+    def told_of_computer(self, key: str) -> Any:
+        """Return what it tells of the code and computer that made it; None where it does not."""
+        return self.made_with.get(key, self.environment.get(key))
+
     @property
     def trained_on_name(self) -> str:
         """Name of the data that it was trained on, where these are others than it was scored on and it tells."""

@@ -150,7 +150,7 @@ def study_of(table: Table, tables: Sequence[Table] = ()) -> Study:
         saved,
         random,
         budget_of(table, tables),
-        any(len(group) > 1 for run in table.runs for group in run.groups_of_scenes(table.protocol.labels)),
+        table.any_scenes_together,
     )
 
 

@@ -10,6 +10,9 @@ from ssl_rs.reporting.protocols import Protocol
 from ssl_rs.reporting.runs import Run, Score
 from ssl_rs.reporting.statistics import Summary, means_by_key, summarize
 
+COMPUTERS = ("torch", "device", "cpu")
+"""What a run tells of the computer that made it, and that changes its result a little."""
+
 ROUNDED = 0.1
 """Of a share of the labels: rounding by less is not told."""
 
@@ -40,6 +43,19 @@ class Comparison(NamedTuple):
 def comparison_of(run: Run) -> Comparison:
     """Return what a run may be compared within."""
     return Comparison(*(getattr(run, name) for name in Comparison._fields))
+
+
+def _differing_computers(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Return with which versions of torch, devices and, on CPUs, processors runs were made, where there are several."""
+    found = {
+        key: {
+            str(value)
+            for run in runs
+            if (value := run.told_of_computer(key)) and (key != "cpu" or run.told_of_computer("device") == "cpu")
+        }
+        for key in COMPUTERS
+    }
+    return {key: sorted(values) for key, values in found.items() if len(values) > 1}
 
 
 @dataclass(frozen=True)
@@ -124,6 +140,11 @@ class Table:
         return [self.cell(label, fraction) for label in self.labels for fraction in self.fractions]
 
     @property
+    def any_scenes_together(self) -> bool:
+        """Tell whether some of its test scenes count as one, since they lie together."""
+        return any(len(group) > 1 for run in self.runs for group in run.groups_of_scenes(self.protocol.labels))
+
+    @property
     def any_groups_differ(self) -> bool:
         """Tell whether its runs know the same test scenes, and differ in which of them lie together."""
         found: dict[frozenset[str], set[tuple[tuple[str, ...], ...]]] = {}
@@ -144,10 +165,11 @@ class Table:
     def mixed_rows(self) -> dict[str, list[str]]:
         """Return the rows whose runs were meant alike and were not made alike, and what differs in each of them.
 
-        The settings of `differing_settings`: where they were meant otherwise, rows are told apart.
+        The settings of `differing_settings`: where they were meant otherwise, rows are told apart. And with what they
+        were computed, which changes a result a little.
         """
         rows = {label: [run for run in self.runs if run.label == label] for label in self.labels}
-        found = {label: differing_settings(runs) for label, runs in rows.items()}
+        found = {label: differing_settings(runs) | _differing_computers(runs) for label, runs in rows.items()}
         return {
             label: [f"{key} ({', '.join(values)})" for key, values in each.items()]
             for label, each in found.items()

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from ssl_rs.reporting.budgets import Budget
+from ssl_rs.reporting.budgets import Budget, Change
 from ssl_rs.reporting.cells import FailedRun, MissingCell, StaleRun
 from ssl_rs.reporting.runs import LeftOut
 from ssl_rs.reporting.statistics import Interval, LabelsSaved, Summary
-from ssl_rs.reporting.study import NEARLY_ALL, Study
+from ssl_rs.reporting.study import FEWEST_SCENES, NEARLY_ALL, Study
 from ssl_rs.reporting.tables import Table
 
 OTHER_SEEDS = "Cells have different seeds: compare them by the paired differences, not by their means."
@@ -81,6 +81,13 @@ def doubts_of_means(table: Table) -> list[str]:
         )
     if table.any_groups_differ:
         said.append(OTHER_GROUPS)
+    most = max(len(run.groups_of_scenes(table.protocol.labels)) for run in table.runs)
+    if 0 < most < FEWEST_SCENES:
+        lie = " that lie apart" if table.any_scenes_together else ""
+        said.append(
+            f"{most} {table.comparison.split} scene{'s' * (most > 1)}{lie}: of fewer than {FEWEST_SCENES} there is no "
+            "interval over scenes."
+        )
     if names := table.classes_of_some_runs:
         said.append(
             f"{', '.join(names)}: not in the {table.comparison.split} scenes, and predicted there by some runs only, "
@@ -163,7 +170,7 @@ def budget_sentence(budget: Budget) -> str:
     share = "all" if change.fraction == 1 else f"{share_text(change.fraction)} of the"
     who = f"Random initialization with {share} labels"
     if budget.has_converged:
-        return f"{who} has converged after {steps} steps: {moved}; {rule}."
+        return f"{who} has converged after {steps} steps: {moved}; {rule}.{_not_excluded(change)}"
     if budget.has_converged is None:
         lacks = [
             *(["one seed"] if change.seeds.n == 1 else []),
@@ -175,6 +182,13 @@ def budget_sentence(budget: Budget) -> str:
         f"{who} has not converged after {steps} steps: {moved}; {rule}. So the numbers above, labels saved too, also "
         "measure how fast each initialization is optimized."
     )
+
+
+def _not_excluded(change: Change) -> str:
+    """Say how far the mean may have moved for all that its interval tells, where that is more than is allowed."""
+    ends = change.seeds.interval
+    most = 0.0 if ends is None else max(abs(ends.low), abs(ends.high))
+    return f" The interval does not exclude {points_text(most)} points." if most > change.allowed else ""
 
 
 def cells_text(

@@ -35,7 +35,7 @@ class Identified:
     def origin(self, site: Site) -> dict[str, Any]:
         """Return what result.json says of how it came about, so that it can be judged where it lies alone."""
         made_with = environment(site)
-        told = ("git_commit", "python", "torch", "device", "precision", "world_size")
+        told = ("git_commit", "python", "torch", "device", "cpu", "precision", "world_size")
         command = {"overrides": [*map(hide_secrets, self.overrides)]}
         return {"settings": self.settings, "made_with": {key: made_with[key] for key in told} | command}
 

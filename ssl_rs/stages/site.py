@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -218,11 +219,21 @@ def environment(site: Site) -> dict[str, Any]:
         "libraries": {library: version_of(library) for library in LIBRARIES},
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(site.device) if site.device.type == "cuda" else site.device.type,
+        "cpu": processor(),
         "threads": torch.get_num_threads(),
         "precision": site.precision,
         "world_size": site.processes.world_size,
         "command_line": [os.path.basename(sys.argv[0]), *map(hide_secrets, sys.argv[1:])],
     }
+
+
+def processor() -> str:
+    """Return the model of the CPU and the widest vectors that torch computes with on it: its results hang on both."""
+    with suppress(OSError):
+        told = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        if told:
+            return f"{told[1].strip()}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def version_of(library: str) -> str | None:

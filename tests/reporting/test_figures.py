@@ -96,6 +96,32 @@ def test_every_row_has_a_line_of_its_own_and_random_is_dashed(tmp_path, write_ru
     assert lines["random"].style == "--"
 
 
+def test_rows_that_share_a_color_have_other_markers(tmp_path, write_run):
+    for label in ["random", *(f"row {index:02}" for index in range(30))]:
+        write_run(label, label=label)
+    lines = lines_of([table_of(tmp_path)])
+    assert len({(line.color, line.marker) for line in lines.values() if line.style != "--"}) == 30
+
+
+@pytest.mark.parametrize(("rows", "last", "has_legend"), [(3, 1.0, False), (3, 0.1, True), (12, 1.0, True)])
+def test_names_stand_at_the_ends_of_few_lines_that_end_together(tmp_path, write_run, rows, last, has_legend):
+    """Else in a legend: a line from a name to where its row ends would read as part of the curve."""
+    for index in range(rows):
+        for fraction in (0.01, 1.0 if index else last):
+            write_run(f"{index} {fraction}", label=f"row {index:02}", fraction=fraction)
+    svg = curve_of(table_of(tmp_path))
+    assert ('id="legend_1"' in svg) == has_legend
+    assert {f"row {index:02}" for index in range(rows)} <= set(texts_of(svg))
+
+
+def test_no_word_of_a_name_is_broken(tmp_path, write_run):
+    label = "random, augmentation.horizontal_flip=0.5, optimizer.weight_decay=0.05"
+    for fraction in (0.1, 1.0):
+        write_run(f"{fraction}", label=label, fraction=fraction)
+    texts = texts_of(curve_of(table_of(tmp_path)))
+    assert set(label.split()) <= set(" ".join(texts).split())
+
+
 def test_of_several_rows_of_random_initialization_one_is_dashed(tmp_path, write_run):
     for label in ("random", "random, loss.dice=1.0", "imagenet"):
         write_run(label, label=label, initialization=label.partition(",")[0])
@@ -137,9 +163,10 @@ def test_a_row_without_any_score_has_no_line(tmp_path, write_run):
 
 
 def test_spread_keeps_order_and_gap():
-    assert spread([0.1, 0.5, 0.9], 0.1) == [0.1, 0.5, 0.9]
-    assert spread([0.5, 0.5], 0.2) == pytest.approx([0.4, 0.6])
-    moved = spread([0.9, 0.1, 0.12, 0.11], 0.1)
+    assert spread([0.1, 0.5, 0.9], [0.1] * 3) == [0.1, 0.5, 0.9]
+    assert spread([0.5, 0.5], [0.2] * 2) == pytest.approx([0.4, 0.6])
+    assert spread([0.5, 0.5], [0.1, 0.3]) == pytest.approx([0.4, 0.6])
+    moved = spread([0.9, 0.1, 0.12, 0.11], [0.1] * 4)
     assert sorted(range(4), key=lambda index: moved[index]) == [1, 3, 2, 0]
     ordered = sorted(moved)
     assert all(high - low > 0.0999 for low, high in itertools.pairwise(ordered))
