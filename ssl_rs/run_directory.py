@@ -6,15 +6,16 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from ssl_rs.errors import InputError
 from ssl_rs.files import json_text, write_beside, write_json, write_text, writing, written_aside
 from ssl_rs.locks import hold, holder
+
+if TYPE_CHECKING:  # the report reads runs, too, and starts without torch
+    from torch import Tensor
 
 TIMING_KEYS = ("images_per_second", "seconds")
 """The only keys of metrics.jsonl in which two runs of the same config may differ."""
@@ -22,9 +23,14 @@ TIMING_KEYS = ("images_per_second", "seconds")
 AGAIN = "Delete it: the same command then trains again, from the last checkpoint or, of a finished run, from the start."
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors as safetensors, aside and then renamed; equal content gives equal bytes."""
-    content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, dict(metadata))
+def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors, aside and then renamed; equal content gives equal bytes.
+
+    Tensors that share memory, such as tied layers, are written each on its own.
+    """
+    from safetensors.torch import save
+
+    content = save(_apart(tensors), dict(metadata))
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # safetensors writes it in a random order
@@ -33,6 +39,18 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     with written_aside(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.write(memoryview(content)[8 + length :])
+
+
+def _apart(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """Return the tensors on the CPU, none of which shares memory with another."""
+    found: dict[str, Tensor] = {}
+    taken = set[int]()
+    for name, value in tensors.items():
+        own = value.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        found[name] = own.clone() if place in taken else own
+        taken.add(place)
+    return found
 
 
 def read_metadata(path: Path) -> dict[str, str]:

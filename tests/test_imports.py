@@ -70,6 +70,14 @@ def test_hydra_ends_at_the_entry_points():
             assert not {name for name in imports(path) if name.split(".")[0] in ("hydra", "omegaconf")}, path
 
 
+def test_the_report_starts_without_torch():
+    code = (
+        "import sys, ssl_rs.report, ssl_rs.stages.report; print('torch' in sys.modules, 'scipy.stats' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert found == ["False", "False"]
+
+
 def test_importing_the_package_is_quick_and_pulls_in_nothing_heavy():
     code = "import time; t = time.perf_counter(); import ssl_rs; print(time.perf_counter() - t);"
     code += "import sys; print('torch' in sys.modules)"

@@ -43,6 +43,16 @@ def test_text_and_json_arrive_whole(tmp_path):
     assert [found.name for found in path.parent.iterdir()] == ["file.json"]
 
 
+def test_tensors_that_share_memory_are_written_whole(tmp_path):
+    """As tied layers do, and views of one tensor."""
+    table = torch.arange(12.0).reshape(3, 4)
+    given = {"a": table, "b": table, "row": table[1], "turned": table.T}
+    save_tensors(tmp_path / "w.safetensors", given, {"key": "x"})
+    found = load_file(tmp_path / "w.safetensors")
+    assert found.keys() == given.keys()
+    assert all(torch.equal(found[name], value) for name, value in given.items())
+
+
 @pytest.mark.parametrize("fails", ["fsync", "replace"])
 def test_a_failure_while_writing_leaves_the_old_file(tmp_path, monkeypatch, fails):
     path = tmp_path / "result.json"

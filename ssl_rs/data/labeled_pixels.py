@@ -87,7 +87,11 @@ def _pixels(
     return LabeledPixels(scene, rows + unit.row, columns + unit.column, flat[places])
 
 
-def by_window(pixels: list[LabeledPixels], store: Store, size: int) -> Iterator[tuple[int, int, int, LabeledPixels]]:
+WindowPixels = tuple[int, int, int, LabeledPixels]
+"""Scene, top and left of a window, and pixels of it."""
+
+
+def by_window(pixels: list[LabeledPixels], store: Store, size: int) -> Iterator[WindowPixels]:
     """Sort pixels by the windows of a grid that see them; a window at the border is shifted in.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_rs.errors import ArgumentError, InputError
 
@@ -56,8 +56,21 @@ def follow(momentum: nn.Module, online: nn.Module, share: float) -> None:
         online: What it was copied from.
         share: Of its own weights that it keeps, in [0, 1].
     """
-    for own, trained in zip(momentum.parameters(), online.parameters(), strict=True):
-        own.mul_(share).add_(trained, alpha=1 - share)
+    followers: list[Tensor] = [*momentum.parameters()]
+    trained: list[Tensor] = [*online.parameters()]
+    if len(followers) != len(trained):
+        raise ValueError(f"{len(followers)} parameters cannot follow {len(trained)}")
+    if any(own.is_cuda for own in followers):  # elsewhere one by one is as fast
+        _move_at_once(followers, trained, share)
+    else:
+        for own, other in zip(followers, trained, strict=True):
+            own.mul_(share).add_(other, alpha=1 - share)
+
+
+def _move_at_once(followers: list[Tensor], trained: list[Tensor], share: float) -> None:
+    """Move all of them in two operations, to the same bits."""
+    torch._foreach_mul_(followers, share)
+    torch._foreach_add_(followers, trained, alpha=1 - share)
 
 
 def common_rule(rules: Mapping[str, MomentumRule]) -> MomentumRule | None:

@@ -119,12 +119,10 @@ def gather(runs_dir: Path, sweeps_dir: Path, group_of: Callable[[str], str] | No
 
 def nothing_finished(runs_dir: Path, left_out: Sequence[LeftOut]) -> InputError:
     """Return the error that says that there is nothing to report."""
-    lacks = "holds no finished run (RUN/result.json of finetune, evaluate or pretrain)."
-    if not runs_dir.exists():
-        lacks = "is no folder."
+    nowhere = "" if runs_dir.exists() else " There is no such folder."
     told = "".join(f"\n  left out: {each.path}: {each.reason}" for each in left_out[:MOST_TOLD])
     return InputError(
-        f"runs={runs_dir} {lacks}{told}\n"
+        f"runs={runs_dir} holds no finished run (RUN/result.json of finetune, evaluate or pretrain).{nowhere}{told}\n"
         "Run `python -m ssl_rs.finetune` first, or name the folder of your runs by runs=FOLDER."
     )
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtr, stdtrit  # scipy.stats takes as long to import as all else of the report
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -54,7 +54,7 @@ class Summary:
         """
         if self.std is None:
             return None
-        half = float(stats.t.ppf(TAILS[1], self.n - 1)) * self.std / math.sqrt(self.n)
+        half = float(stdtrit(self.n - 1, TAILS[1])) * self.std / math.sqrt(self.n)
         return Interval(self.mean - half, self.mean + half)
 
 
@@ -103,7 +103,7 @@ def percentile_interval(values: NDArray[np.float64], number: int) -> Interval:
         number: How many things were resampled; at least 2.
     """
     known = values[~np.isnan(values)]
-    tail = float(stats.norm.cdf(stats.t.ppf(TAILS[0], number - 1) * math.sqrt(number / (number - 1))))
+    tail = float(ndtr(stdtrit(number - 1, TAILS[0]) * math.sqrt(number / (number - 1))))
     ends = np.quantile(known, (tail, 1 - tail), method="inverted_cdf")
     return Interval(float(ends[0]), float(ends[1]))
 
@@ -264,7 +264,7 @@ def crossing_interval(fractions: Sequence[float], differences: NDArray[np.float6
     places = np.unique(np.concatenate([fractions, *pieces]))  # [P]
     lines = np.stack([np.interp(np.log(places), np.log(fractions), row) for row in differences])  # [n, P]
     number = len(differences)
-    half = stats.t.ppf(TAILS[1], number - 1) * lines.std(axis=0, ddof=1) / math.sqrt(number)
+    half = stdtrit(number - 1, TAILS[1]) * lines.std(axis=0, ddof=1) / math.sqrt(number)
     mean = lines.mean(axis=0)
     not_below, not_above = np.flatnonzero(mean + half >= 0), np.flatnonzero(mean - half < 0)
     after = int(not_above[-1]) + 1 if len(not_above) else 0

@@ -34,12 +34,17 @@ class DenseFeatures(nn.Module):
         """Map images [B, C, S, S] in [0, 1], S a multiple of 32, to features float32 [B, D, S / stride, S / stride]."""
         side = images.shape[-1] // self.stride
         levels = self.encoder(self.normalization(images))[FIRST_LEVEL:]
-        return torch.cat([_resized(level.float(), side) for level in levels if level.shape[1] > 0], dim=1)
+        found = [level.float() for level in levels if level.shape[1] > 0]
+        # A cell's features lie together, as they are read: to gather them from planes takes longer than to resample.
+        together = [level.contiguous(memory_format=torch.channels_last) for level in found]
+        return torch.cat([_resized(level, side) for level in together], dim=1)
 
 
 def _resized(level: Tensor, side: int) -> Tensor:
     if level.shape[-1] > side:
         return F.adaptive_avg_pool2d(level, side)
+    if level.shape[-1] == side:
+        return level
     return F.interpolate(level, size=(side, side), mode="bilinear", align_corners=False)
 
 

@@ -1,7 +1,8 @@
 """Probe a frozen encoder: labeled pixels -> features -> a simple classifier -> the scores of whole scenes."""
 
+import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from ssl_rs.build import build
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash, leaves
 from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
-from ssl_rs.data.labeled_pixels import by_window, draw_pixels
+from ssl_rs.data.labeled_pixels import WindowPixels, by_window, draw_pixels
 from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone, Normalization, check_side
@@ -263,14 +264,22 @@ def labeled_features(plan: Plan, features: DenseFeatures) -> tuple[Tensor, Tenso
     store: Store = site.store
     drawn = draw_pixels(store, plan.subset, plan.probe.samples, plan.probe.sampling, site.seed)
     found, labels = [], []
-    for scene, top, left, pixels in by_window(drawn, store, window.size):
-        corners, scale = [(top, left)], store.manifest.value_scale
-        images = read_windows(store.image(scene), corners, window.size, scale, site.device)  # [1, C, S, S]
+    for batch in _batches(by_window(drawn, store, window.size), window.batch_size):
+        corners, scale = [(top, left) for _, top, left, _ in batch], store.manifest.value_scale
+        images = read_windows(store.image(batch[0][0]), corners, window.size, scale, site.device)  # [B, C, S, S]
         with torch.autocast(site.device.type, torch.bfloat16, enabled=site.precision == "bf16"):
-            cells = features(images)[0]  # [D, h, w]
-        rows, columns = (
-            torch.from_numpy(each // plan.probe.stride).to(site.device) for each in (pixels.rows, pixels.columns)
-        )
-        found.append(cells[:, rows, columns].T)
-        labels.append(torch.from_numpy(pixels.labels).to(site.device, torch.int64))
+            maps = features(images)  # [B, D, h, w]
+        for cells, (*_, pixels) in zip(maps, batch, strict=True):
+            rows, columns = (
+                torch.from_numpy(each // plan.probe.stride).to(site.device) for each in (pixels.rows, pixels.columns)
+            )
+            found.append(cells[:, rows, columns].T)
+            labels.append(torch.from_numpy(pixels.labels).to(site.device, torch.int64))
     return torch.cat(found), torch.cat(labels)
+
+
+def _batches(windows: Iterable[WindowPixels], size: int) -> Iterator[list[WindowPixels]]:
+    """Return windows by the scene, at most so many at a time."""
+    for _, of_scene in itertools.groupby(windows, key=lambda window: window[0]):
+        while batch := list(itertools.islice(of_scene, size)):
+            yield batch

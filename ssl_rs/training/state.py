@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -112,14 +112,30 @@ def save_checkpoint(
         "identity": vars(identity),
         "surroundings": vars(Surroundings.here(device)),
     }
-    packed = BytesIO()
-    torch.save(content, packed)
     with written_aside(path) as file:
-        file.write(SEAL + hashlib.sha256(packed.getbuffer()).hexdigest().encode() + b"\n")
-        file.write(packed.getbuffer())
+        file.write(SEAL + bytes(2 * hashlib.sha256().digest_size) + b"\n")
+        hashed = _Hashed(file)
+        torch.save(content, cast(IO[bytes], hashed))
+        file.seek(len(SEAL))
+        file.write(hashed.sha256.hexdigest().encode())
     for old in _newest_first(folder)[KEPT:]:
         old.unlink()
     return path
+
+
+class _Hashed:
+    """A file that hashes what is written to it, so that no copy of a checkpoint has to lie in memory."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: bytes | memoryview) -> int:
+        self.sha256.update(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        """Leave it to the file."""
 
 
 def check_weights(network: nn.Module, step: int, folder: Path) -> None:
@@ -133,8 +149,10 @@ def check_weights(network: nn.Module, step: int, folder: Path) -> None:
     Raises:
         InputError: Names the weight.
     """
-    for name, value in network.state_dict().items():
-        if not value.isfinite().all():
+    values = network.state_dict()
+    are_finite = torch.stack([value.isfinite().all() for value in values.values()])
+    for name, is_finite in zip(values, are_finite.tolist(), strict=True):
+        if not is_finite:
             raise InputError(
                 f"{name} is no longer finite after step {step}: it diverged. The last good checkpoint is in "
                 f"{folder}. Lower optimizer.lr, set trainer.gradient_clip=1.0, or use trainer.precision=fp32."

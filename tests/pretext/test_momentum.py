@@ -13,7 +13,7 @@ from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask, momentum_of
 from ssl_rs.pretext.byol import Byol
 from ssl_rs.pretext.moco_v2 import MoCoV2
-from ssl_rs.pretext.momentum import MomentumRule, common_rule, follow, momentum_copy
+from ssl_rs.pretext.momentum import MomentumRule, _move_at_once, common_rule, follow, momentum_copy
 from ssl_rs.pretext.network import PretextNetwork
 from ssl_rs.stages.placed_network import place_network
 from ssl_rs.task_output import TaskOutput
@@ -87,6 +87,18 @@ def test_following_is_a_weighted_mean_of_weights_and_leaves_buffers():
         torch.testing.assert_close(own, 0.75 * before + 0.25 * trained)
     assert torch.equal(momentum[1].running_mean, torch.zeros(3))
     assert int(momentum[1].num_batches_tracked) == 0
+
+
+def test_following_at_once_as_on_a_gpu_gives_the_same_bits():
+    online = Backbone("resnet18").build(3)
+    momentum = momentum_copy(Backbone("resnet18").build(3))
+    at_once = momentum_copy(momentum)
+    follow(momentum, online, 0.996)
+    _move_at_once([*at_once.parameters()], [*online.parameters()], 0.996)
+    for one, other in zip(momentum.parameters(), at_once.parameters(), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(ValueError, match="cannot follow"):
+        follow(momentum, nn.Linear(1, 1), 0.5)
 
 
 def test_tasks_that_disagree_are_refused():

@@ -12,17 +12,20 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn import functional as F
 from torchvision import models
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 from killed_runs import COLORS, write_dataset
 
 from ssl_rs.config import Settings, compose_config, resolve
+from ssl_rs.data.labeled_pixels import by_window, draw_pixels
 from ssl_rs.distributed import Processes
-from ssl_rs.encoder import Normalization, Statistics
+from ssl_rs.encoder import Backbone, Normalization, Statistics
 from ssl_rs.reporting.results import read_runs
 from ssl_rs.run_directory import RunDirectory, save_tensors
-from ssl_rs.segmentation.dense_features import DenseFeatures
+from ssl_rs.segmentation.dense_features import FIRST_LEVEL, DenseFeatures
+from ssl_rs.segmentation.sliding_window import read_windows
 from ssl_rs.stages import measured_batch_norm, probing
 from ssl_rs.stages.probing import fit_probe, read_plan
 
@@ -321,3 +324,36 @@ def test_a_probe_is_fitted_to_values_that_are_clipped_as_those_it_is_scored_on(b
     plain = Normalization(Statistics((0.0,) * 3, (1.0,) * 3, "a test"))
     features, _ = probing.labeled_features(plan, DenseFeatures(Colors(), plain, plan.probe.stride))
     assert features.max() == 1  # the colors of its classes have values of up to 200 and more
+
+
+@pytest.mark.parametrize("stride", [4, 8])
+def test_windows_read_together_have_the_features_of_each_alone(blocks, stride):
+    """Against levels that are resampled plane by plane, a window at a time."""
+    chosen = ("encoder=random", "backbone=resnet18", "probe=knn", *blocks, *SMALL, f"probe.stride={stride}")
+    plan = read_plan(settings(*chosen))
+    encoder = Backbone("resnet18").build(3)
+    normalization = Normalization(Statistics((0.5,) * 3, (0.25,) * 3, "a test"))
+    dense = DenseFeatures(encoder, normalization, stride)
+    found, labels = probing.labeled_features(plan, dense)
+    store, size = plan.site.store, plan.evaluator.settings.window.size
+    drawn = draw_pixels(store, plan.subset, plan.probe.samples, plan.probe.sampling, plan.site.seed)
+    rows, truth = [], []
+    for scene, top, left, pixels in by_window(drawn, store, size):
+        image = read_windows(store.image(scene), [(top, left)], size, store.manifest.value_scale, torch.device("cpu"))
+        with torch.no_grad():
+            levels = encoder(normalization(image))[FIRST_LEVEL:]
+        side = size // stride
+        grid = [
+            F.adaptive_avg_pool2d(level, side)
+            if level.shape[-1] > side
+            else F.interpolate(level, size=(side, side), mode="bilinear", align_corners=False)
+            for level in levels
+        ]
+        cells = torch.cat(grid, dim=1)[0].permute(1, 2, 0)
+        rows += [
+            cells[row // stride, column // stride] for row, column in zip(pixels.rows, pixels.columns, strict=True)
+        ]
+        truth += pixels.labels.tolist()
+    assert len({scene for scene, *_ in by_window(drawn, store, size)}) > 1
+    torch.testing.assert_close(found, torch.stack(rows))
+    assert labels.tolist() == truth
