@@ -16,6 +16,9 @@ from ssl_rs.plain_types import fits, misfit
 PACKAGES = ("ssl_rs", "torch.optim", "segmentation_models_pytorch", "kornia.augmentation")
 """A target must be a class that is defined in one of these, or be defined in a package that the command line trusts."""
 
+NARROWER = {"segmentation_models_pytorch": ("segmentation_models_pytorch.decoders",)}
+"""Where in such a package it must be defined: encoders may download what their name says."""
+
 
 def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> Any:
     """Build the object that a config node describes.
@@ -152,7 +155,8 @@ def locate(name: str, where: str, trusted: Sequence[str] = ()) -> Callable[..., 
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{where}._target_={name} cannot be found: {error}.") from error
     defined_in = getattr(found, "__module__", None) or ""
-    if not (inspect.isclass(found) and _inside(defined_in, PACKAGES)) and not (
+    places = [place for package in PACKAGES for place in NARROWER.get(package, (package,))]
+    if not (inspect.isclass(found) and _inside(defined_in, places)) and not (
         callable(found) and _inside(defined_in, trusted)
     ):
         raise refusal

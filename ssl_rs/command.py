@@ -137,7 +137,7 @@ def _run(name: str, arguments: list[str]) -> int:
     options_given = _parse(name, arguments)
     overrides = [*search_in(options_given.config_dir), *map(quoted, options_given.overrides)]
     if options_given.help:
-        print_line(help_text(name, overrides))
+        print_line(help_text(name, overrides, options_given.config_dir))
         return DONE
     sweeps = options_given.multirun or asks_for_sweep(name, overrides)
     if sweeps and not options_given.cfg:
@@ -167,8 +167,14 @@ def _parse(name: str, arguments: list[str]) -> argparse.Namespace:
     return found
 
 
-def help_text(name: str, overrides: Sequence[str]) -> str:
-    """Return what the command does, its config groups with their options, and its keys as the overrides leave them."""
+def help_text(name: str, overrides: Sequence[str], own_dir: Path | None = None) -> str:
+    """Return what the command does, its config groups with their options, and its keys as the overrides leave them.
+
+    Args:
+        name: Of the command.
+        overrides: Of the command line.
+        own_dir: The user's folder of groups and options.
+    """
     first = purpose(name)
     config, groups = resolve(compose_config(name, without_sweeps(overrides))), used_groups(name)
     sweeps = hasattr(importlib.import_module(f"ssl_rs.{name}"), "plan")
@@ -182,7 +188,10 @@ def help_text(name: str, overrides: Sequence[str]) -> str:
     ]
     for group in groups:
         lines += ["", f"{group}="]
-        lines += [f"  {option:<24} {_comment(conf_dir() / group / f'{option}.yaml')}" for option in options(group)]
+        found = {option: conf_dir() / group / f"{option}.yaml" for option in options(group)}
+        if own_dir is not None:
+            found |= {path.stem: path for path in sorted((own_dir / group).glob("*.yaml"))}
+        lines += [f"  {option:<24} {_comment(path)}" for option, path in found.items()]
     head = "Keys and their values, with these arguments:" if overrides else "Keys and their defaults:"
     return "\n".join([*lines, "", head, "", explained(name, config)])
 

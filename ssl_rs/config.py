@@ -194,7 +194,7 @@ def build(node: Any, where: str = "config", trusted: Sequence[str] = ()) -> Any:
     return targets.build(typing.cast(Mapping[str, Any], plain), where, trusted)
 
 
-COMMON = {"seed": int, "run_dir": str | None, "output_dir": str, "store_dir": str, "trusted_packages": list}
+COMMON = {"seed": int, "run_dir": str | None, "output_dir": str, "store_dir": str, "trusted_packages": list[str]}
 """Keys that every command has, whether it needs them or not, and their types."""
 
 FOLDERS = ("run_dir", "output_dir", "store_dir")
@@ -233,7 +233,7 @@ class Settings:
 
     def build(self, key: str) -> Any:
         """Build the component at a dotted key."""
-        node, trusted = self._node(key), self.values.get("trusted_packages", ())
+        node, trusted = self._node(key), self.trusted if "trusted_packages" in self.values else ()
         self._read.add(key)
         if isinstance(node, dict) and "_target_" in node:
             node = self._keep(key, targets.spelled(node, key, trusted))
@@ -264,7 +264,7 @@ class Settings:
     @property
     def trusted(self) -> Sequence[str]:
         """Packages besides ours that the command line admits targets of."""
-        packages: Sequence[str] = self.value("trusted_packages", list)
+        packages: Sequence[str] = self.value("trusted_packages", COMMON["trusted_packages"])
         return packages
 
     def check_all_read(self) -> None:

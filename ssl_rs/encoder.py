@@ -1,5 +1,6 @@
 """The contract of an encoder, how one is built by name, and the normalization that belongs to its weights."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,8 +14,12 @@ Pyramid = Sequence[Tensor]
 """The feature list of smp's encoders: from the finest level to the deepest, each [B, C_i, H_i, W_i]."""
 
 
+NAME = re.compile(r"[\w.-]+")
+"""Of an encoder; a place to load one from has a colon or a slash."""
+
+
 class Encoder(Protocol):
-    """Any smp encoder, or an own one that keeps the contract."""
+    """What segmentation-models-pytorch builds, of its own encoders and of timm's."""
 
     out_channels: Sequence[int]
 
@@ -45,6 +50,11 @@ class Backbone:
             raise InputError(
                 f"backbone.name={self.name} is no encoder of segmentation-models-pytorch. "
                 f"{nearest(self.name, encoders.encoders)} Encoders of timm take the prefix 'tu-'."
+            )
+        if not NAME.fullmatch(self.name):  # timm would download what hf-hub:... names, and read local-dir:...
+            raise InputError(
+                f"backbone.name={self.name!r:.100}: expected 'tu-' and a name of timm (tu-convnext_tiny), no place. "
+                "Weights from elsewhere are given by initialization=file."
             )
         try:
             encoder: nn.Module = encoders.get_encoder(self.name, in_channels=in_channels, depth=5, weights=None)

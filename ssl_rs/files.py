@@ -71,8 +71,8 @@ def check_can_be_folder(key: str, path: Path) -> None:
     """
     existing = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
     if not existing.is_dir():
-        what = "a file" if existing.exists() else "a link to nothing"
-        raise InputError(f"{key}={path} is to be a folder, and {existing} is {what}. Choose another {key}.")
+        why = f"{existing} is {'a file' if existing.exists() else 'a link to nothing'}"
+        raise InputError(f"{key}={path} is no folder and cannot become one: {why}. Choose another {key}.")
 
 
 def write_text(path: Path, text: str) -> None:

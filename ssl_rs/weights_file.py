@@ -13,7 +13,9 @@ from ssl_rs.errors import InputError, MissingWeightsError
 from ssl_rs.files import no_file, sha256_of
 from ssl_rs.imagenet import describe_filters, filters_for_bands, first_convolution
 from ssl_rs.initialization import Keys, Provenance, Target
+from ssl_rs.run_directory import read_metadata
 from ssl_rs.weights import check_fit, load_strictly, read_tensors, with_counts
+from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
 SMALLEST = 1e-6
 """Standard deviation of values in [0, 1]."""
@@ -27,14 +29,16 @@ class File(Keys):
     """Load an encoder from a file of weights, however the names of its tensors begin.
 
     The architecture must be that of the backbone, in the names of torchvision, smp or, for backbones `tu-...`, timm.
-    What else the file holds, such as a classifier or projection heads, is left out.
+    What else the file holds, such as a classifier or projection heads, is left out. A safetensors file of ours
+    tells its bands and how they were normalized: its channels go to the bands of those names, with its mean and
+    deviation.
 
     Args:
-        bands: Which channels of the file, counted from 1, are the bands of the data, in their order. Null: all, in
-            order, but of three channels, which are red, green and blue: more or fewer bands take them as those of
-            ImageNet's (`ssl_rs.imagenet`).
-        mean: What was subtracted from each band in its training, of values divided by dataset.value_scale; null: the
-            mean of the data.
+        bands: Which channels of the file, counted from 1, are the bands of the data, in their order. Null: those that
+            the file calls so; of a file that tells none all, in order, but of three channels, which are red, green and
+            blue: more or fewer bands take them as those of ImageNet's (`ssl_rs.imagenet`).
+        mean: What was subtracted from each band in its training, of values divided by dataset.value_scale; null: what
+            the file tells, else the mean of the data.
         std: What each band was divided by, likewise.
         prefix: What the names of the encoder's tensors begin with, or go on with behind a point, where the file holds
             more than one encoder.
@@ -82,10 +86,17 @@ class File(Keys):
                     f"initialization.{key} has {len(given)} entries, the data has {len(target.bands)} bands: "
                     f"{target.bands!s:.300}. Name one for each."
                 )
-        path = Path(str(self.weights))
+        path, told = Path(str(self.weights)), self._metadata()
         statistics = target.statistics
         if self.mean is not None and self.std is not None:
             statistics = Statistics(tuple(self.mean), tuple(self.std), "initialization.mean and .std")
+        elif told is not None and (channels := self._channels(told, target.bands)) is not None:
+            told.check_scale(f"initialization.weights={path}", target.value_scale)
+            mean, std = (
+                tuple(values[channel - 1] for channel in channels)
+                for values in (told.statistics.mean, told.statistics.std)
+            )
+            statistics = Statistics(mean, std, told.statistics.source)
         source = path.name + (f", {self.prefix}" if self.prefix else "")
         return Provenance("file", self.label or path.stem, source, sha256_of(path), statistics)
 
@@ -100,26 +111,72 @@ class File(Keys):
         check_fit({**own, **{first: weights.get(first, own[first])}}, weights, where, backbone)
         reads_bands = own[first].shape[1] == len(target.bands)  # else it is a position embedding, or comes later
         if reads_bands and weights[first].ndim == 4 and weights[first].shape[::2] == own[first].shape[::2]:
-            weights[first], told = self._filters(weights[first], target.bands, f"{where}: {first}")
+            metadata = self._metadata()
+            channels = self.bands if metadata is None else self._channels(metadata, target.bands)
+            weights[first], told = _filters(weights[first], channels, target.bands, f"{where}: {first}")
         load_strictly(encoder, weights, where, backbone)
         return replace(found, loaded_tensors=len(weights), first_convolution=told)
 
-    def _filters(self, filters: Tensor, bands: Sequence[str], where: str) -> tuple[Tensor, str | None]:
-        """Return the filters [O, C, h, w] of the data's bands, and what was done to the file's."""
-        channels = filters.shape[1]
+    def _metadata(self) -> WeightsMetadata | None:
+        """Return what the file says of its bands; None of a file that somebody else wrote."""
+        path = Path(str(self.weights))
+        if path.suffix != ".safetensors" or not read_metadata(path).keys() >= {"bands", "mean", "std", "value_scale"}:
+            return None
+        return read_weights_metadata(path)
+
+    def _channels(self, told: WeightsMetadata, bands: Sequence[str]) -> Sequence[int] | None:
+        """Return which channels of a file that tells its bands are those of the data, counted from 1.
+
+        Returns:
+            None where a file of red, green and blue goes to other bands, too, as ImageNet's weights do.
+
+        Raises:
+            InputError: The file has no such bands.
+        """
         if self.bands is not None:
-            if max(self.bands) > channels:
-                raise InputError(f"initialization.bands={list(self.bands)}: {where} has {channels} channels.")
-            taken = ", ".join(f"{band} takes {channel}" for band, channel in zip(bands, self.bands, strict=True))
-            return filters[:, [channel - 1 for channel in self.bands]], f"of the file's {channels} channels, {taken}"
-        if channels == len(bands) and (channels != 3 or color_bands(bands) == (0, 1, 2)):
+            if max(self.bands) > len(told.bands):
+                raise InputError(
+                    f"initialization.bands={list(self.bands)}: {self.weights} has {len(told.bands)} channels."
+                )
+            return self.bands
+        if set(bands) <= set(told.bands):
+            return [told.bands.index(band) + 1 for band in bands]
+        if color_bands(told.bands) == (0, 1, 2) and len(told.bands) == 3 != len(bands):
+            return None
+        own, other = (", ".join(each)[:300] for each in (told.bands, bands))
+        raise InputError(
+            f"initialization.weights={self.weights} was trained on the bands {own}, the data has {other}. Say which of "
+            "its channels are these, counted from 1, in the order of the bands: initialization.bands=[...]"
+        )
+
+
+def _filters(
+    filters: Tensor, taken: Sequence[int] | None, bands: Sequence[str], where: str
+) -> tuple[Tensor, str | None]:
+    """Return the filters [O, C, h, w] of the data's bands, and what was done to the file's.
+
+    Args:
+        filters: Of the file.
+        taken: Which channels of it are the bands, counted from 1; None: that is not said.
+        bands: Of the data.
+        where: Key, file and tensor, for messages.
+    """
+    channels = filters.shape[1]
+    if taken is not None:
+        if max(taken) > channels:
+            raise InputError(f"initialization.bands={list(taken)}: {where} has {channels} channels.")
+        if list(taken) == list(range(1, channels + 1)):
             return filters, None
-        if channels != 3 or len(bands) == 3:
-            raise InputError(
-                f"{where} reads {channels} channels, the data has {len(bands)} bands: {bands!s:.300}. Say which are "
-                "these, counted from 1, in the order of the bands: initialization.bands=[...]"
-            )
-        return filters_for_bands(filters, bands, where), describe_filters(bands)
+        told = ", ".join(f"{band} takes {channel}" for band, channel in zip(bands, taken, strict=True))
+        return filters[:, [channel - 1 for channel in taken]], f"of the file's {channels} channels, {told}"
+    if channels == len(bands) and (channels != 3 or color_bands(bands) == (0, 1, 2)):
+        return filters, None
+    if channels != 3 or len(bands) == 3:
+        raise InputError(
+            f"{where} reads {channels} channels, the data has {len(bands)} bands: {bands!s:.300}. Say which are "
+            "these, counted from 1, in the order of the bands: initialization.bands=[...]"
+        )
+    return filters_for_bands(filters, bands, where), describe_filters(bands)
 
 
 def encoder_tensors(

@@ -429,15 +429,29 @@ def test_a_file_where_a_folder_is_to_be_is_refused_before_anything_is_done(comma
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
     for key in FOLDERS:
         values = Settings(command, {key: str(taken / "below")})
-        with pytest.raises(InputError, match=f"{key}={taken}/below is to be a folder, and {taken} is a file. Choose"):
+        with pytest.raises(
+            InputError, match=f"{key}={taken}/below is no folder and cannot become one: {taken} is a file. Choose"
+        ):
             values.check_all_read()
     with pytest.raises(InputError, match="nowhere is a link to nothing"):
         Settings(command, {"run_dir": str(tmp_path / "nowhere")}).check_all_read()
     Settings(command, {key: str(tmp_path / "new" / "folder") for key in FOLDERS}).check_all_read()
     if command not in ("evaluate", "predict"):  # they first ask for the run
         assert main(command, [f"run_dir={taken}", *(["run=."] if command == "export" else [])]) == 2
-        assert f"run_dir={taken} is to be a folder" in capsys.readouterr().err
+        assert f"run_dir={taken} is no folder" in capsys.readouterr().err
     assert taken.read_text() == "mine"
+
+
+def test_help_tells_of_the_users_own_options(own_conf, capsys):
+    assert main("pretrain", ["--config-dir", str(own_conf), "--help"]) == 0
+    assert re.search(r"^  mine +My own\.$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_packages_are_trusted_as_a_list_alone(capsys):
+    assert main("pretrain", ["trusted_packages=my_package"]) == 2
+    assert "trusted_packages" in (said := capsys.readouterr().err)
+    assert "'my_package'" in said
+    assert "m, y" not in said
 
 
 def test_an_option_of_the_users_own_is_found(own_conf, capsys):

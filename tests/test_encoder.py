@@ -78,3 +78,13 @@ def test_normalization_has_nothing_to_train_but_moves_with_the_network():
     normalization = Normalization(Statistics((0.5,), (0.25,), "a test"))
     assert not list(normalization.parameters())
     assert set(normalization.state_dict()) == {"mean", "std"}
+
+
+@pytest.mark.parametrize("name", ["tu-hf-hub:stranger/model", "tu-hf_hub:a/b", "tu-local-dir:/tmp/x", "tu-a/b", "tu-"])
+def test_no_name_makes_an_encoder_come_from_elsewhere(name, monkeypatch):
+    def asked(*arguments, **more):
+        raise AssertionError("somebody asked the network")
+
+    monkeypatch.setattr("socket.getaddrinfo", asked)
+    with pytest.raises(InputError, match=r"no place|cannot be built|no encoder"):
+        Backbone(name).build(3)

@@ -79,3 +79,136 @@ def test_the_documented_parts_run(documented, command, folder_dataset):
     assert "following/agreement" in (following / "metrics.jsonl").read_text()
     assert "nir" in (prepared / "manifest.json").read_text()
     assert (tuned / "result.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "(PretextTask)",
+            "(nn.Module)",
+            "is a MeanColor, expected a class derived from ssl_rs.pretext.base.PretextTask",
+        ),
+        ('views = ("clean",)', 'views = "clean"', 'MeanColor has to say which views it reads: views = ("clean",)'),
+        ('views = ("clean",)', "seen = ()", "MeanColor has to say which views it reads"),
+        ("return TaskOutput(", "return (", "its forward returns a tuple, expected an ssl_rs TaskOutput"),
+        ("F.mse_loss(guessed,", "F.l1_loss(guessed,", None),
+        ("image.mean(dim=(-2, -1)))", 'image.mean(dim=(-2, -1)), reduction="none")', "its loss is [4, 3], expected a"),
+        ("loss.detach().sqrt()", "0.5", "its metric 'error' is 0.5, expected a detached tensor"),
+    ],
+)
+def test_a_task_that_breaks_the_contract_is_told_which_and_how(documented, command, folder_dataset, old, new, said):
+    path = Path("my_package/mean_color.py")
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    _, *arguments = documented[0]
+    code, _, err = command("pretrain", *arguments, "dataset=folder", f"dataset.root='{folder_dataset}'", *SHORT)
+    if said is None:
+        assert code == 0, err
+        return
+    assert code == 2
+    assert f"pretext.mean_color.task{said}" in err.replace("task: ", "task").replace("task is", "taskis")
+
+
+def test_a_task_whose_file_changed_trains_another_run(documented, command, folder_dataset):
+    def run():
+        _, *arguments = documented[0]
+        code, out, err = command("pretrain", *arguments, "dataset=folder", f"dataset.root='{folder_dataset}'", *SHORT)
+        assert code == 0, err
+        return out.splitlines()[-1]
+
+    first = run()
+    assert run() == first
+    path = Path("my_package/mean_color.py")
+    path.write_text(path.read_text().replace("F.mse_loss(", "10 * F.mse_loss("))
+    for name in [each for each in sys.modules if each.partition(".")[0] == "my_package"]:
+        del sys.modules[name]
+    assert run() != first
+
+
+ARRAYS = "my_package/arrays.py"
+
+
+@pytest.fixture
+def prepare_arrays(documented, command):
+    def run(*overrides):
+        for name in [each for each in sys.modules if each.partition(".")[0] == "my_package"]:
+            del sys.modules[name]
+        own = ("--config-dir", "my_conf", "trusted_packages=[my_package]", "dataset=arrays", "dataset.root=my_arrays")
+        return command("prepare", *own, "num_workers=0", *overrides)
+
+    write_arrays(Path("my_arrays"))
+    return run
+
+
+def test_a_data_set_whose_file_changed_makes_another_store(prepare_arrays):
+    code, out, err = prepare_arrays()
+    assert code == 0, err
+    first = out.splitlines()[-1]
+    assert prepare_arrays()[1].splitlines()[-1] == first
+    path = Path(ARRAYS)
+    path.write_text(path.read_text() + "\n# another\n")
+    code, out, err = prepare_arrays()
+    assert code == 0, err
+    assert out.splitlines()[-1] != first
+
+
+def test_masks_of_other_whole_numbers_and_images_of_other_byte_orders_are_stored_as_they_are_meant(prepare_arrays):
+    assert prepare_arrays()[0] == 0
+    first = sorted(path.read_bytes() for path in Path("outputs/stores").rglob("*.npy"))
+    for path in Path("my_arrays").rglob("*.npy"):
+        array = np.load(path)
+        np.save(path, array.astype(">i8") if path.stem.endswith("_mask") else array.astype(">u2"))
+    text = Path(ARRAYS).read_text()
+    assert ".astype(np.uint8)" in text
+    Path(ARRAYS).write_text(text.replace(".astype(np.uint8)", ""))
+    code, _, err = prepare_arrays("store_dir=outputs/others")
+    assert code == 0, err
+    assert sorted(path.read_bytes() for path in Path("outputs/others").rglob("*.npy")) == first
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("float", "the mask is of float64, expected class indices as whole numbers"),
+        ("large", "the mask holds numbers from 0 to 300, expected class indices"),
+        ("cut", "scene1.npy"),
+        ("empty", "scene1.npy"),
+        ("split", "has the split 'validation', expected one of train, val, test, unlabeled"),
+    ],
+)
+def test_mistakes_of_a_data_set_of_ones_own_are_told_and_leave_no_store(prepare_arrays, kind, said):
+    folder = Path("my_arrays/train")
+    text = Path(ARRAYS).read_text()
+    if kind in ("float", "large"):
+        Path(ARRAYS).write_text(text.replace(".astype(np.uint8)", ""))
+        mask = np.load(folder / "scene1_mask.npy")
+        np.save(folder / "scene1_mask.npy", mask.astype(float) if kind == "float" else mask * 300)
+    elif kind in ("cut", "empty"):
+        content = (folder / "scene1.npy").read_bytes()
+        (folder / "scene1.npy").write_bytes(content[: len(content) // 2] if kind == "cut" else b"")
+    else:
+        folder.joinpath("scene1.npy").parent.parent.joinpath("validation").mkdir()
+        for name in ("scene1.npy", "scene1_mask.npy"):
+            (folder / name).rename(Path("my_arrays/validation") / name)
+    code, _, err = prepare_arrays()
+    assert code == 2, err
+    assert said in err
+    assert "damaged" not in err
+    assert not list(Path("outputs").rglob("manifest.json"))
+    if kind in ("cut", "empty"):
+        code, _, err = prepare_arrays("dataset.on_bad_scene=skip")
+        assert code == 0, err
+
+
+def test_a_backbone_of_ones_own_class_is_refused_before_it_trains_what_nothing_could_use(documented, command, tmp_path):
+    Path("my_package/tiny.py").write_text(
+        "from ssl_rs.encoder import Backbone\n\n\nclass Tiny(Backbone):\n    pass\n", encoding="utf-8"
+    )
+    Path("my_conf/backbone").mkdir()
+    Path("my_conf/backbone/tiny.yaml").write_text("# Mine.\n_target_: my_package.tiny.Tiny\nname: resnet18\n")
+    own = ("--config-dir", "my_conf", "trusted_packages=[my_package]", "backbone=tiny")
+    code, _, err = command("pretrain", *own, "dataset=folder", f"dataset.root={tmp_path}")
+    assert code == 2
+    assert "backbone._target_=my_package.tiny.Tiny: encoders are those of segmentation-models-pytorch and timm" in err

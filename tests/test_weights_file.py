@@ -13,9 +13,10 @@ from torchvision import models
 from ssl_rs.encoder import Backbone, Statistics
 from ssl_rs.errors import InputError
 from ssl_rs.initialization import ImageNet, Target
-from ssl_rs.run_directory import RunDirectory
+from ssl_rs.run_directory import RunDirectory, save_tensors
 from ssl_rs.weights import read_tensors
 from ssl_rs.weights_file import File, encoder_tensors
+from ssl_rs.weights_metadata import WeightsMetadata
 
 RGB = ("red", "green", "blue")
 
@@ -71,6 +72,56 @@ def test_safetensors_are_as_good(tmp_path):
     encoder = Backbone("resnet18").build(3)
     File(weights=str(tmp_path / "mine.safetensors")).apply(encoder, target())
     check_landed(encoder, weights)
+
+
+def own_file(folder, bands, scale=255.0):
+    """Write a file as a pretraining of ours does, and return it with its tensors."""
+    weights = Backbone("resnet18").build(len(bands)).state_dict()
+    numbers = tuple(index / 10 for index in range(1, len(bands) + 1))
+    metadata = WeightsMetadata("resnet18", bands, scale, Statistics(numbers, numbers, "scenes of elsewhere"))
+    save_tensors(folder / "colleague.safetensors", weights, metadata.texts())
+    return str(folder / "colleague.safetensors"), weights
+
+
+def test_a_file_of_ours_gives_each_band_its_own_filters_and_statistics(tmp_path):
+    path, weights = own_file(tmp_path, ("blue", "green", "red", "nir"))
+    encoder = Backbone("resnet18").build(3)
+    found = File(weights=path).apply(encoder, target(("nir", "red", "blue")))
+    assert torch.equal(encoder.conv1.weight, weights["conv1.weight"][:, [3, 2, 0]])
+    assert found.statistics == Statistics((0.4, 0.3, 0.1), (0.4, 0.3, 0.1), "scenes of elsewhere")
+    assert found.first_convolution == "of the file's 4 channels, nir takes 4, red takes 3, blue takes 1"
+    encoder = Backbone("resnet18").build(4)
+    found = File(weights=path).apply(encoder, target(("blue", "green", "red", "nir")))
+    check_landed(encoder, weights)
+    assert (found.first_convolution, found.statistics.mean) == (None, (0.1, 0.2, 0.3, 0.4))
+
+
+def test_what_is_said_of_the_bands_of_a_file_of_ours_counts(tmp_path):
+    path, weights = own_file(tmp_path, ("b2", "b3", "b4", "b5"))
+    encoder = Backbone("resnet18").build(2)
+    with pytest.raises(InputError, match=r"trained on the bands b2, b3, b4, b5, the data has red, nir\. Say which of"):
+        File(weights=path).apply(encoder, target(("red", "nir")))
+    with pytest.raises(InputError, match=r"initialization\.bands=\[3, 5\]: .* has 4 channels"):
+        File(weights=path, bands=[3, 5]).apply(encoder, target(("red", "nir")))
+    found = File(weights=path, bands=[3, 1]).apply(encoder, target(("red", "nir")))
+    assert torch.equal(encoder.conv1.weight, weights["conv1.weight"][:, [2, 0]])
+    assert found.statistics.mean == (0.3, 0.1)
+    given = File(weights=path, bands=[3, 1], mean=[0.5, 0.6], std=[0.7, 0.8]).locate(target(("red", "nir")))
+    assert given.statistics.std == (0.7, 0.8)
+
+
+def test_a_file_of_ours_for_other_values_is_refused(tmp_path):
+    path, _ = own_file(tmp_path, RGB, scale=10000.0)
+    with pytest.raises(InputError, match="was trained on values divided by 10000, this data is divided by 255"):
+        File(weights=path).locate(target())
+
+
+def test_a_file_of_ours_of_colors_serves_more_bands_as_imagenets_does(tmp_path):
+    path, weights = own_file(tmp_path, RGB)
+    encoder = Backbone("resnet18").build(4)
+    found = File(weights=path).apply(encoder, target((*RGB, "nir")))
+    assert torch.allclose(encoder.conv1.weight[:, :3] * 4 / 3, weights["conv1.weight"])
+    assert found.statistics == target((*RGB, "nir")).statistics
 
 
 def test_of_several_encoders_one_must_be_named(tmp_path):

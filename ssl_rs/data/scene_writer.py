@@ -17,7 +17,7 @@ from ssl_rs.data.moments import Moments, add_up, measure
 from ssl_rs.data.records import to_json
 from ssl_rs.data.store import Kind, array_file
 from ssl_rs.data.value_types import STORED, ValueType
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, in_a_line
 from ssl_rs.files import write_beside
 
 
@@ -56,7 +56,7 @@ def write_scene(dataset: Dataset, number: int, source: SceneSource, folder: Path
     if source.problem:
         raise InputError(source.problem)
     where = ", ".join(map(str, source.files[:2]))
-    found = dataset.read(source)
+    found = _read(dataset, source, where)
     scene = _whole(found) if isinstance(found, SceneArrays) else found
     factor = dataset.downsample
     height, width = coarser_size(scene, factor, where)
@@ -78,6 +78,18 @@ def write_scene(dataset: Dataset, number: int, source: SceneSource, folder: Path
     written = WrittenScene(record, cast(ValueType, tally.dtype), moments)
     write_beside(folder / record_file(number), to_json(written))
     return written
+
+
+def _read(dataset: Dataset, source: SceneSource, where: str) -> SceneArrays | Scene:
+    """Let the data set read a scene; what a library says of a file that it cannot read is about that scene.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        return dataset.read(source)
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise InputError(f"{where} cannot be read: {in_a_line(error)}. Mend it, or take the scene out.") from error
 
 
 def _whole(arrays: SceneArrays) -> Scene:
@@ -145,12 +157,14 @@ def _checked_strips(
     for strip in scene.strips:
         height = strip.image.shape[1]
         valid = np.ones((height, scene.width), np.bool_) if strip.valid is None else strip.valid
-        _check_image(dataset, strip.image, dtype, where)
-        dtype = strip.image.dtype.name  # type: ignore[assignment]
-        _check_finite(strip.image, valid, top, where)
+        image = strip.image.astype(strip.image.dtype.newbyteorder("="), copy=False)
+        _check_image(dataset, image, dtype, where)
+        dtype = image.dtype.name  # type: ignore[assignment]
+        _check_finite(image, valid, top, where)
         masks = []
         for labels in (strip.mask, strip.eroded) if dataset.classes else (None, None):
             if labels is not None:
+                labels = _as_bytes(labels, where)
                 _check_mask(labels, strip.image.shape[1:], len(dataset.classes), where)
                 labels = np.where(valid, labels, np.uint8(IGNORE))
             masks.append(labels)
@@ -163,7 +177,7 @@ def _checked_strips(
                 f"{where}: the scene has no mask, but the data set has classes. Add the mask, or take the scene out."
             )
         known = None if valid.all() else valid
-        yield top, SceneArrays(strip.image, masks[0], valid=known, eroded=masks[1], nodata=strip.nodata), valid
+        yield top, SceneArrays(image, masks[0], valid=known, eroded=masks[1], nodata=strip.nodata), valid
         top += height
     assert top == scene.height, f"{where}: {top} rows instead of {scene.height}"
 
@@ -201,6 +215,24 @@ def _check_finite(image: NDArray[Any], valid: NDArray[np.bool_], top: int, where
             f"{where}: {int(bad.sum())} pixels are NaN or infinite, the first at row {top + row}, column {column}. "
             "Give the file a nodata value that all its bands have there, or repair the values."
         )
+
+
+def _as_bytes(mask: NDArray[Any], where: str) -> NDArray[np.uint8]:
+    """Return a mask of whole numbers as uint8.
+
+    Raises:
+        InputError: It is of another type, or has numbers beyond those of a byte.
+    """
+    if mask.dtype == np.uint8:
+        return mask
+    if mask.dtype.kind not in "iu":
+        raise InputError(f"{where}: the mask is of {mask.dtype}, expected class indices as whole numbers (uint8).")
+    if mask.size and not 0 <= int(mask.min()) <= int(mask.max()) <= IGNORE:
+        raise InputError(
+            f"{where}: the mask holds numbers from {int(mask.min())} to {int(mask.max())}, expected class indices, and "
+            f"{IGNORE} where there is no label."
+        )
+    return mask.astype(np.uint8)
 
 
 def _check_mask(mask: NDArray[np.uint8], shape: tuple[int, ...], num_classes: int, where: str) -> None:

@@ -5,11 +5,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
-from ssl_rs.data.dataset import Dataset, SceneSource
+from ssl_rs.data.dataset import Dataset, SceneSource, Split
 from ssl_rs.data.manifest import FORMAT_VERSION
 from ssl_rs.data.splits import CUT_IT, FEWEST
 from ssl_rs.errors import InputError
+from ssl_rs.own_code import hash_of_own
 
 
 def locate(dataset: Dataset, store_dir: Path) -> tuple[Path, Sequence[SceneSource]]:
@@ -31,6 +33,12 @@ def _checked_scenes(dataset: Dataset) -> Sequence[SceneSource]:
     scenes = dataset.scenes()
     if not scenes:
         raise InputError(f"{name_of(dataset)} has no scenes.")
+    known = get_args(Split)
+    if strange := next((scene for scene in scenes if scene.split not in known), None):
+        raise InputError(
+            f"{name_of(dataset)}: scene '{strange.id}' has the split {strange.split!r:.80}, expected one of "
+            f"{', '.join(known)}: what its scenes() gives."
+        )
     if not any(scene.split == "train" for scene in scenes):
         labeled = sum(scene.split != "unlabeled" for scene in scenes)
         beside = f" beside {len(scenes) - labeled} unlabeled" if labeled < len(scenes) else ""
@@ -81,5 +89,8 @@ def _source_hash(dataset: Dataset, scenes: Sequence[SceneSource]) -> str:
     """Return 12 hex digits over the settings and the listing of the files: equal as long as nothing changed."""
     listing = [(s.id, s.split, [file.identity() for file in s.files if file.exists()]) for s in scenes]
     classes = [dataclasses.astuple(entry) for entry in dataset.classes]
-    content = json.dumps([FORMAT_VERSION, dataset.stored_by(), classes, dataset.band_names, listing], sort_keys=True)
+    own = [] if (digest := hash_of_own(type(dataset))) is None else [digest]
+    content = json.dumps(
+        [FORMAT_VERSION, dataset.stored_by(), classes, dataset.band_names, listing, *own], sort_keys=True
+    )
     return hashlib.sha256(content.encode()).hexdigest()[:12]

@@ -23,8 +23,7 @@ def check_place(chosen: str) -> Path:
     """
     folder = Path(os.path.abspath(chosen)).resolve()
     problem = (
-        "is no folder" if folder.exists() and not folder.is_dir()
-        else "is the working directory, or one above it" if Path.cwd().resolve().is_relative_to(folder)
+        "is the working directory, or one above it" if Path.cwd().resolve().is_relative_to(folder)
         else "is a mount point, which cannot be replaced" if folder.is_mount()
         else None
     )  # fmt: skip

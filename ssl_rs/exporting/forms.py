@@ -99,7 +99,7 @@ def write_timm(subject: Subject, folder: Path) -> Form:
     """
     name, bands = timm_name(subject.metadata.backbone), len(subject.metadata.bands)
     found = for_timm(subject.encoder, name, subject.normalized())
-    save_tensors(folder / "timm.safetensors", found.weights, {"format": "pt"})
+    save_tensors(folder / "timm.safetensors", found.weights, {"format": "pt", **subject.metadata.texts()})
     return Form(f"The encoder in timm, `{name}`", _code(f"""
         import timm
         from safetensors.torch import load_file
@@ -115,7 +115,11 @@ def write_smp(subject: Subject, folder: Path) -> Form:
         InputError: The model is not one of that library, or has parts that its settings do not tell.
     """
     if subject.model is None:
-        save_tensors(folder / "smp_encoder.safetensors", subject.encoder.state_dict(), {"format": "pt"})
+        save_tensors(
+            folder / "smp_encoder.safetensors",
+            subject.encoder.state_dict(),
+            {"format": "pt", **subject.metadata.texts()},
+        )
         backbone, bands = subject.metadata.backbone, len(subject.metadata.bands)
         return Form("The encoder in segmentation-models-pytorch", _code(f"""
             import segmentation_models_pytorch as smp

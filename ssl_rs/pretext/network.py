@@ -61,7 +61,7 @@ class PretextNetwork(nn.Module):
 
     def judge(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> dict[str, TaskOutput]:
         """Return each task's output on the views and their features."""
-        return {name: task(views, features) for name, task in self.tasks.items()}
+        return {name: _checked(name, task(views, features)) for name, task in self.tasks.items()}
 
     def probe_collapse(self) -> dict[str, Tensor]:
         """Tell from the last batch, all its parts and of all ranks, how far the encoder's features spread."""
@@ -104,6 +104,26 @@ class PretextNetwork(nn.Module):
         levels = encoder(self.normalization(torch.cat(list(images.values()))))  # each [V * B, C_i, H_i, W_i]
         views = (split_views(level, batch) for level in levels)
         return dict(zip(images, zip(*views, strict=True), strict=True))
+
+
+def _checked(name: str, output: Any) -> TaskOutput:
+    """Refuse what is no outcome of a task: one that a user wrote may give back something else.
+
+    Raises:
+        InputError: Names the task.
+    """
+    told = f"pretext.{name}.task"
+    if not isinstance(output, TaskOutput):
+        raise InputError(f"{told}: its forward returns a {type(output).__name__}, expected an ssl_rs TaskOutput.")
+    if not isinstance(output.loss, Tensor) or output.loss.ndim:
+        shape = list(output.loss.shape) if isinstance(output.loss, Tensor) else type(output.loss).__name__
+        raise InputError(f"{told}: its loss is {shape}, expected a tensor without dimensions: take the mean.")
+    for key, value in output.metrics.items():
+        if not isinstance(value, Tensor) or value.ndim:
+            raise InputError(
+                f"{told}: its metric '{key}' is {value!r:.60}, expected a detached tensor without dimensions."
+            )
+    return output
 
 
 def split_views(whole: Tensor, batch: int) -> tuple[Tensor, ...]:
@@ -161,6 +181,16 @@ def check_views(tasks: Mapping[str, PretextTask | type[PretextTask]], makers: Ma
         InputError: Names the task, the view, and what to choose.
     """
     for name, task in tasks.items():
+        kind_of_task = task if isinstance(task, type) else type(task)
+        if not issubclass(kind_of_task, PretextTask):
+            raise InputError(
+                f"pretext.{name}.task is a {getattr(task, '__name__', kind_of_task.__name__)}, expected a class "
+                "derived from ssl_rs.pretext.base.PretextTask."
+            )
+        if not isinstance(getattr(task, "views", None), tuple):
+            raise InputError(
+                f'pretext.{name}.task: {kind_of_task.__name__} has to say which views it reads: views = ("clean",).'
+            )
         for view in (*task.views, *task.momentum_views):
             if view not in makers:
                 raise InputError(

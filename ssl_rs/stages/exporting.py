@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_rs.build import build
+import ssl_rs
 from ssl_rs.config import Settings, read_yaml
 from ssl_rs.config_hash import config_hash
 from ssl_rs.distributed import Processes
@@ -21,11 +21,10 @@ from ssl_rs.messages import say_line
 from ssl_rs.plain_types import fits
 from ssl_rs.pretrained import read_pretraining
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.segmentation.sliding_window import WindowSettings
-from ssl_rs.stages.finished_run import load_network, stored_config
+from ssl_rs.stages.finished_run import load_network, stored_config, stored_windows
 from ssl_rs.stages.site import version_of
 from ssl_rs.weights import load_strictly, read_weights
-from ssl_rs.weights_metadata import read_weights_metadata
+from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
 LIBRARIES = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "onnx", "onnxscript", "onnxruntime")
 """Libraries whose versions decide what is written."""
@@ -42,7 +41,8 @@ def export(settings: Settings) -> Path:
     wanted = None if formats is None else [name for name in FORMS if name in formats]
     run, result = _finished(chosen)
     weights = run.model if result["command"] == "finetune" else run.encoder
-    sha256, versions = sha256_of(weights), {library: version_of(library) for library in LIBRARIES}
+    sha256 = sha256_of(weights)
+    versions = {"ssl_rs": ssl_rs.__version__, **{library: version_of(library) for library in LIBRARIES}}
     digest = config_hash({"formats": wanted, "versions": versions}, {"weights": sha256})
     own = output_dir / "export" / str(result["dataset"]) / f"{run.path.resolve().name}-{digest}"
     folder = check_place(run_dir) if run_dir else own
@@ -56,10 +56,19 @@ def export(settings: Settings) -> Path:
             write_text(place / "README.md", write_card(subject, _training(run, result), forms, left_out))
             about = {
                 "command": "export", "run": str(run.path), "weights_sha256": sha256, "config_hash": digest,
-                "left_out": left_out, "versions": versions,
+                "left_out": left_out, "versions": versions, **_trained_on(subject.metadata),
             }  # fmt: skip
             write_about(place, about)
     return folder
+
+
+def _trained_on(metadata: WeightsMetadata) -> dict[str, Any]:
+    """Return what other code needs to know: the bands, in order, what they are divided by and how normalized."""
+    found: dict[str, Any] = {
+        "backbone": metadata.backbone, "bands": metadata.bands, "value_scale": metadata.value_scale,
+        "mean": metadata.statistics.mean, "std": metadata.statistics.std,
+    }  # fmt: skip
+    return found | ({"classes": metadata.classes} if metadata.classes else {})
 
 
 def _finished(chosen: str | None) -> tuple[RunDirectory, Mapping[str, Any]]:
@@ -89,7 +98,7 @@ def _finished(chosen: str | None) -> tuple[RunDirectory, Mapping[str, Any]]:
 def _read_finetuning(run: RunDirectory, trusted: Sequence[str]) -> Subject:
     finished_finetuning(str(run.path))
     stored, metadata = stored_config(run), read_weights_metadata(run.model)
-    window: WindowSettings = build(stored["evaluation"].get("window"), "evaluation.window")
+    window = stored_windows(stored)
     model: Any = load_network(run, stored, metadata, window, trusted).model.eval()
     return Subject(metadata, model.encoder, model, window.size)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ssl_rs.build import build
 from ssl_rs.config import Settings, read_yaml
@@ -39,7 +39,19 @@ def read_computer(settings: Settings) -> TrainerSettings:
 
 def windows_like(settings: Settings, stored: Mapping[str, Any]) -> WindowSettings:
     """Read how scenes are cut; what is null is as the run had it."""
-    return changed_windows(settings, build(stored["evaluation"].get("window"), "evaluation.window"))
+    return changed_windows(settings, stored_windows(stored))
+
+
+def stored_windows(stored: Mapping[str, Any]) -> WindowSettings:
+    """Return how a run's own config cuts scenes; nothing else is built of what stands there.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    node, expected = stored["evaluation"].get("window"), f"{WindowSettings.__module__}.{WindowSettings.__name__}"
+    if not isinstance(node, dict) or node.get("_target_") != expected:
+        raise InputError(f"evaluation.window of the run is {node!r:.200}, expected a {expected}: it is damaged.")
+    return cast(WindowSettings, build(node, "evaluation.window"))
 
 
 def changed_windows(settings: Settings, before: WindowSettings) -> WindowSettings:

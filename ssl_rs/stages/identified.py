@@ -10,6 +10,7 @@ from ssl_rs.config_hash import LATER, NULL_MEANT, config_hash, leaves, without_e
 from ssl_rs.errors import InputError
 from ssl_rs.hidden import hide_secrets
 from ssl_rs.initialization import Provenance
+from ssl_rs.own_code import hashes_of_own
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Recipe
@@ -80,6 +81,7 @@ def identify(
         **({"decoder": found.decoder_sha256} if found and found.decoder_sha256 else {}),
         "global_batch": str(site.rows.total),
         **_statistics(site, found),
+        **hashes_of_own(settings.values, settings.trusted),
         **inputs,
     }
     digest = config_hash(settings.values, content, without)

@@ -11,7 +11,7 @@ from torch import nn
 from ssl_rs.build import explained
 from ssl_rs.config import Settings
 from ssl_rs.encoder import Backbone
-from ssl_rs.errors import MissingWeightsError
+from ssl_rs.errors import InputError, MissingWeightsError
 from ssl_rs.initialization import Initialization, Provenance, Target
 from ssl_rs.several_pretrainings import SeveralPretrainingsError
 from ssl_rs.stages.site import Site, SiteSettings
@@ -46,6 +46,13 @@ class Recipe:
         """Build the components."""
         names = ("backbone", "initialization", "optimizer", "schedule", "logger")
         backbone, initialization, optimizer, schedule, logger = (settings.build(name) for name in names)
+        if type(backbone) is not Backbone:  # all else knows an encoder by its name
+            kind = settings.values["backbone"].get("_target_")
+            raise InputError(
+                f"backbone._target_={kind}: encoders are those of segmentation-models-pytorch and timm, which "
+                "ssl_rs.encoder.Backbone builds by name. Give timm's registry your own network, and name it "
+                "backbone.name=tu-NAME."
+            )
         return cls(backbone, initialization, optimizer, schedule, logger, settings.value("run_dir", str | None))
 
     def check(self, surroundings: SiteSettings, planned: bool = False) -> None:

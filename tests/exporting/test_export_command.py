@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import ssl_rs
 from ssl_rs.build import build
 from ssl_rs.command import main
 from ssl_rs.data.sampling import to_unit
@@ -318,6 +319,37 @@ def test_damaged_files_of_a_run_are_named(refused, pretrained, tmp_path, file, o
     assert old in text
     (copy / file).write_text(text.replace(old, new))
     assert f"{copy / file} has dataset" in refused(copy, "formats=[smp]")
+
+
+@pytest.mark.parametrize(
+    "target", ["segmentation_models_pytorch.encoders.timm_universal.TimmUniversalEncoder", "ssl_rs.encoder.Backbone"]
+)
+def test_nothing_but_windows_is_built_of_what_a_config_says_of_them(refused, tuned, tmp_path, monkeypatch, target):
+    """The folder of a run may come from a stranger, and an encoder may download what its name says."""
+    copy = tmp_path / "copy"
+    shutil.copytree(tuned.path, copy)
+    text = (copy / "config.yaml").read_text()
+    ours = "ssl_rs.segmentation.sliding_window.WindowSettings"
+    assert ours in text
+    (copy / "config.yaml").write_text(text.replace(ours, target))
+
+    def asked(*arguments, **more):
+        raise AssertionError("somebody asked the network")
+
+    monkeypatch.setattr("socket.getaddrinfo", asked)
+    assert f"expected a {ours}: it is damaged" in refused(copy, "formats=[smp]")
+
+
+def test_what_other_code_needs_to_know_goes_with_the_files(pretrained, tmp_path):
+    for run, name in ((pretrained, "timm.safetensors"), (pretrained, "smp_encoder.safetensors")):
+        folder = tmp_path / name
+        assert main("export", [f"run={run.path}", "formats=[timm,smp]", f"run_dir={folder}"]) == 0
+        metadata = read_weights_metadata(folder / name)
+        about = json.loads((folder / "export.json").read_text())
+        assert (about["bands"], about["value_scale"]) == ([*metadata.bands], metadata.value_scale)
+        assert about["mean"] == [*metadata.statistics.mean]
+        assert about["std"] == [*metadata.statistics.std]
+        assert about["versions"]["ssl_rs"] == ssl_rs.__version__
 
 
 def test_what_is_no_finished_run_is_refused(refused, pretrained, tuned, tmp_path):

@@ -1,0 +1,40 @@
+"""Parts that a user wrote: which file defines them, so that a run knows when that has changed."""
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_rs.config_hash import leaves
+from ssl_rs.files import sha256_of
+
+OURS = "ssl_rs"
+
+
+def hash_of_own(target: object) -> str | None:
+    """Return the sha256 of the file that defines a class or function; None of ours, and where there is no file.
+
+    What that file imports is not in it.
+    """
+    module = inspect.getmodule(target)
+    if module is None or module.__name__.partition(".")[0] == OURS or not getattr(module, "__file__", None):
+        return None
+    path = Path(str(module.__file__))
+    return sha256_of(path) if path.is_file() else None
+
+
+def hashes_of_own(values: Mapping[str, Any], trusted: Sequence[str]) -> dict[str, str]:
+    """Return the sha256 of the file of each part of a config that is defined in one of the user's packages.
+
+    Args:
+        values: The config.
+        trusted: Names of these packages.
+    """
+    named = {str(value) for key, value in leaves(values).items() if key.rpartition(".")[2] == "_target_"}
+    found = {}
+    for name in sorted(name for name in named if any(name.startswith(f"{package}.") for package in trusted)):
+        module, _, attribute = name.rpartition(".")
+        if (digest := hash_of_own(getattr(importlib.import_module(module), attribute))) is not None:
+            found[f"code of {name}"] = digest
+    return found
