@@ -118,11 +118,14 @@ def explained(where: str, arguments: Mapping[str, Any] = types.MappingProxyType(
 
 def _blamed(where: str, arguments: Mapping[str, Any], error: Exception) -> str:
     """Return the one setting of a component whose value its message ends with, as other packages do; else its key."""
-    said = str(error).rstrip(".")
+    try:
+        last = float(str(error).rstrip(".").rpartition(" ")[2])
+    except ValueError:
+        return where
     named = [
         f"{where}.{name}={value}"
         for name, value in arguments.items()
-        if any(type(one) in (int, float) and said.endswith(f" {one}") for one in (value, *_items(value)))
+        if any(type(one) in (int, float) and one == last for one in (value, *_items(value)))
     ]
     return named[0] if len(named) == 1 else where
 

@@ -14,8 +14,12 @@ from ssl_rs.seen_images import read_seen
 MOST_NAMED = 3
 """Settings of a pretraining that are told; more could not be read."""
 
-TOLD_OTHERWISE = ("seed", "trainer.max_steps", "pretext.")
-"""How the keys begin that stand in no list of settings: steps and seed have words of their own, tasks the folder's."""
+TOLD_OTHERWISE = ("seed", "trainer.max_steps")
+"""Settings that stand in no list of them: they have words of their own."""
+
+OF_TASKS = "pretext."
+"""How the keys of tasks begin: which tasks there were tells the folder, and settings of one tell only those apart that
+have it."""
 
 
 class SeveralPretrainingsError(InputError):
@@ -95,11 +99,14 @@ class _Candidate:
         """Return its own values of the settings that are not those of all."""
         all_settings = [_settings_of(result) for result in results]
         own = _settings_of(self.result)
-        named = [
-            f"{key}={value!s:.40}"
-            for key, value in sorted(own.items())
-            if not key.startswith(TOLD_OTHERWISE) and _differ([each for each in all_settings if key in each], key)
-        ]
+        same_tasks = [each for each in all_settings if _tasks(each) == _tasks(own)]
+        named = []
+        for key, value in sorted(own.items()):
+            among = same_tasks if key.startswith(OF_TASKS) else [each for each in all_settings if key in each]
+            if key not in TOLD_OTHERWISE and _differ(among, key):
+                is_class = key.endswith("._target_")
+                told = str(value).rpartition(".")[2] if is_class else f"{value!s:.40}"
+                named.append(f"{key.removesuffix('._target_')}={told}")
         more = len(named) - MOST_NAMED
         return [*named[:MOST_NAMED], *([f"{more} more setting{'s' * (more > 1)}"] if more > 0 else [])]
 
@@ -119,6 +126,11 @@ class _Candidate:
 def _settings_of(result: Mapping[str, Any]) -> Mapping[str, Any]:
     found = result.get("settings")
     return found if isinstance(found, Mapping) else {}
+
+
+def _tasks(settings: Mapping[str, Any]) -> set[str]:
+    """Return the names of the tasks that settings are of."""
+    return {key.split(".")[1] for key in settings if key.startswith(OF_TASKS)}
 
 
 def _differ(records: Sequence[Mapping[str, Any]], key: str) -> bool:

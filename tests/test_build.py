@@ -196,6 +196,7 @@ def test_what_a_component_says_of_its_arguments_names_the_key(own):
     ("settings", "said"),
     [
         ({"lr": -1.0}, "optimizer.lr=-1.0: Invalid learning rate: -1.0"),
+        ({"lr": -1}, "optimizer.lr=-1: Invalid learning rate: -1"),
         ({"betas": [1.0, 0.9]}, "optimizer.betas=[1.0, 0.9]: Invalid beta parameter at index 0: 1.0"),
         ({"betas": [1.0, 0.9], "weight_decay": 1.0}, "optimizer: Invalid beta parameter at index 0: 1.0"),
     ],

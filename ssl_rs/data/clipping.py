@@ -45,7 +45,8 @@ class Outside(NamedTuple):
         return (
             f"Where {self.least:g} means no data, tell the file by `gdal_edit.py -a_nodata {self.least:g}` "
             f"(JPEG 2000 becomes TIFF by `gdal_translate -a_nodata {self.least:g}`); else move "
-            "values by `gdal_translate -scale LOW HIGH 0 1 -ot Float32`, with one LOW and one HIGH for all files."
+            "values by `gdal_translate -scale LOW HIGH 0 1 -ot Float32`, with one LOW and one HIGH for all files. "
+            "Where the file tells it already, give it to all bands of a pixel: in one band it counts."
         )
 
 

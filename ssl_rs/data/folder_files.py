@@ -59,7 +59,10 @@ def by_stem(
     for place in folders[1:]:
         if place.name not in SPLITS:
             known = ", ".join([*SPLITS, leave_out] if leave_out else SPLITS)
-            raise InputError(f"{place}: subfolders are named {known}. Rename it, or move its files up.")
+            raise InputError(
+                f"{place}: subfolders are named {known}. Rename it, or move its files up, each by a name of its own, "
+                f"such as {place.name}.tif, which its mask has too."
+            )
     for path in sorted(path for place in folders for path in place.iterdir()):
         if path.suffix.lower() not in extensions or path.name.startswith("."):
             continue

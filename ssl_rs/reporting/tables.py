@@ -215,9 +215,9 @@ class Table:
         return None if self.random_label is None else self.miou(self.random_label, 1.0)
 
     def reaches_full_random(self, label: str, fraction: float) -> bool:
-        """Tell whether a cell of another initialization is at least as good as `full_random`, over the same seeds."""
+        """Tell whether another cell is at least as good as `full_random`, over the same seeds."""
         found, full = self.miou(label, fraction), self.full_random()
-        if found is None or full is None or label in self.random_labels or self.random_label is None:
+        if found is None or full is None or self.random_label is None or (label, fraction) == (self.random_label, 1.0):
             return False
         seeds = [{run.seed for run in cell} for cell in (self.cell(label, fraction), self.cell(self.random_label, 1.0))]
         return seeds[0] == seeds[1] and found.mean >= full.mean

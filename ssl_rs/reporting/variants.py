@@ -28,7 +28,26 @@ def told_apart(runs: Sequence[Run]) -> list[Run]:
     """
     by_settings = _renamed(_with_one_hash(runs), lambda run: run.row_hash, _named_by_settings)
     by_pretraining = _renamed(by_settings, lambda run: str(run.pretraining.get("steps")), _named_by_pretraining)
-    return _with_other_data(_renamed(by_pretraining, lambda run: run.with_decoder, _named_by_parts))
+    by_parts = _renamed(by_pretraining, lambda run: run.with_decoder, _named_by_parts)
+    return _with_other_data(_with_tied_pretrainings(by_parts))
+
+
+def _with_tied_pretrainings(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs; where as many of a row start from pretrainings of one setting as of another, each has its row.
+
+    Of what most runs of a row start from, others are left out of it (`odd_runs`): without a majority there is no such.
+    """
+    rows: dict[tuple[Comparison, str], dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        if found := str(run.pretraining.get("settings_hash") or ""):
+            rows[comparison_of(run), run.label][found].append(run)
+    labels: dict[Path, str] = {}
+    for (_, label), variants in rows.items():
+        counts = sorted(map(len, variants.values()))
+        if len(counts) > 1 and counts[-1] == counts[-2]:
+            for found, own in variants.items():
+                labels |= {run.directory: f"{label}, pretraining of settings {found[:8]}" for run in own}
+    return [replace(run, label=labels.get(run.directory, run.label)) for run in runs]
 
 
 def _with_one_hash(runs: Sequence[Run]) -> list[Run]:

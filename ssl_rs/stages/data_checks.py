@@ -24,11 +24,16 @@ def check_kinds(run: RunDirectory, metadata: WeightsMetadata, bands: tuple[str, 
     Raises:
         InputError: Names both.
     """
+    remedies = {
+        "bands": "Where other channels of its files are these, bands=[3,2,1] says which, counted from 1",
+        "classes": "Its classes.yaml must name the same, in the same order",
+    }
     for key, own in (("bands", bands), ("classes", tuple(item.name for item in data.classes))):
         trained = getattr(metadata, key)
         if trained != own:
             raise InputError(
-                f"{run.model} was trained on the {key} {trained!s:.300}, the data has {own}. Check dataset.root."
+                f"{run.model} was trained on the {key} {trained!s:.300}, the data has {own}. Check dataset.root. "
+                f"{remedies[key]}."
             )
 
 

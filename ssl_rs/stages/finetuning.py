@@ -13,6 +13,7 @@ from ssl_rs.bands import color_bands
 from ssl_rs.config import Settings
 from ssl_rs.data.label_subset import describe_labels, labeled_in_training, labeled_pixels
 from ssl_rs.data.sampling import to_unit
+from ssl_rs.data.small_images import warn_of_small_images
 from ssl_rs.data.tile_crops import TileCrops
 from ssl_rs.encoder import Normalization
 from ssl_rs.files import sha256_of
@@ -63,6 +64,7 @@ def finetune(settings: Settings) -> Path:
         if site.processes.is_first:
             print_line(provenance.describe())
             print_line(describe_labels(plan.subset, counts, labeled_in_training(plan.site.store)))
+            warn_of_small_images(site.store.manifest, site.dataset.crop_size)
         progress, tracker = train_network(
             network,
             optimizer,

@@ -9,6 +9,7 @@ import torch
 
 from ssl_rs import distributed
 from ssl_rs.config import Settings
+from ssl_rs.data.small_images import warn_of_small_images
 from ssl_rs.encoder import Normalization
 from ssl_rs.initialization import Pretrained, Provenance
 from ssl_rs.messages import print_line
@@ -62,6 +63,7 @@ def pretrain(settings: Settings) -> Path:
         if site.processes.is_first:
             print_line(provenance.describe())
             tell_of_small_values(plan)
+            warn_of_small_images(site.store.manifest, site.dataset.crop_size)
         progress, tracker = train_network(
             network,
             optimizer,

@@ -138,6 +138,20 @@ def test_red_green_and_blue_are_shown_or_the_first_bands(colored, bands, shown):
     assert (image_thumbnail(store, 0, (6, 6)) == shown).all()
 
 
+@pytest.mark.parametrize(
+    ("bands", "said"),
+    [
+        (("blue", "green", "red", "nir"), "(bands red, green, blue)"),
+        (("nir", "red", "green"), "(bands nir, red, green)"),
+        (("b1", "b2", "b3", "b4"), "(bands b1, b2, b3 as red, green, blue: none is called so)"),
+        (("vv", "vh"), "(band vv)"),
+    ],
+)
+def test_the_sheet_says_which_bands_it_shows(colored, bands, said):
+    store = colored([("a", "train", scene(8, 8, range(len(bands))))], bands)
+    assert said in overview_sheet._legend_of_pictures(store.manifest)
+
+
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
 def test_other_values_are_stretched_and_missing_ones_do_not_count(colored, dtype):
     values = np.arange(100, 200, dtype=dtype).repeat(10).reshape(1, 10, 100, order="F").repeat(3, axis=0)

@@ -157,6 +157,10 @@ def test_a_cell_that_reaches_random_with_all_labels_is_marked(write_run, report)
     cells = cells_of(report())
     assert "50.0†n = 1" in cells
     assert sum("†" in cell for cell in cells) == 1
+    write_run("e", fraction=0.2, miou=0.6)  # random initialization itself, with fewer labels
+    cells = cells_of(report())
+    assert "60.0†n = 1" in cells
+    assert sum("†" in cell for cell in cells) == 2
 
 
 def test_a_cell_of_other_seeds_than_random_with_all_labels_is_not_marked(write_run, report):

@@ -73,6 +73,22 @@ def test_longer_pretrainings_are_told(write_run, labels):
     assert labels() == {"a": "tasks", "b": "tasks", "c": "tasks, 4,500 steps of pretraining"}
 
 
+def of_pretraining(settings_hash):
+    pretraining = {"settings_hash": settings_hash, "steps": 100, "dataset": "tiny", "images_seen": 400}
+    return {"kind": "pretrained", "sha256": settings_hash * 4, "source": "outputs/a", "pretraining": pretraining}
+
+
+def test_as_many_runs_of_one_pretraining_as_of_another_have_a_row_each(write_run, labels):
+    for name in ("aaaaaaaa1234", "bbbbbbbb1234"):
+        write_run(name, label="a + b", initialization="pretrained", provenance=of_pretraining(name))
+    assert labels() == {
+        "aaaaaaaa1234": "a + b, pretraining of settings aaaaaaaa",
+        "bbbbbbbb1234": "a + b, pretraining of settings bbbbbbbb",
+    }
+    write_run("more", label="a + b", seed=1, initialization="pretrained", provenance=of_pretraining("aaaaaaaa1234"))
+    assert set(labels().values()) == {"a + b"}  # by its majority: the other one is left out, and named
+
+
 def test_runs_with_the_decoder_of_the_pretraining_are_told(write_run, labels):
     for name, decoder in (("a", None), ("b", None), ("c", "dd")):
         provenance = {"sha256": name, "decoder_sha256": decoder, "pretraining": {"steps": 100}}

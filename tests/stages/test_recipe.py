@@ -41,3 +41,22 @@ def test_of_several_pretrainings_those_of_the_present_data_are_told(folder_datas
     assert "seed0-aa  (made from other data than the present, ended " in str(error.value)
     assert "seed0-bb  (made from the present data, ended " in str(error.value)
     assert "A pattern" not in str(error.value)  # none fits one of them alone
+
+
+def test_of_several_pretrainings_what_their_tasks_differ_in_is_told(tmp_path):
+    folders = []
+    for name, decoder, weight in (
+        ("aa", "AdditiveDecoder", 10.0),
+        ("bb", "SegmentationDecoder", 10.0),
+        ("cc", None, 1),
+    ):
+        task = "contrastive" if decoder is None else "inpainting"
+        settings = {f"pretext.{task}.weight": weight, "trainer.max_steps": 5, "optimizer.lr": 0.1}
+        settings |= {} if decoder is None else {"pretext.inpainting.task.decoder._target_": f"ssl_rs.x.{decoder}"}
+        folders.append(tmp_path / "city/resnet18" / task / f"seed0-{name}")
+        folders[-1].mkdir(parents=True)
+        write_json(folders[-1] / "result.json", {"settings": settings, "seed": 0, "steps": 5})
+    said = str(SeveralPretrainingsError("there are", folders, tmp_path / "city/resnet18"))
+    assert "seed0-aa  (pretext.inpainting.task.decoder=AdditiveDecoder, ended" in said
+    assert "seed0-bb  (pretext.inpainting.task.decoder=SegmentationDecoder, ended" in said
+    assert "seed0-cc  (ended" in said  # its folder tells
