@@ -172,29 +172,33 @@ class Agreement:
         self._group = group
         self._sent: tuple[Tensor, dist.Work] | None = None
 
-    def any_rank(self, flag: bool) -> bool:
-        """Tell whether the flag of the call before was set on any rank; every rank must call, and gets the same answer.
+    def any_rank(self, ends: bool, *flags: bool) -> tuple[bool, ...]:
+        """Tell of each flag of the call before whether any rank had set it; all ranks must call, and get one answer.
 
-        On one process that is the flag of this call.
+        On one process these are the flags of this call.
+
+        Args:
+            ends: The first flag: where it was set, there is no further call.
+            flags: Others.
         """
         if self._group is None:
-            return flag
-        if self.settle():
-            return True
-        sent = torch.tensor(int(flag))
-        work = dist.all_reduce(sent, group=self._group, async_op=True)
-        assert work is not None
-        self._sent = sent, work
-        return False
+            return ends, *flags
+        found = self.settle() or (False,) * (1 + len(flags))
+        if not found[0]:
+            sent = torch.tensor([ends, *flags], dtype=torch.int64)
+            work = dist.all_reduce(sent, group=self._group, async_op=True)
+            assert work is not None
+            self._sent = sent, work
+        return found
 
-    def settle(self) -> bool:
-        """Wait for the flags that still travel, and tell whether one was set."""
+    def settle(self) -> tuple[bool, ...]:
+        """Wait for the flags that still travel, and tell of each whether it was set; empty where none travel."""
         if self._sent is None:
-            return False
+            return ()
         flags, work = self._sent
         work.wait()
         self._sent = None
-        return bool(flags)
+        return tuple(map(bool, flags.tolist()))
 
 
 class _Gather(torch.autograd.Function):

@@ -79,11 +79,13 @@ def test_torchrun_runs_both_stages(tiny):
 def agree(rank, folder, asking, told):
     """Be a rank that asks at one of its calls, and say at which call it hears of it."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/ranks", rank=rank, world_size=2)
-    agreement, heard = Agreement(), []
+    agreement, heard, others = Agreement(), [], []
     for call in range(6):
         time.sleep(0.05 * rank)  # one is slower
-        heard.append(agreement.any_rank(call == asking and rank == 1))
-    told.put((rank, heard, agreement.settle()))
+        stops, other = agreement.any_rank(call == asking and rank == 1, rank == 0 and call == 1)
+        heard.append(stops)
+        others.append(other)
+    told.put((rank, heard, others, any(agreement.settle()[:1])))
     torch.distributed.destroy_process_group()
 
 
@@ -99,7 +101,8 @@ def test_all_ranks_hear_of_a_request_at_the_next_call(tmp_path, asking, heard, r
         process.join(60)
         assert process.exitcode == 0
     expected = [call in heard for call in range(6)]
-    assert answers == [(0, expected, rest), (1, expected, rest)]
+    others = [call == 2 for call in range(6)]  # the other flag, which ends nothing
+    assert answers == [(0, expected, others, rest), (1, expected, others, rest)]
 
 
 def wait_long(rank, folder, told):
@@ -130,7 +133,7 @@ def test_ranks_wait_for_one_that_has_more_to_do(tmp_path):
 
 def test_one_process_hears_itself_at_once():
     agreement = Agreement()
-    assert [agreement.any_rank(flag) for flag in (False, True)] == [False, True]
+    assert [agreement.any_rank(flag, not flag) for flag in (False, True)] == [(False, True), (True, False)]
     assert not agreement.settle()
 
 

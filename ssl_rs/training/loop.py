@@ -15,6 +15,7 @@ from ssl_rs.training.collapse import check_collapse
 from ssl_rs.training.finite import FirstBadSteps, save_crops, without_data
 from ssl_rs.training.job import Job
 from ssl_rs.training.progress import Clock, Display, open_display
+from ssl_rs.training.saving import Saving
 from ssl_rs.training.settings import TrainerSettings, exactness
 from ssl_rs.training.state import Progress, check_weights, load_checkpoint, save_checkpoint
 from ssl_rs.training.step import gradients_of, take_step, wrap
@@ -41,7 +42,7 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     tracker = open_tracker()
     network.train()
     display = open_display(progress.step, settings.max_steps, job.processes.is_first)
-    bad_steps, agreement = FirstBadSteps(), distributed.Agreement()
+    bad_steps, agreement, saving = FirstBadSteps(), distributed.Agreement(), Saving(settings.checkpoint_every_steps)
     unheard: OutputClosed | None = None
     clock = Clock(settings.batch_size * job.processes.world_size, progress.step, progress.seconds)
     try:
@@ -68,13 +69,15 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
                         job.run.append_metrics(line)
                         tracker.log(line)
                     check_collapse(progress, line, job.run.metrics, settings.on_collapse, tells=job.processes.is_first)
-                stopping = agreement.any_rank(bool(requested) or unheard is not None)
-                if last or stopping or progress.step % settings.checkpoint_every_steps == 0:
+                is_late = job.processes.is_first and saving.is_due_by_time
+                stopping, due = agreement.any_rank(bool(requested) or unheard is not None, is_late)
+                if last or stopping or due or saving.is_due_after(progress.step):
                     _check_finite(job, bad_steps)
-                    _save(job, progress)
+                    with saving.timed():
+                        _save(job, progress)
                 if stopping:
                     raise unheard or _stopped(progress, settings)
-            if agreement.settle():
+            if any(agreement.settle()[:1]):
                 raise unheard or _stopped(progress, settings)
     except BaseException:
         tracker.finish(None)

@@ -33,7 +33,8 @@ class TrainerSettings:
         resident: Whether the scenes lie on the device, where crops are cut at once: "auto" where a GPU has four times
             their size free; the crops are the same.
         keep_memory: On a CPU, keep memory that is freed for the next step: faster, but more is held.
-        checkpoint_every_steps: Steps between checkpoints.
+        checkpoint_every_steps: Steps between checkpoints; null: half a minute or more, so that they take at most 2 % of
+            the time.
         log_every_steps: Steps between lines of metrics.jsonl.
         cuda_graph: Whether a GPU gets augmentation, forward and backward of a step as one recording instead of
             operation by operation, which a host cannot send as quickly as a fast GPU computes them; the numbers are the
@@ -64,7 +65,7 @@ class TrainerSettings:
     num_workers: int | None = None
     resident: Literal["auto", "always", "never"] = "auto"
     keep_memory: bool = True
-    checkpoint_every_steps: int = 100
+    checkpoint_every_steps: int | None = None
     log_every_steps: int = 10
     cuda_graph: Literal["auto", "always", "never"] = "auto"
     compile: bool = False
@@ -85,7 +86,7 @@ class TrainerSettings:
                 f"trainer.batch_size must be at least 2: one image has no batch statistics; got {self.batch_size}."
             )
         for key in ("max_steps", "checkpoint_every_steps", "log_every_steps", "gradient_accumulation"):
-            if getattr(self, key) < 1:
+            if getattr(self, key) is not None and getattr(self, key) < 1:
                 raise InputError(f"trainer.{key} must be at least 1, got {getattr(self, key)}.")
         size, parts = self.batch_size, self.gradient_accumulation
         if size % parts or size // parts < 2:

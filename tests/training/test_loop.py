@@ -18,6 +18,7 @@ from ssl_rs.messages import OutputClosed
 from ssl_rs.randomness import derive_seed
 from ssl_rs.run_directory import TIMING_KEYS, RunDirectory
 from ssl_rs.task_output import TaskOutput
+from ssl_rs.training import loop, saving
 from ssl_rs.training.finite import without_data
 from ssl_rs.training.job import Job, Validation
 from ssl_rs.training.loop import train
@@ -251,6 +252,20 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_no_checkpoint_holds_it(
     assert all(parameter.isfinite().all() for parameter in network.parameters())
     assert all(line["step"] <= 5 for line in own.run.read_metrics())
     assert not own.run.result.exists()
+
+
+@pytest.mark.parametrize(("least", "saved"), [(0.0, list(range(1, STEPS + 1))), (1000.0, [STEPS])])
+def test_without_a_number_of_steps_checkpoints_come_by_the_time_and_at_the_end(tmp_path, monkeypatch, least, saved):
+    monkeypatch.setattr(saving, "LEAST", least)
+    monkeypatch.setattr(saving, "SHARE", 1e9)
+    steps = []
+
+    def save(folder, network, optimizer, progress, *more):
+        steps.append(progress.step)
+
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    train(job(tmp_path, checkpoint_every_steps=None), Recorder)
+    assert steps == saved
 
 
 def test_crops_without_any_data_are_counted():

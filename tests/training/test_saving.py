@@ -1,0 +1,52 @@
+"""Checkpoints come every so many steps, or as often as they take little of the time."""
+
+import pytest
+
+from ssl_rs.training.saving import LEAST, SHARE, Saving
+
+
+class Time:
+    def __init__(self):
+        self.seconds = 100.0
+
+    def __call__(self):
+        return self.seconds
+
+
+def save(saving, time, seconds):
+    with saving.timed():
+        time.seconds += seconds
+
+
+def test_a_number_of_steps_is_kept_whatever_the_time():
+    time = Time()
+    saving = Saving(3, time)
+    assert [step for step in range(1, 10) if saving.is_due_after(step)] == [3, 6, 9]
+    time.seconds += 1e6
+    assert not saving.is_due_by_time
+
+
+@pytest.mark.parametrize(("took", "pause"), [(0.1, LEAST), (LEAST * SHARE, LEAST), (5.0, 5.0 / SHARE)])
+def test_without_one_checkpoints_take_a_small_share_of_the_time(took, pause):
+    time = Time()
+    saving = Saving(None, time)
+    assert not any(saving.is_due_after(step) for step in range(1, 1000))
+    time.seconds += LEAST - 1
+    assert not saving.is_due_by_time
+    time.seconds += 1
+    assert saving.is_due_by_time
+    save(saving, time, took)
+    assert not saving.is_due_by_time
+    time.seconds += pause - 0.001
+    assert not saving.is_due_by_time
+    time.seconds += 0.002
+    assert saving.is_due_by_time
+
+
+def test_a_checkpoint_that_failed_is_still_due():
+    time = Time()
+    saving = Saving(None, time)
+    time.seconds += LEAST
+    with pytest.raises(OSError, match="full"), saving.timed():
+        raise OSError("full")
+    assert saving.is_due_by_time
