@@ -130,6 +130,19 @@ def test_a_task_whose_file_changed_trains_another_run(documented, command, folde
 ARRAYS = "my_package/arrays.py"
 
 
+def test_a_disk_that_fails_is_no_bad_scene(prepare_arrays):
+    text = Path(ARRAYS).read_text()
+    broken = text.replace(
+        "        image, mask = (np", "        raise OSError(5, 'Input/output error')\n        image, mask = (np"
+    )
+    assert broken != text
+    Path(ARRAYS).write_text(broken)
+    code, _, err = prepare_arrays("dataset.on_bad_scene=skip")
+    assert code == 2
+    assert "Input/output error" in err
+    assert not list(Path("outputs").rglob("manifest.json"))
+
+
 @pytest.fixture
 def prepare_arrays(documented, command):
     def run(*overrides):

@@ -85,10 +85,13 @@ def _read(dataset: Dataset, source: SceneSource, where: str) -> SceneArrays | Sc
 
     Raises:
         InputError: It cannot be read.
+        OSError: The system refuses it, as where a disk fails: that says nothing about the scene.
     """
     try:
         return dataset.read(source)
     except (OSError, EOFError, ValueError, KeyError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise InputError(f"{where} cannot be read: {in_a_line(error)}. Mend it, or take the scene out.") from error
 
 

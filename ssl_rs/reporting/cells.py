@@ -126,7 +126,7 @@ def stale_runs(runs: Sequence[Run], planned: Sequence[PlannedCell], home: Path) 
         place = run.directory.resolve()
         has_place = place in current or any(cell.is_of(run) or _has_place_beside(cell, run) for cell in own)
         if own and not has_place:
-            reason = "no plan names it, and what a sweep planned for its place has other settings or weights"
+            reason = "no plan names it, and what a sweep planned for its place has other settings, weights or own code"
             stale.append(StaleRun(run, reason, own[0].command))
         elif place.is_relative_to(home.resolve()) and (source := _replaced(run)) is not None:
             reason = f"{source} has other weights now than those it was made from"
