@@ -24,3 +24,11 @@ def color_bands(bands: Sequence[str]) -> tuple[int, int, int] | None:
 def shown_bands(bands: Sequence[str]) -> tuple[int, int, int]:
     """Return the indices of the three bands of a picture: `color_bands`, else the first three, of fewer one in gray."""
     return color_bands(bands) or ((0, 1, 2) if len(bands) > 2 else (0, 0, 0))
+
+
+def told_bands(bands: Sequence[str]) -> str:
+    """Return in words which bands a picture shows, e.g. "bands red, green, blue"."""
+    shown = dict.fromkeys(shown_bands(bands))  # one, if gray
+    said = f"band{'s' * (len(shown) > 1)} {', '.join(bands[band] for band in shown)}"
+    unnamed = len(shown) > 1 and color_bands(bands) is None
+    return f"{said} as red, green, blue: none is called so" if unnamed else said

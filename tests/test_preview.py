@@ -170,6 +170,7 @@ def test_missing_pixels_are_gray_and_wide_values_are_stretched_alike_in_all_rows
     valid[0, 0, 0, 0] = False
     first, brighter = crop_view(image, valid=valid), crop_view(image + 0.05, valid=valid)
     rows = [Row("crop", "as stored", first), Row("other", "", brighter, ("caption",))]
+    assert draw_views(rows, 1, ("nir", "swir"), True, "Views")._suptitle.get_text() == "Views\nband nir, stretched"
     plain, _ = images_of(draw_views(rows, 1, ("nir", "swir"), False, ""))
     np.testing.assert_allclose(plain[1:], image[0, [0, 0, 0]].movedim(0, -1).numpy()[1:], atol=1e-6)
     assert (plain[0, 0] == np.float32(NO_DATA)).all()

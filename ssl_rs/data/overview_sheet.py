@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 from PIL import Image
 
-from ssl_rs.bands import color_bands, shown_bands
+from ssl_rs.bands import told_bands
 from ssl_rs.data import sheet
 from ssl_rs.data.dataset import Split
 from ssl_rs.data.manifest import Manifest
@@ -85,10 +85,7 @@ def _span(values: Sequence[int]) -> str:
 
 
 def _legend_of_pictures(manifest: Manifest) -> str:
-    bands = dict.fromkeys(shown_bands(manifest.bands))
-    shown = f"band{'s' * (len(bands) > 1)} {', '.join(manifest.bands[band] for band in bands)}"
-    if len(bands) > 1 and color_bands(manifest.bands) is None:
-        shown += " as red, green, blue: none is called so"
+    shown = told_bands(manifest.bands)
     stretched = "" if manifest.dtype == "uint8" else ", stretched between the 2nd and 98th percentile of each picture"
     if not manifest.classes:
         return f"Each picture: a scene ({shown}{stretched}). The data set has no masks."

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ssl_rs.bands import shown_bands
+from ssl_rs.bands import shown_bands, told_bands
 from ssl_rs.views.base import View
 
 CELL = 1.7
@@ -48,8 +48,8 @@ def draw_views(rows: Sequence[Row], count: int, bands: Sequence[str], stretched:
     """
     shown = list(shown_bands(bands))
     low, high = _range(rows[0].view, shown) if stretched else (0.0, 1.0)
-    figure = Figure(figsize=(1.3 + CELL * count, 0.4 + (CELL + 0.22) * len(rows)), layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    figure = Figure(figsize=(1.3 + CELL * count, 0.6 + (CELL + 0.22) * len(rows)), layout="constrained")
+    figure.suptitle(f"{title}\n{told_bands(bands)}{', stretched' if stretched else ''}", fontsize=10)
     axes = figure.subplots(len(rows), count, squeeze=False)
     for cells, row in zip(axes, rows, strict=True):
         for index, cell in enumerate(cells):

@@ -53,6 +53,7 @@ def draw_map_sheet(
     colors: Mapping[str, sheet.Color],
     pixels: Mapping[str, int],
     missing: int,
+    shown: str,
 ) -> Image.Image:
     """Draw the sheet of one map.
 
@@ -63,10 +64,12 @@ def draw_map_sheet(
         colors: Of each class, by its name, in order.
         pixels: Of the whole map that each class has, by its name.
         missing: Pixels of the whole map without data.
+        shown: What the picture shows, in words.
     """
     valid = sum(pixels.values())
-    heading, draw = sheet.blank(sheet.MARGIN + sheet.HEADING + sheet.GAP)
+    heading, draw = sheet.blank(sheet.MARGIN + sheet.HEADING + sheet.TEXT + 2 * sheet.GAP)
     sheet.write(draw, (sheet.MARGIN, sheet.MARGIN - 6), name, sheet.HEADING)
+    sheet.write(draw, (sheet.MARGIN, sheet.MARGIN + sheet.HEADING), f"Left the image ({shown})", sheet.TEXT)
     entries = [(sheet.swatch(color), f"{each}  {sheet.percent(pixels[each], valid)}") for each, color in colors.items()]
     if missing:
         share = sheet.percent(missing, valid + missing)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ssl_rs.bands import RGB, shown_bands
+from ssl_rs.bands import RGB, shown_bands, told_bands
 from ssl_rs.data.clipping import WORTH_TELLING, values_outside
 from ssl_rs.data.dataset import IGNORE, SceneSource
 from ssl_rs.data.ground_area import square_meters
@@ -278,7 +278,8 @@ def _write_map(
     _write_picture(target.picture, picture, colors)
     seen = rgb_picture(thinned.image(), RGB, job.value_scale, picture != IGNORE)
     with written_aside(target.sheet) as file:
-        draw_map_sheet(target.map.stem, seen, picture, job.colors, pixels, missing).save(file, "PNG")
+        shown = told_bands(job.scenes.expected) + ("" if image.dtype == np.uint8 else ", stretched")
+        draw_map_sheet(target.map.stem, seen, picture, job.colors, pixels, missing, shown).save(file, "PNG")
     return [*pixels.values(), missing]
 
 

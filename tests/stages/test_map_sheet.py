@@ -35,20 +35,26 @@ def test_the_map_stands_beside_its_image_and_the_legend_tells_the_shares(monkeyp
     classes = np.zeros((20, 20), np.uint8)
     classes[:, 15:] = 1
     classes[10:] = 255
-    drawn = draw_map_sheet("scene 5", image, classes, COLORS, {"water": 300, "forest": 100}, 100)
+    drawn = draw_map_sheet("scene 5", image, classes, COLORS, {"water": 300, "forest": 100}, 100, "band vv")
     half = SIDE * SIDE // 2
     assert count(drawn, (90, 60, 30)) == half
     swatch = sheet.SWATCH * 2 * sheet.SWATCH
     assert count(drawn, COLORS["water"]) == pytest.approx(half * 3 / 4 + swatch, rel=0.01)
     assert count(drawn, COLORS["forest"]) == pytest.approx(half / 4 + swatch, rel=0.01)
     assert count(drawn, thumbnails.HATCH[0]) + count(drawn, thumbnails.HATCH[1]) > 2 * half
-    assert told == ["scene 5", "water  75.0 %", "forest  25.0 %", "no data  20.0 % of all pixels"]
+    assert told == [
+        "scene 5",
+        "Left the image (band vv)",
+        "water  75.0 %",
+        "forest  25.0 %",
+        "no data  20.0 % of all pixels",
+    ]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 2)])
 def test_a_map_of_any_size_without_any_data_is_drawn(size):
     nothing = np.full(size, 255, np.uint8)
     image = np.zeros((*size, 3), np.uint8)
-    drawn = draw_map_sheet("x", image, nothing, COLORS, {"water": 0, "forest": 0}, nothing.size)
+    drawn = draw_map_sheet("x", image, nothing, COLORS, {"water": 0, "forest": 0}, nothing.size, "")
     assert drawn.width == sheet.WIDTH
     assert count(drawn, COLORS["water"]) == sheet.SWATCH * 2 * sheet.SWATCH
