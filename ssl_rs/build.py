@@ -11,13 +11,17 @@ from typing import Any
 
 from ssl_rs import plain_types
 from ssl_rs.errors import ArgumentError, InputError, nearest
+from ssl_rs.own_code import hash_of_own
 from ssl_rs.plain_types import fits, misfit
 
 PACKAGES = ("ssl_rs", "torch.optim", "segmentation_models_pytorch", "kornia.augmentation")
-"""A target must be a class that is defined in one of these, or be defined in a package that the command line trusts."""
+"""A target must be a class of one of these, or be defined in a package that the command line trusts."""
 
-NARROWER = {"segmentation_models_pytorch": ("segmentation_models_pytorch.decoders",)}
-"""Where in such a package it must be defined: encoders may download what their name says."""
+NARROWER = {"segmentation_models_pytorch": "segmentation_models_pytorch.decoders"}
+"""Where in such a package it must be defined: other classes may download what their arguments name. Those of there may
+too, unless they are told not to, so that our code makes them: `_partial_: true`."""
+
+PLACES = tuple(NARROWER.get(package, package) for package in PACKAGES)
 
 
 def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> Any:
@@ -42,6 +46,8 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
     _check_arguments(target, arguments, where)
     if node.get("_partial_", False):
         return partial(target, **arguments)
+    if _inside(target.__module__, tuple(NARROWER.values())) and not _inside(target.__module__, trusted):
+        raise InputError(f"{where}: {target.__name__} is made when bands and classes are known. Add _partial_: true.")
     lacking = _lacking(target, arguments)
     if lacking:
         raise InputError(
@@ -147,7 +153,7 @@ def locate(name: str, where: str, trusted: Sequence[str] = ()) -> Callable[..., 
     """Import a target, only from packages of the allow-list, only if it is defined there; of ours, only classes."""
     allowed = (*PACKAGES, *trusted)
     refusal = InputError(
-        f"{where}._target_={name} is not admitted. Targets are classes of {', '.join(allowed)}; "
+        f"{where}._target_={name} is not admitted. Targets are classes of {', '.join([*PLACES, *trusted])}; "
         f"add trusted_packages=[{name.split('.')[0]}] to the command line if you trust that package."
     )
     module_name, _, attribute = name.rpartition(".")
@@ -158,11 +164,11 @@ def locate(name: str, where: str, trusted: Sequence[str] = ()) -> Callable[..., 
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{where}._target_={name} cannot be found: {error}.") from error
     defined_in = getattr(found, "__module__", None) or ""
-    places = [place for package in PACKAGES for place in NARROWER.get(package, (package,))]
-    if not (inspect.isclass(found) and _inside(defined_in, places)) and not (
+    if not (inspect.isclass(found) and _inside(defined_in, PLACES)) and not (
         callable(found) and _inside(defined_in, trusted)
     ):
         raise refusal
+    hash_of_own(found)  # now, as it was imported: it may change while data is prepared
     return typing.cast(Callable[..., Any], found)
 
 

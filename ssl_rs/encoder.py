@@ -46,21 +46,30 @@ class Backbone:
         """
         from segmentation_models_pytorch import encoders
 
+        check_name(self.name)
         if not self.name.startswith("tu-") and self.name not in encoders.encoders:
             raise InputError(
                 f"backbone.name={self.name} is no encoder of segmentation-models-pytorch. "
                 f"{nearest(self.name, encoders.encoders)} Encoders of timm take the prefix 'tu-'."
-            )
-        if not NAME.fullmatch(self.name):  # timm would download what hf-hub:... names, and read local-dir:...
-            raise InputError(
-                f"backbone.name={self.name!r:.100}: expected 'tu-' and a name of timm (tu-convnext_tiny), no place. "
-                "Weights from elsewhere are given by initialization=file."
             )
         try:
             encoder: nn.Module = encoders.get_encoder(self.name, in_channels=in_channels, depth=5, weights=None)
         except Exception as error:  # timm and smp raise whatever a name or a channel count that they lack leads them to
             raise InputError(f"backbone.name={self.name} with {in_channels} bands cannot be built: {error}") from error
         return encoder
+
+
+def check_name(backbone: str) -> None:
+    """Refuse what is no name but a place: timm would download what hf-hub:... names, and read local-dir:...
+
+    Raises:
+        InputError: It is one.
+    """
+    if not NAME.fullmatch(backbone):
+        raise InputError(
+            f"backbone.name={backbone!r:.100}: expected a name of segmentation-models-pytorch, or 'tu-' and one of "
+            "timm (tu-convnext_tiny), no place. Weights from elsewhere are given by initialization=file."
+        )
 
 
 @torch.no_grad()

@@ -2,11 +2,12 @@
 
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from ssl_rs.config_hash import leaves
 from ssl_rs.files import sha256_of
 
 OURS = "ssl_rs"
@@ -18,7 +19,13 @@ def hash_of_own(target: object) -> str | None:
     What that file imports is not in it.
     """
     module = inspect.getmodule(target)
-    if module is None or module.__name__.partition(".")[0] == OURS or not getattr(module, "__file__", None):
+    return None if module is None else _hash_of(module)
+
+
+@cache
+def _hash_of(module: ModuleType) -> str | None:
+    """Return the hash of the file as it was when first asked for: later changes are not what this process runs."""
+    if module.__name__.partition(".")[0] == OURS or not getattr(module, "__file__", None):
         return None
     path = Path(str(module.__file__))
     return sha256_of(path) if path.is_file() else None
@@ -31,10 +38,21 @@ def hashes_of_own(values: Mapping[str, Any], trusted: Sequence[str]) -> dict[str
         values: The config.
         trusted: Names of these packages.
     """
-    named = {str(value) for key, value in leaves(values).items() if key.rpartition(".")[2] == "_target_"}
     found = {}
-    for name in sorted(name for name in named if any(name.startswith(f"{package}.") for package in trusted)):
-        module, _, attribute = name.rpartition(".")
-        if (digest := hash_of_own(getattr(importlib.import_module(module), attribute))) is not None:
-            found[f"code of {name}"] = digest
+    for name in sorted(set(_targets(values))):
+        if any(name.startswith(f"{package}.") for package in trusted):
+            module, _, attribute = name.rpartition(".")
+            if (digest := hash_of_own(getattr(importlib.import_module(module), attribute))) is not None:
+                found[f"code of {name}"] = digest
     return found
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """Yield every target below a node, those in lists too."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        node = list(node.values())
+    if isinstance(node, list):
+        for each in node:
+            yield from _targets(each)

@@ -1,10 +1,15 @@
 """The contract of encoders, and normalization."""
 
+from functools import partial
+
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 
+from ssl_rs.build import build
 from ssl_rs.encoder import Backbone, Normalization, Statistics, check_image_size
 from ssl_rs.errors import InputError
+from ssl_rs.segmentation.network import build_segmentation_model
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vgg16_bn", "tu-convnext_atto"])
@@ -88,3 +93,18 @@ def test_no_name_makes_an_encoder_come_from_elsewhere(name, monkeypatch):
     monkeypatch.setattr("socket.getaddrinfo", asked)
     with pytest.raises(InputError, match=r"no place|cannot be built|no encoder"):
         Backbone(name).build(3)
+
+
+def test_no_backbone_of_weights_makes_a_decoder_ask_the_network(monkeypatch):
+    def asked(*arguments, **more):
+        raise AssertionError("somebody asked the network")
+
+    monkeypatch.setattr("socket.getaddrinfo", asked)
+    with pytest.raises(InputError, match="no place"):
+        build_segmentation_model(partial(smp.Unet), "tu-hf-hub:stranger/model", 3, 2)
+    with pytest.raises(InputError, match=r"decoder: Unet is made when bands and classes are known\. Add _partial_"):
+        build({"_target_": "segmentation_models_pytorch.Unet"}, "decoder")
+    with pytest.raises(
+        InputError, match=r"is not admitted\. Targets are classes of .*segmentation_models_pytorch\.dec"
+    ):
+        build({"_target_": "segmentation_models_pytorch.losses.DiceLoss", "mode": "binary"}, "loss")

@@ -130,6 +130,26 @@ def test_a_task_whose_file_changed_trains_another_run(documented, command, folde
 ARRAYS = "my_package/arrays.py"
 
 
+def test_what_shows_while_strips_are_read_is_about_the_scene_too(prepare_arrays):
+    text = Path(ARRAYS).read_text()
+    line = "        return SceneArrays(image, mask.astype(np.uint8))"
+    assert line in text
+    strips = """        def strips():
+            if scene.id == "scene1":
+                raise ValueError("broken strip")
+            yield SceneArrays(image, mask.astype(np.uint8))
+
+        return Scene(*image.shape[1:], None, None, strips())"""
+    text = text.replace(line, strips).replace("import Dataset,", "import Dataset, Scene,")
+    Path(ARRAYS).write_text(text)
+    code, _, err = prepare_arrays()
+    assert code == 2
+    assert "scene1_mask.npy cannot be read: ValueError: broken strip" in err
+    code, _, err = prepare_arrays("dataset.on_bad_scene=skip")
+    assert code == 0, err
+    assert "broken strip" in err
+
+
 def test_a_disk_that_fails_is_no_bad_scene(prepare_arrays):
     text = Path(ARRAYS).read_text()
     broken = text.replace(

@@ -1,6 +1,7 @@
 """One scene on its way into a store: read strip by strip, checked, written aside and renamed, then recorded."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -56,7 +57,8 @@ def write_scene(dataset: Dataset, number: int, source: SceneSource, folder: Path
     if source.problem:
         raise InputError(source.problem)
     where = ", ".join(map(str, source.files[:2]))
-    found = _read(dataset, source, where)
+    with _about(where):
+        found = dataset.read(source)
     scene = _whole(found) if isinstance(found, SceneArrays) else found
     factor = dataset.downsample
     height, width = coarser_size(scene, factor, where)
@@ -80,15 +82,16 @@ def write_scene(dataset: Dataset, number: int, source: SceneSource, folder: Path
     return written
 
 
-def _read(dataset: Dataset, source: SceneSource, where: str) -> SceneArrays | Scene:
-    """Let the data set read a scene; what a library says of a file that it cannot read is about that scene.
+@contextmanager
+def _about(where: str) -> Iterator[None]:
+    """Within it, what a library says of a file that it cannot read is about the scene of that file.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: The scene cannot be read.
         OSError: The system refuses it, as where a disk fails: that says nothing about the scene.
     """
     try:
-        return dataset.read(source)
+        yield
     except (OSError, EOFError, ValueError, KeyError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -157,7 +160,7 @@ def _checked_strips(
         InputError: The image or its mask cannot be used.
     """
     top, dtype = 0, dataset.dtype
-    for strip in scene.strips:
+    for strip in _read_strips(scene, where):
         height = strip.image.shape[1]
         valid = np.ones((height, scene.width), np.bool_) if strip.valid is None else strip.valid
         image = strip.image.astype(strip.image.dtype.newbyteorder("="), copy=False)
@@ -183,6 +186,17 @@ def _checked_strips(
         yield top, SceneArrays(image, masks[0], valid=known, eroded=masks[1], nodata=strip.nodata), valid
         top += height
     assert top == scene.height, f"{where}: {top} rows instead of {scene.height}"
+
+
+def _read_strips(scene: Scene, where: str) -> Iterator[SceneArrays]:
+    """Yield the strips of a scene, which are read as they are asked for."""
+    strips = iter(scene.strips)
+    while True:
+        with _about(where):
+            strip = next(strips, None)
+        if strip is None:
+            return
+        yield strip
 
 
 def _check_image(dataset: Dataset, image: NDArray[Any], dtype: str | None, where: str) -> None:
@@ -228,8 +242,11 @@ def _as_bytes(mask: NDArray[Any], where: str) -> NDArray[np.uint8]:
     """
     if mask.dtype == np.uint8:
         return mask
-    if mask.dtype.kind not in "iu":
-        raise InputError(f"{where}: the mask is of {mask.dtype}, expected class indices as whole numbers (uint8).")
+    if mask.dtype.kind not in "biu":
+        raise InputError(
+            f"{where}: the mask is of {mask.dtype}, expected class indices as whole numbers. Convert it, e.g. by "
+            "mask.astype(np.uint8)."
+        )
     if mask.size and not 0 <= int(mask.min()) <= int(mask.max()) <= IGNORE:
         raise InputError(
             f"{where}: the mask holds numbers from {int(mask.min())} to {int(mask.max())}, expected class indices, and "

@@ -3,25 +3,15 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ssl_rs.reporting.names_of_data import names_of_data
 from ssl_rs.reporting.odd_runs import odd_runs
 from ssl_rs.reporting.protocols import Protocol
 from ssl_rs.reporting.runs import LeftOut, Run
-from ssl_rs.reporting.tables import Comparison, Table, comparison_of
+from ssl_rs.reporting.tables import Comparison, Place, Table, comparison_of, place_of
 
 KINDS = ("random", "imagenet", "file", "finetuned", "pretrained")
 """The order of rows; rows of one kind follow by their label."""
-
-
-class Place(NamedTuple):
-    """Where a run stands in the table of its comparison, and which of several runs in that place it is."""
-
-    label: str
-    label_fraction: float
-    seed: int
-    weights_sha256: str
 
 
 def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
@@ -39,7 +29,7 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
     for run in ordered:
         if run.directory in left_out:
             continue
-        place = Place(*(getattr(run, name) for name in Place._fields))
+        place = place_of(run)
         scores = sorted(run.scores.values(), key=lambda score: score.protocol.name != run.protocol)
         own = [(comparison_of(run), score.protocol) for score in scores]
         there = [groups[key][place] for key in own if key in groups and place in groups[key]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ssl_rs.reporting.runs import Run
 from ssl_rs.reporting.starts import file_of, starts_of
-from ssl_rs.reporting.tables import Comparison, comparison_of
+from ssl_rs.reporting.tables import Comparison, comparison_of, place_of
 
 
 def odd_runs(runs: Sequence[Run]) -> dict[Path, str]:
@@ -38,6 +38,10 @@ def odd_runs(runs: Sequence[Run]) -> dict[Path, str]:
 
 
 def _most(runs: Sequence[Run], keys: Sequence[Hashable]) -> list[Run]:
-    """Return the runs with the key that most of them have; of keys that as many have, the first."""
-    common = Counter(keys).most_common(1)
+    """Return the runs with the key that most of them have; of keys that as many have, the first.
+
+    A run and a score of it by `evaluate` are one.
+    """
+    counted = dict.fromkeys((key, place_of(run)) for run, key in zip(runs, keys, strict=True))
+    common = Counter(key for key, _ in counted).most_common(1)
     return [run for run, key in zip(runs, keys, strict=True) if key == common[0][0]]

@@ -45,6 +45,20 @@ def comparison_of(run: Run) -> Comparison:
     return Comparison(*(getattr(run, name) for name in Comparison._fields))
 
 
+class Place(NamedTuple):
+    """Where a run stands in the table of its comparison, and which of several runs in that place it is."""
+
+    label: str
+    label_fraction: float
+    seed: int
+    weights_sha256: str
+
+
+def place_of(run: Run) -> Place:
+    """Return where a run stands; a score of it by `evaluate` stands there, too."""
+    return Place(*(getattr(run, name) for name in Place._fields))
+
+
 def _differing_computers(runs: Sequence[Run]) -> dict[str, list[str]]:
     """Return with which versions of torch, devices and, on CPUs, processors runs were made, where there are several."""
     found = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from ssl_rs.reporting.differing_settings import differing_settings, is_compared
 from ssl_rs.reporting.runs import Run
-from ssl_rs.reporting.tables import Comparison, comparison_of
+from ssl_rs.reporting.tables import Comparison, comparison_of, place_of
 
 MOST_NAMED = 3
 """Settings that a row is named by; a name of more could not be read."""
@@ -43,7 +43,7 @@ def _with_tied_pretrainings(runs: Sequence[Run]) -> list[Run]:
             rows[comparison_of(run), run.label][found].append(run)
     labels: dict[Path, str] = {}
     for (_, label), variants in rows.items():
-        counts = sorted(map(len, variants.values()))
+        counts = sorted(len(set(map(place_of, own))) for own in variants.values())
         if len(counts) > 1 and counts[-1] == counts[-2]:
             for found, own in variants.items():
                 labels |= {run.directory: f"{label}, pretraining of settings {found[:8]}" for run in own}

@@ -84,13 +84,10 @@ def doubts_of_means(table: Table) -> list[str]:
     most = max(len(run.groups_of_scenes(table.protocol.labels)) for run in table.runs)
     if 0 < most < FEWEST_SCENES:
         lie = " that lie apart" if table.any_scenes_together else ""
-        said.append(
-            f"{most} {table.comparison.split} scene{'s' * (most > 1)}{lie}: of fewer than {FEWEST_SCENES} there is no "
-            "interval over scenes."
-        )
+        said.append(f"No interval over scenes: there are fewer than {FEWEST_SCENES} {scored_scenes(table)}{lie}.")
     if names := table.classes_of_some_runs:
         said.append(
-            f"{', '.join(names)}: not in the {table.comparison.split} scenes, and predicted there by some runs only, "
+            f"{', '.join(names)}: not in the {scored_scenes(table)}, and predicted there by some runs only, "
             "whose mIoU is a mean over more classes (with an IoU of 0) than that of the others."
         )
     said += [
@@ -105,9 +102,14 @@ def doubts_of_means(table: Table) -> list[str]:
     return said
 
 
+def scored_scenes(table: Table) -> str:
+    """Return what a table's runs were scored on, e.g. "test scenes"."""
+    return "scenes" if table.comparison.split == "all" else f"{table.comparison.split} scenes"
+
+
 def over_scenes(table: Table, study: Study) -> str:
     """Say what intervals over scenes are over."""
-    scenes = f"{table.comparison.split} scenes"
+    scenes = scored_scenes(table)
     return f"{scenes}, those that lie together as one" if study.in_groups else scenes
 
 

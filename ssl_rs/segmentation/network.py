@@ -8,7 +8,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
-from ssl_rs.encoder import Backbone, Normalization
+from ssl_rs.encoder import Backbone, Normalization, check_name
 from ssl_rs.errors import InputError
 from ssl_rs.segmentation.loss import SegmentationLoss
 from ssl_rs.task_output import TaskOutput
@@ -123,6 +123,7 @@ def build_segmentation_model(
         InputError: The decoder cannot serve the backbone, e.g. DeepLabV3+ a VGG, whose pooling cannot be dilated; or it
             is one of a user's own that lacks what smp's models have.
     """
+    check_name(backbone_name)
     try:
         model = _build(decoder, backbone_name, in_channels, num_classes)
     except UNFIT as error:

@@ -64,7 +64,7 @@ def finetune(settings: Settings) -> Path:
         if site.processes.is_first:
             print_line(provenance.describe())
             print_line(describe_labels(plan.subset, counts, labeled_in_training(plan.site.store)))
-            warn_of_small_images(site.store.manifest, site.dataset.crop_size)
+            warn_of_small_images(site.store.manifest, site.dataset.crop_size, ("train",))
         progress, tracker = train_network(
             network,
             optimizer,

@@ -49,7 +49,8 @@ def stored_windows(stored: Mapping[str, Any]) -> WindowSettings:
         InputError: It is damaged.
     """
     node, expected = stored["evaluation"].get("window"), f"{WindowSettings.__module__}.{WindowSettings.__name__}"
-    if not isinstance(node, dict) or node.get("_target_") != expected:
+    plain = isinstance(node, dict) and not any(isinstance(value, (dict, list)) for value in node.values())
+    if not plain or node.get("_target_") != expected:
         raise InputError(f"evaluation.window of the run is {node!r:.200}, expected a {expected}: it is damaged.")
     return cast(WindowSettings, build(node, "evaluation.window"))
 

@@ -63,7 +63,7 @@ def pretrain(settings: Settings) -> Path:
         if site.processes.is_first:
             print_line(provenance.describe())
             tell_of_small_values(plan)
-            warn_of_small_images(site.store.manifest, site.dataset.crop_size)
+            warn_of_small_images(site.store.manifest, site.dataset.crop_size, plan.splits)
         progress, tracker = train_network(
             network,
             optimizer,

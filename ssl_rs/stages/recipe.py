@@ -50,8 +50,7 @@ class Recipe:
             kind = settings.values["backbone"].get("_target_")
             raise InputError(
                 f"backbone._target_={kind}: encoders are those of segmentation-models-pytorch and timm, which "
-                "ssl_rs.encoder.Backbone builds by name. Give timm's registry your own network, and name it "
-                "backbone.name=tu-NAME."
+                "ssl_rs.encoder.Backbone builds by name, which all commands know them by. Choose one of theirs."
             )
         return cls(backbone, initialization, optimizer, schedule, logger, settings.value("run_dir", str | None))
 

@@ -69,7 +69,7 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
                         job.run.append_metrics(line)
                         tracker.log(line)
                     check_collapse(progress, line, job.run.metrics, settings.on_collapse, tells=job.processes.is_first)
-                is_late = job.processes.is_first and saving.is_due_by_time
+                is_late = job.processes.is_first and saving.asks()
                 stopping, due = agreement.any_rank(bool(requested) or unheard is not None, is_late)
                 if last or stopping or due or saving.is_due_after(progress.step):
                     _check_finite(job, bad_steps)

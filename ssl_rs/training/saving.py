@@ -1,5 +1,6 @@
 """When a checkpoint is written: every so many steps, or as often as it takes little of the time."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,10 +24,12 @@ class Saving:
         self.every_steps, self.now = every_steps, now
         self.due_at = now() + LEAST
 
-    @property
-    def is_due_by_time(self) -> bool:
-        """Tell whether it is time, by the clock of this process."""
-        return self.every_steps is None and self.now() >= self.due_at
+    def asks(self) -> bool:
+        """Tell whether it is time, by the clock of this process: once, since other ranks hear of it a step later."""
+        if self.every_steps is not None or self.now() < self.due_at:
+            return False
+        self.due_at = math.inf  # until it was written
+        return True
 
     def is_due_after(self, step: int) -> bool:
         """Tell whether a checkpoint belongs behind a step, alike on all processes."""

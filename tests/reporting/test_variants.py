@@ -85,6 +85,9 @@ def test_as_many_runs_of_one_pretraining_as_of_another_have_a_row_each(write_run
         "aaaaaaaa1234": "a + b, pretraining of settings aaaaaaaa",
         "bbbbbbbb1234": "a + b, pretraining of settings bbbbbbbb",
     }
+    scored = {"command": "evaluate", "label": "a + b", "initialization": "pretrained"}
+    write_run("again", provenance=of_pretraining("aaaaaaaa1234"), **scored)  # is no further run
+    assert len(set(labels().values())) == 2
     write_run("more", label="a + b", seed=1, initialization="pretrained", provenance=of_pretraining("aaaaaaaa1234"))
     assert set(labels().values()) == {"a + b"}  # by its majority: the other one is left out, and named
 
