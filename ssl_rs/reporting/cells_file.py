@@ -22,17 +22,15 @@ REPEATED = "its run, which the table has, tells the same scores"
 def cells_csv(found: Gathered) -> str:
     """Return one line a cell: its state (docs/statistics.md says which there are), its place, and what fills it."""
     plans = {cell.run_dir: cell for cell in found.planned}
-    rows = [_done(run, found, plans) for run in found.runs]
-    rows += [
-        {
-            "state": "stale",
-            **_place(each.run),
-            "reason": each.reason,
-            "command": each.command,
-            "run": str(each.run.directory),
-        }
-        for each in found.stale
-    ]
+    reasons, in_tables = {each.path: each.reason for each in found.duplicates}, found.in_tables
+    rows = []
+    for run in found.runs:
+        state, reason = ("left out", reasons[run.directory]) if run.directory in reasons else ("done", None)
+        if state == "done" and run.directory not in in_tables:
+            state, reason = "repeated", REPEATED
+        cell = plans.get(run.directory.resolve())
+        rows.append(_row(state, run, reason, cell.command if cell else None))
+    rows += [_row("stale", each.run, each.reason, each.command) for each in found.stale]
     rows += [
         {
             "state": "missing", **each.belongs_to, "label": each.label, "label_fraction": each.label_fraction,
@@ -43,16 +41,10 @@ def cells_csv(found: Gathered) -> str:
     return csv_text([*rows, *_without_run(found.broken, found.failures, plans)], COLUMNS)
 
 
-def _done(run: Run, found: Gathered, plans: Mapping[Path, PlannedCell]) -> dict[str, Any]:
-    reasons = {each.path: each.reason for each in found.duplicates}
-    cell = plans.get(run.directory.resolve())
-    state, reason = "done", None
-    if run.directory in reasons:
-        state, reason = "left out", reasons[run.directory]
-    elif run.directory not in found.in_tables:
-        state, reason = "repeated", REPEATED
-    told = {"reason": reason, "command": cell.command if cell else None, "run": str(run.directory)}
-    return {"state": state, **_place(run), **told}
+def _row(state: str, run: Run, reason: str | None, command: str | None) -> dict[str, Any]:
+    place = {"label": run.label, "label_fraction": run.label_fraction, "seed": run.seed}
+    told = {"reason": reason, "command": command, "run": str(run.directory)}
+    return {"state": state, **comparison_of(run)._asdict(), **place, **told}
 
 
 def _without_run(
@@ -68,8 +60,3 @@ def _without_run(
         told = {"reason": each.error, "command": each.command, "run": str(each.directory)}
         rows.append({"state": "failed", **place, **told})
     return rows
-
-
-def _place(run: Run) -> dict[str, Any]:
-    place = {"label": run.label, "label_fraction": run.label_fraction, "seed": run.seed}
-    return {**comparison_of(run)._asdict(), **place}

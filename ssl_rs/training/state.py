@@ -115,7 +115,10 @@ def save_checkpoint(
     with written_aside(path) as file:
         file.write(SEAL + bytes(2 * hashlib.sha256().digest_size) + b"\n")
         hashed = _Hashed(file)
-        torch.save(content, cast(IO[bytes], hashed))
+        try:
+            torch.save(content, cast(IO[bytes], hashed))
+        except RuntimeError as error:  # torch's own, of a file that ends too early, hides what the system said
+            raise hashed.refused or error from None
         file.seek(len(SEAL))
         file.write(hashed.sha256.hexdigest().encode())
     for old in _newest_first(folder)[KEPT:]:
@@ -129,10 +132,15 @@ class _Hashed:
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.sha256 = hashlib.sha256()
+        self.refused: OSError | None = None
 
     def write(self, data: bytes | memoryview) -> int:
         self.sha256.update(data)
-        return self.file.write(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.refused = error
+            raise
 
     def flush(self) -> None:
         """Leave it to the file."""

@@ -321,23 +321,32 @@ def test_damaged_files_of_a_run_are_named(refused, pretrained, tmp_path, file, o
     assert f"{copy / file} has dataset" in refused(copy, "formats=[smp]")
 
 
+OURS = "ssl_rs.segmentation.sliding_window.WindowSettings"
+
+
 @pytest.mark.parametrize(
-    "target", ["segmentation_models_pytorch.encoders.timm_universal.TimmUniversalEncoder", "ssl_rs.encoder.Backbone"]
+    ("old", "new", "said"),
+    [
+        (OURS, "segmentation_models_pytorch.encoders.timm_universal.TimmUniversalEncoder", "is not admitted"),
+        (OURS, "ssl_rs.encoder.Backbone", f"expected a {OURS}: it is damaged"),
+        ("overlap: 0.5", "overlap: {_target_: segmentation_models_pytorch.Unet}", f"expected a {OURS}: it is damaged"),
+    ],
 )
-def test_nothing_but_windows_is_built_of_what_a_config_says_of_them(refused, tuned, tmp_path, monkeypatch, target):
+def test_nothing_but_windows_is_built_of_what_a_config_says_of_them(
+    refused, tuned, tmp_path, monkeypatch, old, new, said
+):
     """The folder of a run may come from a stranger, and an encoder may download what its name says."""
     copy = tmp_path / "copy"
     shutil.copytree(tuned.path, copy)
     text = (copy / "config.yaml").read_text()
-    ours = "ssl_rs.segmentation.sliding_window.WindowSettings"
-    assert ours in text
-    (copy / "config.yaml").write_text(text.replace(ours, target))
+    assert old in text
+    (copy / "config.yaml").write_text(text.replace(old, new))
 
     def asked(*arguments, **more):
         raise AssertionError("somebody asked the network")
 
     monkeypatch.setattr("socket.getaddrinfo", asked)
-    assert f"expected a {ours}: it is damaged" in refused(copy, "formats=[smp]")
+    assert said in refused(copy, "formats=[smp]")
 
 
 def test_what_other_code_needs_to_know_goes_with_the_files(pretrained, tmp_path):
