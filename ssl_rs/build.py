@@ -168,7 +168,8 @@ def locate(name: str, where: str, trusted: Sequence[str] = ()) -> Callable[..., 
         callable(found) and _inside(defined_in, trusted)
     ):
         raise refusal
-    hash_of_own(found)  # now, as it was imported: it may change while data is prepared
+    if _inside(defined_in, trusted):
+        hash_of_own(found)  # now, as it was imported: it may change while data is prepared
     return typing.cast(Callable[..., Any], found)
 
 

@@ -87,14 +87,14 @@ def test_the_documented_parts_run(documented, command, folder_dataset):
         (
             "(PretextTask)",
             "(nn.Module)",
-            "is a MeanColor, expected a class derived from ssl_rs.pretext.base.PretextTask",
+            " is a MeanColor, expected a class derived from ssl_rs.pretext.base.PretextTask",
         ),
-        ('views = ("clean",)', 'views = "clean"', 'MeanColor has to say which views it reads: views = ("clean",)'),
-        ('views = ("clean",)', "seen = ()", "MeanColor has to say which views it reads"),
-        ("return TaskOutput(", "return (", "its forward returns a tuple, expected an ssl_rs TaskOutput"),
+        ('views = ("clean",)', 'views = "clean"', ': MeanColor has to say which views it reads: views = ("clean",)'),
+        ('views = ("clean",)', "seen = ()", ": MeanColor has to say which views it reads"),
+        ("return TaskOutput(", "return (", ": its forward returns a tuple, expected an ssl_rs TaskOutput"),
         ("F.mse_loss(guessed,", "F.l1_loss(guessed,", None),
-        ("image.mean(dim=(-2, -1)))", 'image.mean(dim=(-2, -1)), reduction="none")', "its loss is [4, 3], expected a"),
-        ("loss.detach().sqrt()", "0.5", "its metric 'error' is 0.5, expected a detached tensor"),
+        ("image.mean(dim=(-2, -1)))", 'image.mean(dim=(-2, -1)), reduction="none")', ": its loss is [4, 3], expected a"),
+        ("loss.detach().sqrt()", "0.5", ": its metric 'error' is 0.5, expected a detached tensor"),
     ],
 )
 def test_a_task_that_breaks_the_contract_is_told_which_and_how(documented, command, folder_dataset, old, new, said):
@@ -108,7 +108,7 @@ def test_a_task_that_breaks_the_contract_is_told_which_and_how(documented, comma
         assert code == 0, err
         return
     assert code == 2
-    assert f"pretext.mean_color.task{said}" in err.replace("task: ", "task").replace("task is", "taskis")
+    assert f"pretext.mean_color.task{said}" in err
 
 
 def test_a_task_whose_file_changed_trains_another_run(documented, command, folder_dataset):

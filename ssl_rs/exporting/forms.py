@@ -12,6 +12,7 @@ from typing import Literal
 import segmentation_models_pytorch as smp
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ssl_rs.errors import InputError
@@ -137,6 +138,8 @@ def write_smp(subject: Subject, folder: Path) -> Form:
     if not _comes_back(subject.model, folder / "smp", subject.normalized()):
         shutil.rmtree(folder / "smp")
         raise InputError("segmentation-models-pytorch makes another network of its settings")
+    file = folder / "smp/model.safetensors"
+    save_tensors(file, load_file(file), {"format": "pt", **subject.metadata.texts()})
     return Form("The model in segmentation-models-pytorch", _code("""
         import segmentation_models_pytorch as smp
         model = smp.from_pretrained("smp").eval()  # normalized images -> a score for each class

@@ -349,9 +349,10 @@ def test_nothing_but_windows_is_built_of_what_a_config_says_of_them(
     assert said in refused(copy, "formats=[smp]")
 
 
-def test_what_other_code_needs_to_know_goes_with_the_files(pretrained, tmp_path):
-    for run, name in ((pretrained, "timm.safetensors"), (pretrained, "smp_encoder.safetensors")):
-        folder = tmp_path / name
+def test_what_other_code_needs_to_know_goes_with_the_files(pretrained, tuned, tmp_path):
+    names = {"timm.safetensors": pretrained, "smp_encoder.safetensors": pretrained, "smp/model.safetensors": tuned}
+    for name, run in names.items():
+        folder = tmp_path / name.replace("/", "_")
         assert main("export", [f"run={run.path}", "formats=[timm,smp]", f"run_dir={folder}"]) == 0
         metadata = read_weights_metadata(folder / name)
         about = json.loads((folder / "export.json").read_text())
