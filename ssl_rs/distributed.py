@@ -1,6 +1,7 @@
 """One run on many processes: who am I, and the few collective operations that keep N ranks equal to one process."""
 
 import os
+import re
 import socket
 import time
 import warnings
@@ -47,9 +48,24 @@ class Processes:
 
     @classmethod
     def from_environment(cls) -> "Processes":
-        """Read torchrun's variables; without them the run is one process."""
+        """Read torchrun's variables; without them the run is one process.
+
+        Raises:
+            InputError: They are not as torchrun sets them.
+        """
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        return cls(*(int(os.environ.get(name, default)) for name, default in zip(names, "0101", strict=True)))
+        texts = [os.environ.get(name, default) for name, default in zip(names, "0101", strict=True)]
+        if all(re.fullmatch(r"\d{1,9}", text, re.ASCII) for text in texts):
+            found = cls(*map(int, texts))
+            consistent = found.rank < found.world_size and found.local_rank < found.on_this_machine <= found.world_size
+            together = found.world_size == 1 or {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+            if consistent and together:
+                return found
+        told = ", ".join(f"{name}={os.environ[name]}" for name in (*names, "MASTER_ADDR") if name in os.environ)
+        raise InputError(
+            f"The environment says {told:.300}: that is not how torchrun tells a process which of how many it is. "
+            "Start it with torchrun, or unset these variables to run as one process."
+        )
 
     @classmethod
     def alone(cls, command: str) -> "Processes":

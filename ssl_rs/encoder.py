@@ -99,6 +99,12 @@ def check_image_size(encoder: nn.Module, bands: int, pixels: int, key: str) -> N
         encoder.train(training)
 
 
+@torch.no_grad()
+def map_sides(encoder: nn.Module, bands: int, pixels: int) -> list[int]:
+    """Return the side of each map that an encoder makes of square images of a side; it is in evaluation afterwards."""
+    return [features.shape[-1] for features in encoder.eval()(torch.zeros(1, bands, pixels, pixels))]
+
+
 @dataclass(frozen=True)
 class Statistics:
     """Mean and standard deviation of each band, in units of the [0, 1] value scale, and who measured them."""

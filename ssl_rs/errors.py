@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SHUT = (errno.EACCES, errno.EPERM)
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+FAILING = (errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.ENXIO)
 
 TOLD = 5
 """Problems of one kind that a message lists."""
@@ -41,6 +42,11 @@ class SpentProcessError(InputError):
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
     """The run was asked to stop and saved a checkpoint; the command exits with 130."""
+
+
+def is_of_system(error: Exception) -> bool:
+    """Tell whether the system refused to read a file, which may be as it should: that may be otherwise next time."""
+    return isinstance(error, OSError) and error.errno in (*SHUT, *GONE, *FAILING)
 
 
 def explain(error: Exception) -> str | None:

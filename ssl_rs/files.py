@@ -49,6 +49,21 @@ def written_aside(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Within it, an error of the system names the file that is read: that of a disk does not say of what.
+
+    Raises:
+        OSError: As it came, with the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, where they are not there yet.
 
@@ -109,5 +124,5 @@ def no_file(path: Path) -> str:
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file's content as hex digits."""
-    with open(path, "rb") as file:
+    with reading(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

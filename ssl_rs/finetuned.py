@@ -53,11 +53,11 @@ def finished_finetuning(chosen: str | None, key: str = "run") -> RunDirectory:
         raise MissingWeightsError(f"{key}={chosen} holds no finished fine-tuning (result.json of finetune). {hint}")
     lacking = [name for name in ("config_hash", "model_sha256") if name not in result]
     if lacking:
-        raise InputError(f"{run.result} lacks {lacking}: it was not written by this version. Fine-tune it again.")
+        raise InputError(f"{run.result} lacks {lacking}: it was not written by this version. {run.anew}")
     for path in (run.model, run.config):
         if not path.is_file():
-            raise InputError(f"{path} is missing, so {key}={chosen} cannot be used. Fine-tune it again.")
-    intact(run.model, result["model_sha256"], "Fine-tune it again.")
+            raise InputError(f"{path} is missing, so {key}={chosen} cannot be used. {run.anew}")
+    intact(run.model, result["model_sha256"], run.anew)
     return run
 
 
@@ -82,7 +82,7 @@ class Finetuned(Keys):
         result, metadata = run.read_result() or {}, read_weights_metadata(run.model)
         lacking = [key for key in (*CARRIED, "settings_hash", "manifest_sha256", "label") if key not in result]
         if lacking or not isinstance(result["provenance"], dict):
-            raise InputError(f"{run.result} lacks {lacking or 'a provenance'}: it is damaged. Fine-tune it again.")
+            raise InputError(f"{run.result} lacks {lacking or 'a provenance'}: it is damaged. {run.anew}")
         metadata.check_backbone(f"initialization.run={run.path}", backbone)
         return run, result, metadata
 

@@ -20,8 +20,6 @@ CARRIED: Mapping[str, type] = {
 """What a later run records of the pretraining that it started from, and of which type it is; its provenance records an
 earlier one."""
 
-AGAIN = "Pretrain again."
-
 
 @dataclass(frozen=True)
 class Pretraining:
@@ -154,13 +152,13 @@ def read_pretraining(run: RunDirectory) -> Pretraining:
         )
     lacking = [key for key in CARRIED if key not in result]
     if lacking:
-        raise InputError(f"{run.result} lacks {lacking}: it was not written by this version. Pretrain again.")
+        raise InputError(f"{run.result} lacks {lacking}: it was not written by this version. {run.anew}")
     odd = [f"{key}={result[key]!r:.40}" for key, kind in CARRIED.items() if not isinstance(result[key], kind)]
     odd += [f"a task {task!r:.40}" for task in (result["pretext"] if not odd else ()) if not isinstance(task, str)]
     odd += ["provenance without label"] if not odd and "label" not in result["provenance"] else []
     if odd:
-        raise InputError(f"{run.result} holds {', '.join(odd)}: it is damaged or was replaced. {AGAIN}")
-    sha256 = intact(run.encoder, result.get("encoder_sha256"), AGAIN)
+        raise InputError(f"{run.result} holds {', '.join(odd)}: it is damaged or was replaced. {run.anew}")
+    sha256 = intact(run.encoder, result.get("encoder_sha256"), run.anew)
     return Pretraining(run, result, read_weights_metadata(run.encoder), sha256)
 
 
@@ -205,8 +203,8 @@ def check_decoder(pretraining: Pretraining, decoder: str | None) -> str:
             f"Choose decoder={own}, or initialization.parts=encoder."
         )
     if not run.decoder.is_file():
-        raise InputError(f"{run.decoder} is missing. Pretrain again, or choose initialization.parts=encoder.")
-    return intact(run.decoder, pretraining.result.get("decoder_sha256"), AGAIN)
+        raise InputError(f"{run.decoder} is missing. {run.anew} Or choose initialization.parts=encoder.")
+    return intact(run.decoder, pretraining.result.get("decoder_sha256"), run.anew)
 
 
 def _matches(base: Path, pattern: str) -> list[Path]:

@@ -1,7 +1,8 @@
 """Every random number of a run follows from (seed, step, name): nothing else draws.
 
 Numbers are drawn on the CPU for the whole global batch and each process takes its rows, so any number of processes sees
-what one process would see, and a run that was killed goes on exactly where it stopped.
+what one process would see, but for dropout and kornia's own augmentations, of which each process draws its own; and a
+run that was killed goes on exactly where it stopped.
 """
 
 import hashlib

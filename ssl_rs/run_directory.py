@@ -122,6 +122,16 @@ class RunDirectory:
         return self.path / "result.json"
 
     @property
+    def anew(self) -> str:
+        """What to do where the weights of a finished run, or what its result says, cannot be used."""
+        return f"Delete {self.result}: the command that made the run then trains anew."
+
+    @property
+    def from_scratch(self) -> str:
+        """What to do where the config of a finished run cannot be used."""
+        return f"Delete the folder {self.path}: the command that made the run then trains anew."
+
+    @property
     def failure(self) -> Path:
         """Why a cell of a sweep has no result."""
         return self.path / "failure.json"

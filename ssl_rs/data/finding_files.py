@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from ssl_rs.data.source_files import SourceFile, open_archive
@@ -16,20 +16,39 @@ LEADS_ELSEWHERE = re.compile(r"^[A-Za-z]:|[\\\0]")
 """A drive, a separator of Windows, or what cuts a name short."""
 
 
-def find_files(root: Path) -> list[SourceFile]:
+Unusable = Callable[[Path, InputError], None]
+"""Told of an archive, or a link to a file, that cannot be used, and why."""
+
+
+def _refuse(path: Path, error: InputError) -> None:
+    raise error
+
+
+def find_files(root: Path, unusable: Unusable = _refuse) -> list[SourceFile]:
     """List all files below a folder, and what zip archives below it hold; hidden ones are left out.
+
+    Args:
+        root: The folder.
+        unusable: What is done with such files; as it is, they are refused.
 
     Raises:
         InputError: An archive is damaged, or holds archives or names that lead out of it.
     """
     found: list[SourceFile] = []
-    for path in sorted(files_below(root)):
-        found += _members(path) if path.suffix.lower() == ".zip" else [SourceFile(path)]
+    for path in sorted(files_below(root, unusable)):
+        try:
+            found += _members(path) if path.suffix.lower() == ".zip" else [SourceFile(path)]
+        except InputError as error:
+            unusable(path, error)
     return found
 
 
-def files_below(root: Path) -> Iterator[Path]:
+def files_below(root: Path, unusable: Unusable = _refuse) -> Iterator[Path]:
     """Yield the files below a folder that are not hidden; links lead out of it, once a place, never in circles.
+
+    Args:
+        root: The folder.
+        unusable: As of `find_files`.
 
     Raises:
         InputError: A folder that cannot be listed, or a link to what is not there.
@@ -52,7 +71,10 @@ def files_below(root: Path) -> Iterator[Path]:
             open_folders.append(child)
         folders[:] = open_folders
         for file in (folder / each for each in files if not _hidden([each])):
-            check_link(file)
+            try:
+                check_link(file)
+            except InputError as error:
+                unusable(file, error)
             if file.is_file():
                 yield file
 

@@ -22,7 +22,7 @@ from ssl_rs.data.folder_files import (
 )
 from ssl_rs.data.folder_layout import LAYOUT, without_images
 from ssl_rs.data.mask_format import MaskFormat
-from ssl_rs.data.paired import in_brackets, read_pair, with_alpha, with_channels
+from ssl_rs.data.paired import in_brackets, read_pair, with_channels
 from ssl_rs.data.raster import EXTENSIONS
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.splits import draw_splits
@@ -79,6 +79,11 @@ class Folder(Dataset):
             )
         check_bands(self.bands, self.channels)
 
+    @property
+    def _has_alpha(self) -> bool:
+        """Whether the last of the channels that are read tells where data is."""
+        return self.bands is not None and self.bands[-1] == ALPHA
+
     @cached_property
     def path(self) -> Path:
         """The folder."""
@@ -100,15 +105,19 @@ class Folder(Dataset):
 
     @cached_property
     def band_names(self) -> tuple[str, ...]:
-        """What the settings say, else by the number of channels of the first image that can be read; without alpha.
+        """What the settings say, else by the number of channels that most images have; without alpha.
 
         Raises:
             InputError: No image can be read, or it is left open what the last band is.
         """
         if self.bands is not None:
             return tuple(band for band in self.bands if band != ALPHA)
-        labeled_first = sorted(self.scenes(), key=lambda scene: scene.split == "unlabeled")
-        return names_by_file((scene.files[0] for scene in labeled_first), self.channels, self.on_bad_scene == "skip")
+        scenes = self.scenes()
+        labeled = [scene.files[0] for scene in scenes if scene.split != UNLABELED]
+        unlabeled = [scene.files[0] for scene in scenes if scene.split == UNLABELED]
+        return names_by_file(
+            [files for files in (labeled, unlabeled) if files], self.channels, self.on_bad_scene == "skip"
+        )
 
     def stored_by(self) -> dict[str, Any]:
         """As of every data set; `without_mask` decides nothing: the list of files shows what came of it."""
@@ -116,8 +125,8 @@ class Folder(Dataset):
         del found["without_mask"]
         if self.channels is None:  # the setting came when there were stores already
             del found["channels"]
-            return found
-        return found | {"nodata": "of these channels"}
+        # At first all bands of a file said where it holds data.
+        return found | ({} if self.channels is None and not self._has_alpha else {"nodata": "of these channels"})
 
     def undivided(self) -> "Folder":
         """Return this folder with all images that have masks in one split; the others are left out of it."""
@@ -176,12 +185,12 @@ class Folder(Dataset):
 
     def _taken(self, strip: SceneArrays, file: SourceFile) -> SceneArrays:
         """Return some rows with the channels that are read, without the band that says where there is data."""
-        alpha = self.bands is not None and self.bands[-1] == ALPHA
-        if self.channels is not None:
-            numbers, last = (self.channels[:-1], self.channels[-1]) if alpha else (self.channels, None)
-            strip = with_channels(strip, numbers, last, file, f"dataset.channels={in_brackets(self.channels)}")
-        elif alpha and self.bands is not None and len(strip.image) == len(self.bands):
-            strip = replace(with_alpha(strip, -1), image=strip.image[:-1])
+        chosen = self.channels
+        if chosen is None and self._has_alpha and len(strip.image) == len(self.bands or ()):
+            chosen = range(1, len(strip.image) + 1)
+        if chosen is not None:
+            numbers, last = (chosen[:-1], chosen[-1]) if self._has_alpha else (chosen, None)
+            strip = with_channels(strip, numbers, last, file, f"dataset.channels={in_brackets(chosen)}")
         return replace(strip, image=as_stored(strip.image))
 
     def _images(self) -> tuple[dict[str, Path], dict[str, str]]:

@@ -1,15 +1,19 @@
 """Which channels of the files in a user's own folder are read, and what they are called."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
-from ssl_rs.data.image_files import open_raster
+from ssl_rs.data.image_files import count_bands, open_raster
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.tiff_file import TiffFile
 from ssl_rs.errors import InputError
 
 ALPHA = "alpha"
 """Name of a channel that says where an image has data."""
+
+
+LOOKED_AT = 16
+"""Images, spread over all, that say how many bands images have."""
 
 
 def check_bands(bands: Sequence[str] | None, channels: Sequence[int] | None) -> None:
@@ -37,33 +41,57 @@ def check_bands(bands: Sequence[str] | None, channels: Sequence[int] | None) -> 
         )
 
 
-def names_by_file(files: Iterable[SourceFile], channels: Sequence[int] | None, go_on: bool) -> tuple[str, ...]:
-    """Return names for the channels that are read, by their number in the first image that can be opened.
+def names_by_file(
+    groups: Sequence[Sequence[SourceFile]], channels: Sequence[int] | None, go_on: bool
+) -> tuple[str, ...]:
+    """Return names for the channels that are read, by their number in most of the images that are looked at.
 
     Args:
-        files: Images, of which there is one at least.
+        groups: Images, one of them at least in each group; of the first group that has one that can be opened, some
+            are looked at. Where two numbers are equally frequent, the first image counts.
         channels: Which are read, counted from 1; None: all.
-        go_on: Where an image cannot be opened, try the next.
+        go_on: Where none of these can be opened, try the others, and the next group.
 
     Raises:
         InputError: No image can be opened, or it is left open what the last band is.
     """
-    problems = []
-    for file in files:
+    problems: list[InputError] = []
+    for file in _usual_first(groups, go_on, problems):
         try:
             image = open_raster(file)
             called = isinstance(image, TiffFile) and image.calls_last_band_alpha
             alike = isinstance(image, TiffFile) and called and image.last_band_looks_like_alpha()
         except InputError as error:
             problems.append(error)
-            if not go_on:
-                break
             continue
         numbers = tuple(channels or range(1, image.num_bands + 1))
         if called and image.num_bands in numbers:
             _ask_or_tell(file, image.num_bands, numbers, channels is not None, alike)
         return _names(numbers, channels is not None)
     raise problems[0]
+
+
+def _usual_first(
+    groups: Sequence[Sequence[SourceFile]], go_on: bool, problems: list[InputError]
+) -> Iterator[SourceFile]:
+    """Yield of each group the images with as many bands as most of those that are looked at, in their order.
+
+    Args:
+        groups: As of `names_by_file`.
+        go_on: As of `names_by_file`.
+        problems: Why some cannot be opened is added.
+    """
+    for files in groups if go_on else groups[:1]:
+        spread = [files[round(place * (len(files) - 1) / (LOOKED_AT - 1))] for place in range(LOOKED_AT)]
+        by_bands: dict[int, list[SourceFile]] = {}
+        for file in dict.fromkeys([*spread, *(files if go_on else ())]):
+            if by_bands and file not in spread:
+                break
+            try:
+                by_bands.setdefault(count_bands(file), []).append(file)
+            except InputError as error:
+                problems.append(error)
+        yield from max(by_bands.values(), key=len, default=[])
 
 
 def _ask_or_tell(file: SourceFile, last: int, numbers: Sequence[int], chosen: bool, alike: bool) -> None:

@@ -17,11 +17,16 @@ UNLABELED: Split = "unlabeled"
 """The folder in images/ of what has no mask."""
 
 SPLITS: tuple[Split, ...] = tuple(split for split in get_args(Split) if split != "unlabeled")
-NOT_READ = (
-    *(".bil", ".bmp", ".bsq", ".dng", ".ecw", ".gif", ".h5", ".hdf"),
-    *(".img", ".j2k", ".nc", ".npy", ".npz", ".sid", ".vrt", ".webp"),
+BESIDE = (
+    *(".tfw", ".tifw", ".tiffw", ".wld", ".j2w", ".jp2w", ".tab", ".jgw", ".jgwx", ".pgw", ".pgwx", ".prj", ".rpb"),
+    *(".aux", ".xml", ".ovr", ".msk", ".rrd", ".hdr", ".imd", ".rpc", ".til", ".ige", ".points", ".qml", ".lyr"),
+    *(".shp", ".shx", ".dbf", ".cpg", ".sbn", ".sbx", ".geojson", ".gpkg", ".kml", ".kmz", ".qgz", ".qgs"),
+    *(".txt", ".md", ".rst", ".json", ".jsonl", ".yaml", ".yml", ".csv", ".tsv", ".html", ".htm", ".pdf", ".doc"),
+    *(".docx", ".xls", ".xlsx", ".py", ".sh", ".ipynb", ".log", ".db", ".ini", ".lnk", ".sha256", ".md5", ".met", ""),
 )
-"""Extensions of images that no reader here knows."""
+"""Extensions of what lies beside images without being one."""
+
+PACKED = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".7z", ".rar", ".zst")
 
 OTHERS_TOLD = 3
 """Files in masks/ that are no image's mask of which a message gives the names."""
@@ -109,10 +114,12 @@ def warn_of_unused(root: Path, masks_without_image: Collection[Path]) -> None:
     """Warn of files that look as if they were meant, and are not used: images of other types, and masks of no image."""
     if os.environ.get("RANK", "0") != "0":  # of all processes, the first speaks
         return
-    images = sorted(path for path in files_below(root / "images") if path.suffix.lower() in NOT_READ)
-    types = ", ".join(sorted({path.suffix.lower() for path in images}))
-    if images:
-        warnings.warn(f"{_some(images)} in {root / 'images'}: {types} is not read. Convert to GeoTIFF.", stacklevel=2)
+    unread = [path for path in files_below(root / "images") if path.suffix.lower() not in (*EXTENSIONS, *BESIDE)]
+    for is_packed, remedy in ((False, "Convert to GeoTIFF"), (True, "Unpack it")):
+        images = sorted(path for path in unread if (path.suffix.lower() in PACKED) == is_packed)
+        types = ", ".join(sorted({path.suffix.lower() for path in images}))
+        if images:
+            warnings.warn(f"{_some(images)} in {root / 'images'}: {types} is not read. {remedy}.", stacklevel=2)
     if masks_without_image:
         found = _some(sorted(masks_without_image))
         warnings.warn(f"{found} in {root / 'masks'}: there is no image of that stem, so it is not used.", stacklevel=2)

@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import get_args
 
 from ssl_rs.data.dataset import Split
-from ssl_rs.data.folder_files import NOT_READ
 from ssl_rs.data.raster import EXTENSIONS
 from ssl_rs.errors import InputError
+
+NOT_READ = (
+    *(".bil", ".bmp", ".bsq", ".dng", ".ecw", ".gif", ".h5", ".hdf"),
+    *(".img", ".j2k", ".nc", ".npy", ".npz", ".sid", ".vrt", ".webp"),
+)
+"""Extensions of images that no reader here knows."""
 
 LAYOUT = (
     "images/ (jpg, png, tif or jp2) and, for segmentation, masks/ (png or tif, same stems) and classes.yaml; images "

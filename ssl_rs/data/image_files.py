@@ -14,6 +14,7 @@ from ssl_rs.data.refused_images import ORIENTATION, refuse_bomb, refuse_turned, 
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.tiff_file import TiffFile
 from ssl_rs.errors import InputError
+from ssl_rs.files import reading
 
 
 def open_raster(file: SourceFile) -> Raster | TiffFile:
@@ -26,6 +27,7 @@ def open_raster(file: SourceFile) -> Raster | TiffFile:
 
     Raises:
         InputError: The file is damaged, no such image, or (PNG and JPEG) larger than 178,956,970 pixels.
+        OSError: The system refuses to read it, which says nothing about the image.
     """
     if file.suffix in DRIVERS:
         return TiffFile(file)
@@ -37,6 +39,24 @@ def open_raster(file: SourceFile) -> Raster | TiffFile:
     except Image.DecompressionBombError as error:
         raise InputError(f"{file}: {error} Convert an image that large to GeoTIFF.") from error
     except (OSError, SyntaxError, ValueError, RasterioError) as error:  # SyntaxError: Pillow's for broken PNG chunks
+        raise unreadable(file, error) from error
+
+
+def count_bands(file: SourceFile) -> int:
+    """Return how many bands `open_raster` gives, from the header alone where that tells it.
+
+    Raises:
+        InputError: The file is no such image.
+        OSError: As `open_raster`.
+    """
+    if file.suffix in DRIVERS or file.member is not None:
+        return open_raster(file).num_bands
+    try:
+        with warnings.catch_warnings(), reading(file.path):
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(file.path, formats=("JPEG", "PNG")) as image:
+                return 3 if image.mode in ("P", "RGB", "RGBA") else 1
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise unreadable(file, error) from error
 
 

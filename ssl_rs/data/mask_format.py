@@ -136,6 +136,16 @@ def _color_codes(raster: Raster, name: object) -> Codes:
 def _numbers(raster: Raster, name: object) -> Codes:
     """Return the number of each pixel, [H, W]; those beyond 63 bits, which mean nothing, as the largest of 63."""
     values = raster.values
+    if len(values) == 1 and values.dtype.kind == "f":
+        raise InputError(
+            f"{name}: expected a mask of one band of whole numbers, got {values.dtype}. Convert it: `gdal_translate "
+            "-ot Byte`."
+        )
+    if len(values) > 1 and all(np.array_equal(values[0], other) for other in values[1:]):
+        raise InputError(
+            f"{name}: expected a mask of one band of whole numbers, got {len(values)} bands that are alike. Keep one: "
+            "`gdal_translate -b 1`."
+        )
     if len(values) != 1 or values.dtype.kind not in "ui":
         raise InputError(
             f"{name}: expected a mask of one band of whole numbers, got {len(values)} bands of {values.dtype}. "

@@ -19,12 +19,14 @@ def match_files(
     Args:
         files: What `find_files` found.
         root: The folder they lie below.
-        pattern: Regular expression for the end of the place, e.g. r"/top/top_mosaic_09cm_area(\d+)\.tif".
+        pattern: Regular expression for the end of the place, e.g. r"/top/top_mosaic_09cm_area(\d+)\.tif"; .TIF is as
+            good as .tif.
         prefer: Regular expression that is looked for in the place.
 
     Raises:
         InputError: The name of one that matches is no UTF-8.
     """
+    pattern = re.sub(r"\\\.(\w+\??)$", r"\\.(?i:\1)", pattern)
     wanted, preferred = re.compile(f"(?:.*){pattern}"), re.compile(prefer)
     found: dict[tuple[str, ...], tuple[tuple[bool, bool, str], SourceFile]] = {}
     for file in files:

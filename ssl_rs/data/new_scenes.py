@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass
-from ssl_rs.data.finding_files import check_text, find_files
+from ssl_rs.data.finding_files import Unusable, check_text, find_files
 from ssl_rs.data.matching_files import describe_files
 from ssl_rs.data.paired import in_brackets, read_pair, with_channels
-from ssl_rs.data.raster import EXTENSIONS
+from ssl_rs.data.raster import DRIVERS, EXTENSIONS
 from ssl_rs.data.source_files import SourceFile
+from ssl_rs.data.tiff_file import TiffFile
 from ssl_rs.data.value_types import as_stored
 from ssl_rs.errors import InputError
 
@@ -20,13 +21,14 @@ MARK = "predict.json"
 KNOWN = ", ".join(EXTENSIONS)
 
 
-def find_images(places: Sequence[str], without: Sequence[Path]) -> dict[str, SourceFile]:
+def find_images(places: Sequence[str], without: Sequence[Path], problems: list[str]) -> dict[str, SourceFile]:
     """Return the images at these places by the name that their maps get.
 
     Args:
         places: Files, and folders that are searched with all that lies below them, zip archives included; of a folder
             that has images/ and masks/, the images. Patterns such as scenes/*.tif are files and folders, too.
         without: Folders where maps are written: what lies there is no image to be mapped, nor in other folders of maps.
+        problems: Why archives in folders, or links to images, cannot be used is added to it.
 
     Returns:
         Files by their name without extension; of those in a folder, their path below it.
@@ -35,9 +37,18 @@ def find_images(places: Sequence[str], without: Sequence[Path]) -> dict[str, Sou
         InputError: There is nothing, something else, or two maps would have one name.
     """
     found: dict[str, SourceFile] = {}
+    known = set[SourceFile]()
+
+    def tell(path: Path, error: InputError) -> None:
+        if path.suffix.lower() in (*EXTENSIONS, ".zip"):
+            problems.append(str(error))
+
     for place in places:
-        for name, file in _images_at(Path(place), [folder.resolve() for folder in without]):
+        for name, file in _images_at(Path(place), [folder.resolve() for folder in without], tell):
             check_text(file)
+            if file in known:  # several patterns, or one and a folder that it fits, may name an image
+                continue
+            known.add(file)
             if name in found:
                 raise InputError(
                     f"images: {found[name]} and {file} would both become {name}.tif. Rename one of them, "
@@ -47,17 +58,17 @@ def find_images(places: Sequence[str], without: Sequence[Path]) -> dict[str, Sou
     return found
 
 
-def _images_at(place: Path, without: Sequence[Path]) -> Iterator[tuple[str, SourceFile]]:
+def _images_at(place: Path, without: Sequence[Path], unusable: Unusable) -> Iterator[tuple[str, SourceFile]]:
     """Yield the images at a place, each with its name.
 
     Raises:
         InputError: There is none.
     """
     if place.is_dir():
-        yield from _images_in(place, without)
+        yield from _images_in(place, without, unusable)
     elif glob.has_magic(str(place)) and not place.exists():
         for path in _fitting(place):
-            yield from _images_at(path, without)
+            yield from _images_at(path, without, unusable)
     elif place.suffix.lower() not in EXTENSIONS:
         raise InputError(f"images={place} is no folder and no image ({KNOWN}). Name one or the other.")
     elif not place.is_file():
@@ -68,7 +79,7 @@ def _images_at(place: Path, without: Sequence[Path]) -> Iterator[tuple[str, Sour
         yield place.stem, SourceFile(place)
 
 
-def _images_in(folder: Path, without: Sequence[Path]) -> Iterator[tuple[str, SourceFile]]:
+def _images_in(folder: Path, without: Sequence[Path], unusable: Unusable) -> Iterator[tuple[str, SourceFile]]:
     """Yield all images below a folder.
 
     Raises:
@@ -76,7 +87,7 @@ def _images_in(folder: Path, without: Sequence[Path]) -> Iterator[tuple[str, Sou
     """
     if (folder / "images").is_dir() and (folder / "masks").is_dir():  # a data set with labels, which are no images
         folder = folder / "images"
-    files = find_files(folder)
+    files = find_files(folder, unusable)
     maps = [*without, *(file.path.parent.resolve() for file in files if file.name == MARK)]
     found = [file for file in files if file.suffix in EXTENSIONS]
     images = [file for file in found if not _below(file.path, maps)]
@@ -184,8 +195,29 @@ class NewScenes(Dataset):
         Raises:
             InputError: The file is damaged.
         """
+        self._refuse_alpha(scene.files[0])
         found = read_pair(scene.files[0])
         return replace(found, strips=(self._chosen(strip, scene.files[0]) for strip in found.strips))
+
+    def _refuse_alpha(self, file: SourceFile) -> None:
+        """Refuse a file whose last band would be read as data, though all speaks for alpha, unless `bands` names it.
+
+        Raises:
+            InputError: It is such a file.
+        """
+        if file.suffix not in DRIVERS or (self.chosen is not None and not self.told_by):
+            return
+        image = TiffFile(file)
+        last, wanted = image.num_bands, len(self.expected)
+        is_read = last in self.chosen if self.chosen else last == wanted and self.alpha is None
+        if is_read and image.calls_last_band_alpha and image.last_band_looks_like_alpha():
+            taken = in_brackets(self.chosen or range(1, wanted + 1))
+            raise InputError(
+                f"{file} calls the last of its {last} bands alpha, and it holds but 0 and the largest value there; the "
+                f"run would take it for {self.expected[-1] if not self.chosen else 'data'}. If it is data, say so: "
+                f"bands={taken}. If it tells where data is, the image lacks a band that the run was trained on "
+                f"({', '.join(self.expected)})."
+            )
 
     def _chosen(self, strip: SceneArrays, file: SourceFile) -> SceneArrays:
         """Return some rows with the bands that the network takes."""

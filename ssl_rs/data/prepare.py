@@ -5,7 +5,7 @@ import re
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,8 +22,9 @@ from ssl_rs.data.scene_writer import WrittenScene
 from ssl_rs.data.store import Store
 from ssl_rs.data.store_location import locate, name_of
 from ssl_rs.data.tiff_file import small_cache
+from ssl_rs.data.value_types import GDAL_NAMES
 from ssl_rs.data.workers import write_scenes
-from ssl_rs.errors import GONE, TOLD, InputError
+from ssl_rs.errors import FAILING, GONE, SHUT, TOLD, InputError
 from ssl_rs.files import write_beside
 from ssl_rs.locks import hold
 
@@ -81,6 +82,8 @@ def prepare(
 
 
 def _remedy(error: OSError) -> str:
+    if error.errno in (*SHUT, *FAILING):
+        return "Make that file readable, or take it out; where it is the store's, choose another store_dir"
     return "Bring back what was moved or deleted" if error.errno in GONE else "Choose another store_dir or make space"
 
 
@@ -107,7 +110,7 @@ def _build_aside(
     try:
         _build(dataset, scenes, aside, report, num_workers)
     except InputError:
-        shutil.rmtree(aside, ignore_errors=True)  # the repaired files have another hash: nobody would come back for it
+        shutil.rmtree(aside, ignore_errors=True)  # files that are mended have another hash: nobody would come back
         raise
     aside.rename(path)
 
@@ -147,7 +150,7 @@ def _build(
         if dataset.on_bad_scene == "error" and len(bad) == TOLD:  # enough to see what is wrong
             break
     skipped = left_out(dataset, bad, number + 1, len(scenes))
-    written, odd = _of_one_type(dataset, written)
+    written, odd = _of_one_type(dataset, written, {scene.id: scene for scene in scenes})
     manifest = _manifest(dataset, written, [*skipped, *odd])
     warn_of_copies(manifest)
     write_overview(Store(folder, manifest))
@@ -162,7 +165,9 @@ def _build(
     _flush(folder)
 
 
-def _of_one_type(dataset: Dataset, written: Sequence[WrittenScene]) -> tuple[list[WrittenScene], list[SkippedScene]]:
+def _of_one_type(
+    dataset: Dataset, written: Sequence[WrittenScene], sources: Mapping[str, SceneSource]
+) -> tuple[list[WrittenScene], list[SkippedScene]]:
     """Return the scenes of the most frequent type of values among the labeled ones, and the others as left out.
 
     Raises:
@@ -172,12 +177,14 @@ def _of_one_type(dataset: Dataset, written: Sequence[WrittenScene]) -> tuple[lis
     counts = Counter(scene.dtype for scene in labeled or written)
     kept, odd = [], []
     for scene in written:
-        record, usual = scene.record, counts.most_common(1)[0][0]
+        source, usual = sources[scene.record.id], counts.most_common(1)[0][0]
         if scene.dtype == usual:
             kept.append(scene)
             continue
-        source = SceneSource(record.id, record.split, ())
-        reason = f"{record.sources[0].name} has values of type {scene.dtype}, most scenes of {usual}. Convert it."
+        reason = (
+            f"{source.files[0]} has values of type {scene.dtype}, most scenes of {usual}. Convert it: `gdal_translate "
+            f"-ot {GDAL_NAMES[usual]}`."
+        )
         odd.append((source, reason))
     return kept, left_out(dataset, odd, len(written), len(written))
 

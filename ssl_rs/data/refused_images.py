@@ -8,7 +8,8 @@ from rasterio.errors import RasterioError
 
 from ssl_rs.data.raster import DRIVERS
 from ssl_rs.data.source_files import SourceFile
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, is_of_system
+from ssl_rs.files import sha256_of
 
 ORIENTATION = 0x0112
 """Tag of EXIF and of TIFF."""
@@ -53,7 +54,15 @@ def refuse_turned(file: SourceFile, orientation: int) -> None:
 
 
 def unreadable(file: SourceFile, error: Exception) -> InputError:
-    """Return the message that a file cannot be read, by what the reader said of it."""
+    """Return the message that a file cannot be read, by what the reader said of it.
+
+    Raises:
+        OSError: The system refuses to read the file, whatever the reader made of that.
+    """
+    if is_of_system(error):
+        raise error
+    if file.member is None:
+        sha256_of(file.path)  # GDAL does not tell a disk that fails from a file that is cut: read all of it once more
     if isinstance(error, RasterioError) and error.__cause__ is not None:  # it says no more than "see that"
         said = str(error.__cause__).rstrip(".")
     else:

@@ -11,8 +11,8 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from ssl_rs.errors import InputError
-from ssl_rs.files import sha256_of
+from ssl_rs.errors import InputError, is_of_system
+from ssl_rs.files import reading, sha256_of
 
 WORLD_FILES = (".tfw", ".tifw", ".tiffw", ".wld", ".j2w", ".jp2w", ".tab")
 """Endings of the files beside an image in which GDAL finds where it lies, in any case."""
@@ -108,7 +108,8 @@ class SourceFile:
             InputError: A member that is damaged, or too large to be held in memory.
         """
         if self.member is None:
-            return self.path.read_bytes()
+            with reading(self.path):
+                return self.path.read_bytes()
         if self.size > LARGEST_MEMBER:
             raise InputError(
                 f"{self} is {self.size / 2**30:.1f} GiB large. Unzip {self.path.name} and remove the archive."
@@ -139,14 +140,17 @@ def _unpacking(file: SourceFile) -> Iterator[IO[bytes]]:
 
     Raises:
         InputError: It is damaged; its checksum is compared when its end is reached.
+        OSError: The system refuses to read the archive.
     """
     assert file.member is not None
     try:
-        with open_archive(file.path).open(file.member) as content:
+        with reading(file.path), open_archive(file.path).open(file.member) as content:
             yield content
     except InputError:
         raise
     except Exception as error:  # a damaged archive raises whatever its bytes lead to: zlib, struct, OS errors
+        if is_of_system(error):
+            raise
         raise InputError(f"{file} cannot be unpacked: {error}. Get the archive again, or unzip it.") from error
 
 
@@ -155,11 +159,17 @@ def open_archive(path: Path) -> zipfile.ZipFile:
 
     Raises:
         InputError: It is damaged.
+        OSError: The system refuses to read it.
     """
     try:
         return _opened(path, path.stat().st_mtime_ns)
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a zip archive: {error}. Get it again, or unzip it.") from error
+        if is_of_system(error):
+            raise
+        raise InputError(
+            f"{path} cannot be read as a zip archive: {error}. Get it again, unzip it, or move it out of here if it is "
+            "not needed."
+        ) from error
 
 
 @lru_cache(maxsize=8)  # the table of contents of a large archive takes a while to read

@@ -40,6 +40,7 @@ class TiffFile:
 
     Raises:
         InputError: The file is damaged, is none of its extension, or claims far more pixels than its bytes can hold.
+        OSError: The system refuses to read it.
     """
 
     def __init__(self, file: SourceFile) -> None:
@@ -78,8 +79,8 @@ class TiffFile:
         self.block_rows = int(max(rows for rows, _ in tiff.block_shapes))
         self.crs = _text_of(tiff.crs) if tiff.crs else None
         a, b, c, d, e, f = (float(value) for value in tiff.transform[:6])
-        georeferenced = tiff.crs is not None or not tiff.transform.is_identity
-        self.transform: Transform | None = (a, b, c, d, e, f) if georeferenced else None
+        # Where a file tells no transform GDAL says that of pixels, also of one that tells a reference system.
+        self.transform: Transform | None = None if tiff.transform.is_identity else (a, b, c, d, e, f)
         flags = tiff.mask_flag_enums[0]
         self._masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
         refuse_bomb(file, tiff.count, self.height, self.width, self.dtype)

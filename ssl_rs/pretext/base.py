@@ -1,7 +1,7 @@
 """What every pretext task is: a head and a loss."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeVar, cast
 
@@ -27,11 +27,12 @@ class PretextTask(nn.Module, ABC):
     view_kinds: Mapping[str, type[View]] = MappingProxyType({})
     momentum: MomentumRule | None = None
 
-    def check_side(self, pixels: int) -> None:
+    def check_side(self, pixels: int, maps: Sequence[int]) -> None:
         """Refuse crops of a side that it cannot take, before data is prepared.
 
         Args:
             pixels: Side of the crops.
+            maps: Side of the map that the encoder makes of them, of each level of the pyramid.
 
         Raises:
             InputError: It cannot; says which sides it takes.

@@ -13,7 +13,7 @@ from ssl_rs.pretext.base import PretextTask, momentum_of
 from ssl_rs.pretext.heads import check_level, dense_mlp
 from ssl_rs.pretext.moco_v2 import MoCoV2
 from ssl_rs.pretext.momentum import MomentumRule, follow, momentum_copy
-from ssl_rs.pretext.pooling import mean_over_positions, position_weights
+from ssl_rs.pretext.pooling import mean_over_positions, or_one, position_weights
 from ssl_rs.pretext.queue import KeyQueue
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import View
@@ -129,4 +129,4 @@ def _rows(maps: Tensor) -> Tensor:
 
 def _weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     """Return the weighted mean, such that its mean over ranks is that of the whole batch; 0 where all weights are."""
-    return (values * weight).sum() / mean_over_ranks(weight.sum()).clamp_min(torch.finfo(weight.dtype).tiny)
+    return (values * weight).sum() / or_one(mean_over_ranks(weight.sum()))

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-import torch
 from torch import Tensor, nn
 
 from ssl_rs.distributed import mean_over_ranks
 from ssl_rs.encoder import Pyramid
 from ssl_rs.pretext.base import PretextTask, view_of_kind
+from ssl_rs.pretext.pooling import or_one
 from ssl_rs.pretext.segmentation_decoder import SegmentationDecoder
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import CorruptedView, View
@@ -33,7 +33,7 @@ class Inpainting(PretextTask):
         super().__init__()
         self.decoder = decoder(channels=channels, out_channels=bands)
 
-    def check_side(self, pixels: int) -> None:
+    def check_side(self, pixels: int, maps: Sequence[int]) -> None:
         """Refuse crops of a side that the decoder cannot take; as `PretextTask.check_side`."""
         if isinstance(self.decoder, SegmentationDecoder):
             self.decoder.check_side(pixels)
@@ -56,5 +56,4 @@ def weighted_error(image: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         target: [B, C, H, W].
         weight: [B, C, H, W], >= 0; where all of it is 0, so is the error.
     """
-    total = mean_over_ranks(weight.sum()).clamp_min(torch.finfo(weight.dtype).tiny)
-    return (weight * (image - target).abs()).sum() / total
+    return (weight * (image - target).abs()).sum() / or_one(mean_over_ranks(weight.sum()))

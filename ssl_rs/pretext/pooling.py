@@ -27,7 +27,15 @@ def mean_over_positions(values: Tensor, weights: Tensor | None) -> Tensor:
     """
     if weights is None:
         return values.mean(dim=(-2, -1))
-    return (values * weights).sum(dim=(-2, -1)) / weights.sum(dim=(-2, -1)).clamp_min(torch.finfo(weights.dtype).tiny)
+    return (values * weights).sum(dim=(-2, -1)) / or_one(weights.sum(dim=(-2, -1)))
+
+
+def or_one(total: Tensor) -> Tensor:
+    """Return sums of weights, >= 0, as what is divided by: 1 where nothing has a weight.
+
+    A least positive number in its place would make the mean 0 as well, but its gradient infinite times 0.
+    """
+    return torch.where(total > 0, total, 1.0)
 
 
 def pool(view: View, features: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_rs.encoder import Pyramid
+from ssl_rs.errors import ArgumentError
 from ssl_rs.pretext.base import PretextTask, view_of_kind
 from ssl_rs.pretext.heads import check_level, check_widths
 from ssl_rs.pretext.pooling import mean_over_positions, position_weights
@@ -44,6 +45,14 @@ class TransformPrediction(PretextTask):
         self.level = level
         self.project = nn.Conv2d(channels[level], dimensions, 1)
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))  # of the cosine: one over the temperature
+
+    def check_side(self, pixels: int, maps: Sequence[int]) -> None:
+        """Refuse crops of which the map that is read has one position, which a flip or rotation does not move."""
+        if maps[self.level] < 2:
+            raise ArgumentError(
+                f"level={self.level}: of crops of dataset.crop_size={pixels} that map has one position, which no flip "
+                "or rotation moves. Take larger crops, or a level nearer to the image."
+            )
 
     def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:
         """Return the cross entropy over the candidates, and the share that was told right; chance is 1/6."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ssl_rs.encoder import Pyramid
 from ssl_rs.pretext.base import PretextTask, view_of_kind
+from ssl_rs.pretext.heads import check_widths
 from ssl_rs.pretext.pooling import mean_over_positions, position_weights
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import TransformedView, View
@@ -27,6 +28,9 @@ class PooledTransformPrediction(PretextTask):
         reduction: Channels of each map after a 1x1 convolution; None leaves them, as the authors do, and costs 113 M
             parameters on ResNet-50.
         dropout: Probability, before the last layer.
+
+    Raises:
+        ArgumentError: No channels would be left.
     """
 
     views = ("clean", "transformed")
@@ -34,6 +38,8 @@ class PooledTransformPrediction(PretextTask):
 
     def __init__(self, channels: Sequence[int], reduction: int | None = 256, dropout: float = 0.5) -> None:
         super().__init__()
+        if reduction is not None:
+            check_widths([reduction], "reduction")
         width = reduction if reduction is not None else channels[-1]
         self.reduce = nn.Identity() if reduction is None else nn.Conv2d(channels[-1], width, 1)
         self.compare = nn.Sequential(*_convolution(2 * width, width), *_convolution(width, width))

@@ -1,5 +1,6 @@
 """VICReg: two views agree while each dimension varies and no two dimensions say the same."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from ssl_rs.distributed import gather
 from ssl_rs.encoder import Pyramid
+from ssl_rs.errors import ArgumentError
 from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.collapse import feature_std
 from ssl_rs.pretext.heads import mlp
@@ -23,7 +25,7 @@ class VicReg(PretextTask):
     """Expand the pooled deepest map of both views and weigh invariance, variance and covariance, over all ranks.
 
     Source: Bardes, Ponce & LeCun, VICReg, ICLR 2022, equations 1 to 6; as in their code, the invariance is a mean over
-    dimensions too, and variance and covariance are means over both views (the covariance is their sum).
+    dimensions too, the variance the mean over both views, and the covariance their sum.
 
     Args:
         channels: Channels of each pyramid level; the deepest is read.
@@ -32,6 +34,9 @@ class VicReg(PretextTask):
         variance: Weight of what each dimension's deviation lacks to 1.
         covariance: Weight of the squared covariances of different dimensions.
         last_bias: Whether the last layer of the expander has a bias; in the authors' code it has none.
+
+    Raises:
+        ArgumentError: A weight has no meaning.
     """
 
     views = ("vicreg_first", "vicreg_second")
@@ -47,6 +52,11 @@ class VicReg(PretextTask):
     ) -> None:
         super().__init__()
         self.weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
+        for name, weight in self.weights.items():
+            if not 0 <= weight < math.inf:
+                raise ArgumentError(f"{name}={weight:g}: expected a finite number, at least 0.")
+        if not any(self.weights.values()):
+            raise ArgumentError("invariance=0, as variance and covariance: nothing would be learnt. Weigh one of them.")
         self.expand = mlp(channels[-1], widths, "hidden", "widths", last_bias)
 
     def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:

@@ -88,10 +88,10 @@ def _finished(chosen: str | None) -> tuple[RunDirectory, Mapping[str, Any]]:
             "or name the folder that it printed."
         )
     if not weights.is_file():
-        raise InputError(f"{weights} is missing, so run={chosen} cannot be exported. Run it again.")
+        raise InputError(f"{weights} is missing, so run={chosen} cannot be exported. {run.anew}")
     dataset = result.get("dataset")
     if not isinstance(dataset, str) or not re.fullmatch(r"\w[\w.-]*", dataset):
-        raise InputError(f"{run.result} has dataset={dataset!r:.80}, expected its name: it is damaged. Run it again.")
+        raise InputError(f"{run.result} has dataset={dataset!r:.80}, expected its name: it is damaged. {run.anew}")
     return run, result
 
 
@@ -106,7 +106,7 @@ def _read_finetuning(run: RunDirectory, trusted: Sequence[str]) -> Subject:
 def _read_pretraining(run: RunDirectory) -> Subject:
     metadata, side = read_pretraining(run).metadata, _dataset_of(run).get("crop_size")
     if not fits(side, int) or side < 1:  # type: ignore[operator]
-        raise InputError(f"{run.config} has dataset.crop_size={side!r:.80}: it is damaged. Pretrain again.")
+        raise InputError(f"{run.config} has dataset.crop_size={side!r:.80}: it is damaged. {run.from_scratch}")
     encoder, bands = Backbone(metadata.backbone).build(len(metadata.bands)), len(metadata.bands)
     load_strictly(encoder, read_weights(run.encoder), str(run.encoder), f"backbone {metadata.backbone}")
     check_image_size(encoder, bands, side, "dataset.crop_size")  # type: ignore[arg-type]
@@ -117,7 +117,7 @@ def _dataset_of(run: RunDirectory) -> Mapping[str, Any]:
     stored = read_yaml(run.config).get("dataset")
     if not isinstance(stored, dict):
         raise InputError(
-            f"{run.config} has dataset={stored!r:.80}, expected its settings: it is damaged. Run it again."
+            f"{run.config} has dataset={stored!r:.80}, expected its settings: it is damaged. {run.from_scratch}"
         )
     return stored
 

@@ -27,7 +27,7 @@ def stored_config(run: RunDirectory) -> Mapping[str, Any]:
     stored = read_yaml(run.config)
     lacking = [key for key in ("dataset", "trainer", "decoder", "evaluation") if not isinstance(stored.get(key), dict)]
     if lacking:
-        raise InputError(f"{run.config} lacks {lacking}: it is damaged. Fine-tune the run again.")
+        raise InputError(f"{run.config} lacks {lacking}: it is damaged. {run.from_scratch}")
     return stored
 
 

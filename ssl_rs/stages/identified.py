@@ -10,7 +10,9 @@ from ssl_rs.config_hash import LATER, NULL_MEANT, config_hash, leaves, without_e
 from ssl_rs.errors import InputError
 from ssl_rs.hidden import hide_secrets
 from ssl_rs.initialization import Provenance
+from ssl_rs.messages import say_line
 from ssl_rs.own_code import hashes_of_own
+from ssl_rs.pretrained import intact
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Recipe
@@ -44,7 +46,7 @@ class Identified:
         """Tell whether the run has its result.
 
         Raises:
-            InputError: The folder holds the result of something else.
+            InputError: The folder holds the result of something else, or other weights than it wrote.
         """
         result = self.directory.read_result()
         if result is None:
@@ -57,7 +59,25 @@ class Identified:
             )
         self.directory.drop_checkpoints()
         tell(f"{self.directory.path} was finished before", result)
+        if command != "evaluate":
+            self._check_weights(result)
         return True
+
+    def _check_weights(self, result: Mapping[str, Any]) -> None:
+        """Refuse a finished run whose weights are damaged, which nothing could use; tell of those that are gone.
+
+        Raises:
+            InputError: A file is not the one that the result names.
+        """
+        run = self.directory
+        files = {"encoder_sha256": run.encoder, "decoder_sha256": run.decoder, "model_sha256": run.model}
+        for key, path in files.items():
+            if result.get(key) is None:
+                continue
+            if path.is_file():
+                intact(path, result[key], run.anew)
+            else:
+                say_line(f"{path} is missing. If it is wanted: {run.anew}")
 
 
 def identify(

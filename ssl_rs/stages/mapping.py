@@ -1,12 +1,11 @@
 """One image -> a class map that lies where the image lies, its picture, and what is in it."""
 
-import json
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ssl_rs.bands import RGB, shown_bands, told_bands
 from ssl_rs.data.clipping import WORTH_TELLING, values_outside
@@ -30,11 +30,9 @@ from ssl_rs.files import make_folder, write_json, written_aside
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.network import Segments, scores_of
 from ssl_rs.segmentation.sliding_window import WindowSettings, blended_strips, most_probable
+from ssl_rs.stages.map_files import OWNER, Target, place_of
 from ssl_rs.stages.map_sheet import Thinned, draw_map_sheet
 from ssl_rs.stages.samples import rgb_picture
-
-ENDS = (".tif", ".probabilities.tif", ".png", ".overview.png", ".json")
-"""How the names of a map's files end, in the order of `Target`."""
 
 DARK = 0.1
 """Of the mean of the training: an image of which nearly all values lie below is told."""
@@ -78,31 +76,6 @@ class Job:
     mean: float
 
 
-@dataclass(frozen=True)
-class Target:
-    """The files of one map.
-
-    Args:
-        map: GeoTIFF, uint8: the index of each pixel's class, 255 where the image has no data; of a coarser run, where
-            more than half of what became one pixel has none.
-        probabilities: GeoTIFF, float32, a band a class; NaN where the image has no data.
-        picture: PNG, the map in the colors of its classes.
-        sheet: PNG, the image, the map beside it, and its classes.
-        about: JSON, written last: its presence means that the map is whole.
-    """
-
-    map: Path
-    probabilities: Path
-    picture: Path
-    sheet: Path
-    about: Path
-
-    @classmethod
-    def of(cls, folder: Path, name: str) -> "Target":
-        """Return the files of the map of this name."""
-        return cls(*(folder / f"{name}{end}" for end in ENDS))
-
-
 def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[float], None]) -> bool:
     """Map one image, unless its map is there; tell whether it was mapped now.
 
@@ -113,23 +86,24 @@ def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[floa
         report: Told which share of it is mapped.
 
     Raises:
-        InputError: It cannot be read, does not fit the run, or another image of this name has its map there.
+        InputError: It cannot be read, does not fit the run, or what lies there is not ours, or another image's.
     """
-    sha256, started = file.sha256(), time.monotonic()
-    source = SceneSource(target.map.stem, "test", (file,))
-    grid = _grid(job.scenes, source)
-    if _is_mapped(job, sha256, grid, target):
+    with _about(file):
+        sha256, started = file.sha256(), time.monotonic()
+        source = SceneSource(target.map.stem, "test", (file,))
+        grid = _grid(job.scenes, source)
+    if target.is_whole(sha256, job.hash, grid, job.probabilities):
         return False
-    _check_owner(file, sha256, target)
+    target.check_free(file, sha256)
     make_folder(target.map.parent)
     for left in target.map.parent.glob(".*.partial"):  # by a kill
         if left.is_file():
             left.unlink()
-    for stale in (target.about, target.map, target.probabilities, target.picture, target.sheet):
-        stale.unlink(missing_ok=True)
     with _scratch(job.folder) as scratch:
-        with small_cache():
+        with small_cache(), _about(file):
             write_scene(job.scenes, 0, source, scratch)
+        for stale in target.files:
+            stale.unlink(missing_ok=True)
         clipped = _share_clipped(job, scratch, file)
         pixels = _write_map(job, scratch, grid, target, {"image": str(file), "image_sha256": sha256}, report)
     valid, area = sum(pixels[:-1]), square_meters(grid)
@@ -141,7 +115,7 @@ def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[floa
         for value, ((name, color), count) in enumerate(zip(job.colors.items(), pixels, strict=False))
     ]  # fmt: skip
     about = {
-        "image": str(file), "image_path": _place(file), "image_sha256": sha256,
+        "image": str(file), "image_path": place_of(file), "image_sha256": sha256,
         "run": str(job.run.path), "model_sha256": job.model_sha256,
         "config_hash": job.hash, "height": grid.height, "width": grid.width, "crs": grid.crs,
         "transform": grid.transform, "classes": classes, "pixels_without_data": pixels[-1], "share_clipped": clipped,
@@ -152,47 +126,26 @@ def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[floa
     return True
 
 
+@contextmanager
+def _about(file: SourceFile) -> Iterator[None]:
+    """Within it, what the system refuses of an image is about that image, and others may be mapped.
+
+    Raises:
+        InputError: The image cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename != str(file.path):
+            raise
+        raise InputError(
+            f"{file} cannot be read: {error.strerror or error}. Make it readable, or take it out."
+        ) from error
+
+
 def _grid(scenes: NewScenes, source: SceneSource) -> Grid:
     scene = scenes.read(source)
     return Grid(scene.height, scene.width, scene.crs, scene.transform)
-
-
-def _is_mapped(job: Job, sha256: str, grid: Grid, target: Target) -> bool:
-    """Tell whether the map of this very image, in this very place, is whole; files beside an image may place it."""
-    wanted = [target.map, target.picture, target.sheet, *([target.probabilities] if job.probabilities else [])]
-    if not all(path.is_file() for path in (*wanted, target.about)):
-        return False
-    try:
-        found = json.loads(target.about.read_text(encoding="utf-8"))
-        place = [found["crs"], found["transform"] and tuple(found["transform"])]
-        return [found["image_sha256"], found["config_hash"], *place] == [sha256, job.hash, grid.crs, grid.transform]
-    except (ValueError, RecursionError, KeyError, TypeError):  # damaged: it is written again, with its map
-        return False
-
-
-def _place(file: SourceFile) -> str:
-    """Return where an image lies, whatever the working folder is."""
-    return str(replace(file, path=file.path.absolute()))
-
-
-def _check_owner(file: SourceFile, sha256: str, target: Target) -> None:
-    """Refuse to write over the map of another image that has the same name, which lies elsewhere.
-
-    Raises:
-        InputError: Names both images.
-    """
-    try:
-        found = json.loads(target.about.read_text(encoding="utf-8"))
-        key = "image_path" if "image_path" in found else "image"  # earlier versions wrote it as it was given
-        owner, mapped = str(found[key]), found["image_sha256"]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):  # none, or damaged
-        return
-    image = _place(file) if key == "image_path" else str(file)
-    if owner != image and mapped != sha256:
-        raise InputError(
-            f"{target.map} is the map of {owner}, another image of this name than {image}. Choose another run_dir, or "
-            f"delete {target.about.name} there if that map is not wanted any more."
-        )
 
 
 @contextmanager
@@ -275,19 +228,25 @@ def _write_map(
                 each.finish()
     pixels, missing = dict(zip(job.colors, counts.tolist(), strict=False)), int(counts[IGNORE])
     picture = thinned.map()
-    _write_picture(target.picture, picture, colors)
+    marks = PngInfo()
+    marks.add_text(OWNER, tags[OWNER])
+    _write_picture(target.picture, picture, colors, marks)
     seen = rgb_picture(thinned.image(), RGB, job.value_scale, picture != IGNORE)
     with written_aside(target.sheet) as file:
         shown = told_bands(job.scenes.expected) + ("" if image.dtype == np.uint8 else ", stretched")
-        draw_map_sheet(target.map.stem, seen, picture, job.colors, pixels, missing, shown).save(file, "PNG")
+        draw_map_sheet(target.map.stem, seen, picture, job.colors, pixels, missing, shown).save(
+            file, "PNG", pnginfo=marks
+        )
     return [*pixels.values(), missing]
 
 
-def _write_picture(path: Path, classes: NDArray[np.uint8], colors: Sequence[tuple[int, int, int]]) -> None:
+def _write_picture(
+    path: Path, classes: NDArray[np.uint8], colors: Sequence[tuple[int, int, int]], marks: PngInfo
+) -> None:
     """Write a class map [H, W] as a PNG in the colors of its classes, transparent where there is no data."""
     image = Image.fromarray(classes, "P")
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(colors)] = colors
     image.putpalette(palette.tobytes())
     with written_aside(path) as file:
-        image.save(file, "PNG", transparency=IGNORE)
+        image.save(file, "PNG", transparency=IGNORE, pnginfo=marks)

@@ -22,7 +22,8 @@ from ssl_rs.messages import say_line
 from ssl_rs.plain_types import fits
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.finished_run import load_network, read_computer, stored_config, windows_like
-from ssl_rs.stages.mapping import Job, Target, map_image
+from ssl_rs.stages.map_files import Target
+from ssl_rs.stages.mapping import Job, map_image
 from ssl_rs.stages.scenes import scene_progress
 from ssl_rs.training.host_memory import keep_freed_memory
 from ssl_rs.weights_metadata import read_weights_metadata
@@ -40,7 +41,8 @@ def predict(settings: Settings) -> Path:
         raise InputError("images is not set. Name an image, a folder of images, or a list: images=SCENE.tif")
     Processes.alone("predict")
     job = _read_job(settings, run, output_dir, run_dir)
-    images = find_images([places] if isinstance(places, str) else places, [job.folder, output_dir / "predict"])
+    without, unusable = [job.folder, output_dir / "predict"], list[str]()
+    images = find_images([places] if isinstance(places, str) else places, without, unusable)
     targets = {name: Target.of(job.folder, name) for name in images}
     _check_targets(targets)
     settings.check_all_read()
@@ -49,10 +51,11 @@ def predict(settings: Settings) -> Path:
     _check_folder(job.folder)
     with RunDirectory(job.folder).lock():
         write_json(job.folder / MARK, {"command": "predict", "run": str(run.path), "model_sha256": job.model_sha256})
-        problems = _map_all(job, images, targets)
-    if problems:
+        failed = _map_all(job, images, targets)
+    if problems := [*unusable, *failed]:
         more = f"\n... and so on, {len(problems) - MOST_TOLD} more" if len(problems) > MOST_TOLD else ""
-        told = "" if len(images) == 1 else f"{more}\n{len(problems)} of {len(images)} images were not mapped."
+        alone = len(images) == len(problems) == 1
+        told = "" if alone else f"{more}\n{len(failed)} of {len(images)} images were not mapped."
         raise InputError("\n".join(problems[:MOST_TOLD]) + told)
     return targets[next(iter(images))].map if len(images) == 1 else job.folder
 
@@ -86,7 +89,7 @@ def _check_targets(targets: Mapping[str, Target]) -> None:
     """
     owners: dict[Path, str] = {}
     for name, target in targets.items():
-        for path in (target.map, target.probabilities, target.picture, target.sheet, target.about):
+        for path in reversed(target.files):
             if path in owners or path.name == MARK:
                 raise InputError(
                     f"images: the maps of {owners.get(path, MARK)} and {name} would both write {path.name}. Rename one "
@@ -121,7 +124,7 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
     if factor is None:
         factor = stored["dataset"].get("downsample", 1)
     if not fits(factor, int):
-        raise InputError(f"{run.config} has dataset.downsample={factor!r:.80}: it is damaged. Fine-tune the run again.")
+        raise InputError(f"{run.config} has dataset.downsample={factor!r:.80}: it is damaged. {run.from_scratch}")
     if scale is None and metadata.dtype is None:
         raise InputError(
             f"{run.model} does not tell the type of the values it was trained on: an earlier version wrote it. Say "
@@ -174,6 +177,6 @@ def _colors(run: RunDirectory, result: Mapping[str, Any], names: Sequence[str]) 
     if not names or [each.get("name") for each in rows] != list(names) or len(colors) != len(names) or not good:
         raise InputError(
             f"{run.result} does not tell name and color of each of the classes {list(names)!s:.300} in `classes`. "
-            "Fine-tune the run again."
+            f"{run.anew}"
         )
     return dict(zip(names, colors, strict=True))

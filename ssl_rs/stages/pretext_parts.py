@@ -6,7 +6,7 @@ from functools import partial
 from torch import nn
 
 from ssl_rs.build import explained, refuse_bound
-from ssl_rs.encoder import Backbone, check_image_size
+from ssl_rs.encoder import Backbone, check_image_size, map_sides
 from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.network import build_task
 
@@ -20,8 +20,11 @@ def build_encoder(backbone: Backbone, bands: int, crop_size: int) -> nn.Module:
 
 def check_tasks(backbone: Backbone, tasks: Mapping[str, "partial[PretextTask]"], bands: int, crop_size: int) -> None:
     """Refuse tasks that cannot be built on the encoder, or that do not take these crops."""
-    for task in build_tasks(tasks, build_encoder(backbone, bands, crop_size), bands).values():
-        task.check_side(crop_size)
+    encoder = build_encoder(backbone, bands, crop_size)
+    maps = map_sides(encoder, bands, crop_size)
+    for name, task in build_tasks(tasks, encoder, bands).items():
+        with explained(f"pretext.{name}.task"):
+            task.check_side(crop_size, maps)
 
 
 def build_tasks(tasks: Mapping[str, "partial[PretextTask]"], encoder: nn.Module, bands: int) -> dict[str, PretextTask]:

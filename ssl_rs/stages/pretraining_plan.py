@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal, get_args
 
+from torch import nn
+
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.data.dataset import Split
@@ -17,12 +19,15 @@ from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.inpainting import Inpainting
 from ssl_rs.pretext.network import check_views
+from ssl_rs.pretext.queue import KeyQueue
 from ssl_rs.stages.identified import Identified, identify
 from ssl_rs.stages.pretext_parts import check_tasks
 from ssl_rs.stages.recipe import Recipe
 from ssl_rs.stages.site import Site, SiteSettings, check_once
 from ssl_rs.views.augmented import AugmentedMaker
 from ssl_rs.views.base import ViewMaker, views_to_make
+from ssl_rs.views.kornia_chain import KorniaMaker
+from ssl_rs.views.transformed import TransformedMaker
 
 EncoderPass = Literal["joint", "per_view"]
 
@@ -143,8 +148,13 @@ def _nodata(site: Site, makers: Sequence[ViewMaker]) -> dict[str, str]:
     """Return what the hash says of data with nodata: earlier versions made other crops and views of it."""
     if all(scene.valid_share == 1 for scene in site.store.manifest.scenes):
         return {}
-    parts = {"parts": "with data"} if any(isinstance(maker, AugmentedMaker) for maker in makers) else {}
-    return {"nodata": "crops by pixels with data; covers nothing", **parts}
+    changed = (
+        (AugmentedMaker, "parts", "with data"),
+        (TransformedMaker, "transformed", "parts with data"),
+        (KorniaMaker, "kornia", "without pixels that nodata is mixed into"),
+    )
+    told = {key: text for kind, key, text in changed if any(isinstance(maker, kind) for maker in makers)}
+    return {"nodata": "crops by pixels with data; covers nothing", **told}
 
 
 def _passes(site: Site) -> dict[str, str]:
@@ -168,5 +178,26 @@ def tell_of_small_values(plan: Plan) -> None:
                 f"The images vary by {spread:.2g} of the scale by which their values are divided, others by about "
                 f"{USUAL_SPREAD}: the error of {name} counts as much less beside other tasks. "
                 f"pretext.{name}.weight={more} makes up for it, or a smaller dataset.value_scale.",
+                stacklevel=2,
+            )
+
+
+def tell_of_own_keys(plan: Plan, tasks: nn.ModuleDict) -> None:
+    """Warn where a queue holds more keys than the images have crops: a query then meets its own ground in it.
+
+    Args:
+        plan: The pretraining.
+        tasks: As they are built.
+    """
+    size, store = plan.site.dataset.crop_size, plan.site.store
+    scenes = [store.manifest.scenes[index] for split in plan.splits for index in store.scenes_of(split)]
+    count = sum(max(1, round(each.height // size * (each.width // size) * each.valid_share)) for each in scenes)
+    for name, task in tasks.items():
+        keys = max((len(each.keys) for each in task.modules() if isinstance(each, KeyQueue)), default=0)
+        if keys > count:
+            warnings.warn(
+                f"The queue of {name} holds {keys} keys, and the images have about {count} crops that do not overlap: "
+                "keys of its own ground are among the negatives of a crop. Take a shorter queue, e.g. "
+                f"pretext.{name}.task.queue={max(1, count // 2)}, or more images.",
                 stacklevel=2,
             )

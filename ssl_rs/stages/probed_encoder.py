@@ -123,7 +123,7 @@ def stored_run(chosen: str) -> Mapping[str, Any]:
     stored = read_yaml(run.config)
     lacking = [key for key in ("dataset", "backbone") if not isinstance(stored.get(key), dict)]
     if lacking:
-        raise InputError(f"{run.config} lacks {lacking}: it is damaged. Pretrain again.")
+        raise InputError(f"{run.config} lacks {lacking}: it is damaged. {run.from_scratch}")
     return stored
 
 

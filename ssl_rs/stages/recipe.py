@@ -1,5 +1,6 @@
 """What pretraining and fine-tuning share of settings: the encoder, where its weights start, how they are optimized."""
 
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -65,12 +66,16 @@ class Recipe:
             InputError: Settings of the optimizer, or weights that are not there.
         """
         with explained("optimizer", self.optimizer.keywords):
-            step = self.optimizer([nn.Parameter(torch.zeros(1))]).step
+            weight = nn.Parameter(torch.zeros(1))
+            weight.grad = torch.zeros(1)
+            step = self.optimizer([weight]).step
             needed = [each.name for each in signature(step).parameters.values() if each.default is each.empty]
             if needed:
                 raise TypeError(
                     f"a step of {self.optimizer.func.__name__} needs a {needed[0]}, which no step here has."
                 )
+            if surroundings.trainer.computes_on_cpu:  # elsewhere it would open a context on a GPU
+                _try(step)
         dataset, backbone = surroundings.dataset, self.backbone.name
         pretrainings = surroundings.pretrainings(backbone)
         try:
@@ -105,3 +110,15 @@ class Recipe:
         except MissingWeightsError as error:
             return str(error)
         return None
+
+
+def _try(step: Callable[[], object]) -> None:
+    """Take a step of an optimizer, which may refuse only then.
+
+    Raises:
+        ValueError: What it asserts does not hold.
+    """
+    try:
+        step()
+    except AssertionError as error:
+        raise ValueError(str(error)) from error

@@ -102,6 +102,11 @@ class TrainerSettings:
         if self.gradient_clip is not None and not self.gradient_clip > 0:
             raise InputError(f"trainer.gradient_clip must be above 0, or null for no limit; got {self.gradient_clip}.")
 
+    @property
+    def computes_on_cpu(self) -> bool:
+        """Whether the device is a CPU, told without opening another."""
+        return self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available())
+
     def resolve_device(self, local_rank: int, on_this_machine: int = 1) -> torch.device:
         """Return the device of this process.
 
@@ -122,6 +127,8 @@ class TrainerSettings:
                     f"trainer.device={self.device} puts all {on_this_machine} processes of this machine on one GPU. "
                     "Say trainer.device=cuda: each then takes its own; CUDA_VISIBLE_DEVICES says of which."
                 )
+            if device.type == "meta":
+                raise RuntimeError("it holds no values")
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             of_rank = f", {name}:{local_rank} for local rank {local_rank}," if local_rank and name == "cuda" else ""

@@ -267,6 +267,12 @@ def _differences(stored: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str,
 
 def _compare(path: Path, stored: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     different = _differences(stored, own)
+    if different.keys() == {"precision"}:  # the config is the same: it says auto
+        raise OtherRunError(
+            f"{path} was written where trainer.precision=auto means {stored.get('precision')}, here it means "
+            f"{own['precision']}: the run goes on only on a device of that kind. Go on there; or delete the run's "
+            f"folder, or name the precision, which makes another run: trainer.precision={stored.get('precision')}."
+        )
     if different:
         raise OtherRunError(
             f"{path} belongs to another run: {'; '.join(different.values())}. "

@@ -2,15 +2,15 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, in_a_line
 
 FORBIDDEN, LONGEST_NAME = "/\\#?%:", 128
 """Of the name of a project."""
@@ -114,8 +114,6 @@ class WandbLogger:
 
     def open(self, run: Path, name: str, config: Mapping[str, Any], past: Sequence[Mapping[str, Any]]) -> Tracker:
         """Start the run's mirror."""
-        import wandb
-
         has_key = _has_key()
         wish = MODES[(os.environ.get("WANDB_MODE") or "auto")] if self.mode == "auto" else self.mode
         if wish == "disabled":
@@ -123,10 +121,16 @@ class WandbLogger:
         online = has_key and wish != "offline"
         try:
             session = self._start(run, name, config, online)
-        except wandb.errors.Error as error:  # no network, or a key that is not accepted: the mirror must not stop a run
-            warnings.warn(f"wandb cannot be reached ({error}); logging offline.", stacklevel=2)
+        except Exception as error:  # no network, a key that is not accepted, or its process, which runs share, is gone
+            if online:
+                warnings.warn(f"wandb cannot be reached ({in_a_line(error)}); logging offline.", stacklevel=2)
+            _forget_process()
             online = False
-            session = self._start(run, name, config, online)
+            try:
+                session = self._start(run, name, config, online)
+            except Exception as again:
+                _warn_of_loss(again)
+                return _Nowhere()
         tracker = _WandbTracker(session)
         for line in past if not online else ():
             tracker.log(line)
@@ -159,16 +163,45 @@ def _has_key() -> bool:
         return False
 
 
-@dataclass(frozen=True)
+@dataclass
 class _WandbTracker:
+    """A run of wandb; where that is lost, e.g. since its process was killed, the mirror ends and the run goes on."""
+
     session: Any
+    is_lost: bool = False
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Log one line at its step."""
-        self.session.log({key: value for key, value in line.items() if key != "step"}, step=line["step"])
+        values = {key: value for key, value in line.items() if key != "step"}
+        self._try(lambda: self.session.log(values, step=line["step"]))
 
     def finish(self, result: Mapping[str, Any] | None) -> None:
         """Put the numbers of the result into the summary and close the run."""
         if result is not None:
-            self.session.summary.update({key: value for key, value in result.items() if isinstance(value, int | float)})
-        self.session.finish(exit_code=0 if result is not None else 1)
+            numbers = {key: value for key, value in result.items() if isinstance(value, int | float)}
+            self._try(lambda: self.session.summary.update(numbers))
+        self._try(lambda: self.session.finish(exit_code=0 if result is not None else 1))
+
+    def _try(self, action: Callable[[], object]) -> None:
+        if self.is_lost:
+            return
+        try:
+            action()
+        except Exception as error:  # of whichever kind its connection raises: the mirror must not stop a run
+            self.is_lost = True
+            _warn_of_loss(error)
+            _forget_process()
+
+
+def _warn_of_loss(error: Exception) -> None:
+    warnings.warn(
+        f"wandb is lost ({in_a_line(error)}): the run goes on without it. metrics.jsonl has every line.", stacklevel=2
+    )
+
+
+def _forget_process() -> None:
+    """Leave wandb's own process, which may be gone: the next run of this one starts another."""
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown(exit_code=1)

@@ -9,6 +9,7 @@ from torch import Tensor
 from ssl_rs.randomness import Draws
 from ssl_rs.views.base import TwoPartMaker, View
 from ssl_rs.views.fused import (
+    LEAST_PART,
     TRANSFORMS,
     ColorChange,
     ColorJitter,
@@ -68,7 +69,7 @@ class AugmentedMaker(TwoPartMaker):
     rotation: float = 0.0
 
     def __post_init__(self) -> None:
-        check_range("area", self.area, 0, 1)
+        check_range("area", self.area, LEAST_PART**2, 1)
         check_range("ratio", self.ratio, 0.01, 100)
         check_range("blur_sigma", self.blur_sigma, 0.01, AUTHORS_SIDE)
         for name in ("horizontal_flip", "vertical_flip", "rotation", "blur", "solarization"):

@@ -16,6 +16,9 @@ from torch import Tensor
 from ssl_rs.errors import ArgumentError
 from ssl_rs.randomness import Draws
 
+LEAST_PART = 0.01
+"""Side of the smallest part that is enlarged to the whole, as a share of the image's."""
+
 TRANSFORMS = ("hflip", "vflip", "rot0", "rot90", "rot180", "rot270")
 """The classes of transform prediction in the paper's order; rotations are counterclockwise, as torch.rot90's."""
 
@@ -110,9 +113,10 @@ def check_range(name: str, values: tuple[float, float], low: float, high: float)
     Raises:
         ArgumentError: Says what would be accepted.
     """
-    if len(values) != 2 or not low <= values[0] <= values[1] <= high:
+    if len(values) != 2 or not low <= values[0] <= values[1] <= high or math.isinf(values[1]):
         given = ", ".join(f"{value:g}" for value in values)
-        raise ArgumentError(f"{name}=[{given}]: expected [low, high] with {low:g} <= low <= high <= {high:g}.")
+        limit = f"{low:g} <= low <= high" + (", finite" if math.isinf(high) else f" <= {high:g}")
+        raise ArgumentError(f"{name}=[{given}]: expected [low, high] with {limit}.")
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:

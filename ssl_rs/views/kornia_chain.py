@@ -12,7 +12,7 @@ from ssl_rs.errors import ArgumentError, InputError
 from ssl_rs.randomness import Draws
 from ssl_rs.views.base import View
 from ssl_rs.views.fused import compose
-from ssl_rs.views.resampling import warp_mask
+from ssl_rs.views.resampling import warp_all_valid
 
 
 class KorniaMaker:
@@ -20,10 +20,12 @@ class KorniaMaker:
 
     They draw from the global generator, not from `draws`. The loop seeds it from (seed, step, rank), so runs repeat
     exactly, but two ranks do not see what one process sees. The geometry is that of the augmentations which kornia
-    describes by a matrix; elastic and other free warps are not in it. The same matrix moves what is valid, where some
-    pixels are not; then nothing is outside of the source, else what kornia fills in there counts as the rest does:
-    padding_mode="reflection" mirrors the image. Color operations read bands as kornia does: three are
-    red, green and blue. Values are clamped to [0, 1], which noise may leave.
+    describes by a matrix; elastic and other free warps (RandomElasticTransform, RandomFisheye, RandomThinPlateSpline)
+    are not in it, so that positions do not fit for tasks that read it, as dense contrast does. The same matrix moves
+    what is valid, where some pixels are not: what lies beside such pixels, of which resampling mixes in some, is not
+    valid either, and neither is what lies outside of the source. Where all pixels are, what kornia fills in there
+    counts as the rest does: padding_mode="reflection" mirrors the image. Color operations read bands as kornia does:
+    three are red, green and blue. Values are clamped to [0, 1], which noise may leave.
 
     Args:
         source: The view it is made from.
@@ -31,7 +33,7 @@ class KorniaMaker:
             are an AugmentationSequential among them.
 
     Raises:
-        ArgumentError: One of them moves pixels in a way that no affine matrix tells.
+        ArgumentError: One of them bends the perspective, mixes images, or does not tell how it moves pixels.
     """
 
     def __init__(self, source: str, augmentations: Sequence[nn.Module]) -> None:
@@ -60,7 +62,7 @@ class KorniaMaker:
         normalized = _normalized(matrix, *image.shape[-2:])
         valid = source.valid
         if valid is not None:
-            valid = warp_mask(valid.squeeze(1).long(), normalized, fill=0).bool().unsqueeze(1)
+            valid = warp_all_valid(valid, normalized)
         return View(image.clamp(0, 1), compose(source.geometry, normalized), rgb=source.rgb, valid=valid)
 
     def _augment(self, image: Tensor) -> Tensor:

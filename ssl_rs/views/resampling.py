@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+ROUNDING = 1e-3
+"""Share of a sample by which one that lies on a pixel may miss it."""
+
 
 def sampling_grid(matrix: Tensor, height: int, width: int) -> Tensor:
     """Return where each pixel comes from, [B, H, W, 2], normalized: F.affine_grid's values in a fraction of its time.
@@ -54,6 +57,12 @@ def warp_valid(valid: Tensor, matrix: Tensor) -> Tensor:
     """Resample bool [B, 1, H, W] to the nearest pixel by matrices [B, 2, 3]; what lies outside mirrors the inside."""
     grid = sampling_grid(matrix, *valid.shape[-2:])
     return _sample(valid.float(), grid, "nearest", "reflection") > 0.5
+
+
+def warp_all_valid(valid: Tensor, matrix: Tensor) -> Tensor:
+    """Resample bool [B, 1, H, W] by matrices [B, 2, 3]: true where all that a bilinear sample is made of is valid."""
+    grid = sampling_grid(matrix, *valid.shape[-2:])
+    return _sample(valid.float(), grid, "bilinear", "zeros") > 1 - ROUNDING
 
 
 def warp_known(

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ssl_rs.randomness import Draws
 from ssl_rs.views.base import TransformedView, TwoPartMaker, View
 from ssl_rs.views.fused import (
+    LEAST_PART,
     TRANSFORMS,
     ColorChange,
     ColorJitter,
@@ -27,6 +29,7 @@ class TransformedMaker(TwoPartMaker):
 
     Source: Li, Chen & Shi, JSTARS 2021. They apply crop, jitter and grayscale in random order, each with its own
     resampling and clamping; here one warp and one color matrix do it (`fused.color_matrix` says why no order is drawn).
+    Where the part holds no data, the whole image is transformed.
 
     Args:
         source: The view it is made from; the class of the transform is against it.
@@ -39,7 +42,7 @@ class TransformedMaker(TwoPartMaker):
     color: ColorJitter
 
     def __post_init__(self) -> None:
-        check_range("side", self.side, 0, 1)
+        check_range("side", self.side, LEAST_PART, 1)
 
     def draw(self, size: tuple[int, int], draws: Draws) -> tuple[Tensor, ...]:
         """Return the class of the transform, int64 [B], the matrices [B, 2, 3], and the four of `ColorChange`."""
@@ -55,5 +58,12 @@ class TransformedMaker(TwoPartMaker):
             image, valid = move(source.image, matrix), None if source.valid is None else move(source.valid, matrix)
         else:
             image, valid = warp_known(source.image, source.valid, matrix, inside=True)
+            if source.valid is not None and valid is not None:
+                turned, empty = transform_matrix(transform), ~valid.flatten(1).any(dim=1)
+                each = empty.view(-1, 1, 1, 1)
+                known = source.image * source.valid
+                image = torch.where(each, move(known, turned), image)
+                valid = torch.where(each, move(source.valid, turned), valid)
+                matrix = torch.where(each[:, 0], turned, matrix)
         image = recolor(image, color_matrix(band_means(image, valid), *ColorChange(*change), source.rgb))
         return TransformedView(image, compose(source.geometry, matrix), transform, rgb=source.rgb, valid=valid)

@@ -158,7 +158,7 @@ def test_runs_of_data_with_nodata_are_other_runs_than_before(tiny, monkeypatch):
     part = [replace(scene, valid_share=0.9) for scene in manifest.scenes]
     partial = SimpleNamespace(store=SimpleNamespace(manifest=replace(manifest, scenes=part)))
     told = pretraining_plan._nodata(partial, list(plan.makers.values()))
-    assert told.keys() == {"nodata"}
+    assert told.keys() == {"nodata", "transformed"}
     both = read_plan(pretraining, "pretrain", *tiny, "pretext=[simclr]").makers.values()
     assert pretraining_plan._nodata(partial, list(both)).keys() == {"nodata", "parts"}
     monkeypatch.setattr(pretraining_plan, "_nodata", lambda site, makers: told)

@@ -1,0 +1,127 @@
+"""The files of a map: their names, whether they are whole, and whose they are."""
+
+import json
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import rasterio
+from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from ssl_rs.data.map_writer import Grid
+from ssl_rs.data.source_files import SourceFile
+from ssl_rs.errors import InputError
+
+ENDS = (".tif", ".probabilities.tif", ".png", ".overview.png", ".json")
+"""How the names of a map's files end, in the order of `Target`."""
+
+LONGEST_NAME = 255 - len(f"..{2**22}.partial")
+"""Bytes of a file's name that file systems take, without what it has more while it is written."""
+
+OWNER = "image_sha256"
+"""What each file of a map tells: TIFF in its tags, PNG in a text, JSON at this key."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The files of one map.
+
+    Args:
+        map: GeoTIFF, uint8: the index of each pixel's class, 255 where the image has no data; of a coarser run, where
+            more than half of what became one pixel has none.
+        probabilities: GeoTIFF, float32, a band a class; NaN where the image has no data.
+        picture: PNG, the map in the colors of its classes.
+        sheet: PNG, the image, the map beside it, and its classes.
+        about: JSON, written last: its presence means that the map is whole.
+    """
+
+    map: Path
+    probabilities: Path
+    picture: Path
+    sheet: Path
+    about: Path
+
+    @classmethod
+    def of(cls, folder: Path, name: str) -> "Target":
+        """Return the files of the map of this name."""
+        return cls(*(folder / f"{name}{end}" for end in ENDS))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them; where they are removed in this order, one that is left tells whose they were."""
+        return self.about, self.sheet, self.picture, self.probabilities, self.map
+
+    def read_about(self) -> dict[str, Any]:
+        """Return what the map says of itself; empty where it is not there, or damaged."""
+        try:
+            found = json.loads(self.about.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) and OWNER in found else {}
+
+    def is_whole(self, sha256: str, digest: str, grid: Grid, probabilities: bool) -> bool:
+        """Tell whether the map of this very image, in this very place, is whole; files beside an image may place it.
+
+        Args:
+            sha256: Of the image.
+            digest: Over the weights and all settings that can change a map.
+            grid: The image's pixels.
+            probabilities: Whether these are wanted too.
+        """
+        wanted = [self.map, self.picture, self.sheet, self.about, *([self.probabilities] if probabilities else [])]
+        if not all(path.is_file() for path in wanted):
+            return False
+        found = self.read_about()
+        transform = found.get("transform")
+        place = [found.get("crs"), tuple(transform) if isinstance(transform, list) else transform]
+        return [found.get(OWNER), found.get("config_hash"), *place] == [sha256, digest, grid.crs, grid.transform]
+
+    def check_free(self, file: SourceFile, sha256: str) -> None:
+        """Refuse to write over what is not ours, or over the map of another image of the same name.
+
+        Args:
+            file: The image.
+            sha256: Of the image.
+
+        Raises:
+            InputError: Names what lies there.
+        """
+        if too_long := [path.name for path in self.files if len(path.name.encode()) > LONGEST_NAME]:
+            raise InputError(f"{file} has too long a name: {too_long[0]} could not be written. Rename it.")
+        there = [path for path in self.files if path.exists()]
+        if there and not any(map(_is_ours, there)):
+            raise InputError(
+                f"{file}: its map would be written over {there[0]}, which predict did not write. Move that, or choose "
+                "another run_dir."
+            )
+        found = self.read_about()
+        key = "image_path" if "image_path" in found else "image"  # earlier versions wrote it as it was given
+        image = place_of(file) if key == "image_path" else str(file)
+        if found and str(found.get(key)) != image and found[OWNER] != sha256:
+            raise InputError(
+                f"{self.map} is the map of {found.get(key)}, another image of this name than {image}. Choose another "
+                f"run_dir, or delete {self.about.name} there if that map is not wanted any more."
+            )
+
+
+def place_of(file: SourceFile) -> str:
+    """Return where an image lies, whatever the working folder is."""
+    return str(replace(file, path=file.path.absolute()))
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether a file says that it belongs to a map."""
+    try:
+        if path.suffix == ".json":
+            return OWNER in json.loads(path.read_text(encoding="utf-8"))
+        if path.suffix == ".png":
+            with Image.open(path, formats=("PNG",)) as picture:
+                return OWNER in picture.info
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path, driver="GTiff") as tiff:
+                return OWNER in tiff.tags()
+    except (OSError, ValueError, TypeError, SyntaxError, RecursionError, RasterioError):  # whatever it is, not ours
+        return False
