@@ -81,6 +81,23 @@ def test_the_same_command_again_returns_the_finished_run(command, tiny, pretrain
     assert pretrained.encoder.stat().st_mtime_ns == before
 
 
+def test_a_finished_run_whose_weights_are_damaged_is_trained_anew_as_its_messages_say(command, tiny, pretrained):
+    whole = pretrained.encoder.read_bytes()
+    pretrained.encoder.unlink()
+    code, _, err = command("pretrain", *tiny)
+    assert code == 0
+    anew = f"Delete {pretrained.result}: the command that made the run then trains anew."
+    assert f"{pretrained.encoder} is missing. If it is wanted: {anew}" in err
+    pretrained.encoder.write_bytes(whole[:-100])
+    code, _, err = command("pretrain", *tiny)
+    assert code == 2
+    assert f"{pretrained.encoder} is not the file that its result.json names" in err
+    assert anew in err
+    pretrained.result.unlink()
+    assert command("pretrain", *tiny)[0] == 0
+    assert pretrained.encoder.read_bytes() == whole
+
+
 def test_fine_tuning_weighs_classes_by_the_labels_of_its_own_subset(command, tiny, folder_dataset, monkeypatch):
     given = []
     plain = SegmentationLoss.__call__

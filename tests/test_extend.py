@@ -93,7 +93,11 @@ def test_the_documented_parts_run(documented, command, folder_dataset):
         ('views = ("clean",)', "seen = ()", ": MeanColor has to say which views it reads"),
         ("return TaskOutput(", "return (", ": its forward returns a tuple, expected an ssl_rs TaskOutput"),
         ("F.mse_loss(guessed,", "F.l1_loss(guessed,", None),
-        ("image.mean(dim=(-2, -1)))", 'image.mean(dim=(-2, -1)), reduction="none")', ": its loss is [4, 3], expected a"),
+        (
+            "image.mean(dim=(-2, -1)))",
+            'image.mean(dim=(-2, -1)), reduction="none")',
+            ": its loss is [4, 3], expected a",
+        ),
         ("loss.detach().sqrt()", "0.5", ": its metric 'error' is 0.5, expected a detached tensor"),
     ],
 )

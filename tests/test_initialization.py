@@ -359,7 +359,7 @@ def test_a_result_of_another_version_is_refused(tmp_path):
     result = run.read_result()
     del result["transductive"]
     run.result.write_text(json.dumps(result))
-    with pytest.raises(InputError, match=r"result\.json lacks \['transductive'\].*Pretrain again"):
+    with pytest.raises(InputError, match=r"result\.json lacks \['transductive'\].*Delete .*result\.json: the command"):
         Pretrained(run=str(run.path)).locate(target(tmp_path))
 
 

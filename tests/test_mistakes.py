@@ -362,6 +362,26 @@ def test_an_optimizer_that_wants_a_closure_is_refused_before_the_run_has_a_folde
     assert not list(Path("outputs").glob("pretrain/**/config.yaml"))
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("optimizer._target_=torch.optim.SparseAdam", "~optimizer.weight_decay"), "SparseAdam does not support dense"),
+        (("+optimizer.differentiable=true",), "optimizer: a leaf Variable that requires grad"),
+        (("+optimizer.capturable=true", "+optimizer.foreach=false"), "optimizer: If capturable=True"),
+    ],
+)
+def test_an_optimizer_that_fails_at_its_first_step_is_refused_before_data_is_prepared(capsys, tiny, given, said):
+    assert said in fails(capsys, "pretrain", *tiny, "~optimizer.fused", "trainer.device=cpu", *given)
+    assert not list(Path("outputs").glob("stores/*"))
+
+
+def test_crops_too_small_for_a_task_are_refused_before_data_is_prepared(capsys, tiny):
+    given = ("pretext=[transform_prediction]", "dataset.crop_size=16")
+    said = fails(capsys, "pretrain", *tiny, *given)
+    assert "pretext.transform_prediction.task.level=-2: of crops of dataset.crop_size=16 that map has one" in said
+    assert not list(Path("outputs").glob("stores/*"))
+
+
 @pytest.mark.slow
 def test_a_folder_with_another_finished_run_is_not_taken_for_this_one(capsys, tiny, tmp_path):
     short = (

@@ -1,5 +1,6 @@
 """The predict command: maps of new images by a fine-tuned run, against its own evaluation and against the images."""
 
+import errno
 import json
 import os
 import re
@@ -378,6 +379,29 @@ def test_an_alpha_band_leaves_out_what_it_hides(mapped, refused, image, tmp_path
     assert np.array_equal(with_alpha, found)
 
 
+def test_alpha_is_not_taken_for_a_band_of_the_run(command, folder_dataset, image, tmp_path, monkeypatch):
+    """What drones write: red, green, blue and alpha, for a run that was trained on near infrared."""
+    monkeypatch.chdir(tmp_path)
+    values, _, _ = image
+    root = Path(shutil.copytree(folder_dataset, tmp_path / "data"))
+    for path in sorted(root.rglob("images/**/*.png")):
+        with Image.open(path) as picture:
+            pixels = np.array(picture).transpose(2, 0, 1)
+        write_tiff(path.with_suffix(".tif"), np.concatenate([pixels, pixels[:1]]), photometric="MINISBLACK")
+        path.unlink()
+    run = tune(root, tmp_path / "tuned", "dataset.bands=[red,green,blue,nir]")
+    opaque = np.full((1, *values.shape[1:]), 255, np.uint8)
+    drone = write_tiff(tmp_path / "drone.tif", np.concatenate([values, opaque]), photometric="RGB", alpha="YES")
+    given = ("predict", f"run={run.path}", f"images={drone}")
+    code, _, err = command(*given)
+    assert code == 2
+    assert "drone.tif calls the last of its 4 bands alpha, and it holds but 0 and the largest value there" in err
+    assert "would take it for nir. If it is data, say so: bands=[1,2,3,4]." in err
+    assert command(*given, "bands=[1,2,3,4]")[0] == 0
+    real = write_tiff(tmp_path / "real.tif", np.concatenate([values, values[:1]]), photometric="RGB", alpha="YES")
+    assert command("predict", f"run={run.path}", f"images={real}")[0] == 0
+
+
 def test_a_run_that_knew_alpha_knows_it_in_new_images(command, folder_dataset, image, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     values, _, path = image
@@ -412,6 +436,34 @@ def test_one_image_that_cannot_be_read_does_not_keep_the_others_from_their_maps(
     said = refused(folder, f"run_dir={tmp_path / 'maps'}")
     assert f"{folder / 'a.tif'} cannot be read as an image" in said
     assert f"{folder / 'c.tif'} has 2 bands" in said
+    assert said.rstrip().endswith("2 of 3 images were not mapped.")
+    assert sorted(path.name for path in (tmp_path / "maps").glob("*.json")) == ["b.json", "predict.json"]
+
+
+def test_what_lies_among_images_and_cannot_be_used_does_not_keep_them_from_their_maps(
+    refused, image, tmp_path, monkeypatch
+):
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for name in ("b.tif", "shut.tif", f"{'n' * 235}.tif"):
+        write_tiff(folder / name, image[0][:, :40, :40])
+    (folder / "labels.zip").write_bytes(b"PK")
+    (folder / "gone.tif").symlink_to(tmp_path / "nowhere.tif")
+    (folder / "gone.txt").symlink_to(tmp_path / "nowhere.txt")
+    readable = SourceFile.sha256
+
+    def shut(self):
+        if self.name == "shut.tif":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self.path))
+        return readable(self)
+
+    monkeypatch.setattr(SourceFile, "sha256", shut)
+    said = refused(folder, f"run_dir={tmp_path / 'maps'}")
+    assert f"{folder / 'labels.zip'} cannot be read as a zip archive" in said
+    assert f"{folder / 'gone.tif'} links to {tmp_path / 'nowhere.tif'}, which is not there" in said
+    assert f"{folder / 'shut.tif'} cannot be read: Permission denied. Make it readable, or take it out." in said
+    assert f"has too long a name: {'n' * 235}.json could not be written. Rename it." in said
+    assert "gone.txt" not in said
     assert said.rstrip().endswith("2 of 3 images were not mapped.")
     assert sorted(path.name for path in (tmp_path / "maps").glob("*.json")) == ["b.json", "predict.json"]
 
@@ -451,6 +503,9 @@ def test_a_pattern_names_the_images_that_fit_it(mapped, refused, image, tmp_path
     (tmp_path / "scenes/a3.txt").write_text("no image")
     mapped("scenes/a*")
     assert sorted(path.name for path in (tmp_path / "outputs").rglob("*.tif")) == ["a1.tif", "a2.tif"]
+    mapped("scenes/**")  # the folder, and what lies in it
+    mapped("[scenes/b.tif,scenes/b.tif]")
+    assert len(list((tmp_path / "outputs").rglob("b.tif"))) == 1
     mapped("more [1]/c.tif")  # a folder of that name, and no pattern
     assert len(list((tmp_path / "outputs").rglob("c.tif"))) == 1
     said = refused("scenes/*.txt")
@@ -504,6 +559,36 @@ def test_images_are_never_overwritten(refused, mapped, image, tmp_path):
     )
     write_tiff(folder / "scene.probabilities.tif", image[0])
     assert "would both write scene.probabilities.tif" in refused(folder)
+
+
+@pytest.mark.parametrize("end", [".tif", ".png", ".overview.png", ".json", ".probabilities.tif"])
+def test_what_predict_did_not_write_is_never_overwritten(refused, mapped, image, tmp_path, end):
+    mapped(write_tiff(tmp_path / "first.tif", image[0]), "run_dir=maps")
+    own = tmp_path / f"maps/point{end}"
+    if end.endswith(".tif"):
+        write_tiff(own, image[0][:1])
+    elif end.endswith(".png"):
+        Image.new("RGB", (4, 4)).save(own)
+    else:
+        own.write_text('{"my": "notes"}')
+    before = own.read_bytes()
+    point = write_tiff(tmp_path / "point.tif", image[0])
+    said = refused(point, "run_dir=maps")
+    assert f"{point}: its map would be written over {own.relative_to(tmp_path)}, which predict did not write" in said
+    assert own.read_bytes() == before
+    assert [path.name for path in (tmp_path / "maps").glob("point*")] == [own.name]
+    own.unlink()
+    mapped(point, "run_dir=maps")
+
+
+def test_an_image_that_is_damaged_in_its_middle_leaves_the_map_before(refused, mapped, image, tmp_path, monkeypatch):
+    scene = write_tiff(tmp_path / "scene.tif", image[0])
+    made, _ = mapped(scene)
+    before = {path: path.read_bytes() for path in made.parent.glob("scene*")}
+    content = scene.read_bytes()
+    scene.write_bytes(content[: len(content) // 2])
+    assert "scene.tif cannot be read as an image" in refused(scene)
+    assert {path: path.read_bytes() for path in made.parent.glob("scene*")} == before
 
 
 def test_a_long_picture_is_every_nth_pixel(tmp_path, mapped, image):

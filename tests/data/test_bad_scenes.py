@@ -1,6 +1,9 @@
 """Scenes that cannot be used: refused by default, or left out, counted and named."""
 
 import dataclasses
+import errno
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from ssl_rs.data.manifest import SkippedScene
 from ssl_rs.data.prepare import prepare
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
+from ssl_rs.files import sha256_of
 from ssl_rs.stages.scenes import lost_splits
 
 RNG = np.random.default_rng(0)
@@ -31,7 +35,7 @@ def broken_float():
 
 BAD = {
     "bands": (lambda: arrays(bands=3), "expected 2 bands"),
-    "type": (lambda: arrays(dtype=np.uint16), "values of type uint16, most scenes of uint8"),
+    "type": (lambda: arrays(dtype=np.uint16), "values of type uint16, most scenes of uint8. Convert it: `gdal"),
     "float64": (lambda: arrays(dtype=np.float64), "got float64"),
     "infinite": (broken_float, "NaN or infinite, the first at row 4, column 5"),
     "nodata": (lambda: arrays(valid=np.zeros((6, 7), bool)), "no pixel holds data"),
@@ -175,3 +179,45 @@ def test_damaged_files_are_named_or_left_out(folder, tmp_path, damage, kind):
     assert [scene.id for scene in manifest.scenes] == ["größe 0", "größe 1", "größe 3"]
     (skipped,) = manifest.skipped
     assert skipped.reason.startswith(f"{kind}/größe 2.png")  # below the root: equal on every machine
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("name", ["c.png", "c.tif"])
+def test_a_disk_that_fails_says_nothing_about_the_scene(tmp_path, monkeypatch, name, number, write_tif):
+    """Left out, it would be missing for good; and what was read until then must not be lost."""
+    (tmp_path / "data/images").mkdir(parents=True)
+    for stem in "abd":
+        Image.fromarray(RNG.integers(1, 256, (6, 6, 3)).astype(np.uint8)).save(tmp_path / f"data/images/{stem}.png")
+    path = tmp_path / "data/images" / name
+    if path.suffix == ".tif":
+        path.write_bytes(b"II*\0")  # GDAL tells the same of a file that is cut and of a disk that fails
+    else:
+        Image.fromarray(RNG.integers(1, 256, (6, 6, 3)).astype(np.uint8)).save(path)
+    dataset = Folder(
+        name="city", root=str(tmp_path / "data"), crop_size=4, tile_size=4, tile_shift=0.25, protocol="all_classes",
+        value_scale=None, on_bad_scene="skip", transductive=False, bands=["red", "green", "blue"], val_share=0.0,
+        test_share=0.0, split_seed=0,
+    )  # fmt: skip
+    fails, whole = [True], Path.read_bytes
+
+    def read(self):
+        if self.name == name and fails[0]:
+            raise OSError(number, os.strerror(number), str(self))
+        return whole(self)
+
+    def hashed(path):
+        if fails[0]:
+            raise OSError(number, os.strerror(number), str(path))
+        return sha256_of(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    monkeypatch.setattr("ssl_rs.data.refused_images.sha256_of", hashed)
+    said = rf"could not be built: .*{os.strerror(number)}: '.*{name}'\. Make that file readable, or take it out"
+    with pytest.raises(InputError, match=said):
+        prepare(dataset, tmp_path / "stores")
+    (partial,) = (tmp_path / "stores").glob(".*.partial")
+    assert (partial / "00000.json").is_file()
+    fails[0] = False
+    manifest = prepare(dataset, tmp_path / "stores").manifest
+    assert len(manifest.scenes) + len(manifest.skipped) == 4
+    assert len(manifest.scenes) == (4 if path.suffix == ".png" else 3)

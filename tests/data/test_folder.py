@@ -152,6 +152,38 @@ def test_files_that_are_not_used_are_told(labeled, make, tmp_path):
     assert len(told) == 2
 
 
+def test_whatever_is_no_image_and_lies_among_them_is_told(labeled, make, tmp_path):
+    for name in ("batch2.zip", "more.tif.gz", "x.ntf", "y.heic", "z.tfw", "README", "notes.md", "a.tif.aux.xml"):
+        (tmp_path / "data/images" / name).write_bytes(b"x")
+    with pytest.warns(UserWarning, match="is not read") as caught:
+        make().scenes()
+    assert [str(each.message) for each in caught] == [
+        f"x.ntf, y.heic in {tmp_path}/data/images: .heic, .ntf is not read. Convert to GeoTIFF.",
+        f"batch2.zip, more.tif.gz in {tmp_path}/data/images: .gz, .zip is not read. Unpack it.",
+    ]
+
+
+def test_most_images_say_how_many_bands_there_are(make, tmp_path):
+    """The first one may be the odd one; left out are then the few."""
+    save_tif(tmp_path / "data/images/a0.tif", np.ones((4, 6, 6), np.uint8))
+    for number in range(4):
+        save_tif(tmp_path / "data/images" / f"s{number}.tif", np.full((3, 6, 6), 10 + number, np.uint8))
+    with pytest.raises(InputError, match=r"a0\.tif: expected 3 bands \(red, green, blue\), got 4"):
+        prepare(make(), tmp_path / "stores")
+    manifest = prepare(make(on_bad_scene="skip"), tmp_path / "stores").manifest
+    assert (len(manifest.scenes), [each.id for each in manifest.skipped]) == (4, ["a0"])
+
+
+def test_alpha_is_not_asked_whether_the_other_bands_are_nodata(make, tmp_path):
+    values = np.full((4, 6, 6), 9, np.uint8)
+    values[:3, 0], values[3], values[3, 1] = 0, 255, 0
+    save_tif(tmp_path / "data/images/a.tif", values, nodata=0)
+    for channels in (None, [1, 2, 3, 4]):
+        dataset = make(bands=["red", "green", "blue", "alpha"], channels=channels)
+        (strip,) = dataset.read(dataset.scenes()[0]).strips
+        assert np.flatnonzero(~strip.valid.any(axis=1)).tolist() == [0, 1]
+
+
 def test_links_to_folders_of_unlabeled_images_are_followed(labeled, make, tmp_path):
     save(tmp_path / "archive/2019/c.png", rgb())
     (tmp_path / "data/images/unlabeled").mkdir()

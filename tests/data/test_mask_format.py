@@ -122,9 +122,16 @@ def test_color_masks_need_three_bands(tmp_path, shape):
         COLORS.decode(Raster(np.zeros(shape, np.uint8)), tmp_path)
 
 
-@pytest.mark.parametrize("values", [np.zeros((3, 2, 2), np.uint8), np.zeros((1, 2, 2), np.float32)])
-def test_number_masks_need_one_band_of_whole_numbers(tmp_path, values):
-    with pytest.raises(InputError, match="one band of whole numbers"):
+@pytest.mark.parametrize(
+    ("values", "remedy"),
+    [
+        (np.arange(12, dtype=np.uint8).reshape(3, 2, 2), "give every class a 'color'"),
+        (np.zeros((3, 2, 2), np.uint8), "Keep one: `gdal_translate -b 1`"),
+        (np.zeros((1, 2, 2), np.float32), "Convert it: `gdal_translate -ot Byte`"),
+    ],
+)
+def test_number_masks_need_one_band_of_whole_numbers(tmp_path, values, remedy):
+    with pytest.raises(InputError, match=f"one band of whole numbers.*{remedy}"):
         NUMBERS.decode(Raster(values), tmp_path)
 
 

@@ -26,3 +26,10 @@ def test_a_folder_is_described_by_its_folders_and_archives(root):
     assert told == "images: a_1.tif; images (zip): a_1.tif and 1 more; labels/labels (zip): a_1_label.tif"
     (root / "empty").mkdir()
     assert describe_files(root / "empty", find_files(root / "empty")) == "nothing"
+
+
+def test_an_extension_in_capitals_is_as_good(root):
+    (root / "images/ü_3.TIF").write_bytes(b"own")
+    found = match_files(find_files(root), root, r"/images/(\w)_(\d)\.tiff?")
+    assert found["ü", "3"].read() == b"own"
+    assert not match_files(find_files(root), root, r"/Images/(\w)_(\d)\.tif")

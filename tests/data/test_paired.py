@@ -102,6 +102,13 @@ def test_a_mask_without_georeference_fits(pair, tmp_path):
     assert read_pair(image_file, bare, FORMAT).crs == "EPSG:32633"
 
 
+def test_a_reference_system_alone_places_nothing(pair, tmp_path):
+    image, _, _, mask_file = pair
+    found = read_pair(write(tmp_path / "unplaced.tif", image, transform=rasterio.Affine.identity()), mask_file, FORMAT)
+    assert found.transform == tuple(GRID)[:6]
+    assert read_pair(write(tmp_path / "unplaced.tif", image, transform=rasterio.Affine.identity())).transform is None
+
+
 def test_rounding_of_the_transform_is_no_difference(pair, tmp_path):
     _, mask, image_file, _ = pair
     near = rasterio.Affine(0.5, 0, 300000.1, 0, -0.5, 5800000)

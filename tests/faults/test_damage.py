@@ -183,7 +183,7 @@ def test_a_damaged_model_is_named(scored, fails, damage):
     damage(run.model)
     said = fails("evaluate", *overrides)
     assert str(run.model) in said
-    assert "Fine-tune it again" in said
+    assert f"Delete {run.result}: the command that made the run then trains anew." in said
 
 
 def test_one_bit_of_a_weight_is_noticed(scored, fails):

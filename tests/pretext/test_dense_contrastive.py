@@ -176,8 +176,8 @@ def test_views_that_share_no_ground_have_no_dense_loss():
     output = task(dict(zip(names, halves, strict=True)), {names[0]: pyramid, momentum_of(names[1]): pyramid})
     assert output.loss == 0
     assert output.metrics["matched"] == 0
-    output.loss.backward()
-    assert pyramid[1].grad.isfinite().all()
+    (1000 * output.loss).backward()
+    assert torch.equal(pyramid[1].grad, torch.zeros_like(pyramid[1]))
 
 
 def test_both_heads_of_the_keys_move():

@@ -136,7 +136,10 @@ def test_where_nothing_is_valid_nothing_is_lost():
     clean, image = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
     task = Inpainting(channels=[3], bands=3, decoder=FreePainter)
     masked = dataclasses.replace(corrupted_view(clean, image), valid=torch.zeros(2, 1, 4, 4, dtype=torch.bool))
-    assert task({"corrupted": masked}, {"corrupted": [image]}).loss == 0
+    loss = task({"corrupted": masked}, {"corrupted": [image]}).loss
+    assert loss == 0
+    (1000 * loss).backward()  # a weight of the task: beyond 4, divided by the least number, it would be infinite
+    assert all(torch.equal(each.grad, torch.zeros_like(each)) for each in task.parameters())
 
 
 def test_a_decoder_reduced_to_nothing_is_refused():

@@ -287,6 +287,9 @@ def test_heads_have_the_layers_of_their_authors():
     [
         (lambda: SimClr(CHANNELS, ()), r"^widths=\[\]: expected the width of each layer"),
         (lambda: VicReg(CHANNELS, (4, 0)), r"^widths=\[4, 0\]"),
+        (lambda: VicReg(CHANNELS, (4,), variance=-1.0), "^variance=-1: expected a finite number, at least 0"),
+        (lambda: VicReg(CHANNELS, (4,), covariance=math.nan), "^covariance=nan"),
+        (lambda: VicReg(CHANNELS, (4,), 0.0, 0.0, 0.0), "^invariance=0, as variance and covariance"),
         (lambda: SimClr(CHANNELS, (4,), 0.0), "temperature must be a number above 0"),
         (lambda: MoCoV2(CHANNELS, RULE, (4,), 4, -1.0), "temperature must be a number above 0"),
         (lambda: MoCoV2(CHANNELS, RULE, (4,), 0), "queue=0: expected at least 1 key"),

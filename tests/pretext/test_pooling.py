@@ -56,6 +56,14 @@ def test_the_mean_is_that_of_a_loop_over_positions():
     assert torch.equal(mean_over_positions(values, None), values.mean(dim=(-2, -1)))
 
 
+def test_where_nothing_has_a_weight_the_gradient_is_nothing():
+    values, weights = torch.rand(2, 3, 2, 2, requires_grad=True), torch.ones(2, 1, 2, 2)
+    weights[1] = 0
+    (1000 * mean_over_positions(values, weights)).sum().backward()
+    assert torch.equal(values.grad[0], torch.full((3, 2, 2), 250.0))
+    assert torch.equal(values.grad[1], torch.zeros(3, 2, 2))
+
+
 def test_agreement_is_that_of_a_loop_over_candidates_and_positions():
     task = TransformPrediction(channels=[3, 8], level=-1, dimensions=4)
     clean, transformed = torch.randn(6, 8, 4, 4), torch.randn(6, 8, 4, 4)

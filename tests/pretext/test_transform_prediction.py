@@ -66,6 +66,19 @@ def test_a_level_that_cannot_be_compared_is_refused(level):
         TransformPrediction(channels=[3, 0], level=level)
 
 
+def test_a_map_of_one_position_is_refused():
+    """No flip or rotation moves it: all candidates would be the same."""
+    task = TransformPrediction(channels=[3, 8, 16], level=-1)
+    task.check_side(32, [32, 16, 2])
+    with pytest.raises(InputError, match=r"^level=-1: of crops of dataset\.crop_size=16 that map has one position"):
+        task.check_side(16, [16, 8, 1])
+
+
+def test_a_head_reduced_to_nothing_is_refused():
+    with pytest.raises(InputError, match=r"^reduction=\[0\]"):
+        PooledTransformPrediction([3, 8], reduction=0)
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_gradients_reach_every_parameter_and_both_views(name):
     task = HEADS[name]()

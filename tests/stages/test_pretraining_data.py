@@ -17,6 +17,7 @@ from torch import nn
 from ssl_rs.config import Settings, compose_config, resolve
 from ssl_rs.data.scene_crops import Crops
 from ssl_rs.data.store import Store
+from ssl_rs.pretext.queue import KeyQueue
 from ssl_rs.randomness import Rows
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation
@@ -418,3 +419,18 @@ def test_other_seeds_start_fine_tuning_from_other_weights(tiny, monkeypatch):
             finetuning.finetune(Settings("finetune", resolve(compose_config("finetune", [*tiny, f"seed={seed}"]))))
     for name in ("model.encoder.conv1.weight", "model.segmentation_head.0.weight"):
         assert not torch.equal(seen[0][name], seen[1][name])
+
+
+def test_a_queue_longer_than_the_images_have_crops_is_told(tiny):
+    """Six images of 96 x 96 pixels, of which two hold out: nine crops of 32 in each of the others."""
+    plan = read_plan(pretraining, "pretrain", *tiny, "pretext=[moco_v2]")
+    scenes = [plan.site.store.manifest.scenes[index] for index in plan.site.store.scenes_of("train")]
+    count = sum((scene.height // 32) * (scene.width // 32) for scene in scenes)
+    for keys, told in ((count, False), (count + 1, True)):
+        tasks = nn.ModuleDict({"moco_v2": nn.Sequential(KeyQueue(keys, 4, "queue"))})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            pretraining_plan.tell_of_own_keys(plan, tasks)
+        assert bool(caught) == told
+    assert f"holds {count + 1} keys, and the images have about {count} crops" in str(caught[0].message)
+    assert f"pretext.moco_v2.task.queue={count // 2}" in str(caught[0].message)

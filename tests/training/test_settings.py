@@ -56,6 +56,11 @@ def test_a_gpu_that_a_rank_lacks_is_named(monkeypatch):
         TrainerSettings(1, 2, device="cuda").resolve_device(4)
 
 
+def test_a_device_that_holds_no_values_is_refused():
+    with pytest.raises(InputError, match=r"trainer\.device=meta cannot be used here: it holds no values"):
+        TrainerSettings(1, 2, device="meta").resolve_device(0)
+
+
 def test_auto_takes_a_gpu_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert TrainerSettings(1, 2).resolve_device(0) == CPU

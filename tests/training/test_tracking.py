@@ -1,6 +1,13 @@
 """The mirror never asks for a key: offline without one, refused where online was wanted."""
 
+import os
+import re
+import signal
+import subprocess
 import sys
+import time
+import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -119,3 +126,43 @@ def test_no_logger_shows_nothing(tmp_path, capsys):
     tracker.finish(None)
     assert capsys.readouterr() == ("", "")
     assert not list(tmp_path.iterdir())
+
+
+def wandbs_process():
+    """Return the number of the process that wandb started for the runs of this one."""
+    children = subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, text=True).stdout.split()
+    (found,) = [child for child in map(int, children) if b"wandb" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds wandb's process by /proc")
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_goes_on_without_its_mirror_and_the_next_run_has_one(tmp_path, by):
+    """Where memory runs out, or a cluster signals every process, wandb's own may be killed before the run's."""
+    mirror = WandbLogger(mode="offline").open(tmp_path, "seed0-abc", {}, PAST)
+    killed = wandbs_process()
+    os.kill(killed, by)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for step in range(6, 600):
+            mirror.log({"step": step, "loss": 0.25})
+            time.sleep(0 if told else 0.01)
+        mirror.finish({"miou": 0.5})
+    (lost,) = told
+    assert re.match(r"wandb is lost \(.*\): the run goes on without it\. metrics\.jsonl has", str(lost.message))
+    following = WandbLogger(mode="offline").open(tmp_path / "next", "seed1-abc", {}, PAST)
+    assert wandbs_process() != killed
+    following.log({"step": 6, "loss": 0.25})
+    following.finish({"miou": 0.5})
+    assert list((tmp_path / "next").rglob("*.wandb"))
+
+
+def test_where_wandb_cannot_be_started_the_run_goes_on_without(session, tmp_path, monkeypatch):
+    def fail(**settings):
+        raise ConnectionResetError("Connection lost")
+
+    monkeypatch.setattr(wandb, "init", fail)
+    with pytest.warns(UserWarning, match=r"wandb is lost \(ConnectionResetError: Connection lost\)"):
+        mirror = open_mirror(tmp_path, mode="offline")
+    mirror.log({"step": 6, "loss": 0.25})
+    mirror.finish(None)

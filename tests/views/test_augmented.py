@@ -286,6 +286,7 @@ def test_the_default_list_has_every_pair():
     ("change", "key"),
     [
         ({"area": (0.5, 1.5)}, "area"),
+        ({"area": (0.0, 1.0)}, "area"),
         ({"ratio": (0.0, 1.0)}, "ratio"),
         ({"blur": 1.1}, "blur"),
         ({"blur_sigma": (0.0, 1.0)}, "blur_sigma"),

@@ -21,9 +21,10 @@ from ssl_rs.views.base import (
 )
 from ssl_rs.views.clean import CleanMaker
 from ssl_rs.views.corrupted import CorruptedMaker, _changed
-from ssl_rs.views.fused import TRANSFORMS, ColorJitter
+from ssl_rs.views.fused import TRANSFORMS, ColorJitter, transform_matrix
 from ssl_rs.views.kornia_chain import KorniaMaker
 from ssl_rs.views.masked import MaskedMaker
+from ssl_rs.views.resampling import move
 from ssl_rs.views.transformed import TransformedMaker
 
 JITTER = ColorJitter((0.7, 1.3), (0.5, 1.5), (0.5, 1.5), (-0.3, 0.3), 0.5)
@@ -365,6 +366,8 @@ def test_masking_agrees_with_a_loop_over_cells(height, width):
         (lambda: CorruptedMaker("clean", 0, (0.2, 0.3), JITTER), "^num_blocks="),
         (lambda: CorruptedMaker("clean", 1, (0.3, 1.3), JITTER), "^side="),
         (lambda: TransformedMaker("clean", (0.9, 0.7), JITTER), "^side="),
+        (lambda: TransformedMaker("clean", (0.0, 0.0), JITTER), "^side="),
+        (lambda: ColorJitter(brightness=(0.6, float("inf"))), "^brightness=.* 0 <= low <= high, finite"),
         (lambda: MaskedMaker("clean", 1, 0.5), "^cells="),
         (lambda: MaskedMaker("clean", 4, 1.0), "^share="),
         (lambda: MaskedMaker("clean", 4, 0.0), "^share="),
@@ -385,3 +388,18 @@ def test_blocks_that_are_cut_at_once_as_on_a_gpu_are_those_cut_one_by_one(nodata
     for number, blocks in enumerate(drawn):
         for whole, one in zip(at_once, _changed(source, 10, *blocks), strict=True):
             torch.testing.assert_close(whole[4 * number : 4 * number + 4], one)
+
+
+def test_a_part_without_data_gives_way_to_the_whole():
+    """Else the view would be empty, and a positive of its crop all the same."""
+    image, valid = images(64), torch.zeros(64, 1, 16, 16, dtype=torch.bool)
+    valid[:, :, :2, :2] = True
+    maker = TransformedMaker("clean", (0.5, 0.6), ColorJitter())
+    view = maker(crop_view(image, RGB, valid), draws(64))
+    assert view.valid.flatten(1).any(dim=1).all()
+    whole = view.valid.flatten(1).sum(dim=1) == 4
+    assert 0 < whole.sum() < 64  # some parts hold the corner, enlarged
+    turned = transform_matrix(view.transform)
+    assert torch.equal(view.geometry[whole], turned[whole])
+    torch.testing.assert_close(view.image[whole], move(image * valid, turned)[whole])
+    assert not torch.equal(view.geometry[~whole], turned[~whole])
