@@ -72,6 +72,18 @@ def test_one_process(trials):
     assert differences(whole, broken) == []
 
 
+def test_one_process_and_wandbs(trials):
+    """wandb, the default logger, has a process of its own, which hears the signal too and is gone before the run."""
+    offline = ("logger=wandb", "logger.mode=offline")
+    whole, broken = trials("pretrain", 1, offline)
+    assert stop_at_line(broken, signal.SIGTERM, everybody=True) == 130
+    said = broken.log.read_text()
+    assert "Traceback" not in said
+    assert f"Stopped after step {newest_checkpoint(broken)} of 9. The same command goes on from there." in said
+    broken.finish()
+    assert [name for name in differences(whole, broken) if not name.startswith("wandb/")] == []
+
+
 def test_momentum_networks_and_queues(trials):
     methods = (
         "pretext=[byol,dense_contrastive]", "pretext.dense_contrastive.task.queue=10",
