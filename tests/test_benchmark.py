@@ -4,13 +4,14 @@ import json
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_rs.benchmarks import step
+from ssl_rs.benchmarks import data, step, window
 from ssl_rs.benchmarks.augmentation import COLOR, SIDE, fused
 from ssl_rs.benchmarks.base import Phases, alternate, caveat
 from ssl_rs.benchmarks.step import CHANGES, PHASES, advice, bottleneck
@@ -197,3 +198,66 @@ def test_the_advice_says_what_a_part_costs():
     assert advice({**parts, "views": 11.0}).startswith(
         "Beside the network, views costs 10.0% of a step, more than 5%: use"
     )
+
+
+def step_measured(measured, monkeypatch, *arguments):
+    """Run the command; the step that it measured, and the weights that its encoder began with."""
+    seen, alternated = [], step.alternate
+
+    def alternating(subjects, *others):
+        own = subjects["step"].__self__
+        seen.append((own, [value.clone() for value in own.network.encoder.parameters()]))
+        return alternated(subjects, *others)
+
+    monkeypatch.setattr(step, "alternate", alternating)
+    measured(*arguments)
+    return seen[0]
+
+
+def test_no_weight_moves_however_long_it_is_measured(measured, monkeypatch):
+    own, before = step_measured(measured, monkeypatch, "pretext=[contrastive]")
+    assert all(map(torch.equal, own.network.encoder.parameters(), before))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_all_that_is_read_ahead_is_used_up(measured, monkeypatch, workers):
+    own, _ = step_measured(measured, monkeypatch, "pretext=[contrastive]", f"trainer.num_workers={workers}")
+    assert own.ready == step.READ_AHEAD * workers
+
+
+def test_what_no_optimizer_moves_is_moved_in_watched_steps_too(measured, monkeypatch):
+    moved, after = [], step.PretextNetwork.after_step
+    monkeypatch.setattr(step.PretextNetwork, "after_step", lambda self, *n: (moved.append(n), after(self, *n)))
+    own, _ = step_measured(measured, monkeypatch, "pretext=[moco_v2]")
+    assert len(moved) == own.progress.step + len(own.phases.seconds["optimizer"])
+
+
+def test_parts_that_come_several_times_in_a_step_add_up(monkeypatch):
+    now = iter([0.0, 1.0, 5.0, 7.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    phases = Phases(torch.device("cpu"))
+    for _ in range(2):
+        with phases.measure("encoder"):
+            pass
+    phases.end_step()
+    assert phases.medians() == {"encoder": 3.0}
+
+
+def test_crops_that_are_read_again_were_read_before(monkeypatch):
+    steps = []
+    monkeypatch.setattr(data, "batches", lambda _, start, stop, *__: (steps.append(n) or n for n in range(start, stop)))
+    data._rereader(None, SimpleNamespace(rows=None))
+    assert steps == list(range(data.REREAD))
+
+
+def test_both_ways_predict_the_windows_of_the_scene_and_no_more(measured, monkeypatch):
+    seen, build = [], window.build_segmentation_model
+
+    def watched(*given):
+        model = build(*given)
+        model.register_forward_pre_hook(lambda _, images: seen.append(len(images[0])))
+        return model
+
+    monkeypatch.setattr(window, "build_segmentation_model", watched)
+    measured("benchmark=window", "benchmark.side=80", "evaluation.window.size=32", "evaluation.window.batch_size=5")
+    assert seen == 6 * [5, 5, 5, 1]  # each way twice before, and once timed

@@ -34,11 +34,12 @@ def imports(path: Path) -> set[str]:
 
 
 def files(*parts: str) -> list[Path]:
-    return [
-        path
-        for part in parts
-        for path in ([PACKAGE / f"{part}.py"] if (PACKAGE / f"{part}.py").is_file() else (PACKAGE / part).rglob("*.py"))
-    ]
+    found = []
+    for part in parts:
+        own = [PACKAGE / f"{part}.py"] if (PACKAGE / f"{part}.py").is_file() else list((PACKAGE / part).rglob("*.py"))
+        assert own, f"there is no ssl_rs.{part} any more"
+        found += own
+    return found
 
 
 def own(path: Path) -> set[str]:

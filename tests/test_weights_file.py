@@ -352,3 +352,16 @@ def test_tables_within_themselves_hold_no_weights(tmp_path, levels):
     torch.save(node, path)
     with pytest.raises(InputError, match=r"weights\.pth holds tables within tables, 16 deep and more"):
         read_tensors(path)
+
+
+def test_parts_that_begin_as_an_encoder_are_none(tmp_path):
+    first = resnet()["conv1.weight"]
+    path = saved(tmp_path, {"a.conv1.weight": first, "b.conv1.weight": first})
+    with pytest.raises(InputError, match="does not fit backbone resnet18"):
+        File(weights=path).apply(Backbone("resnet18").build(3), target())
+
+
+def test_a_file_of_colors_is_none_of_three_other_bands(tmp_path):
+    path, _ = own_file(tmp_path, RGB)
+    with pytest.raises(InputError, match="was trained on the bands red, green, blue, the data has nir, red, green"):
+        File(weights=path).locate(target(("nir", "red", "green")))

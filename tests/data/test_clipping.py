@@ -91,3 +91,9 @@ def test_the_scale_that_is_told_holds_every_scene(made_up, tmp_path):
 def test_the_darkest_of_several_scenes_is_told(made_up, tmp_path):
     said = told_of(made_up, tmp_path, ("train", 900, -9999), ("train", 900, -7))
     assert "2 of 2 train scenes have 7 % of their values below 0, down to -9999" in said
+
+
+def test_eight_bits_of_a_smaller_scale_are_told(made_up, tmp_path):
+    entries = [("a", "train", scene(np.full((2, 6, 7), 200, np.uint8)))]
+    with pytest.warns(UserWarning, match=r"100 % of their values above value_scale=100"):
+        prepare(made_up(entries, value_scale=100.0), tmp_path / "stores")

@@ -9,7 +9,7 @@ from PIL import Image
 from ssl_rs.data.classes_file import REMEDY, read_classes
 from ssl_rs.data.dataset import SegmentationClass
 from ssl_rs.data.image_files import read_raster
-from ssl_rs.data.mask_format import MaskFormat
+from ssl_rs.data.mask_format import ROWS, MaskFormat
 from ssl_rs.data.raster import Raster
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
@@ -231,3 +231,22 @@ def test_numbers_below_zero_may_be_listed(tmp_path):
     (tmp_path / "classes.yaml").write_text("classes: [{name: a, index: 0}, {name: b, index: -9999}]\nignore: [-1]")
     values = np.array([[[0, -1, -9999]]], np.int16)
     assert read_classes(tmp_path / "classes.yaml").decode(Raster(values), tmp_path).tolist() == [[0, 255, 1]]
+
+
+@pytest.mark.parametrize("beyond", [2**32 + 8, 2**62])
+def test_numbers_beyond_far_ones_are_unknown(tmp_path, beyond):
+    far = MaskFormat((ROAD, WATER), False, {2**32 + 7: 0, 300: 1})
+    with pytest.raises(InputError, match=f"unknown value {beyond} in 1 pixel"):
+        far.decode(Raster(np.array([[[300, beyond]]], np.int64)), tmp_path)
+
+
+def test_the_least_number_may_be_listed(tmp_path):
+    least = MaskFormat((ROAD, WATER), False, {-(2**31): 0, 1 - 2**31: 1})
+    assert least.decode(Raster(np.array([[[-(2**31), 1 - 2**31]]], np.int32)), tmp_path).tolist() == [[0, 1]]
+
+
+def test_of_equally_frequent_unknown_values_the_smallest_is_named(tmp_path):
+    values = np.full((1, ROWS + 1, 1), 7, np.uint8)
+    values[0, 0], values[0, ROWS] = 9, 8
+    with pytest.raises(InputError, match=f"unknown value 8 in 1 pixel, one at row {ROWS}, column 0"):
+        NUMBERS.decode(Raster(values), tmp_path)

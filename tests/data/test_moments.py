@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ssl_rs.data import moments
-from ssl_rs.data.moments import add_up, mean_and_std, measure
+from ssl_rs.data.moments import Moments, add_up, mean_and_std, measure
 
 
 def test_moments_of_two_values_by_hand():
@@ -60,3 +60,8 @@ def test_a_band_that_never_varies_has_no_deviation_however_its_sums_are_rounded(
     """E[x^2] - E[x]^2 of 29,000 equal values is not 0 in float64; what would be divided by it is noise."""
     scenes = [measure(np.full((1, 96, 101), value, np.float32), None, None) for _ in range(3)]
     assert mean_and_std(scenes, 1.0)[1] == (0.0,)
+
+
+def test_sums_are_rounded_once():
+    parts = [Moments(1, 0.0, (value,), (value,)) for value in (2.0**53, 1.0, 1.0)]
+    assert add_up(parts).sums == add_up(parts[::-1]).sums == (2.0**53 + 2,)

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torchvision import models
 
-from ssl_rs.encoder import Backbone
+from ssl_rs.encoder import Backbone, Normalization, Statistics
 from ssl_rs.errors import InputError
+from ssl_rs.exporting.card import normalization
 from ssl_rs.exporting.counterparts import (
     for_timm,
     for_torchvision,
@@ -16,6 +17,9 @@ from ssl_rs.exporting.counterparts import (
     timm_name,
     torchvision_name,
 )
+from ssl_rs.exporting.forms import Subject
+from ssl_rs.exporting.onnx_graph import Normalizing
+from ssl_rs.weights_metadata import WeightsMetadata
 
 
 def trained(backbone, bands=3):
@@ -141,3 +145,24 @@ def test_norms_with_another_epsilon_are_refused():
     renamed(ours, same, same, IMAGE, "the same")
     with pytest.raises(InputError, match="computes other values"):
         renamed(ours, other, other, IMAGE, "the other")
+
+
+def test_values_that_differ_by_a_hundredth_are_others():
+    ours, same = Two(1), Two(1)
+    with pytest.raises(InputError, match="computes other values"):
+        renamed(ours, same, lambda image: same(1.01 * image), IMAGE, "the louder one")
+
+
+def test_the_page_divides_no_band_by_zero():
+    statistics = Statistics((0.4, 0.5), (0.2, 0.0), "")
+    here = {"images": 300 * torch.rand(1, 2, 4, 4)}
+    exec(normalization(WeightsMetadata("resnet18", ("a", "b"), 200.0, statistics)), here)
+    expected = Normalization(statistics)((here["images"] / 200).clamp(0, 1))
+    torch.testing.assert_close(here["normalized"], expected)
+
+
+def test_values_beyond_the_scale_are_clipped_and_those_that_forms_are_tried_with_are_beyond():
+    metadata = WeightsMetadata("resnet18", tuple("abc"), 200.0, Statistics((0.4,) * 3, (0.2,) * 3, ""))
+    images = torch.tensor([-50.0, 0.0, 200.0, 300.0]).view(1, 1, 1, 4).expand(1, 3, 1, 4)
+    torch.testing.assert_close(Normalizing(metadata)(images)[0, 0, 0], torch.tensor([-2.0, -2.0, 3.0, 3.0]))
+    assert Subject(metadata, nn.Identity(), None, 8).images(1, 8, 8).max() > metadata.value_scale

@@ -1,5 +1,6 @@
 """An export takes its folder when it is whole; whatever goes wrong, the one before stays."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,10 @@ def test_what_a_kill_between_the_renames_left_comes_back_even_if_the_next_start_
     with pytest.raises(OSError, match="full"), filled_aside(folder):
         raise OSError("full")
     assert names(folder) == (["export"], ["old"])
+
+
+def test_a_kill_behind_both_renames_leaves_nothing_in_the_way(folder):
+    shutil.copytree(folder, folder.with_name(".export.before"))
+    with filled_aside(folder) as aside:
+        (aside / "new").touch()
+    assert names(folder) == (["export"], ["new"])

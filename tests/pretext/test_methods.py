@@ -16,7 +16,7 @@ from ssl_rs.pretext.moco_v2 import MoCoV2, first_is_largest
 from ssl_rs.pretext.momentum import MomentumRule
 from ssl_rs.pretext.queue import KeyQueue
 from ssl_rs.pretext.simclr import SimClr
-from ssl_rs.pretext.vicreg import VicReg, lacking_deviation, redundancy
+from ssl_rs.pretext.vicreg import VicReg, lacking_deviation, redundancy, vicreg_terms
 from ssl_rs.views.base import crop_view
 
 CHANNELS = (3, 4, 6)
@@ -316,3 +316,22 @@ def test_byol_tells_the_mean_cosine_of_prediction_and_target():
         for one, other in (task.views, task.views[::-1])
     ]
     torch.testing.assert_close(told, torch.cat(cosines).mean().detach())
+
+
+def test_moments_are_float32_under_autocast(monkeypatch):
+    task, seen = VicReg(CHANNELS, widths=(7, 8)), []
+    views, features = inputs(task)
+    monkeypatch.setattr("ssl_rs.pretext.vicreg.gather", lambda rows: seen.append(rows) or rows)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = task(views, features).metrics
+    for name, value in vicreg_terms(*seen).items():
+        torch.testing.assert_close(found[name], value.detach(), rtol=1e-5, atol=1e-7)
+
+
+def test_cosines_of_the_queue_are_float32_under_autocast():
+    queue, queries, positives = KeyQueue(6, 7, "queue"), torch.randn(5, 7), torch.randn(5, 7)
+    expected = queue.logits(queries, positives, 0.1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = queue.logits(queries, positives, 0.1)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

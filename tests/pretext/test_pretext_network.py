@@ -242,3 +242,9 @@ def test_the_gradient_of_parts_is_that_of_torch_split(used):
             total.backward()
     assert torch.equal(ours.grad, theirs.grad)
     assert ours.grad.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_features_that_are_kept_hold_no_graph():
+    network = build()
+    network(step_views())
+    assert network.pooled.grad_fn is None

@@ -1,6 +1,7 @@
 """The same cells after more steps: has random initialization with all labels converged?"""
 
 import csv
+import itertools
 import math
 
 import pytest
@@ -194,3 +195,18 @@ def test_the_only_row_of_random_initialization_with_more_steps_tells_whether_it_
     assert len(budget.changes) == rows
     assert (budget.random is None) == (rows == 2)
     assert budget.has_converged is (False if rows == 1 else None)
+
+
+def test_exactly_twice_the_steps_are_enough(budgets):
+    found = budgets({steps: {RANDOM: [0.5, 0.6]} for steps in (20, 40, 90)})
+    assert {steps: budget and budget.longer for steps, budget in found.items()} == {20: 40, 40: 90, 90: None}
+
+
+def test_seeds_may_differ_where_settings_are_told(tmp_path, write_run):
+    for steps, seed in itertools.product((20, 40), (0, 1)):
+        told = {"trainer.max_steps": steps, "seed": seed, "label_fraction.fraction": 1.0}
+        write_run(f"{steps}-{seed}", fraction=1.0, seed=seed, steps=steps, subset_sha256=f"{seed}", settings=told)
+    tables, _ = compare(read_runs(tmp_path / "runs")[0])
+    budget = budget_of(next(each for each in tables if each.comparison.steps == 20), tables)
+    assert budget is not None
+    assert budget.random.seeds.n == 2

@@ -594,3 +594,26 @@ def test_places_that_nobody_planned_take_one_line(tmp_path, write_run):
         ("tasks", "0"),
         ("tasks", "2"),
     ]
+
+
+def test_a_row_that_was_only_evaluated_asks_for_no_runs(write_run, missing):
+    for fraction in (0.1, 1.0):
+        write_run(f"random{fraction}", fraction=fraction)
+    write_run("kept/evaluation", command="evaluate", label="imagenet", fraction=0.1)
+    assert missing() == []
+
+
+def test_only_a_cell_that_waited_is_filled_by_a_run_of_another_folder(tmp_path, write_run, plan):
+    plan(("tasks", 0.1, 0, "planned"), settings_hash="s", **PLACE)
+    write_run("made", label="tasks", settings_hash="s", provenance=start("aa"))
+    said = []
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
+    assert said[0] == "Cells: 0 done, 0 failed, 1 missing, 1 stale"
+
+
+def test_one_run_fills_one_of_two_cells_that_waited(tmp_path, write_run, plan):
+    plan(("tasks", 0.1, 0, "one"), ("tasks", 0.1, 0, "two"), settings_hash="s", waits_for_weights=True, **PLACE)
+    write_run("made", label="tasks", settings_hash="s", provenance=start("aa"))
+    said = []
+    write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
+    assert said[0] == "Cells: 1 done, 0 failed, 1 missing, 0 stale"

@@ -109,3 +109,10 @@ def test_rows_go_from_random_over_imagenet_to_pretrained_by_name(write_run, tabl
         write_run(label, label=label)
     (table,), _ = tables_of()
     assert table.labels == ["random", "imagenet", "ant", "zebra"]
+
+
+def test_runs_of_one_place_stand_in_the_order_of_their_weights(write_run, tables_of):
+    for name, sha256 in (("a", "bb" * 32), ("b", "aa" * 32)):
+        write_run(name, label="tasks", provenance={"kind": "pretrained", "sha256": sha256})
+    (table,), _ = tables_of()
+    assert [run.weights_sha256[:2] for run in table.runs] == ["aa", "bb"]

@@ -404,3 +404,16 @@ def test_a_curve_is_of_seeds_that_all_have_its_fractions(measured, seeds, smalle
     given = {seed: {fraction: values[fraction] for fraction in each} for seed, each in enumerate(measured)}
     found = labels_saved(given, dict.fromkeys(given, 0.3))
     assert (found.seeds, found.smallest) == (seeds, smallest)
+
+
+def test_the_interval_holds_the_fraction_though_it_lies_between_places_looked_at():
+    offsets = (0.0, 0.1, 0.3)
+    rows = [(0.2 + offset, 0.41 + offset, 0.5 + offset) for offset in offsets]
+    found = labels_saved(curves(*rows), {seed: 0.3 + offset for seed, offset in enumerate(offsets)})
+    assert found.interval.low <= found.fraction <= found.interval.high
+
+
+def test_two_seeds_count_before_more_fractions_of_one():
+    rows = {0: {0.01: 0.1, 0.05: 0.2, 0.1: 0.4, 0.5: 0.45, 1.0: 0.5}, 1: {0.1: 0.4, 1.0: 0.5}}
+    found = labels_saved(rows, dict.fromkeys(rows, 0.3))
+    assert (found.seeds, found.smallest) == (2, 0.1)

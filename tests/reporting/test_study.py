@@ -528,3 +528,12 @@ def test_each_class_has_its_own_column(write_run, tables_of):
     ((_, _, found),) = section.tables[0].details
     assert section.tables[0].class_names == ["water", "land"]
     assert [each.mean for each in found] == [0.6, 0.5, 0.4, 0.3, 0.9, 0.2]
+
+
+def test_weights_that_knew_the_labels_save_none(write_run, tables_of):
+    seen = {"kind": "finetuned", "sha256": "ab" * 32, "pretraining": {"training_labels_seen": 4}}
+    for fraction, (plain, knowing) in {0.1: (0.1, 0.4), 1.0: (0.3, 0.5)}.items():
+        write_run(f"r{fraction}", fraction=fraction, miou=plain)
+        write_run(f"t{fraction}", label="mine", fraction=fraction, miou=knowing, provenance=seen)
+    (table,) = tables_of()
+    assert set(study_of(table).saved) <= {"random"}

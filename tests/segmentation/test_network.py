@@ -177,3 +177,10 @@ def test_building_downloads_and_warns_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         build_segmentation_model(smp.Unet, "resnet18", in_channels=3, num_classes=2)
+
+
+def test_no_checkpoint_holds_the_weights_of_the_classes():
+    model = build_segmentation_model(smp.Unet, "resnet18", in_channels=3, num_classes=2)
+    normalization = Normalization(Statistics((0.5,) * 3, (0.2,) * 3, ""))
+    network = SegmentationNetwork(model, normalization, 255, class_weights=torch.tensor([1.0, 2.0]))
+    assert "class_weights" not in network.state_dict()

@@ -577,3 +577,27 @@ def test_lines_of_a_run_in_parts_are_means_over_the_parts(tmp_path):
     seen = totals(own.network)
     train(own, lambda: tracker)
     assert tracker.lines[0]["loss"] == pytest.approx(sum(seen[:8]) / 8)  # 4 steps of 2 parts
+
+
+def test_weights_that_are_not_finite_reach_no_checkpoint(tmp_path):
+    """Loss and gradient of a step are those before its weights moved."""
+    own = job(tmp_path, checkpoint_every_steps=1)
+    own.optimizer.register_step_post_hook(lambda *_: next(own.network.parameters()).data.fill_(math.inf))
+    with pytest.raises(InputError, match="is no longer finite after step 1"):
+        train(own, Recorder)
+    assert not list(own.run.checkpoints.glob("*.ckpt"))
+
+
+def test_a_request_of_the_last_step_is_heard_behind_it(tmp_path, monkeypatch):
+    class Late:
+        """Another rank was asked to stop while the last step was taken."""
+
+        def any_rank(self, ends, *flags):
+            return (False,) * (1 + len(flags))
+
+        def settle(self):
+            return True, False
+
+    monkeypatch.setattr("ssl_rs.distributed.Agreement", Late)
+    with pytest.raises(Interrupted, match="The same command finishes it"):
+        train(job(tmp_path), Recorder)

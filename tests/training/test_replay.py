@@ -40,10 +40,11 @@ def test_networks_of_known_packages_are_recorded_and_those_with_anything_of_ones
     network.encoder.loss = partial(counting)  # a loss is no module
     assert not replay.does_the_same_each_step(network)
     del network.encoder.loss
-    hook = network.decoder.register_forward_hook(counting)
-    assert not replay.does_the_same_each_step(network)
-    hook.remove()
-    assert replay.does_the_same_each_step(network)
+    for kind in ("forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"):
+        hook = getattr(network.decoder, f"register_{kind}")(counting)
+        assert not replay.does_the_same_each_step(network), kind
+        hook.remove()
+        assert replay.does_the_same_each_step(network)
     network.add_module("head", OwnTask())
     assert not replay.does_the_same_each_step(network)
     assert not replay.does_the_same_each_step(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)))

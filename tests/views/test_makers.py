@@ -20,7 +20,7 @@ from ssl_rs.views.base import (
     views_as_drawn,
 )
 from ssl_rs.views.clean import CleanMaker
-from ssl_rs.views.corrupted import CorruptedMaker, _changed
+from ssl_rs.views.corrupted import CorruptedMaker, _changed, _plain_kernels
 from ssl_rs.views.fused import TRANSFORMS, ColorJitter, transform_matrix
 from ssl_rs.views.kornia_chain import KorniaMaker
 from ssl_rs.views.masked import MaskedMaker
@@ -403,3 +403,15 @@ def test_a_part_without_data_gives_way_to_the_whole():
     assert torch.equal(view.geometry[whole], turned[whole])
     torch.testing.assert_close(view.image[whole], move(image * valid, turned)[whole])
     assert not torch.equal(view.geometry[~whole], turned[~whole])
+
+
+@pytest.mark.parametrize("warn_only", [False, True])
+def test_the_mode_is_what_it_was_behind_plain_kernels(warn_only):
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
+    try:
+        with _plain_kernels():
+            assert not torch.are_deterministic_algorithms_enabled()
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == warn_only
+    finally:
+        torch.use_deterministic_algorithms(False)
