@@ -45,6 +45,16 @@ def test_partners_show_the_same_ground():
     assert (found - maps[0])[~shown].abs().max() > 0.2
 
 
+def test_partners_are_found_in_float32_under_autocast():
+    crop = crop_view(coordinates())
+    first, second = (MAKER(crop, draws(name)) for name in ("first", "second"))
+    maps = [F.avg_pool2d(view.image, 8) for view in (first, second)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = partners(first, second, *maps)
+    for value, expected in zip(found, partners(first, second, *maps), strict=True):
+        torch.testing.assert_close(value, expected, atol=1e-6, rtol=0)
+
+
 def shrunk(view, share):
     scale = torch.tensor([[share, 0, 0], [0, share, 0]]).expand(len(view.image), 2, 3)
     return View(view.image, compose(view.geometry, scale))
