@@ -55,16 +55,25 @@ class Processes:
         """
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         texts = [os.environ.get(name, default) for name, default in zip(names, "0101", strict=True)]
-        if all(re.fullmatch(r"\d{1,9}", text, re.ASCII) for text in texts):
+        problem = None
+        if wrong := [name for name, text in zip(names, texts, strict=True) if not re.fullmatch("[0-9]{1,9}", text)]:
+            problem = f"{wrong[0]} is no whole number"
+        else:
             found = cls(*map(int, texts))
-            consistent = found.rank < found.world_size and found.local_rank < found.on_this_machine <= found.world_size
-            together = found.world_size == 1 or {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
-            if consistent and together:
-                return found
-        told = ", ".join(f"{name}={os.environ[name]}" for name in (*names, "MASTER_ADDR") if name in os.environ)
+            here = found.on_this_machine if "LOCAL_WORLD_SIZE" in os.environ else found.world_size  # srun sets none
+            lacking = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+            if found.rank >= found.world_size:
+                problem = "RANK counts from 0 and must be below WORLD_SIZE"
+            elif found.local_rank >= here:
+                problem = "LOCAL_RANK counts from 0 and must be below the number of processes"
+            elif found.world_size > 1 and lacking:
+                problem = f"{lacking[0]} is not set, where the processes meet"
+        if problem is None:
+            return found
+        told = ", ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
         raise InputError(
-            f"The environment says {told:.300}: that is not how torchrun tells a process which of how many it is. "
-            "Start it with torchrun, or unset these variables to run as one process."
+            f"The environment says {told:.300}: {problem}. Start with torchrun, which sets all that is needed, or "
+            "unset these variables to run as one process."
         )
 
     @classmethod

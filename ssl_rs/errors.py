@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SHUT = (errno.EACCES, errno.EPERM)
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
-FAILING = (errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.ENXIO)
+OF_CONTENT = (None, errno.EINVAL)
+"""Numbers of errors that libraries raise for what a file holds; all others are of the system."""
 
 TOLD = 5
 """Problems of one kind that a message lists."""
@@ -46,7 +47,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for i
 
 def is_of_system(error: Exception) -> bool:
     """Tell whether the system refused to read a file, which may be as it should: that may be otherwise next time."""
-    return isinstance(error, OSError) and error.errno in (*SHUT, *GONE, *FAILING)
+    return isinstance(error, OSError) and error.errno not in OF_CONTENT
 
 
 def explain(error: Exception) -> str | None:

@@ -189,7 +189,9 @@ def run_cell(name: str, config: DictConfig, cell: Cell) -> None:
 
 
 def _summarize(cells: Sequence[Cell]) -> int:
-    missing = [cell for cell in cells if not RunDirectory(cell.run_dir).is_finished]
+    runs = [RunDirectory(cell.run_dir) for cell in cells]
+    # A finished one may fail, too: its weights are damaged.
+    missing = [cell for cell, run in zip(cells, runs, strict=True) if not run.is_finished or run.failure.is_file()]
     print_line(f"{len(cells) - len(missing)} of {len(cells)} runs are finished.")
     code = 0
     for cell in missing:

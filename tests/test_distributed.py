@@ -15,7 +15,6 @@ from torch import nn
 
 from ssl_rs.batch_norm import SynchronizedBatchNorm
 from ssl_rs.distributed import Agreement, Processes, barrier, gather, mean_over_ranks, stop, sum_over_ranks
-from ssl_rs.errors import InputError
 from ssl_rs.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -136,20 +135,6 @@ def test_one_process_hears_itself_at_once():
     agreement = Agreement()
     assert [agreement.any_rank(flag, not flag) for flag in (False, True)] == [(False, True), (True, False)]
     assert not agreement.settle()
-
-
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {"WORLD_SIZE": "2", "RANK": "0"}, {"RANK": "abc"}, {"RANK": "1"}, {"LOCAL_RANK": "-1"}, {"LOCAL_RANK": "3"},
-        {"WORLD_SIZE": "0"}, {"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"},
-    ],
-)  # fmt: skip
-def test_what_no_launcher_says_is_refused(monkeypatch, variables):
-    for name, text in variables.items():
-        monkeypatch.setenv(name, text)
-    with pytest.raises(InputError, match=r"that is not how torchrun tells .* Start it with torchrun, or unset"):
-        Processes.from_environment()
 
 
 def test_one_process_needs_no_process_group():

@@ -398,8 +398,12 @@ def test_alpha_is_not_taken_for_a_band_of_the_run(command, folder_dataset, image
     assert "drone.tif calls the last of its 4 bands alpha, and it holds but 0 and the largest value there" in err
     assert "would take it for nir. If it is data, say so: bands=[1,2,3,4]." in err
     assert command(*given, "bands=[1,2,3,4]")[0] == 0
-    real = write_tiff(tmp_path / "real.tif", np.concatenate([values, values[:1]]), photometric="RGB", alpha="YES")
-    assert command("predict", f"run={run.path}", f"images={real}")[0] == 0
+    rim, empty = np.concatenate([values, values[:1]]), np.zeros((4, 40, 40), np.uint8)
+    rim[:, 10:] = 0  # where tiles of a mosaic hold no data, all bands are 0
+    for name, pixels in {"real": np.concatenate([values, values[:1]]), "rim": rim, "empty": empty}.items():
+        tile = write_tiff(tmp_path / f"{name}.tif", pixels, photometric="RGB", alpha="YES", nodata=0)
+        code, _, err = command("predict", f"run={run.path}", f"images={tile}")
+        assert code == 0, err
 
 
 def test_a_run_that_knew_alpha_knows_it_in_new_images(command, folder_dataset, image, tmp_path, monkeypatch):
@@ -559,6 +563,39 @@ def test_images_are_never_overwritten(refused, mapped, image, tmp_path):
     )
     write_tiff(folder / "scene.probabilities.tif", image[0])
     assert "would both write scene.probabilities.tif" in refused(folder)
+
+
+def test_what_lies_beside_a_map_of_ours_is_not_ours_for_that(refused, mapped, image, tmp_path):
+    scene = write_tiff(tmp_path / "scene.tif", image[0])
+    made, _ = mapped(scene, "run_dir=maps")
+    own = made.with_name("scene.probabilities.tif")
+    own.write_text("mine")
+    made.with_suffix(".json").unlink()
+    assert f"would be written over {own.relative_to(tmp_path)}, which predict did not write" in refused(
+        scene, "run_dir=maps"
+    )
+    assert own.read_text() == "mine"
+    own.unlink()
+    Image.new("L", (15000, 13000)).save(made.with_name("other.overview.png"))
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for name in ("other.tif", "third.tif"):
+        write_tiff(folder / name, image[0])
+    said = refused(folder, "run_dir=maps")
+    assert "other.overview.png, which predict did not write" in said
+    assert said.rstrip().endswith("1 of 2 images were not mapped.")
+
+
+def test_why_no_image_was_found_is_told(refused, image, tmp_path):
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    (folder / "all.zip").write_bytes(b"PK")
+    said = refused(folder)
+    assert f"{folder / 'all.zip'} cannot be read as a zip archive" in said
+    assert "holds no .jpg" in said
+    write_tiff(folder / "a.tif", image[0])
+    assert refused(folder, "run_dir=maps").rstrip().endswith("All 1 images were mapped: maps")
+    assert (tmp_path / "maps/a.json").is_file()
 
 
 @pytest.mark.parametrize("end", [".tif", ".png", ".overview.png", ".json", ".probabilities.tif"])

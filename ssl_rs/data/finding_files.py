@@ -40,6 +40,9 @@ def find_files(root: Path, unusable: Unusable = _refuse) -> list[SourceFile]:
             found += _members(path) if path.suffix.lower() == ".zip" else [SourceFile(path)]
         except InputError as error:
             unusable(path, error)
+        except OSError as error:
+            said = f"{path} cannot be read: {error.strerror or error}. Make it readable, or take it out."
+            unusable(path, InputError(said))
     return found
 
 

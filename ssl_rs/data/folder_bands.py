@@ -74,7 +74,7 @@ def names_by_file(
 def _usual_first(
     groups: Sequence[Sequence[SourceFile]], go_on: bool, problems: list[InputError]
 ) -> Iterator[SourceFile]:
-    """Yield of each group the images with as many bands as most of those that are looked at, in their order.
+    """Yield of each group the images that are looked at, first those with as many bands as most, then the others.
 
     Args:
         groups: As of `names_by_file`.
@@ -84,14 +84,15 @@ def _usual_first(
     for files in groups if go_on else groups[:1]:
         spread = [files[round(place * (len(files) - 1) / (LOOKED_AT - 1))] for place in range(LOOKED_AT)]
         by_bands: dict[int, list[SourceFile]] = {}
-        for file in dict.fromkeys([*spread, *(files if go_on else ())]):
-            if by_bands and file not in spread:
-                break
+        for file in dict.fromkeys(spread):
             try:
                 by_bands.setdefault(count_bands(file), []).append(file)
             except InputError as error:
                 problems.append(error)
-        yield from max(by_bands.values(), key=len, default=[])
+        for alike in sorted(by_bands.values(), key=len, reverse=True):
+            yield from alike
+        if go_on:
+            yield from (file for file in files if file not in spread)
 
 
 def _ask_or_tell(file: SourceFile, last: int, numbers: Sequence[int], chosen: bool, alike: bool) -> None:

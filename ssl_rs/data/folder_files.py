@@ -18,7 +18,8 @@ UNLABELED: Split = "unlabeled"
 
 SPLITS: tuple[Split, ...] = tuple(split for split in get_args(Split) if split != "unlabeled")
 BESIDE = (
-    *(".tfw", ".tifw", ".tiffw", ".wld", ".j2w", ".jp2w", ".tab", ".jgw", ".jgwx", ".pgw", ".pgwx", ".prj", ".rpb"),
+    *(".tfw", ".tifw", ".tiffw", ".wld", ".j2w", ".jp2w", ".tab", ".jgw", ".jgwx", ".jpgw", ".jpegw"),
+    *(".pgw", ".pgwx", ".pngw", ".gfw", ".bpw", ".sdw", ".prj", ".rpb", ".xmp", ".sld"),
     *(".aux", ".xml", ".ovr", ".msk", ".rrd", ".hdr", ".imd", ".rpc", ".til", ".ige", ".points", ".qml", ".lyr"),
     *(".shp", ".shx", ".dbf", ".cpg", ".sbn", ".sbx", ".geojson", ".gpkg", ".kml", ".kmz", ".qgz", ".qgs"),
     *(".txt", ".md", ".rst", ".json", ".jsonl", ".yaml", ".yml", ".csv", ".tsv", ".html", ".htm", ".pdf", ".doc"),

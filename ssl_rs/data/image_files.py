@@ -16,6 +16,9 @@ from ssl_rs.data.tiff_file import TiffFile
 from ssl_rs.errors import InputError
 from ssl_rs.files import reading
 
+BANDS = {"1": 1, "L": 1, "LA": 1, "P": 3, "RGB": 3, "RGBA": 3, "I": 1, "I;16": 1}
+"""Of images as Pillow calls their modes; of those with 16 bits, which rasterio reads, as it calls them too."""
+
 
 def open_raster(file: SourceFile) -> Raster | TiffFile:
     """Open an image file; a TIFF or JPEG 2000 file stays on disk and is read in rows.
@@ -55,7 +58,9 @@ def count_bands(file: SourceFile) -> int:
         with warnings.catch_warnings(), reading(file.path):
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(file.path, formats=("JPEG", "PNG")) as image:
-                return 3 if image.mode in ("P", "RGB", "RGBA") else 1
+                if image.mode not in BANDS:
+                    raise _of_another_mode(file, image.mode)
+                return BANDS[image.mode]
     except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise unreadable(file, error) from error
 
@@ -70,6 +75,10 @@ def read_raster(file: SourceFile) -> Raster:
     return source.rows(0, source.height)
 
 
+def _of_another_mode(file: SourceFile, mode: str) -> InputError:
+    return InputError(f"{file}: the color mode {mode} is not supported. Save the image as RGB.")
+
+
 def _is_unusual_png(content: bytes) -> bool:
     """Tell from its header whether a PNG has neither 8 bits a channel, nor one bit, nor a palette."""
     header = content[:26]
@@ -82,8 +91,8 @@ def _decode_with_pillow(content: bytes, file: SourceFile) -> Raster:
         image = Image.open(BytesIO(content), formats=("JPEG", "PNG"))
         image.load()
     with image:
-        if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
-            raise InputError(f"{file}: the color mode {image.mode} is not supported. Save the image as RGB.")
+        if image.mode not in BANDS:
+            raise _of_another_mode(file, image.mode)
         refuse_turned(file, _orientation(image))
         values = np.array(image)
         palette = image.getpalette("RGB") if image.mode == "P" else None

@@ -43,18 +43,21 @@ def find_images(places: Sequence[str], without: Sequence[Path], problems: list[s
         if path.suffix.lower() in (*EXTENSIONS, ".zip"):
             problems.append(str(error))
 
-    for place in places:
-        for name, file in _images_at(Path(place), [folder.resolve() for folder in without], tell):
-            check_text(file)
-            if file in known:  # several patterns, or one and a folder that it fits, may name an image
-                continue
-            known.add(file)
-            if name in found:
-                raise InputError(
-                    f"images: {found[name]} and {file} would both become {name}.tif. Rename one of them, "
-                    "or map them by two commands with another run_dir."
-                )
-            found[name] = file
+    try:
+        for place in places:
+            for name, file in _images_at(Path(place), [folder.resolve() for folder in without], tell):
+                check_text(file)
+                if file in known:  # several patterns, or one and a folder that it fits, may name an image
+                    continue
+                known.add(file)
+                if name in found:
+                    raise InputError(
+                        f"images: {found[name]} and {file} would both become {name}.tif. Rename one of them, "
+                        "or map them by two commands with another run_dir."
+                    )
+                found[name] = file
+    except InputError as error:
+        raise InputError("\n".join([*problems, str(error)])) from error
     return found
 
 
@@ -210,7 +213,7 @@ class NewScenes(Dataset):
         image = TiffFile(file)
         last, wanted = image.num_bands, len(self.expected)
         is_read = last in self.chosen if self.chosen else last == wanted and self.alpha is None
-        if is_read and image.calls_last_band_alpha and image.last_band_looks_like_alpha():
+        if is_read and image.calls_last_band_alpha and image.last_band_looks_like_alpha(surely=True):
             taken = in_brackets(self.chosen or range(1, wanted + 1))
             raise InputError(
                 f"{file} calls the last of its {last} bands alpha, and it holds but 0 and the largest value there; the "

@@ -24,7 +24,7 @@ from ssl_rs.data.store_location import locate, name_of
 from ssl_rs.data.tiff_file import small_cache
 from ssl_rs.data.value_types import GDAL_NAMES
 from ssl_rs.data.workers import write_scenes
-from ssl_rs.errors import FAILING, GONE, SHUT, TOLD, InputError
+from ssl_rs.errors import FULL, GONE, TOLD, InputError
 from ssl_rs.files import write_beside
 from ssl_rs.locks import hold
 
@@ -82,9 +82,11 @@ def prepare(
 
 
 def _remedy(error: OSError) -> str:
-    if error.errno in (*SHUT, *FAILING):
-        return "Make that file readable, or take it out; where it is the store's, choose another store_dir"
-    return "Bring back what was moved or deleted" if error.errno in GONE else "Choose another store_dir or make space"
+    if error.errno in FULL:
+        return "Choose another store_dir or make space"
+    if error.errno in GONE:
+        return "Bring back what was moved or deleted"
+    return "Make that file readable, or take it out; where it is the store's, choose another store_dir"
 
 
 @contextmanager

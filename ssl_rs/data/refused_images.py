@@ -61,8 +61,7 @@ def unreadable(file: SourceFile, error: Exception) -> InputError:
     """
     if is_of_system(error):
         raise error
-    if file.member is None:
-        sha256_of(file.path)  # GDAL does not tell a disk that fails from a file that is cut: read all of it once more
+    sha256_of(file.path)  # GDAL does not tell a disk that fails from a file that is cut: read all of it once more
     if isinstance(error, RasterioError) and error.__cause__ is not None:  # it says no more than "see that"
         said = str(error.__cause__).rstrip(".")
     else:

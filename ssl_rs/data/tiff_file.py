@@ -90,8 +90,11 @@ class TiffFile:
         """Whether the file does. It says little: GDAL calls the fourth of four bands of 8 bits so, whatever it is."""
         return bool(self._tiff.count > 1 and self._tiff.colorinterp[-1] == ColorInterp.alpha)
 
-    def last_band_looks_like_alpha(self) -> bool:
+    def last_band_looks_like_alpha(self, surely: bool = False) -> bool:
         """Tell whether the last band holds but 0 and the largest value in the middle rows.
+
+        Args:
+            surely: The largest value is among them; where all is 0, an image may lack data there.
 
         Raises:
             InputError: The file is damaged there.
@@ -99,7 +102,7 @@ class TiffFile:
         top = self.height // 2 // self.block_rows * self.block_rows
         last = self.rows(top, top + self.block_rows).values[-1]
         largest = np.iinfo(self.dtype).max if np.issubdtype(self.dtype, np.integer) else 1
-        return bool(np.isin(last, (0, largest)).all())
+        return bool(np.isin(last, (0, largest)).all() and (not surely or (last == largest).any()))
 
     def rows(self, top: int, bottom: int) -> Raster:
         """Read the rows [top, bottom).

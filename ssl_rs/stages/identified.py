@@ -7,6 +7,7 @@ from typing import Any
 
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import LATER, NULL_MEANT, config_hash, leaves, without_effect
+from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError
 from ssl_rs.hidden import hide_secrets
 from ssl_rs.initialization import Provenance
@@ -59,8 +60,10 @@ class Identified:
             )
         self.directory.drop_checkpoints()
         tell(f"{self.directory.path} was finished before", result)
-        if command != "evaluate":
-            self._check_weights(result)
+        if Processes.from_environment().is_first:
+            if command != "evaluate":
+                self._check_weights(result)
+            self.directory.failure.unlink(missing_ok=True)
         return True
 
     def _check_weights(self, result: Mapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import rasterio
 from PIL import Image
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from ssl_rs.data.map_writer import Grid
 from ssl_rs.data.source_files import SourceFile
@@ -90,11 +89,10 @@ class Target:
         """
         if too_long := [path.name for path in self.files if len(path.name.encode()) > LONGEST_NAME]:
             raise InputError(f"{file} has too long a name: {too_long[0]} could not be written. Rename it.")
-        there = [path for path in self.files if path.exists()]
-        if there and not any(map(_is_ours, there)):
+        if foreign := self._foreign():
             raise InputError(
-                f"{file}: its map would be written over {there[0]}, which predict did not write. Move that, or choose "
-                "another run_dir."
+                f"{file}: its map would be written over {foreign[0]}, which predict did not write. Move that, or "
+                "choose another run_dir."
             )
         found = self.read_about()
         key = "image_path" if "image_path" in found else "image"  # earlier versions wrote it as it was given
@@ -104,6 +102,12 @@ class Target:
                 f"{self.map} is the map of {found.get(key)}, another image of this name than {image}. Choose another "
                 f"run_dir, or delete {self.about.name} there if that map is not wanted any more."
             )
+
+    def _foreign(self) -> list[Path]:
+        """Return those that are there and not ours; pictures of earlier versions, and damaged JSON, tell nothing."""
+        unmarked = [path for path in self.files if path.exists() and not _is_ours(path)]
+        map_is_ours = any(path.exists() and path not in unmarked for path in (self.map, self.about))
+        return [path for path in unmarked if path.suffix == ".tif" or not map_is_ours]
 
 
 def place_of(file: SourceFile) -> str:
@@ -116,12 +120,12 @@ def _is_ours(path: Path) -> bool:
     try:
         if path.suffix == ".json":
             return OWNER in json.loads(path.read_text(encoding="utf-8"))
-        if path.suffix == ".png":
-            with Image.open(path, formats=("PNG",)) as picture:
-                return OWNER in picture.info
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            warnings.simplefilter("ignore")  # of places that a file does not tell, and of its size
+            if path.suffix == ".png":
+                with Image.open(path, formats=("PNG",)) as picture:
+                    return OWNER in picture.info
             with rasterio.open(path, driver="GTiff") as tiff:
                 return OWNER in tiff.tags()
-    except (OSError, ValueError, TypeError, SyntaxError, RecursionError, RasterioError):  # whatever it is, not ours
+    except Exception:  # whatever it is, and in whichever way it is damaged, it is not ours
         return False

@@ -54,8 +54,11 @@ def predict(settings: Settings) -> Path:
         failed = _map_all(job, images, targets)
     if problems := [*unusable, *failed]:
         more = f"\n... and so on, {len(problems) - MOST_TOLD} more" if len(problems) > MOST_TOLD else ""
-        alone = len(images) == len(problems) == 1
-        told = "" if alone else f"{more}\n{len(failed)} of {len(images)} images were not mapped."
+        told = f"{more}\n{len(failed)} of {len(images)} images were not mapped."
+        if not failed:
+            told = f"{more}\nAll {len(images)} images were mapped: {job.folder}"
+        elif len(images) == len(problems) == 1:
+            told = ""
         raise InputError("\n".join(problems[:MOST_TOLD]) + told)
     return targets[next(iter(images))].map if len(images) == 1 else job.folder
 

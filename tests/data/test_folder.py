@@ -174,6 +174,18 @@ def test_most_images_say_how_many_bands_there_are(make, tmp_path):
     assert (len(manifest.scenes), [each.id for each in manifest.skipped]) == (4, ["a0"])
 
 
+def test_where_most_images_cannot_be_read_the_others_say_how_many_bands_there_are(make, tmp_path):
+    for number in range(20):
+        picture = Image.fromarray(rgb()).convert("CMYK" if number % 4 else "RGB")
+        path = tmp_path / f"data/images/a{number:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+    with pytest.raises(InputError, match="the color mode CMYK is not supported"):
+        prepare(make(), tmp_path / "stores")
+    manifest = prepare(make(on_bad_scene="skip"), tmp_path / "stores").manifest
+    assert (manifest.bands, len(manifest.scenes)) == (("red", "green", "blue"), 5)
+
+
 def test_alpha_is_not_asked_whether_the_other_bands_are_nodata(make, tmp_path):
     values = np.full((4, 6, 6), 9, np.uint8)
     values[:3, 0], values[3], values[3, 1] = 0, 255, 0
