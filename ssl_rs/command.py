@@ -18,7 +18,7 @@ from typing import Any
 from ssl_rs.config import Settings, asks_for_sweep, compose_config, resolve, search_in, to_yaml
 from ssl_rs.config_comments import explained
 from ssl_rs.config_files import conf_dir, options, used_groups
-from ssl_rs.errors import Interrupted, explain
+from ssl_rs.errors import InputError, Interrupted, explain
 from ssl_rs.messages import OutputClosed, print_line, say_line
 from ssl_rs.overrides import quoted, without_sweeps
 
@@ -145,6 +145,8 @@ def _run(name: str, arguments: list[str]) -> int:
 
         return run_sweep(name, overrides)
     config = compose_config(name, without_sweeps(overrides) if sweeps else overrides)
+    if not sweeps:
+        _refuse_launcher(name, options_given.overrides)
     if options_given.cfg:
         print_line(to_yaml(resolve(config)).removesuffix("\n"))
         return DONE
@@ -152,6 +154,18 @@ def _run(name: str, arguments: list[str]) -> int:
     if os.environ.get("RANK", "0") == "0":
         print_line(str(made))
     return DONE
+
+
+def _refuse_launcher(name: str, overrides: Sequence[str]) -> None:
+    """Refuse what says where the runs of a sweep go, or how Hydra runs one, outside of a sweep: it has no effect.
+
+    Raises:
+        InputError: Names it.
+    """
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if (key == "launcher" and value != "local") or key.startswith(("hydra.launcher", "hydra.sweeper")):
+            raise InputError(f"{override} is for the runs of a sweep, and this is one run: add -m, or leave it out.")
 
 
 def _parse(name: str, arguments: list[str]) -> argparse.Namespace:

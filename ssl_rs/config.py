@@ -72,9 +72,9 @@ def _compose(command: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def asks_for_sweep(command: str, overrides: Sequence[str]) -> bool:
-    """Tell whether the overrides choose a file of conf/sweep/."""
+    """Tell whether the overrides choose a file of conf/sweep/, or one of one's own that says what is varied."""
     config = compose_config(command, without_sweeps(overrides))
-    return str(config.hydra.mode).endswith("MULTIRUN")
+    return str(config.hydra.mode).endswith("MULTIRUN") or bool(config.hydra.sweeper.get("params"))
 
 
 def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
@@ -150,6 +150,12 @@ def search_in(folder: Path | None) -> list[str]:
     folder = Path(at_home(str(folder)))
     if not folder.is_dir():
         raise InputError(f"--config-dir {folder}: there is no such folder.")
+    for group in groups():
+        if taken := sorted({path.stem for path in (folder / group).glob("*.yaml")} & {*options(group)}):
+            raise InputError(
+                f"--config-dir {folder}: {group}/{taken[0]}.yaml has the name of an option of ours, which would count "
+                "in its place. Rename it."
+            )
     path = str(folder.resolve()).replace("'", "\\'")
     return [f"hydra.searchpath=['file://{path}']"]  # quoted: names may hold commas and brackets
 

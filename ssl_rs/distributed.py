@@ -25,6 +25,10 @@ PATIENCE = timedelta(days=7)
 """How long a process waits where another may have hours of work."""
 
 
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+"""By which torchrun tells a process which of how many it is."""
+
+
 @dataclass(frozen=True)
 class Processes:
     """This process among all of a run; torchrun sets the environment it is read from.
@@ -53,28 +57,20 @@ class Processes:
         Raises:
             InputError: They are not as torchrun sets them.
         """
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        texts = [os.environ.get(name, default) for name, default in zip(names, "0101", strict=True)]
+        texts = [os.environ.get(name, default) for name, default in zip(VARIABLES, "0101", strict=True)]
         problem = None
-        if wrong := [name for name, text in zip(names, texts, strict=True) if not re.fullmatch("[0-9]{1,9}", text)]:
+        if wrong := [name for name, text in zip(VARIABLES, texts, strict=True) if not re.fullmatch("[0-9]{1,9}", text)]:
             problem = f"{wrong[0]} is no whole number"
         else:
             found = cls(*map(int, texts))
             here = found.on_this_machine if "LOCAL_WORLD_SIZE" in os.environ else found.world_size  # srun sets none
-            lacking = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
             if found.rank >= found.world_size:
                 problem = "RANK counts from 0 and must be below WORLD_SIZE"
             elif found.local_rank >= here:
                 problem = "LOCAL_RANK counts from 0 and must be below the number of processes"
-            elif found.world_size > 1 and lacking:
-                problem = f"{lacking[0]} is not set, where the processes meet"
         if problem is None:
             return found
-        told = ", ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
-        raise InputError(
-            f"The environment says {told:.300}: {problem}. Start with torchrun, which sets all that is needed, or "
-            "unset these variables to run as one process."
-        )
+        raise _no_launcher(problem)
 
     @classmethod
     def alone(cls, command: str) -> "Processes":
@@ -89,13 +85,25 @@ class Processes:
         return processes
 
 
+def _no_launcher(problem: str) -> InputError:
+    """Return the error that the environment is not as torchrun makes it."""
+    told = ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ)
+    return InputError(
+        f"The environment says {told:.300}: {problem}. Start with torchrun, which sets all that is needed, or unset "
+        "these variables to run as one process."
+    )
+
+
 def start(processes: Processes, device: torch.device) -> None:
     """Join the process group where there is more than one process: nccl on GPUs, gloo elsewhere.
 
     Raises:
-        InputError: torchrun, which brings the processes together, is not there any more.
+        InputError: It is not said where the processes meet, or torchrun, which brings them together, is not there any
+            more.
     """
     if processes.world_size > 1 and not dist.is_initialized():
+        if lacking := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+            raise _no_launcher(f"{lacking[0]} is not set, where the processes meet")
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
             _find_launcher(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -7,6 +7,12 @@ from typing import Any
 SECRET = re.compile(r"(?i)key|token|secret|passw|credential")
 """What names of secrets hold."""
 
+SURELY = re.compile(r"(?i)(?:^|[._-]|api|access|private|auth)key(?![a-z])|token(?![a-z])|secret|passw|credential")
+"""What no name but that of a secret holds: `keypoints` and `num_tokens` are none."""
+
+NUMBERS = re.compile(r"(?i)\[?\s*(?:[-+.\de]+|true|false|null)(?:\s*,\s*(?:[-+.\de]+|true|false|null))*\s*\]?")
+"""Values that are no secrets unless the name says so surely."""
+
 NAMED_VALUE = re.compile(
     r"""(?ix) ( (?<![\w-])                                                         # a whole name,
     (?: [\w-]* (?:token|secret|credential|passw\w*) s? | [\w-]*(?:api|access|secret|private|auth|[_-]) key | key )
@@ -34,10 +40,14 @@ def environment_variable(name: str, *default: Any) -> str | None:
 def hide_secrets(argument: str) -> str:
     """Return an argument of the command line without the values of secrets and without passwords in addresses."""
     name, equals, value = argument.partition("=")
-    if equals and SECRET.search(name):
+    if equals and _is_secret(name, value):
         return f"{name}=***"
     hidden = NAMED_VALUE.sub(r"\1***", value)
     return hide_passwords(f"{name}{equals}{hidden}")
+
+
+def _is_secret(name: str, value: str) -> bool:
+    return bool(SURELY.search(name) or (SECRET.search(name) and not NUMBERS.fullmatch(value)))
 
 
 def hide_passwords(text: str) -> str:
@@ -49,7 +59,7 @@ def without_secrets(value: Any) -> Any:
     """Return nested settings with the values of secrets hidden, by their keys or as arguments of a command line."""
     if isinstance(value, dict):
         return {
-            key: "***" if SECRET.search(str(key)) and type(each) in (str, int) else without_secrets(each)
+            key: "***" if type(each) in (str, int) and _is_secret(str(key), str(each)) else without_secrets(each)
             for key, each in value.items()
         }
     if isinstance(value, list):

@@ -18,6 +18,9 @@ QUOTING = (
 """What helps where the shell took an argument apart, or Hydra took a text for a list."""
 
 
+LISTS = ("pretext", "views", "experiment")
+"""Groups of which several options may be chosen."""
+
 SWEEPING = ("pretrain", "finetune", "evaluate")
 """Commands that run sweeps."""
 
@@ -33,6 +36,11 @@ def check_lists(overrides: Sequence[str]) -> None:
         if group not in groups() or not (value.startswith("[") and value.endswith("]")):
             continue
         names = [name for name in re.split(r"[\[\],\s'\"]+", value) if name]
+        if len(names) > 1 and group not in LISTS:
+            raise InputError(
+                f"{override}: one option of {group} is expected, and only the last would count. Choose one; keys below "
+                f"it, {group}.KEY=VALUE, change it further."
+            )
         entries = [entry_of(group, name) or name for name in names]
         for index, entry in enumerate(entries):
             if entry in entries[:index]:
@@ -47,13 +55,16 @@ def check_lists(overrides: Sequence[str]) -> None:
 def check_values(overrides: Sequence[str]) -> None:
     """Refuse `key=` without a value: Hydra takes it for an empty text, and an empty path is the working folder.
 
-    Refuse `_partial_`, too: whether the code gives a component its last arguments is no setting.
+    Refuse `_partial_`, too: whether the code gives a component its last arguments is no setting; and what changes
+    Hydra's own folders, where runs would be lost.
 
     Raises:
         InputError: Names it.
     """
     for override in overrides:
         name, equals, value = override.partition("=")
+        if name.lstrip("+") in ("hydra.job.chdir", "hydra.run.dir"):
+            raise InputError(f"{override} has no use here: run_dir and output_dir say where runs lie. Leave it out.")
         if name.rpartition(".")[2] == "_partial_":
             raise InputError(f"{override}: that is no setting, but how the code builds the component. Leave it out.")
         if equals and not value.strip() and re.fullmatch(r"[\w@/.+~]+", name):

@@ -17,7 +17,7 @@ from ssl_rs.config_files import used_groups
 from ssl_rs.errors import InputError
 from ssl_rs.hydra_node import check_sweep
 from ssl_rs.initialization import CHOICES
-from ssl_rs.overrides import parse_overrides, without_sweeps
+from ssl_rs.overrides import names_several, parse_overrides, without_sweeps
 
 MOST_CELLS = 10_000
 """Runs of a sweep: each is composed and checked before the first one starts, which takes a quarter of a second."""
@@ -52,6 +52,9 @@ def plan_cells(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
     stage = importlib.import_module(f"ssl_rs.{name}")
     if not hasattr(stage, "plan"):
         raise InputError(f"{name} runs no sweeps; pretrain, finetune and evaluate do.")
+    for override in overrides:
+        if override.startswith("sweep=") and names_several(override):
+            raise InputError(f"{override}: one sweep is expected. Run them one after the other.")
     config = compose_config(name, without_sweeps(overrides))
     params = config.hydra.sweeper.get("params") or {}
     check_sweep(params)

@@ -17,6 +17,7 @@ from ssl_rs.benchmarks.base import Phases, alternate, caveat
 from ssl_rs.benchmarks.step import CHANGES, PHASES, advice, bottleneck
 from ssl_rs.command import main
 from ssl_rs.randomness import Draws, Rows
+from ssl_rs.training.accumulation import in_parts
 from ssl_rs.views.base import crop_view
 from ssl_rs.views.transformed import TransformedMaker
 
@@ -229,7 +230,7 @@ def test_what_no_optimizer_moves_is_moved_in_watched_steps_too(measured, monkeyp
     moved, after = [], step.PretextNetwork.after_step
     monkeypatch.setattr(step.PretextNetwork, "after_step", lambda self, *n: (moved.append(n), after(self, *n)))
     own, _ = step_measured(measured, monkeypatch, "pretext=[moco_v2]")
-    assert len(moved) == own.progress.step + len(own.phases.seconds["optimizer"])
+    assert len(moved) == own.progress.step + len(own.phases.seconds["optimizer"]) + 2  # of which the parts are not kept
 
 
 def test_parts_that_come_several_times_in_a_step_add_up(monkeypatch):
@@ -261,3 +262,44 @@ def test_both_ways_predict_the_windows_of_the_scene_and_no_more(measured, monkey
     monkeypatch.setattr(window, "build_segmentation_model", watched)
     measured("benchmark=window", "benchmark.side=80", "evaluation.window.size=32", "evaluation.window.batch_size=5")
     assert seen == 6 * [5, 5, 5, 1]  # each way twice before, and once timed
+
+
+def test_the_parts_are_those_of_the_turns_alone():
+    phases, calls = Phases(CPU), []
+
+    def watched():
+        calls.append(0)
+        with phases.measure("encoder"):
+            time.sleep(0.05 if len(calls) <= 2 else 0)
+        phases.end_step()
+
+    alternate({"watched": watched}, 1, 1, CPU, warm=phases.seconds.clear)
+    assert len(phases.seconds["encoder"]) == 1
+    assert phases.medians()["encoder"] < 0.04
+
+
+@pytest.mark.parametrize(("encoder_pass", "passes"), [("joint", 1), ("per_view", 3)])
+def test_the_bare_encoder_makes_the_passes_of_the_step(measured, monkeypatch, encoder_pass, passes):
+    own, _ = step_measured(
+        measured, monkeypatch, f"encoder_pass={encoder_pass}", "trainer.batch_size=4",
+        "pretext=[contrastive,inpainting,transform_prediction]", "trainer.gradient_accumulation=2",
+    )  # fmt: skip
+
+    def shapes(work):
+        seen = []
+        hook = own.network.encoder.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape)))
+        work()
+        hook.remove()
+        return seen
+
+    of_step = shapes(lambda: [own.network.encode(part) for part in in_parts(own.resident, 2)])
+    assert shapes(own.bare_encoder) == of_step
+    assert [shape[0] for shape in of_step] == [2 * 3 // passes] * 2 * passes
+
+
+def test_with_test_time_augmentation_the_bare_network_makes_as_many_passes(measured):
+    found, _ = measured(
+        "benchmark=window", "benchmark.side=64", "evaluation.window.size=32",
+        "+evaluation.window.test_time_augmentation=true",
+    )  # fmt: skip
+    assert found["window_over_network"] > 0.4

@@ -375,6 +375,30 @@ def test_an_optimizer_that_fails_at_its_first_step_is_refused_before_data_is_pre
     assert not list(Path("outputs").glob("stores/*"))
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("finetune", ["loss=[balanced,dice]"], "one option of loss is expected, and only the last would count"),
+        ("finetune", ["label_fraction=[10pct,50pct]"], "one option of label_fraction is expected"),
+        ("pretrain", ["optimizer=[adam,sgd]"], "one option of optimizer is expected"),
+        ("finetune", ["-m", "sweep=label_fraction,learning_rate"], "one sweep is expected"),
+        ("pretrain", ["-m", "seed=0,1", "hydra.job.chdir=true"], "hydra.job.chdir=true has no use here: run_dir and"),
+        ("pretrain", ["hydra.run.dir=x"], "hydra.run.dir=x has no use here"),
+        ("pretrain", ["hydra.sweeper.max_batch_size=2"], "is for the runs of a sweep, and this is one run: add -m"),
+    ],
+)
+def test_what_would_count_in_part_or_not_at_all_is_refused(capsys, tiny, name, given, said):
+    assert said in fails(capsys, name, *tiny, *given)
+    assert not list(Path("outputs").glob("*"))
+
+
+def test_an_own_option_with_the_name_of_ours_is_refused(capsys, tiny, tmp_path):
+    (tmp_path / "mine/backbone").mkdir(parents=True)
+    (tmp_path / "mine/backbone/resnet18.yaml").write_text("name: resnet34\n")
+    said = fails(capsys, "pretrain", *tiny, "--config-dir", str(tmp_path / "mine"), "backbone=resnet18")
+    assert "backbone/resnet18.yaml has the name of an option of ours, which would count in its place. Rename" in said
+
+
 def test_crops_too_small_for_a_task_are_refused_before_data_is_prepared(capsys, tiny):
     given = ("pretext=[transform_prediction]", "dataset.crop_size=16")
     said = fails(capsys, "pretrain", *tiny, *given)

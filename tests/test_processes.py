@@ -1,8 +1,9 @@
 """What launchers say of a process, and what none would say."""
 
 import pytest
+import torch
 
-from ssl_rs.distributed import Processes
+from ssl_rs.distributed import Processes, start
 from ssl_rs.errors import InputError
 
 MEET = {"MASTER_ADDR": "here", "MASTER_PORT": "29500"}
@@ -26,7 +27,7 @@ def test_what_no_launcher_says_is_refused(monkeypatch, variables, said):
     for name, text in variables.items():
         monkeypatch.setenv(name, text)
     with pytest.raises(InputError, match=rf"The environment says .*: {said}.* Start with torchrun, .* or unset"):
-        Processes.from_environment()
+        start(Processes.from_environment(), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,35 @@ def test_a_run_whose_result_cannot_be_read_is_not_finished(command, tiny):
     assert "Cells: 2 done, 0 failed, 0 missing, 0 stale\n" in command("report")[2]
 
 
+def test_a_finished_run_whose_weights_are_damaged_is_a_failed_one(command, tiny):
+    given = ("pretrain", "-m", *tiny, "seed=0,1", "trainer.max_steps=1", "trainer.log_every_steps=1")
+    assert command(*given)[0] == 0
+    encoder = next(Path("outputs/pretrain").rglob("seed1-*/encoder.safetensors"))
+    whole = encoder.read_bytes()
+    encoder.write_bytes(whole + b"0")
+    code, out, err = command(*given)
+    assert code == 2
+    assert "1 of 2 runs are finished." in out
+    assert f"{encoder} is not the file that its result.json names" in err
+    encoder.write_bytes(whole)
+    code, out, err = command(*given)
+    assert code == 0, err
+    assert "2 of 2 runs are finished." in out
+    assert not list(Path("outputs").rglob("failure.json"))
+
+
+def test_a_file_that_varies_something_is_a_sweep_though_it_does_not_say_so(command, tiny, tmp_path):
+    (tmp_path / "mine/sweep").mkdir(parents=True)
+    (tmp_path / "mine/sweep/bare.yaml").write_text(
+        "# @package _global_\nhydra:\n  sweeper:\n    params:\n      seed: 0,1\n"
+    )
+    code, out, err = command(
+        "pretrain", *tiny, "--config-dir", str(tmp_path / "mine"), "sweep=bare", "trainer.max_steps=1"
+    )
+    assert code == 0, err
+    assert "2 of 2 runs are finished." in out
+
+
 def test_fine_tuning_takes_each_pretraining_of_the_study(command, tiny):
     some = ("transform_prediction", "inpainting+contrastive")
     chosen = ",".join(f"[{name.replace('+', ',')}]" for name in some)

@@ -96,6 +96,7 @@ def alternate(
     calls: int,
     device: torch.device,
     before: Mapping[str, Callable[[], object]] | None = None,
+    warm: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
     """Return the median seconds of one call of each subject.
 
@@ -109,11 +110,13 @@ def alternate(
         device: Where they compute.
         before: What is called before each turn of a subject and not timed, by its name: e.g. what uses up the batches
             that other processes have read while it waited for its turn.
+        warm: Called once all have been called twice, e.g. to forget what they noted of that.
     """
     taken: dict[str, list[float]] = defaultdict(list)
     for subject in subjects.values():
         subject()
         subject()
+    warm()
     for turn in range(repeats):
         names = list(subjects)
         for name in names if turn % 2 == 0 else reversed(names):

@@ -1,6 +1,6 @@
 """Where the time of one pretraining step goes."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -55,10 +55,10 @@ class StepBenchmark:
     """Times a step of the real loop beside two bounds, in turns, and its parts.
 
     `bare_encoder` is forward and backward of the same encoder on as many random images that lie on the device, in the
-    same precision, layout and parts, and recorded as a CUDA graph where the step is; `bare_network` is encoder, heads
-    and optimizer on random views that lie there. What each part of a step costs is taken from separate steps that wait
-    for the device behind it, always without torch.compile and CUDA graphs. All of them lie on the device side by side,
-    so a GPU needs three to four times the memory of a run.
+    same passes, precision, layout and parts, and recorded as a CUDA graph where the step is; `bare_network` is encoder,
+    heads and optimizer on random views that lie there. What each part of a step costs is taken from separate steps that
+    wait for the device behind it, always without torch.compile and CUDA graphs. All of them lie on the device side by
+    side, so a GPU needs three to four times the memory of a run.
 
     Args:
         repeats: Turns, of which the median counts.
@@ -85,7 +85,7 @@ class StepBenchmark:
         }
         before = dict.fromkeys(("step", "watched"), step.use_up)
         with closing(step):
-            seconds = alternate(subjects, self.repeats, self.calls, step.device, before)
+            seconds = alternate(subjects, self.repeats, self.calls, step.device, before, step.phases.seconds.clear)
         return _findings(step, seconds)
 
 
@@ -120,7 +120,7 @@ class Step:
         self.resident = _random_views(self.job)
         self.bare_job = replace(self.job, make_batch=lambda stored, step: self.resident, complete=as_it_is)
         self.bare_backward = gradients_of(self.module, self.bare_job, 0)
-        self.images = _as_encoded(self.network, self.resident)
+        self.images = _as_encoded(self.network, self.resident, self.trainer.gradient_accumulation)
         self.encoding: Work = self._encode
         if isinstance(self.backward, Replayed):  # what the step is compared with is recorded, too
             self.encoding = replayed_or_not(self._encode, self.network.encoder, lambda: self.images)
@@ -149,11 +149,12 @@ class Step:
         self.encoding(self.images)
         self.network.encoder.zero_grad()
 
-    def _encode(self, images: Tensor) -> dict[str, Tensor]:
-        for part in in_parts(images, self.trainer.gradient_accumulation):
+    def _encode(self, images: Sequence[Sequence[Tensor]]) -> dict[str, Tensor]:
+        for passes in images:
             with self._autocast():
-                deepest = self.encoder(part)[-1]
-            deepest.float().mean().backward()
+                deepest = [self.encoder(each)[-1] for each in passes]
+            total = torch.stack([each.float().mean() for each in deepest]).sum()
+            total.backward()  # type: ignore[no-untyped-call]
         return {}
 
     def watched(self) -> None:
@@ -190,21 +191,26 @@ def _random_views(job: Job) -> dict[str, View]:
     return {name: replace(view, image=torch.rand_like(view.image)) for name, view in views.items()}
 
 
-def _as_encoded(network: PretextNetwork, views: Mapping[str, View]) -> Tensor:
-    """Return as many images as the encoder sees in a step, in the layout it sees them in."""
-    return network.normalization(torch.cat([views[name].image for name in network.views]))  # type: ignore[no-any-return]
+def _as_encoded(network: PretextNetwork, views: Mapping[str, View], parts: int) -> list[list[Tensor]]:
+    """Return the images of each pass of the encoder in each part of a step, in the layout it sees them in."""
+    encoded = []
+    for part in in_parts(views, parts):
+        images = [part[name].image for name in network.views]
+        passes = images if network.encoder_pass == "per_view" else [torch.cat(images)]
+        encoded.append([network.normalization(each) for each in passes])
+    return encoded
 
 
 def _findings(step: Step, seconds: Mapping[str, float]) -> Findings:
     parts = step.phases.medians()
     total = sum(parts.values())
-    triplets, views = step.trainer.batch_size, len(step.network.views)
+    triplets, views = step.plan.site.rows.total, len(step.network.views)  # of all processes, as in metrics.jsonl
     rates = {name: triplets / seconds[name] for name in ("step", "bare_network", "bare_encoder")}
     figures = {
         "milliseconds": {name: round(parts[name] * 1000, 3) for name in PHASES},
         "step_milliseconds": round(seconds["step"] * 1000, 3),
         "triplets_per_second": round(rates["step"], 3),
-        "images_per_second": round(rates["step"] * views, 3),
+        "images_per_second": round(rates["step"] * views, 3),  # that the encoder sees: a view of each crop, or three
         "bare_network": {"triplets_per_second": round(rates["bare_network"], 3)},
         "bare_encoder": {"triplets_per_second": round(rates["bare_encoder"], 3)},
         "step_over_network": round(rates["step"] / rates["bare_network"], 4),
@@ -213,7 +219,7 @@ def _findings(step: Step, seconds: Mapping[str, float]) -> Findings:
         "data_wait_share": round(parts["data wait"] / total, 4),
         "peak_memory_mb": round(peak_memory(step.device), 1),
         "parameters": _parameters(step.network),
-        "batch_size": triplets,
+        "batch_size": step.trainer.batch_size,
         "views": list(step.network.views),
     }
     table = [("part", "ms", "share")]

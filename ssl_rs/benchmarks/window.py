@@ -55,9 +55,12 @@ class WindowBenchmark:
                 logits: Tensor = model(windows)
             return logits
 
+        passes = 8 if window.test_time_augmentation else 1  # as many as `mean_over_turns` makes
+
         def bare() -> None:
             for size in batches:
-                predict(images[:size])
+                for _ in range(passes):
+                    predict(images[:size])
 
         ways = {
             "sliding_window": lambda: predict_scene(predict, scene, manifest.value_scale, window, site.device),

@@ -63,7 +63,7 @@ def _windows(trained: Mapping[str, Any]) -> list[str]:
     if "miou" not in trained or size is None:
         return []
     turns = ", each the mean over its eight flips and rotations" if augmented else ""
-    return [f"- mean IoU: by windows of {size} px, blended where they overlap by {overlap} of their side{turns}"]
+    return [f"- windows of that score: of {size} px, blended where they overlap by {overlap} of their side{turns}"]
 
 
 def normalization(metadata: WeightsMetadata) -> str:

@@ -110,7 +110,7 @@ def percentile_interval(values: NDArray[np.float64], number: int) -> Interval:
 
 def mean_iou(
     confusions: NDArray[np.int64], counted: NDArray[np.bool_], scored: NDArray[np.bool_],
-    left_out: NDArray[np.bool_] | None = None,
+    left_out: NDArray[np.bool_] | None = None, kept: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:  # fmt: skip
     """Return the mean IoU of confusion matrices, row truth and column prediction.
 
@@ -119,6 +119,7 @@ def mean_iou(
         counted: [K], whether pixels of this truth count at all.
         scored: [K], whether the class is in the mean; one absent from truth and prediction is left out.
         left_out: [..., K], classes that are not in the mean of some; None: none.
+        kept: [K], classes that are in the mean though absent, with an IoU of 0; None: none.
 
     Returns:
         [...] in [0, 1], NaN where no class is left.
@@ -129,7 +130,9 @@ def mean_iou(
     there = union > 0
     if left_out is not None:
         there &= ~left_out[..., scored]
-    iou = np.divide(right, union, out=np.zeros_like(right), where=there)
+    iou = np.divide(right, union, out=np.zeros_like(right), where=there & (union > 0))
+    if kept is not None:
+        there |= kept[scored]
     number = there.sum(axis=-1)
     mean: NDArray[np.float64] = np.divide(iou.sum(axis=-1), number, out=np.full(number.shape, np.nan), where=number > 0)
     return mean
@@ -142,7 +145,8 @@ def resampled_miou(
 
     The same seed draws the same scenes, so that two runs can be compared draw by draw. A class of these scenes that a
     draw shows nowhere is left out of its mean: one stray pixel that was taken for it would make it count, with an IoU
-    of 0.
+    of 0. A class that none of these scenes shows, and that some pixel was taken for, is in the mean of each draw, as it
+    is in that of all.
 
     Args:
         scenes: int64 [S, K, K], a confusion matrix a scene.
@@ -154,7 +158,8 @@ def resampled_miou(
     pooled = np.tensordot(drawn, scenes, axes=1)  # [R, K, K]
     there = (scenes.sum(axis=-1) > 0) & counted  # [S, K]
     lacks = there.any(axis=0) & (drawn @ there == 0)  # [R, K]
-    return mean_iou(pooled, counted, scored, lacks)
+    imagined = ~there.any(axis=0) & ((scenes * counted[:, None]).sum(axis=(0, 1)) > 0)  # [K]
+    return mean_iou(pooled, counted, scored, lacks, imagined)
 
 
 def crossing(fractions: Sequence[float], values: Sequence[float], target: float) -> float:

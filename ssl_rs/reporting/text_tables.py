@@ -23,9 +23,10 @@ Kind = Literal["markdown", "latex"]
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "[": "{[}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "[": "{[}", "*": "{*}", "|": r"\textbar{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
-"""What means something to LaTeX; a bracket does behind the end of a row."""
+"""What means something to LaTeX; a bracket and a star do behind the end of a row."""
 
 SYMBOLS = {"±": r"$\pm$", "–": "--", "−": r"$-$", "≤": r"$\le$", "\N{NO-BREAK SPACE}": "~"}
 """What we write and LaTeX's default fonts lack."""
@@ -37,13 +38,15 @@ SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
 
 def escape_latex(text: str) -> str:
-    """Return text that LaTeX prints as it stands."""
-    return "".join(SPECIAL.get(letter, SYMBOLS.get(letter, letter)) for letter in " ".join(text.split()))
+    """Return text that LaTeX prints as it stands, in one line; spaces that must not break stay such."""
+    line = re.sub(r"[ \t\r\n\f\v]+", " ", text).strip(" ")
+    return "".join(SPECIAL.get(letter, SYMBOLS.get(letter, letter)) for letter in line)
 
 
 def escape_markdown(text: str) -> str:
     """Return text that Markdown prints as it stands, also inside of a table."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~$])", r"\\\1", " ".join(text.split()))
+    escaped = re.sub(r"([\\`*_{}\[\]<>|#~$&])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"^(\d+[.)]|[-+])(?= )", lambda found: f"{found[0][:-1]}\\{found[0][-1]}", escaped)  # else a list
 
 
 def tables_text(studies: Sequence[tuple[Table, Study]], kind: Kind) -> str:

@@ -26,8 +26,8 @@ def share_text(fraction: float) -> str:
 
 
 def points_text(value: float) -> str:
-    """Return a score in [0, 1] in percent points with one decimal, e.g. '57.5'."""
-    return f"{100 * value:.1f}"
+    """Return a score in percent points with one decimal, e.g. '57.5'; of one below 0 as of differences."""
+    return signed_points_text(value).removeprefix("+")
 
 
 def signed_points_text(value: float) -> str:

@@ -2,9 +2,10 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 from ssl_rs.config import Settings
-from ssl_rs.data.dataset import Dataset
+from ssl_rs.data.dataset import Dataset, Split
 from ssl_rs.data.overview import SCENES_FILE, SHEET_FILE
 from ssl_rs.data.store import Store
 from ssl_rs.data.verify import verify
@@ -51,7 +52,7 @@ def _tell_groups(dataset: Dataset, store: Store) -> None:
     if dataset.scene_group is None:
         return
     splits: dict[str, set[str]] = {}
-    for scene in store.manifest.scenes:
+    for scene in (scene for scene in store.manifest.scenes if scene.split != "unlabeled"):
         splits.setdefault(dataset.group_of(scene.id), set()).add(scene.split)
     divided = [name for name, found in splits.items() if "train" in found and found & {"val", "test"}]
     more = f"; {len(divided)} of them both train and score, which tells little of new places" if divided else ""
@@ -62,7 +63,7 @@ def summary(store: Store) -> str:
     """Say what a store holds and where to look at it."""
     manifest = store.manifest
     splits = Counter(scene.split for scene in manifest.scenes)
-    counts = ", ".join(f"{count} {split}" for split, count in splits.items())
+    counts = ", ".join(f"{splits[split]} {split}" for split in get_args(Split) if splits[split])
     return (
         f"{manifest.dataset}: {len(manifest.scenes)} scenes ({counts}); bands {', '.join(manifest.bands)} "
         f"({manifest.dtype}); {len(manifest.classes)} classes\n"

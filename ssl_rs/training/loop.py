@@ -38,7 +38,7 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     network, settings = job.network, job.settings
     progress = _resume(job)
     if progress.step and job.processes.is_first:
-        say_line(f"Going on behind step {progress.step} of {settings.max_steps}.")
+        say_line(f"Going on after step {progress.step} of {settings.max_steps}.")
     tracker = open_tracker()
     network.train()
     display = open_display(progress.step, settings.max_steps, job.processes.is_first)

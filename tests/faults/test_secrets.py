@@ -61,6 +61,13 @@ def test_no_secret_of_the_environment_is_written(quick, tmp_path):
     [
         ("trainer.max_steps=5", "trainer.max_steps=5"),
         ("logger.entity=me", "logger.entity=me"),
+        ("pretext.keypoints.weight=2.0", "pretext.keypoints.weight=2.0"),
+        ("pretext.keypoints.task.decoder.widths=[8,8]", "pretext.keypoints.task.decoder.widths=[8,8]"),
+        ("backbone.num_tokens=64", "backbone.num_tokens=64"),
+        ("pretext.keypoints.task.word=abc", "pretext.keypoints.task.word=***"),
+        ("hf_token=12345", "hf_token=***"),
+        ("+my.key=12345", "+my.key=***"),
+        ("HF_TOKEN_2=abc", "HF_TOKEN_2=***"),
         ("+hydra.job.env_set.MY_API_KEY=abc=def", "+hydra.job.env_set.MY_API_KEY=***"),
         ("+hydra.job.env_set.db_Password=", "+hydra.job.env_set.db_Password=***"),
         ("dataset.root=https://me:word@example.org/a@b", "dataset.root=https://***@example.org/a@b"),

@@ -91,7 +91,7 @@ def test_the_table_shows_mean_deviation_number_and_best(write_run, report):
     write_run("e", label="imagenet", miou=0.3, seed=1)
     text = report()
     cells = cells_of(text)
-    assert "50.0 ± 14.1[-77.1, 177.1]n = 2" in cells  # t of 1 degree of freedom: 12.7 times 14.1 / sqrt(2)
+    assert "50.0 ± 14.1[−77.1, 177.1]n = 2" in cells  # t of 1 degree of freedom: 12.7 times 14.1 / sqrt(2)
     assert "30.0 ± 0.0[30.0, 30.0]n = 2" in cells
     assert "45.0n = 1" in cells
     (best,) = re.findall(r'<td class="best"[^>]*>(.*?)</td>', text, re.DOTALL)

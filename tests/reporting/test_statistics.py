@@ -417,3 +417,16 @@ def test_two_seeds_count_before_more_fractions_of_one():
     rows = {0: {0.01: 0.1, 0.05: 0.2, 0.1: 0.4, 0.5: 0.45, 1.0: 0.5}, 1: {0.1: 0.4, 1.0: 0.5}}
     found = labels_saved(rows, dict.fromkeys(rows, 0.3))
     assert (found.seeds, found.smallest) == (2, 0.1)
+
+
+def test_a_class_that_is_only_imagined_is_in_every_draw_as_it_is_in_the_mean():
+    """One stray pixel of one scene is taken for a class that none shows."""
+    scene = np.array([[90, 10, 0], [10, 90, 0], [0, 0, 0]])
+    scenes = np.stack([scene] * 8)
+    everything = np.ones(3, np.bool_)
+    assert np.ptp(resampled_miou(scenes, everything, everything)) == 0
+    scenes[0, 0, 0], scenes[0, 0, 2] = 89, 1
+    whole = float(mean_iou(scenes.sum(axis=0), everything, everything))
+    drawn = resampled_miou(scenes, everything, everything)
+    assert whole == pytest.approx(0.545, abs=1e-3)
+    assert np.abs(drawn - whole).max() < 0.002

@@ -96,7 +96,7 @@ def test_what_random_needs_itself_is_said_beside_what_others_save(tmp_path, writ
             write_run(f"{label}{fraction}", label=label, fraction=fraction, miou=value)
     page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report")
     for text in (page.read_text(), *((page.parent / name).read_text() for name in ("table.md", "table.tex"))):
-        plain = " ".join(text.replace("\\", "").split())
+        plain = " ".join(text.replace("\\", "").replace("~", " ").split())
         assert "tasks reaches random initialization with all labels (30.0) with 32 % of the labels" in plain
         assert "Random initialization itself does with 9 % of the labels (n = 1: no interval) what it does" in plain
 
@@ -306,7 +306,7 @@ def test_markdown_and_latex_say_the_same(write_study, tables_of):
     assert "| random | 11.0 ± 1.0 \\[8.5, 13.5\\], n = 3 |" in markdown
     assert r"random & 11.0 $\pm$ 1.0 {[}8.5, 13.5], n = 3 &" in latex
     assert "tasks reaches random initialization with all labels (31.0) with 3 % of the labels" in markdown
-    assert r"with 3 \% of the labels" in latex
+    assert r"with 3~\% of the labels" in latex
     assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == 2
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines() if line.startswith("| r")}
     assert widths == {5}
@@ -318,6 +318,10 @@ def test_names_are_escaped():
         r"a\_b \& 5 \% \{x\} \textbackslash{}y {[}z] \textasciitilde{} \textasciicircum{} \# \$"
     )
     assert escape_markdown("a|b *c* [d](e)\n<f>") == r"a\|b \*c\* \[d\](e) \<f\>"
+    assert [escape_markdown(text) for text in ("&copy; x", "1. plain", "- minus", "12) x", "1.5 x", "-0.3")] == [
+        r"\&copy; x", r"1\. plain", r"\- minus", r"12\) x", "1.5 x", "-0.3"
+    ]  # fmt: skip
+    assert escape_latex("37.5\N{NO-BREAK SPACE}%  *x* | y\n") == r"37.5~\% {*}x{*} \textbar{} y"
 
 
 def test_the_table_is_rebuilt_from_bare_results(tmp_path, write_study, write_samples):

@@ -317,7 +317,7 @@ def test_a_run_whose_lines_nobody_reads_ends_with_a_checkpoint_and_goes_on(tmp_p
     assert (again.run.checkpoints / "step-00000004.ckpt").is_file()
     assert "Going on" not in capsys.readouterr().err
     train(again, Recorder)
-    assert capsys.readouterr().err.startswith(f"Going on behind step 4 of {STEPS}.\n")
+    assert capsys.readouterr().err.startswith(f"Going on after step 4 of {STEPS}.\n")
     assert state(again.network) == state(by_hand()[0])
     assert [line["step"] for line in again.run.read_metrics()] == [4, 8, 11]
 
