@@ -42,6 +42,10 @@
 #
 # Everything can be started again: what is finished is skipped. Stages may run side by side, one thread each.
 set -euo pipefail
+if [ $# -lt 3 ]; then
+  sed -n '2,/^set /p' "$0" | grep '^#' | cut -c3- >&2
+  exit 2
+fi
 data=$1 weights=$2
 shift 2
 python=${PYTHON:-python} out=${OUT:-outputs/study} steps=${STEPS:-2800} batch=${BATCH:-32} downsample=${DOWNSAMPLE:-2}
