@@ -162,7 +162,10 @@ def locate(name: str, where: str, trusted: Sequence[str] = ()) -> Callable[..., 
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"{where}._target_={name} cannot be found: {error}.") from error
+        package = name.partition(".")[0]
+        is_away = isinstance(error, ModuleNotFoundError) and error.name == package
+        remedy = f" Start the command in the folder that holds {package}, or install it." if is_away else ""
+        raise InputError(f"{where}._target_={name} cannot be found: {error}.{remedy}") from error
     defined_in = getattr(found, "__module__", None) or ""
     if not (inspect.isclass(found) and _inside(defined_in, PLACES)) and not (
         callable(found) and _inside(defined_in, trusted)

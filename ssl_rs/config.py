@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_rs import build as targets
-from ssl_rs.config_files import at_home, conf_dir, entry_of, groups, options, used_groups
+from ssl_rs.config_files import at_home, conf_dir, entry_of, experiment_that_sets, groups, options, used_groups
 from ssl_rs.config_hash import leaves
 from ssl_rs.errors import InputError, nearest
 from ssl_rs.files import check_can_be_folder
@@ -119,8 +119,10 @@ def _another(group: str) -> str:
 def _nearest_key(name: str, command: str, overrides: Sequence[str] = ()) -> str:
     """Return a sentence that offers the key nearest to a misspelt one, if one is near, and where all are shown.
 
-    Of a task or view that these overrides do not choose, the sentence says so.
+    Of a task or view that these overrides do not choose, or of an experiment of another command, the sentence says so.
     """
+    if foreign := experiment_that_sets(name, overrides):
+        return f"experiment={foreign} sets it: that is an experiment of another command."
     chosen = [text for text in overrides if text.partition("=")[0] in (*groups(), "hydra.searchpath")]
     try:
         values = resolve(_compose(command, chosen))
@@ -289,4 +291,5 @@ class Settings:
             if not any(key == read or key.startswith(read + ".") for read in self._read)
         ]
         if unread:
-            raise InputError(f"{unread[0]}: {self.command} has no such key. {_nearest_key(unread[0], self.command)}")
+            remedy = _nearest_key(unread[0], self.command, self.overrides)
+            raise InputError(f"{unread[0]}: {self.command} has no such key. {remedy}")

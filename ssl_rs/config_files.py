@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,18 @@ def entry_of(group: str, name: str) -> str | None:
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     told = re.search(rf"^# @package ({group}\.\S+)$", text, re.MULTILINE)
     return told[1] if told else None
+
+
+def experiment_that_sets(key: str, overrides: Sequence[str]) -> str | None:
+    """Return the experiment, of those that a command line chooses, whose file sets a dotted key or its group."""
+    for override in overrides:
+        name, _, value = override.partition("=")
+        for chosen in re.findall(r"[\w.-]+", value) if name == "experiment" else ():
+            path = conf_dir() / "experiment" / f"{chosen}.yaml"
+            text = path.read_text(encoding="utf-8") if path.is_file() else ""
+            if re.search(rf"^(?:  - override /)?{re.escape(key.partition('.')[0])}:", text, re.MULTILINE):
+                return str(chosen)
+    return None
 
 
 def at_home(value: Any) -> Any:

@@ -392,6 +392,12 @@ def test_what_would_count_in_part_or_not_at_all_is_refused(capsys, tiny, name, g
     assert not list(Path("outputs").glob("*"))
 
 
+@pytest.mark.parametrize(("name", "experiment"), [("finetune", "paper_resnet50"), ("pretrain", "mbrsc_finetune")])
+def test_an_experiment_of_another_command_is_told_as_such(capsys, tiny, name, experiment):
+    said = fails(capsys, name, *tiny, f"experiment={experiment}")
+    assert f"experiment={experiment} sets it: that is an experiment of another command." in said
+
+
 def test_an_own_option_with_the_name_of_ours_is_refused(capsys, tiny, tmp_path):
     (tmp_path / "mine/backbone").mkdir(parents=True)
     (tmp_path / "mine/backbone/resnet18.yaml").write_text("name: resnet34\n")

@@ -125,7 +125,7 @@ def write_smp(subject: Subject, folder: Path) -> Form:
         return Form("The encoder in segmentation-models-pytorch", _code(f"""
             import segmentation_models_pytorch as smp
             from safetensors.torch import load_file
-            model = smp.Unet({backbone!r}, encoder_weights=None, in_channels={bands}, classes=2)
+            model = smp.Unet({backbone!r}, encoder_weights=None, in_channels={bands}, classes=2)  # or as many as yours
             model.encoder.load_state_dict(load_file("smp_encoder.safetensors"))
         """))  # fmt: skip
     if not type(subject.model).__module__.startswith("segmentation_models_pytorch."):

@@ -184,9 +184,15 @@ def missing_cells(
         labels = dict.fromkeys(label for table in own for label in table.labels if label in trained)
         fractions, seeds = (sorted({getattr(run, name) for run in runs}) for name in ("label_fraction", "seed"))
         hashes = {label: {run.settings_hash for run in runs if run.label == label} for label in labels}
+        kinds = {label: {run.initialization for run in runs if run.label == label} for label in labels}
         for label, fraction, seed in itertools.product(labels, fractions, seeds):
             place = comparison, label, fraction, seed
-            planned_here = any(cell.fills(*place) or cell.covers(*place, hashes[label]) for cell in open_cells)
+            planned_here = any(
+                cell.fills(*place)
+                or cell.covers(*place, hashes[label])
+                or cell.will_be(comparison, kinds[label], fraction, seed)
+                for cell in open_cells
+            )
             if (label, fraction, seed) not in there and not planned_here:
                 command, commit = _command_like([run for run in runs if run.label == label], fraction, seed)
                 where = _title(own[0]), label, fraction, seed

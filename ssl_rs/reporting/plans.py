@@ -99,6 +99,17 @@ class PlannedCell:
         named = label.startswith(f"{self.label}, ") and self.settings_hash in settings
         return named and self._lies_at(comparison, fraction, seed)
 
+    def will_be(self, comparison: Comparison, kinds: Collection[str], fraction: float, seed: int) -> bool:
+        """Tell whether it is a cell of a row whose weights were not there when it was planned, so that it has no name.
+
+        Args:
+            comparison: Of the row.
+            kinds: What its runs start from: "pretrained", "finetuned".
+            fraction: Column.
+            seed: Seed.
+        """
+        return self.waits_for_weights and self.label in kinds and self._lies_at(comparison, fraction, seed)
+
     def _lies_at(self, comparison: Comparison, fraction: float, seed: int) -> bool:
         if self.label_fraction is None or not math.isclose(self.label_fraction, fraction):
             return False
@@ -190,8 +201,11 @@ def _planned_cell(command: str, entry: Mapping[str, Any], plan: Path, written_be
     if fraction is not None and not 0 < fraction <= 1:
         raise ValueError(f"label_fraction is {fraction}: expected a number in (0, 1]")
     overrides, run_dir = entry["overrides"], Path(entry["run_dir"])
+    home = plan.parent.parent
     if written_below is not None and run_dir.is_relative_to(written_below):
-        run_dir = plan.parent.parent / run_dir.relative_to(written_below)
+        run_dir = home / run_dir.relative_to(written_below)
+        if Path(written_below).resolve() != home.resolve():  # they were moved, or the report starts elsewhere
+            overrides = [*(each for each in overrides if not each.startswith("output_dir=")), f"output_dir={home}"]
     own_name = OF_CONFIG.fullmatch(run_dir.name)
     return PlannedCell(
         command=command_line(command, overrides),

@@ -1,5 +1,6 @@
 import csv
 import json
+from pathlib import Path
 
 import pytest
 
@@ -399,6 +400,11 @@ def test_a_plan_is_that_of_the_folder_it_lies_in_wherever_that_is(tmp_path, writ
     monkeypatch.chdir("/")
     planned, _ = read_plans(tmp_path / "runs/sweeps", tmp_path / "runs")
     assert [cell.run_dir for cell in planned] == [(tmp_path / f"runs/finetune/seed{s}-0{s}a").resolve() for s in (0, 1)]
+    assert planned[1].command == f"python -m ssl_rs.finetune seed=1 output_dir={tmp_path}/runs"
+    (tmp_path / "runs").rename(tmp_path / "outputs")
+    monkeypatch.chdir(tmp_path)  # where they were written
+    planned, _ = read_plans(Path("outputs/sweeps"), Path("outputs"))
+    assert planned[1].command == "python -m ssl_rs.finetune seed=1"
 
 
 def test_a_score_that_the_run_itself_tells_is_counted_once(tmp_path, write_run):
@@ -617,3 +623,12 @@ def test_one_run_fills_one_of_two_cells_that_waited(tmp_path, write_run, plan):
     said = []
     write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
     assert said[0] == "Cells: 1 done, 0 failed, 1 missing, 0 stale"
+
+
+def test_a_cell_that_waits_for_weights_is_no_place_that_nobody_planned(write_run, plan, missing):
+    """Its row has another name by now: that of the pretraining."""
+    for seed in (0, 1):
+        write_run(f"random{seed}", seed=seed, fraction=0.1)
+    plan(("pretrained", 0.1, 0, "p0"), ("pretrained", 0.1, 1, "p1"), settings_hash="s", waits_for_weights=True, **PLACE)
+    write_run("p0", label="inpainting", fraction=0.1, seed=0, settings_hash="s", provenance=start("aa"))
+    assert [cell[:4] for cell in missing()] == [("pretrained", 0.1, 1, "not started")]
