@@ -93,6 +93,16 @@ def test_it_is_measured_with_the_kernels_of_the_loop(measured, monkeypatch):
     assert set(seen) == {(False, True)}
 
 
+def test_other_settings_are_kept_in_another_file_and_the_same_in_the_same(measured):
+    def path(*arguments):
+        _, said = measured("benchmark=augmentation", *arguments)
+        return said.strip().splitlines()[-1]
+
+    first = path()
+    assert path() == first
+    assert path("trainer.keep_memory=false") != first
+
+
 def test_what_is_repeated_often_enough_and_large_enough_is_no_trial():
     assert caveat(5, 16) == ""
     assert caveat(4, 16) == " A trial, not a measurement: benchmark.repeats=4 (below 5)."
@@ -231,6 +241,14 @@ def test_what_no_optimizer_moves_is_moved_in_watched_steps_too(measured, monkeyp
     monkeypatch.setattr(step.PretextNetwork, "after_step", lambda self, *n: (moved.append(n), after(self, *n)))
     own, _ = step_measured(measured, monkeypatch, "pretext=[moco_v2]")
     assert len(moved) == own.progress.step + len(own.phases.seconds["optimizer"]) + 2  # of which the parts are not kept
+
+
+def test_the_norm_of_the_gradient_is_part_of_the_optimizer(measured, monkeypatch):
+    seen, norm = [], step.gradient_norm
+    monkeypatch.setattr(step, "gradient_norm", lambda network: seen.append(norm(network)) or seen[-1])
+    step_measured(measured, monkeypatch, "pretext=[contrastive]", "trainer.gradient_clip=1.0")
+    assert all(value > 0 for value in seen)
+    assert len(seen) == 3  # two before the first turn, and one
 
 
 def test_parts_that_come_several_times_in_a_step_add_up(monkeypatch):

@@ -30,7 +30,7 @@ from ssl_rs.training.job import Job, as_it_is
 from ssl_rs.training.replay import Replayed, Work, replayed_or_not
 from ssl_rs.training.settings import exactness
 from ssl_rs.training.state import Identity, Progress
-from ssl_rs.training.step import gradients_of, take_step, wrap
+from ssl_rs.training.step import gradient_norm, gradients_of, take_step, update, wrap
 from ssl_rs.views.base import View, make_views
 
 PHASES = ("data wait", "transfer", "views", "encoder", "heads", "backward", "optimizer")
@@ -176,9 +176,7 @@ class Step:
             with phases.measure("backward"):
                 total.backward()  # type: ignore[no-untyped-call]
         with phases.measure("optimizer"):
-            self.optimizer.step()
-            self.network.after_step(step, self.trainer.max_steps)
-            self.optimizer.zero_grad()
+            update(self.job, step, gradient_norm(self.network))
         phases.end_step()
 
     def _autocast(self) -> torch.autocast:

@@ -1,5 +1,6 @@
 """Measure what a config describes, and write it down."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,8 @@ def benchmark(settings: Settings) -> Path:
     plan.site.settle_memory()
     found, site = measure(Workplace(plan, decoder, window)), plan.site
     found = replace(found, sentence=found.sentence + caveat(measure.repeats, site.trainer.batch_size))
-    folder = site.output_dir / "benchmark" / f"{kind}-{plan.recipe.backbone.name}-{site.device.type}"
+    name = f"{kind}-{plan.recipe.backbone.name}-{site.device.type}-{_digest(settings, site.processes.world_size)}"
+    folder = site.output_dir / "benchmark" / name
     chosen = Path(plan.recipe.run_dir) if plan.recipe.run_dir else folder
     content = {"benchmark": kind, "environment": environment(site), "config": settings.values, **found.figures}
     if site.processes.is_first:
@@ -31,6 +33,13 @@ def benchmark(settings: Settings) -> Path:
         chosen.mkdir(parents=True, exist_ok=True)
         write_text(chosen / FILE, json.dumps({**content, "sentence": found.sentence}, indent=1) + "\n")
     return chosen / FILE
+
+
+def _digest(settings: Settings, world_size: int) -> str:
+    """Return 12 hex digits over all settings but places: unlike those of a run, any of them may cost time."""
+    places = ("run_dir", "output_dir", "store_dir", "logger")
+    values = {key: value for key, value in settings.values.items() if key not in places}
+    return hashlib.sha256(json.dumps([values, world_size], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def as_text(found: Findings) -> str:

@@ -81,8 +81,7 @@ def take_step(backward: Work, crops: Any, job: Job, progress: Progress, bad_step
     network = job.network
     buffers = [buffer.clone() for buffer in network.buffers()] if settings.max_skipped_steps else []
     values = backward(batch)
-    parameters = [parameter for parameter in network.parameters() if parameter.grad is not None]
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    norm = gradient_norm(network)
     losses = {name: value for name, value in values.items() if name.startswith("loss/")}
     progress.step += 1
     if progress.skipped < settings.max_skipped_steps and not norm.isfinite():
@@ -93,13 +92,29 @@ def take_step(backward: Work, crops: Any, job: Job, progress: Progress, bad_step
         _tell_skipped(job, progress, crops, {**losses, "the norm of the gradient": norm})
         return
     bad_steps.note(progress.step - 1, {**losses, "the norm of the gradient": norm})
-    if settings.gradient_clip is not None:
-        nn.utils.clip_grads_with_norm_(parameters, settings.gradient_clip, norm)
+    update(job, progress.step - 1, norm)
+    progress.add({**values, "gradient_norm": norm.float()})
+
+
+def gradient_norm(network: nn.Module) -> Tensor:
+    """Return the 2-norm of all gradients together."""
+    return nn.utils.get_total_norm([each.grad for each in network.parameters() if each.grad is not None])
+
+
+def update(job: Job, step: int, norm: Tensor) -> None:
+    """Clip the gradients, move all that learns by them, and forget them.
+
+    Args:
+        job: What is trained; its gradients are complete.
+        step: How many steps were taken before.
+        norm: Of the gradients, as `gradient_norm` returns it.
+    """
+    if job.settings.gradient_clip is not None:
+        nn.utils.clip_grads_with_norm_(job.network.parameters(), job.settings.gradient_clip, norm)
     job.optimizer.step()
     job.optimizer.zero_grad()
     if job.after_step is not None:
-        job.after_step(progress.step - 1, settings.max_steps)
-    progress.add({**values, "gradient_norm": norm.float()})
+        job.after_step(step, job.settings.max_steps)
 
 
 def _tell_skipped(job: Job, progress: Progress, crops: Any, values: Mapping[str, Tensor]) -> None:
