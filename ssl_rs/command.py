@@ -10,12 +10,12 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ssl_rs.config import Settings, asks_for_sweep, compose_config, resolve, search_in, to_yaml
+from ssl_rs.config import Settings, asks_for_sweep, compose_config, read_yaml, resolve, search_in, to_yaml
 from ssl_rs.config_comments import explained
 from ssl_rs.config_files import conf_dir, options, used_groups
 from ssl_rs.errors import InputError, Interrupted, explain
@@ -200,14 +200,31 @@ def help_text(name: str, overrides: Sequence[str], own_dir: Path | None = None) 
         *(["       -m, --multirun    run every combination of comma-separated values"] if sweeps else []),
         "       --config-dir DIR  also look for groups and options in a folder of your own",
     ]
+    known = {*config, *groups}
     for group in groups:
         lines += ["", f"{group}="]
-        found = {option: conf_dir() / group / f"{option}.yaml" for option in options(group)}
+        found = {each: conf_dir() / group / f"{each}.yaml" for each in options(group) if _is_for(group, each, known)}
         if own_dir is not None:
             found |= {path.stem: path for path in sorted((own_dir / group).glob("*.yaml"))}
-        lines += [f"  {option:<24} {_comment(path)}" for option, path in found.items()]
+        width = max(24, *map(len, found))
+        lines += [f"  {option:<{width}} {_comment(path)}" for option, path in found.items()]
     head = "Keys and their values, with these arguments:" if overrides else "Keys and their defaults:"
     return "\n".join([*lines, "", head, "", explained(name, config)])
+
+
+def _is_for(group: str, option: str, known: Collection[str]) -> bool:
+    """Tell whether an option sets and varies only what a command has; those of one part of the config always do.
+
+    Args:
+        group: Of the option.
+        option: Of ours.
+        known: The command's groups and first names of keys.
+    """
+    if group not in ("experiment", "sweep"):
+        return True
+    content = read_yaml(conf_dir() / group / f"{option}.yaml")
+    varied = content.pop("hydra", {}).get("sweeper", {}).get("params", {})
+    return {key.partition(".")[0] for key in (*content, *varied)} <= {"defaults", *known}
 
 
 def purpose(name: str) -> str:

@@ -614,6 +614,27 @@ def test_help_names_the_groups_in_under_five_seconds():
     assert "resnet50" in done.stdout
 
 
+def test_help_names_the_experiments_and_sweeps_of_the_command_alone(command):
+    _, pretraining, _ = command("pretrain", "--help")
+    _, finetuning, _ = command("finetune", "--help")
+    for of_both in ("methods ", "pretext_ablation ", "none "):
+        assert of_both in pretraining
+        assert of_both in finetuning
+    for of_finetuning in ("label_fraction  ", "learning_rate  "):
+        assert f"\n  {of_finetuning}" in finetuning
+        assert f"\n  {of_finetuning}" not in pretraining
+    assert "paper_resnet50 " in pretraining
+    assert "paper_resnet50 " not in finetuning
+
+
+def test_help_has_a_column_as_wide_as_the_longest_name(command):
+    _, said, _ = command("pretrain", "--help")
+    tasks = said.partition("pretext=\n")[2].partition("\n\n")[0].splitlines()
+    width = max(len(line.split()[0]) for line in tasks)
+    assert width > 24
+    assert all(line[: width + 3].rstrip() == f"  {line.split()[0]}" for line in tasks)
+
+
 def test_a_sweep_gives_weights_to_the_cells_that_read_them(command, tiny, tmp_path):
     from torchvision.models import resnet18
 
