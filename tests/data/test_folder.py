@@ -9,12 +9,16 @@ import os
 import re
 import shutil
 import stat
+import subprocess
+import sys
+import textwrap
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import yaml
 from PIL import Image
 
 from ssl_rs.data.dataset import USED_LATER
@@ -114,6 +118,26 @@ def test_drawn_split_has_its_shares_and_follows_the_seed(labeled, make):
     assert splits(make()) == found
     assert any(splits(make(split_seed=seed)) != found for seed in (1, 2))
     assert Counter(splits(make(val_share=0.0, test_share=0.01)).values()) == {"train": 9, "test": 1}
+
+
+def test_a_draw_that_is_kept_as_the_page_says_stays_when_images_are_added(labeled, make, tmp_path):
+    before = splits(make())
+    store = prepare(make(), tmp_path / "stores")
+    page = (Path(__file__).parents[2] / "docs/own-data.md").read_text()
+    code = re.search(r'python -c "(import csv.*?)" < ', page, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(f"   {code[1]}")],
+        input=(store.path / "scenes.csv").read_text(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    added = {f"added{index}": "train" for index in range(20)}
+    for name in added:
+        save(labeled / "images" / f"{name}.png", rgb())
+        save(labeled / "masks" / f"{name}.png", colored(RNG.integers(0, 3, (6, 6))))
+    assert not before.items() <= splits(make()).items()  # drawn anew
+    listed = yaml.safe_load(done.stdout)
+    listed["train"] += added
+    (labeled / "splits.yaml").write_text(yaml.safe_dump(listed))
+    assert splits(make()) == before | added
 
 
 def test_scenes_that_lie_together_are_drawn_together(make, tmp_path):
