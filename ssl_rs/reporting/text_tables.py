@@ -31,6 +31,9 @@ SPECIAL = {
 SYMBOLS = {"±": r"$\pm$", "–": "--", "−": r"$-$", "≤": r"$\le$", "\N{NO-BREAK SPACE}": "~"}
 """What we write and LaTeX's default fonts lack."""
 
+LONG, LABEL = 32, r"0.4\linewidth"
+"""Letters above which the name of a row is broken in LaTeX, and the width that it then has."""
+
 OVER_SCENES = "95 % bootstrap intervals of mIoU in %, of the mean over these seeds, over {}"
 
 SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
@@ -136,7 +139,10 @@ def _latex(table: Table, study: Study) -> str:
     said = saved_sentences(table, study)
     caption = f"{_title(table)}. mIoU in %: mean ± standard deviation [95 % interval over n seeds]. {' '.join(said)}"
     caption += "".join(f" {doubt}" for doubt in doubts_of_means(table))
-    parts = [_latex_table(_scores(table), caption)]
+    scores = _scores(table)
+    if len(table.fractions) > 1:  # else the table would be made smaller
+        scores = [[cell.replace(" [", "\n[", 1) for cell in row] for row in scores]
+    parts = [_latex_table(scores, caption)]
     if scenes := _over_scenes(table, study):
         parts.append(_latex_table(scenes, f"{_title(table)}. {OVER_SCENES.format(over_scenes(table, study))}."))
     if study.differences:
@@ -148,13 +154,27 @@ def _latex(table: Table, study: Study) -> str:
     return "\n".join(parts)
 
 
+def _latex_label(text: str, columns: int) -> str:
+    """Return the first cell of a row: broken into lines where it would make a table of many columns small."""
+    broken = len(text) > LONG and columns > 2
+    return f"\\parbox[t]{{{LABEL}}}{{\\raggedright {escape_latex(text)}\\strut}}" if broken else escape_latex(text)
+
+
+def _latex_cell(text: str) -> str:
+    """Return a cell; a line break in it stays one."""
+    lines = r" \\ ".join(map(escape_latex, text.split("\n")))
+    return f"\\begin{{tabular}}[t]{{@{{}}r@{{}}}}{lines}\\end{{tabular}}" if "\n" in text else lines
+
+
 def _latex_table(rows: Sequence[Sequence[str]], caption: str) -> str:
-    lines = [f"{' & '.join(map(escape_latex, row))} \\\\" for row in rows]
+    cells = [[_latex_label(first, len(rows[0])), *map(_latex_cell, rest)] for first, *rest in rows]
+    lines = [f"{' & '.join(row)} \\\\{'[2pt]' if any('[t]' in cell for cell in row) else ''}" for row in cells]
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
             f"\\caption{{{escape_latex(caption)}}}",
+            r"\vspace{4pt}",
             SHRINK,
             f"\\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}",
             r"\toprule",

@@ -304,7 +304,7 @@ def test_markdown_and_latex_say_the_same(write_study, tables_of):
     studies = [(table, study_of(table))]
     markdown, latex = (tables_text(studies, kind) for kind in ("markdown", "latex"))
     assert "| random | 11.0 ± 1.0 \\[8.5, 13.5\\], n = 3 |" in markdown
-    assert r"random & 11.0 $\pm$ 1.0 {[}8.5, 13.5], n = 3 &" in latex
+    assert r"random & \begin{tabular}[t]{@{}r@{}}11.0 $\pm$ 1.0 \\ {[}8.5, 13.5], n = 3\end{tabular} &" in latex
     assert "tasks reaches random initialization with all labels (31.0) with 3 % of the labels" in markdown
     assert r"with 3~\% of the labels" in latex
     assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == 2
@@ -354,9 +354,13 @@ def test_the_page_shows_intervals_differences_and_labels_saved(tmp_path, write_s
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not here")
-def test_latex_takes_the_tables(tmp_path, write_study):
+def test_latex_takes_the_tables(tmp_path, write_study, write_run):
     write_study()
+    write_run("long", label="imagenet, then inpainting + transform_prediction + contrastive")
     write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report")
+    assert (
+        r"\raggedright imagenet, then inpainting + transform\_prediction" in (tmp_path / "report/table.tex").read_text()
+    )
     paper = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}\input{report/table}\end{document}"
     (tmp_path / "paper.tex").write_text(paper)
     call = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
