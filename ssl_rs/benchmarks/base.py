@@ -167,6 +167,11 @@ def peak_memory(device: torch.device) -> float:
     """Return the most memory held so far, MB: of the GPU by tensors, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
+    return most_resident()
+
+
+def most_resident() -> float:
+    """Return the most memory that this process held so far, MB."""
     unit = 1 if sys.platform == "darwin" else 1024  # bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 

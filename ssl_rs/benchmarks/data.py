@@ -1,7 +1,6 @@
 """What reading crops costs: every reader, and stores of growing size."""
 
 import itertools
-import resource
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_rs.benchmarks.base import Findings, Workplace, alternate, check_repeats, milliseconds
+from ssl_rs.benchmarks.base import Findings, Workplace, alternate, check_repeats, milliseconds, most_resident
 from ssl_rs.data.cutting import ResidentScenes
 from ssl_rs.data.manifest import FORMAT_VERSION, SceneRecord, SourceRecord
 from ssl_rs.data.sampling import READ_AHEAD, batches
@@ -133,7 +132,7 @@ def _held() -> float:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("RssAnon"):
                 return int(line.split()[1]) / 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return most_resident()
 
 
 def _findings(

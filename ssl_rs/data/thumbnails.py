@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ssl_rs.bands import shown_bands
 from ssl_rs.data.store import Kind, Store, array_file
+from ssl_rs.pictures import nearest, palette, stretched, usual_range
 
 OVERSAMPLING = 3
 """Pixels a side that are averaged into one of a thumbnail: without, fine texture would turn into noise."""
@@ -44,8 +45,7 @@ def image_thumbnail(store: Store, index: int, size: tuple[int, int]) -> NDArray[
     valid = _sample(store, index, "valid", size) if partial else np.ones(size, np.bool_)
     if store.manifest.dtype != "uint8" and valid.any():
         picture = np.clip(picture, 0, store.manifest.value_scale)  # the network sees no difference beyond
-        low, high = np.percentile(picture[valid], (2, 98))
-        picture = np.clip((picture - low) / max(high - low, 1e-12), 0, 1) * 255
+        picture = stretched(picture, *usual_range(picture[valid]))
     colors = np.round(picture).astype(np.uint8).repeat(3 // len(bands), axis=2)  # [h, w, 3]
     return np.where(valid[..., None], colors, hatching(size))
 
@@ -57,10 +57,8 @@ def mask_thumbnail(store: Store, index: int, size: tuple[int, int]) -> NDArray[n
     """
     classes = store.manifest.classes
     indices = _sample(store, index, "mask", size)  # [h, w]
-    palette = np.zeros((256, 3), np.uint8)
-    palette[: len(classes)] = [entry.color for entry in classes]
     labeled = indices != store.manifest.ignore_index
-    return np.where(labeled[..., None], palette[indices], hatching(size))
+    return np.where(labeled[..., None], palette(entry.color for entry in classes)[indices], hatching(size))
 
 
 def hatching(size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -73,8 +71,7 @@ def hatching(size: tuple[int, int]) -> NDArray[np.uint8]:
 def _sample(store: Store, index: int, kind: Kind, size: tuple[int, int], bands: Sequence[int] = ()) -> NDArray[Any]:
     """Return the pixels of an array that lie on a grid, [h, w], or [c, h, w] of some bands."""
     record = store.manifest.scenes[index]
-    rows = ((np.arange(size[0]) + 0.5) * record.height / size[0]).astype(int)
-    columns = ((np.arange(size[1]) + 0.5) * record.width / size[1]).astype(int)
+    rows, columns = nearest(size[0], record.height), nearest(size[1], record.width)
     num_bytes = record.height * record.width * np.dtype(store.manifest.dtype).itemsize * max(1, len(bands))
     parts = []
     for part in np.array_split(rows, 1 + num_bytes // PIECE_BYTES):

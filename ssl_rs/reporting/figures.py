@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 from PIL import Image
 
+from ssl_rs.pictures import palette
 from ssl_rs.reporting.tables import Table
 
 NEUTRAL = "#5f6368"
@@ -109,13 +110,9 @@ def label_curve(table: Table, lines: Mapping[str, Line]) -> str:
     return svg[svg.index("<svg") :]
 
 
-def color_map(
-    indices: np.ndarray, colors: Sequence[tuple[int, int, int]], ignored: tuple[int, int, int] = IGNORED
-) -> np.ndarray:
+def color_map(indices: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> np.ndarray:
     """Paint class indices uint8 [h, w] in their colors, any index without a color as ignored: uint8 [h, w, 3]."""
-    table = np.full((256, 3), ignored, dtype=np.uint8)
-    table[: len(colors)] = np.asarray(colors, dtype=np.uint8).reshape(-1, 3)
-    painted: np.ndarray = table[indices]
+    painted: np.ndarray = palette(colors, others=IGNORED)[indices]
     return painted
 
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ssl_rs.bands import shown_bands, told_bands
+from ssl_rs.pictures import usual_range
 from ssl_rs.views.base import View
 
 CELL = 1.7
@@ -65,10 +66,7 @@ def draw_views(rows: Sequence[Row], count: int, bands: Sequence[str], stretched:
 def _range(view: View, shown: Sequence[int]) -> tuple[float, float]:
     values = view.image[:, shown].movedim(1, -1)  # [B, H, W, 3]
     kept = values if view.valid is None else values[view.valid[:, 0]]
-    if not kept.numel():
-        return 0.0, 1.0
-    low, high = np.percentile(kept.cpu().numpy(), (2, 98))
-    return float(low), float(max(high, low + 1e-12))
+    return usual_range(kept.cpu().numpy()) if kept.numel() else (0.0, 1.0)
 
 
 def _picture(view: View, index: int, shown: Sequence[int], low: float, high: float) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ssl_rs.data import sheet
 from ssl_rs.data.thumbnails import fit, hatching
+from ssl_rs.pictures import nearest, palette
 
 SIDE = (sheet.WIDTH - 2 * sheet.MARGIN - sheet.GAP) // 2
 """Pixels a side that a picture takes at most."""
@@ -75,11 +76,10 @@ def draw_map_sheet(
         share = sheet.percent(missing, valid + missing)
         entries.append((hatching((sheet.SWATCH, 2 * sheet.SWATCH)), f"no data  {share} of all pixels"))
     size = fit(classes.shape[0], classes.shape[1], SIDE)
-    palette = np.zeros((256, 3), np.uint8)
-    palette[: len(colors)] = list(colors.values())
+    painted = palette(colors.values())[_resized(classes, size)]
     holds = _resized(classes < len(colors), size)[..., None]
     strip, draw = sheet.blank(size[0] + 2)
-    for place, picture in enumerate((_resized(image, size), palette[_resized(classes, size)])):
+    for place, picture in enumerate((_resized(image, size), painted)):
         sheet.paste(
             strip, draw, np.where(holds, picture, hatching(size)), (sheet.MARGIN + place * (SIDE + sheet.GAP), 1)
         )
@@ -88,8 +88,6 @@ def draw_map_sheet(
 
 def _resized(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """Return the pixels [h, w, ...] that lie nearest to those of another size."""
-    rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(int) for old, new in zip(values.shape, size, strict=False)
-    )
+    rows, columns = map(nearest, size, values.shape)
     picked: NDArray[Any] = values[rows[:, None], columns]
     return picked

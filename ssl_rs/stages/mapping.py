@@ -27,6 +27,7 @@ from ssl_rs.data.store import array_file
 from ssl_rs.data.tiff_file import small_cache
 from ssl_rs.errors import InputError
 from ssl_rs.files import make_folder, write_json, written_aside
+from ssl_rs.pictures import palette
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.network import Segments, scores_of
 from ssl_rs.segmentation.sliding_window import WindowSettings, blended_strips, most_probable
@@ -245,8 +246,6 @@ def _write_picture(
 ) -> None:
     """Write a class map [H, W] as a PNG in the colors of its classes, transparent where there is no data."""
     image = Image.fromarray(classes, "P")
-    palette = np.zeros((256, 3), np.uint8)
-    palette[: len(colors)] = colors
-    image.putpalette(palette.tobytes())
+    image.putpalette(palette(colors).tobytes())
     with written_aside(path) as file:
         image.save(file, "PNG", transparency=IGNORE, pnginfo=marks)

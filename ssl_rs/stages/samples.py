@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import entr
 
 from ssl_rs.bands import shown_bands
 from ssl_rs.data.store import Store
 from ssl_rs.files import written_aside
+from ssl_rs.pictures import stretched, usual_range
 
 SIDE = 160
 """Pixels a side of a sample."""
@@ -75,8 +77,7 @@ def _most_varied(store: Store, index: int, height: int, width: int) -> tuple[flo
 def _entropy(mask: NDArray[np.uint8], num_classes: int) -> float:
     """Return the entropy of the class shares among all pixels; unlabeled pixels count as nothing."""
     shares = np.bincount(mask.ravel(), minlength=256)[:num_classes] / mask.size
-    positive = shares[shares > 0]
-    return float(-(positive * np.log(positive)).sum())
+    return float(entr(shares).sum())
 
 
 def write_samples(store: Store, samples: Sequence[Sample], maps: Mapping[int, NDArray[np.uint8]], path: Path) -> None:
@@ -128,6 +129,4 @@ def rgb_picture(
         return channels
     seen = np.clip(channels.astype(np.float32), 0, value_scale)
     counted = seen if valid is None or not valid.any() else seen[valid]
-    low, high = np.percentile(counted, (2, 98))
-    picture: NDArray[np.uint8] = (np.clip((seen - low) / max(high - low, 1e-12), 0, 1) * 255).astype(np.uint8)
-    return picture
+    return stretched(seen, *usual_range(counted))
