@@ -1,4 +1,4 @@
-"""The two ways a command ends early on purpose."""
+"""How a command ends early on purpose, and how its message tells what is wrong."""
 
 import difflib
 import errno
@@ -114,6 +114,11 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     if close:
         return f"Did you mean '{close[0]}'?"
     return f"Known: {', '.join(known)}." if known else "Nothing is known here."
+
+
+def some(names: Sequence[str], most: int = TOLD) -> str:
+    """Return the first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def first_of(problems: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ssl_rs.errors import TOLD, InputError, MissingWeightsError
+from ssl_rs.errors import InputError, MissingWeightsError, some
 from ssl_rs.initialization import Keys, Provenance, Target
 from ssl_rs.pretrained import chain, intact
 from ssl_rs.run_directory import RunDirectory
@@ -48,8 +48,7 @@ def finished_finetuning(chosen: str | None, key: str = "run") -> RunDirectory:
     if result is None or result.get("command") != "finetune":
         models = (path for path in run.path.glob(f"**/{run.model.name}") if RunDirectory(path.parent).result.is_file())
         below = sorted(str(path.parent) for path in models)
-        more = f" and {len(below) - TOLD} more" if len(below) > TOLD else ""
-        hint = f"Below it lie {', '.join(below[:TOLD])}{more}: name one." if below else "Finish it first."
+        hint = f"Below it lie {some(below)}: name one." if below else "Finish it first."
         raise MissingWeightsError(f"{key}={chosen} holds no finished fine-tuning (result.json of finetune). {hint}")
     lacking = [name for name in ("config_hash", "model_sha256") if name not in result]
     if lacking:

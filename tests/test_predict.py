@@ -802,7 +802,8 @@ def test_a_file_that_is_read_whole_says_itself_where_it_has_data(tmp_path):
         file.write_colormap(1, {0: (255, 255, 255, 255), 255: (255, 255, 255, 255)})
 
     def missing(path, **settings):
-        scenes = NewScenes.of("x", 1, ("red", "green", "blue"), settings.pop("chosen", None), "uint8", **settings)
+        known = {"name": "x", "expected": ("red", "green", "blue"), "chosen": None, "trained_dtype": "uint8"}
+        scenes = NewScenes(**(known | settings))
         (strip,) = scenes.read(SceneSource("a", "test", (SourceFile(path),))).strips
         return [] if strip.valid is None else np.argwhere(~strip.valid).tolist()
 

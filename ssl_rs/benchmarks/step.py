@@ -19,6 +19,7 @@ from ssl_rs.benchmarks.base import (
     peak_memory,
 )
 from ssl_rs.data.sampling import READ_AHEAD
+from ssl_rs.precision import autocast
 from ssl_rs.pretext.network import PretextNetwork
 from ssl_rs.stages.placed_network import place_network
 from ssl_rs.stages.pretraining import initial_network
@@ -180,7 +181,7 @@ class Step:
         phases.end_step()
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.identity.precision == "bf16")
+        return autocast(self.device, self.job.identity.precision)
 
 
 def _random_views(job: Job) -> dict[str, View]:

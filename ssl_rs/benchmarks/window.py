@@ -9,6 +9,7 @@ from torch import Tensor
 from ssl_rs.benchmarks.base import Findings, Workplace, alternate, check_repeats, milliseconds
 from ssl_rs.encoder import check_side, input_divisor
 from ssl_rs.errors import InputError
+from ssl_rs.precision import autocast
 from ssl_rs.segmentation.network import build_segmentation_model
 from ssl_rs.segmentation.sliding_window import predict_scene, window_starts
 
@@ -51,7 +52,7 @@ class WindowBenchmark:
 
         @torch.no_grad()
         def predict(windows: Tensor) -> Tensor:
-            with torch.autocast(site.device.type, torch.bfloat16, enabled=site.precision == "bf16"):
+            with autocast(site.device, site.precision):
                 logits: Tensor = model(windows)
             return logits
 

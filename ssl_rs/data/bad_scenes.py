@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ssl_rs.data.dataset import Dataset, SceneSource
 from ssl_rs.data.manifest import SkippedScene
-from ssl_rs.errors import TOLD, InputError, first_of
+from ssl_rs.errors import InputError, first_of, some
 
 LEAVE_OUT = "(dataset.on_bad_scene=skip leaves such scenes out.)"
 
@@ -31,8 +31,7 @@ def _problems(bad: Sequence[SceneSource]) -> list[str]:
     told: dict[str, None] = {}  # an ordered set
     for scene in bad:
         shared = names.get(scene.alike or "", [])
-        more = f" and {len(shared) - TOLD} more" if len(shared) > TOLD else ""
-        problem = f"{', '.join(shared[:TOLD])}{more}: {scene.alike}" if len(shared) > 1 else scene.problem
+        problem = f"{some(shared)}: {scene.alike}" if len(shared) > 1 else scene.problem
         told[problem or ""] = None
     return list(told)
 

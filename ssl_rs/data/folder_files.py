@@ -11,7 +11,7 @@ from ssl_rs.data.classes_file import read_yaml_mapping
 from ssl_rs.data.dataset import Split
 from ssl_rs.data.finding_files import check_link, check_text, files_below
 from ssl_rs.data.raster import EXTENSIONS
-from ssl_rs.errors import InputError, nearest
+from ssl_rs.errors import InputError, nearest, some
 
 UNLABELED: Split = "unlabeled"
 """The folder in images/ of what has no mask."""
@@ -107,8 +107,10 @@ def without_mask(stem: str, image: Path, masks: Path, rest: str) -> tuple[str, s
     unlabeled = f"images/{UNLABELED}, which only pretraining sees, or take"
     setting = "dataset.without_mask=unlabeled takes all such images as if they lay there."
     one = f"{image} has no mask {stem}.png or .tif in masks/{rest}. Add it, move the image to {unlabeled} it out"
-    some = f"no mask of that stem, .png or .tif, in {masks}/{rest}. Add them, move the images to {unlabeled} them out"
-    return f"{one}; {setting}", f"{some}; {setting}"
+    several = (
+        f"no mask of that stem, .png or .tif, in {masks}/{rest}. Add them, move the images to {unlabeled} them out"
+    )
+    return f"{one}; {setting}", f"{several}; {setting}"
 
 
 def warn_of_unused(root: Path, masks_without_image: Collection[Path]) -> None:
@@ -127,8 +129,7 @@ def warn_of_unused(root: Path, masks_without_image: Collection[Path]) -> None:
 
 
 def _some(paths: Sequence[Path]) -> str:
-    more = f" and {len(paths) - OTHERS_TOLD} more" if len(paths) > OTHERS_TOLD else ""
-    return ", ".join(path.name for path in paths[:OTHERS_TOLD]) + more
+    return some([path.name for path in paths], OTHERS_TOLD)
 
 
 def listed_splits(path: Path, images: Mapping[str, Path], without_mask: Collection[str] = ()) -> Mapping[str, Split]:

@@ -8,7 +8,7 @@ from typing import get_args
 
 from ssl_rs.data.dataset import Split
 from ssl_rs.data.raster import EXTENSIONS
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, some
 
 NOT_READ = (
     *(".bil", ".bmp", ".bsq", ".dng", ".ecw", ".gif", ".h5", ".hdf"),
@@ -39,7 +39,7 @@ def without_images(root: Path) -> InputError:
     found = {place: pictures for place in _places(root) if (pictures := _pictures(place))}
     told = [_told(root, place, pictures) for place, pictures in found.items()]
     names = [f"{path.name}{'/' * path.is_dir()}" for path in _entries(root)]
-    holds = _some(told) if told else f"{_some(names)}, but no image" if names else "nothing"
+    holds = some(told, PLACES_TOLD) if told else f"{some(names, PLACES_TOLD)}, but no image" if names else "nothing"
     said = (
         f"dataset.root={root} has no images in images/. It should hold {LAYOUT}. Found: {holds}. {_remedy(root, found)}"
     )
@@ -70,11 +70,6 @@ def _pictures(folder: Path) -> Counter[str]:
 def _told(root: Path, place: Path, pictures: Mapping[str, int]) -> str:
     counts = ", ".join(f"{count} {suffix}" for suffix, count in pictures.items())
     return counts if place == root else f"{place.relative_to(root).as_posix()}/ ({counts})"
-
-
-def _some(told: list[str]) -> str:
-    more = f" and {len(told) - PLACES_TOLD} more" if len(told) > PLACES_TOLD else ""
-    return ", ".join(told[:PLACES_TOLD]) + more
 
 
 def _remedy(root: Path, found: Mapping[Path, Counter[str]]) -> str:
@@ -114,6 +109,6 @@ def _of_folders_below(below: Sequence[Path]) -> str:
 def _of_folders(places: Sequence[Path]) -> str:
     """Return what to do where images lie in folders of other names."""
     if all(place.name in OF_SPLITS for place in places):
-        return f"Move {_some([f'{place.name}/' for place in places])} into images/, those of masks/ alike."
+        return f"Move {some([f'{place.name}/' for place in places], PLACES_TOLD)} into images/, those of masks/ alike."
     likely = [place for place in places if place.name.lower().startswith("im")] or places
     return "Put the images of one of them into images/." if likely[1:] else f"Rename {likely[0].name}/ to images/."

@@ -90,6 +90,17 @@ class LabelSubset:
         """Hash of the content."""
         return hashlib.sha256(to_json(self).encode()).hexdigest()
 
+    def told(self) -> dict[str, str | float]:
+        """Return what a result says of the labels that its run saw."""
+        return {
+            "label_fraction": self.fraction,
+            "labeled_units": len(self.units),
+            "total_units": self.total_units,
+            "label_unit": self.unit,
+            "label_order": self.order,
+            "subset_sha256": self.sha256,
+        }
+
     def write(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""
         write_text(path, to_json(self))

@@ -29,7 +29,6 @@ MASKS = MaskFormat(
     ),
     by_color=False,
     indices={0: 0, 1: 1, 2: 2},
-    remedy="Get the file again.",
 )
 
 

@@ -32,7 +32,6 @@ MASKS = MaskFormat(
     ),
     by_color=False,
     indices={0: IGNORE, **{value: value - 1 for value in range(1, 8)}},
-    remedy="Get the file again.",
 )
 
 

@@ -7,6 +7,9 @@ from pathlib import Path, PurePosixPath
 from ssl_rs.data.finding_files import check_text
 from ssl_rs.data.source_files import SourceFile
 
+FOLDERS_TOLD = 8
+"""Folders that a message names."""
+
 
 def match_files(
     files: Iterable[SourceFile], root: Path, pattern: str, prefer: str = ""
@@ -48,7 +51,7 @@ def _place(file: SourceFile, root: Path) -> str:
     return f"/{root.resolve().name}/{folder.as_posix()}"
 
 
-def describe_files(root: Path, files: Iterable[SourceFile], most: int = 8) -> str:
+def describe_files(root: Path, files: Iterable[SourceFile]) -> str:
     """Say what lies in a folder, for the message that it is not what was expected: folders, archives, example names."""
     counts: dict[str, list[str]] = {}
     for file in files:
@@ -60,4 +63,5 @@ def describe_files(root: Path, files: Iterable[SourceFile], most: int = 8) -> st
         f"{folder}: {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")
         for folder, names in counts.items()
     ]
-    return "; ".join(told[:most]) + (f"; and {len(told) - most} more folders" if len(told) > most else "")
+    more = f"; and {len(told) - FOLDERS_TOLD} more folders" if len(told) > FOLDERS_TOLD else ""
+    return "; ".join(told[:FOLDERS_TOLD]) + more

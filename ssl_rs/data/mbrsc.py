@@ -47,6 +47,10 @@ class MbrscDubai(Dataset):
 
     val_parts: Sequence[int]
 
+    band_names = ("red", "green", "blue")
+    classes = MASKS.classes
+    how_to_validate = "set dataset.val_parts=[8]"
+
     def __post_init__(self) -> None:
         """Check the settings."""
         super().__post_init__()
@@ -55,10 +59,6 @@ class MbrscDubai(Dataset):
             raise InputError(
                 f"dataset.val_parts must name some, not all, of the parts {choices}, got {list(self.val_parts)}."
             )
-
-    band_names = ("red", "green", "blue")
-    classes = MASKS.classes
-    how_to_validate = "set dataset.val_parts=[8]"
 
     def scenes(self) -> Sequence[SceneSource]:
         """List the 72 parts."""

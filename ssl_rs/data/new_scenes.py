@@ -4,6 +4,7 @@ import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass
 from ssl_rs.data.finding_files import Unusable, check_text, find_files
@@ -140,14 +141,23 @@ class NewScenes(Dataset):
 
     may_be_empty = True  # a tile at the rim of a mosaic has its map, too
 
+    root: str | None = None
+    crop_size: int = 1
+    tile_size: int = 1
+    tile_shift: float = 0.0
+    protocol: str = ""
+    value_scale: float | None = None
+    on_bad_scene: Literal["error", "skip"] = "error"
+    transductive: bool = False
+
     expected: tuple[str, ...]
     chosen: tuple[int, ...] | None
-    told_by: str
-    alpha_told_by: str
+    told_by: str = ""
+    alpha_told_by: str = ""
     trained_dtype: str | None
-    alpha: int | None
-    trained_alpha: bool
-    trained_scale: float
+    alpha: int | None = None
+    trained_alpha: bool = False
+    trained_scale: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the choice of bands."""
@@ -162,21 +172,6 @@ class NewScenes(Dataset):
             raise InputError(
                 f"alpha={self.alpha}: expected the number, from 1 on, of a band that is none of `bands`{taken}."
             )
-
-    @classmethod
-    def of(
-        cls, name: str, downsample: int, expected: Sequence[str], chosen: Sequence[int] | None,
-        trained_dtype: str | None, alpha: int | None = None, trained_alpha: bool = False, told_by: str = "",
-        alpha_told_by: str = "", trained_scale: float = 1.0,
-    ) -> "NewScenes":  # fmt: skip
-        """Return scenes for a network that takes the expected bands, which a data set of this name taught."""
-        return cls(
-            name=name, root=None, crop_size=1, tile_size=1, tile_shift=0.0, protocol="", value_scale=None,
-            on_bad_scene="error", transductive=False, downsample=downsample, expected=tuple(expected),
-            chosen=None if chosen is None else tuple(chosen), told_by=told_by, alpha_told_by=alpha_told_by,
-            trained_dtype=trained_dtype,
-            alpha=alpha, trained_alpha=trained_alpha, trained_scale=trained_scale,
-        )  # fmt: skip
 
     @property
     def band_names(self) -> tuple[str, ...]:

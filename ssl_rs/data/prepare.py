@@ -154,9 +154,10 @@ def _build(
     skipped = left_out(dataset, bad, number + 1, len(scenes))
     written, odd = _of_one_type(dataset, written, {scene.id: scene for scene in scenes})
     manifest = _manifest(dataset, written, [*skipped, *odd])
-    warn_of_copies(manifest)
-    write_overview(Store(folder, manifest))
-    warn_of_clipping(Store(folder, manifest))
+    store = Store(folder, manifest)
+    warn_of_copies(store)
+    write_overview(store)
+    warn_of_clipping(store)
     write_beside(folder / HASH_FILE, f"{manifest.sha256}\n")
     write_beside(folder / MANIFEST_FILE, to_json(manifest))
     kept = {SCENES_FILE, SHEET_FILE, HASH_FILE, MANIFEST_FILE}

@@ -37,7 +37,6 @@ MASKS = MaskFormat(
     ),
     by_color=False,
     indices={value: value for value in range(5)},
-    remedy="Get the file again.",
 )
 
 

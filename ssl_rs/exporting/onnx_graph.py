@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_rs.encoder import Normalization
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, in_a_line
 from ssl_rs.weights_metadata import WeightsMetadata
 
 TOLERANCE = 1e-3
@@ -105,7 +105,7 @@ def as_onnx(network: Features | Probabilities, examples: Sequence[Tensor], about
     except (MemoryError, OSError):
         raise
     except Exception as error:  # onnxruntime has a type an error code
-        raise InputError(f"onnxruntime cannot run it: {_first_line(error)}") from error
+        raise InputError(f"onnxruntime cannot run it: {in_a_line(error)}") from error
     for images, got in zip(examples, run, strict=True):
         with torch.no_grad():
             expected = network(images)
@@ -135,12 +135,7 @@ def _translated(network: nn.Module, images: Tensor) -> Any:
     except (MemoryError, OSError):
         raise
     except Exception as error:  # torch's tracer and translator fail each in their own way
-        said = f"{type(error).__name__}: {_first_line(error)}"
-        raise InputError(f"torch cannot write it as ONNX with sides that are free ({said})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200]
+        raise InputError(f"torch cannot write it as ONNX with sides that are free ({in_a_line(error)})") from error
 
 
 @contextmanager

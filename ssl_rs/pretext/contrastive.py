@@ -62,25 +62,23 @@ class Contrastive(PretextTask):
 
 
 def contrast(first: Tensor, second: Tensor, temperature: float) -> TaskOutput:
-    """Return NT-Xent of a batch of pairs over all ranks, with what tells how well it is solved; see `nt_xent`."""
-    logits, positive = pair_logits(first, second, temperature)
-    accuracy = (logits.argmax(dim=1) == positive).float().mean()
-    spread = feature_std(gather(torch.cat([first, second]).detach()))
-    return TaskOutput(F.cross_entropy(logits, positive), {"accuracy": accuracy.detach(), "feature_std": spread})
+    """Return the normalized temperature-scaled cross entropy (NT-Xent), and what tells how well it is solved.
 
-
-def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Return the normalized temperature-scaled cross entropy; a row is no candidate of itself.
-
-    Equal rows give ln(2N - 1) for N pairs over all ranks, which is chance.
+    A row is no candidate of itself. Equal rows give ln(2N - 1) for N pairs over all ranks, which is chance.
     Source: Chen et al., ICML 2020, equation 1.
 
     Args:
         first: [B, D], one view of each sample.
         second: [B, D], the other view.
         temperature: Above 0.
+
+    Returns:
+        The loss, the share of rows whose other view is nearest, and the spread of the rows.
     """
-    return F.cross_entropy(*pair_logits(first, second, temperature))
+    logits, positive = pair_logits(first, second, temperature)
+    accuracy = (logits.argmax(dim=1) == positive).float().mean()
+    spread = feature_std(gather(torch.cat([first, second]).detach()))
+    return TaskOutput(F.cross_entropy(logits, positive), {"accuracy": accuracy.detach(), "feature_std": spread})
 
 
 def pair_logits(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from markupsafe import Markup
-
 from ssl_rs.reporting.confusions import Confusion, confusions_of
 from ssl_rs.reporting.differing_settings import differing_settings
 from ssl_rs.reporting.figures import Line, label_curve, lines_of
@@ -39,7 +37,7 @@ class ScoredTable:
     study: Study
     meaning: str
     labeled: Mapping[float, str]
-    curve: Markup | None
+    curve: str | None
     curve_file: str
     class_names: Sequence[str]
     details: Sequence[tuple[str, float, Sequence[Summary | None]]]
@@ -113,7 +111,7 @@ def _scored(table: Table, tables: Sequence[Table], lines: Mapping[str, Line], nu
     rows = [(label, fraction) for label in table.labels for fraction in table.fractions if table.cell(label, fraction)]
     curve = None
     if len(table.fractions) > 1 and any(table.miou(*row) for row in rows):
-        curve = Markup(label_curve(table, lines))  # matplotlib escapes what it writes
+        curve = label_curve(table, lines)
     return ScoredTable(
         table=table,
         study=study_of(table, tables),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssl_rs.encoder import Backbone, Normalization, check_name
 from ssl_rs.errors import InputError
+from ssl_rs.precision import autocast
 from ssl_rs.segmentation.loss import SegmentationLoss
 from ssl_rs.task_output import TaskOutput
 
@@ -102,7 +103,7 @@ def scores_of(network: Segments, device: torch.device, precision: str) -> Callab
     network.eval()
 
     def scores(windows: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(device, precision):
             return network.logits(windows)
 
     return scores

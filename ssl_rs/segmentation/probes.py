@@ -100,28 +100,9 @@ class LinearProbe(PixelSettings):
 
         with torch.enable_grad():
             optimizer.step(objective)  # type: ignore[no-untyped-call]
-        return LogisticRegression(weight.detach().float(), bias.detach().float())
-
-
-class LogisticRegression(nn.Module):
-    """Log-probabilities of a linear map.
-
-    Args:
-        weight: [K, D].
-        bias: [K].
-    """
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features [M, D] to log-probabilities [M, K]."""
-        return F.linear(features, self.weight, self.bias).log_softmax(dim=1)
+        linear = nn.utils.skip_init(nn.Linear, rows.shape[1], num_classes, device=rows.device)  # type: ignore[no-untyped-call]
+        linear.load_state_dict({"weight": weight.detach(), "bias": bias.detach()})
+        return nn.Sequential(linear, nn.LogSoftmax(dim=1))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_rs.errors import InputError
@@ -130,7 +131,7 @@ def blended_strips(
         done = following - top
         assert total is not None
         yield slice(top, following), total[:, :done, :width] / weights[:done, :width]
-        total, weights = (_shift_up(values, done) for values in (total, weights))
+        total, weights = (F.pad(values[..., done:, :], (0, 0, 0, done)) for values in (total, weights))
 
 
 def _predicted(
@@ -200,12 +201,3 @@ def read_windows(
         windows = np.pad(windows, [(0, 0), (0, 0), *missing], mode="symmetric")
     stored = torch.from_numpy(windows if windows.dtype in KEPT_TYPES else windows.astype(np.float32))
     return to_device(stored, device).float().div_(value_scale).clamp_(0, 1)
-
-
-def _shift_up(values: Tensor, rows: int) -> Tensor:
-    """Drop the first rows of [..., S, W] and append as many zeros."""
-    shifted = torch.zeros_like(values)
-    kept = values.shape[-2] - rows
-    if kept > 0:
-        shifted[..., :kept, :] = values[..., rows:, :]
-    return shifted

@@ -15,10 +15,9 @@ from ssl_rs.errors import InputError
 from ssl_rs.finetuned import finished_finetuning
 from ssl_rs.messages import say_line
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.segmentation.sliding_window import WindowSettings
 from ssl_rs.stages.data_checks import check_data, check_kinds, compare_with_training
 from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator
-from ssl_rs.stages.finished_run import load_network, windows_like
+from ssl_rs.stages.finished_run import load_network, stored_windows, windows_like
 from ssl_rs.stages.held_folder import opened
 from ssl_rs.stages.identified import Identified
 from ssl_rs.stages.outcome import tell
@@ -137,17 +136,14 @@ def _settings_hash(plan: Plan) -> dict[str, str]:
     trained = plan.trained.get("settings_hash")
     if trained is None:
         return {}
-    keys = ("size", "overlap", "test_time_augmentation")
-    stored = {key: value for key, value in plan.stored["evaluation"]["window"].items() if key in keys}
-    own, now = WindowSettings(**stored).identity, plan.evaluation.window.identity
+    own, now = stored_windows(plan.stored).identity, plan.evaluation.window.identity
     return {"settings_hash": trained if own == now else config_hash(now, {"trained": trained})}
 
 
 def _read_evaluation_like(settings: Settings, stored: Mapping[str, Any], dataset: Dataset) -> EvaluationSettings:
     """Read the split and the windows; what is null is as the run had it."""
     split: Literal["val", "test", "all"] = settings.value("evaluation.split", Scored)
-    window = windows_like(settings, stored)
-    return EvaluationSettings(split, window, dataset.clutter, dataset.group_of, dataset.how_to_validate)
+    return EvaluationSettings.of(dataset, split, windows_like(settings, stored))
 
 
 def _resolved(

@@ -48,16 +48,21 @@ class EvaluationSettings:
 
     split: Literal["val", "test", "all"]
     window: WindowSettings
-    clutter: str | None = None
-    group_of: Callable[[str], str] = str
-    how_to_validate: str = Dataset.how_to_validate
+    clutter: str | None
+    group_of: Callable[[str], str]
+    how_to_validate: str
+
+    @classmethod
+    def of(cls, dataset: Dataset, split: Literal["val", "test", "all"], window: WindowSettings) -> "EvaluationSettings":
+        """Return them with what a data set says of clutter, groups and validation."""
+        return cls(split, window, dataset.clutter, dataset.group_of, dataset.how_to_validate)
 
 
 def read_evaluation(settings: Settings) -> EvaluationSettings:
     """Read the `evaluation` node, and what the data set says of clutter, groups and validation."""
     dataset: Dataset = settings.build("dataset")
     split, window = settings.value("evaluation.split", Literal["val", "test"]), settings.build("evaluation.window")
-    return EvaluationSettings(split, window, dataset.clutter, dataset.group_of, dataset.how_to_validate)
+    return EvaluationSettings.of(dataset, split, window)
 
 
 def check_classes(dataset: Dataset, use: str) -> None:

@@ -1,10 +1,10 @@
 """The statistics of BatchNorm of random weights, which have none of their own: measured on training images."""
 
-import torch
 from torch.optim.swa_utils import update_bn
 
 from ssl_rs.data.sampling import to_unit
 from ssl_rs.data.scene_crops import SceneCrops, goes_in_passes
+from ssl_rs.precision import autocast
 from ssl_rs.randomness import Rows
 from ssl_rs.segmentation.dense_features import DenseFeatures
 from ssl_rs.stages.site import Site
@@ -44,6 +44,6 @@ def measure_batch_norm(site: Site, side: int, features: DenseFeatures) -> None:
     crops = SceneCrops(site.store, ("train",), side, site.seed)
     rows, scale = Rows(0, MEASURED_SIZE, MEASURED_SIZE), site.store.manifest.value_scale
     batches = (crops.batch(step, rows).images.to(site.device) for step in range(MEASURED_BATCHES))
-    with torch.autocast(site.device.type, torch.bfloat16, enabled=site.precision == "bf16"):
+    with autocast(site.device, site.precision):
         update_bn((to_unit(batch, scale) for batch in batches), features)
     features.eval()

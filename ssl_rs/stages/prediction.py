@@ -145,10 +145,11 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
     elif bands is not None and trained_alpha and alpha is None:
         say_line("In training an alpha band said where data is. With bands=[...] none does: alpha=NUMBER names it.")
     name = str(stored["dataset"].get("name"))
-    trained_scale = metadata.value_scale
-    scenes = NewScenes.of(
-        name, factor, metadata.bands, bands, dtype, alpha, trained_alpha, told_by, alpha_told_by, trained_scale
-    )
+    scenes = NewScenes(
+        name=name, downsample=factor, expected=metadata.bands, chosen=bands, told_by=told_by, alpha=alpha,
+        alpha_told_by=alpha_told_by, trained_alpha=trained_alpha, trained_dtype=dtype,
+        trained_scale=metadata.value_scale,
+    )  # fmt: skip
     trainer = read_computer(settings)
     here = trainer.resolve_device(0)
     network = load_network(run, stored, metadata, window, settings.trusted)

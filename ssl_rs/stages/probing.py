@@ -22,6 +22,7 @@ from ssl_rs.encoder import Backbone, Normalization, check_side
 from ssl_rs.errors import InputError
 from ssl_rs.initialization import Initialization
 from ssl_rs.messages import print_line
+from ssl_rs.precision import autocast
 from ssl_rs.randomness import derive_seed
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.dense_features import DenseFeatures, ProbeNetwork, Standardization
@@ -93,13 +94,9 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
         raise InputError(
             f"bands={list(bands)} means something with run=... only; dataset.channels=... of a folder says it."
         )
-    evaluation = EvaluationSettings(
-        settings.value("evaluation.split", Literal["val", "test"]),
-        changed_windows(settings, WindowSettings(surroundings.dataset.crop_size)),
-        surroundings.dataset.clutter,
-        surroundings.dataset.group_of,
-        surroundings.dataset.how_to_validate,
-    )
+    split: Literal["val", "test"] = settings.value("evaluation.split", Literal["val", "test"])
+    window = changed_windows(settings, WindowSettings(surroundings.dataset.crop_size))
+    evaluation = EvaluationSettings.of(surroundings.dataset, split, window)
     settings.check_all_read()
     check_classes(surroundings.dataset, "a probe")
     check_side(evaluation.window.size, DIVISOR, "evaluation.window.size")
@@ -227,12 +224,7 @@ def _fit_and_score(plan: Plan) -> dict[str, Any]:
         "label": provenance.label,
         "provenance": provenance.as_json(),
         "probe": {**asdict(plan.probe), **fitted, **measured},  # type: ignore[call-overload]
-        "label_fraction": plan.subset.fraction,
-        "labeled_units": len(plan.subset.units),
-        "total_units": plan.subset.total_units,
-        "label_unit": plan.subset.unit,
-        "label_order": plan.subset.order,
-        "subset_sha256": plan.subset.sha256,
+        **plan.subset.told(),
         "seed": site.seed,
         "steps": 0,
         "wall_seconds": round(seconds, 1),
@@ -267,7 +259,7 @@ def labeled_features(plan: Plan, features: DenseFeatures) -> tuple[Tensor, Tenso
     for batch in _batches(by_window(drawn, store, window.size), window.batch_size):
         corners, scale = [(top, left) for _, top, left, _ in batch], store.manifest.value_scale
         images = read_windows(store.image(batch[0][0]), corners, window.size, scale, site.device)  # [B, C, S, S]
-        with torch.autocast(site.device.type, torch.bfloat16, enabled=site.precision == "bf16"):
+        with autocast(site.device, site.precision):
             maps = features(images)  # [B, D, h, w]
         for cells, (*_, pixels) in zip(maps, batch, strict=True):
             rows, columns = (

@@ -9,6 +9,7 @@ from torch import nn
 
 from ssl_rs import distributed
 from ssl_rs.errors import InputError, in_a_line
+from ssl_rs.precision import autocast
 from ssl_rs.training.accumulation import in_parts
 from ssl_rs.training.leaving_no_trace import leaving_no_trace
 
@@ -44,7 +45,7 @@ def compiled_or_eager(
 
     def learn(module: nn.Module) -> None:
         with leaving_no_trace(network):
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            with autocast(device, precision):
                 outputs = module(batch)
             sum(output.loss for output in outputs.values()).backward()
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_rs import distributed
+from ssl_rs.precision import autocast
 from ssl_rs.randomness import seed_step
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.training.accumulation import in_parts
@@ -135,7 +136,7 @@ def _accumulate_gradients(module: nn.Module, job: Job, batch: Any) -> dict[str, 
     sums: dict[str, Tensor] = {}
     for number, part in enumerate(in_parts(job.complete(batch), count), start=1):
         with distributed.gradients_stay(module, here=number < count):
-            with torch.autocast(job.device.type, torch.bfloat16, enabled=job.identity.precision == "bf16"):
+            with autocast(job.device, job.identity.precision):
                 outputs: Mapping[str, TaskOutput] = module(part)
             if job.after_part is not None:
                 job.after_part(number)

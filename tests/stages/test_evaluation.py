@@ -80,7 +80,7 @@ class Oracle(nn.Module):
 
 
 def evaluator_of(store, protocol="all_classes", clutter="clutter"):
-    return Evaluator(store, EvaluationSettings("test", WINDOW, clutter), torch.device("cpu"), "fp32", protocol)
+    return Evaluator(store, EvaluationSettings("test", WINDOW, clutter, str, ""), torch.device("cpu"), "fp32", protocol)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_one_pass_counts_both_kinds_of_labels(make_store, masks, tmp_path):
 
 def test_the_groups_of_scenes_are_written(make_store, masks, tmp_path):
     store = make_store(masks)
-    settings = EvaluationSettings("test", WINDOW, "clutter", lambda scene: "both" if scene in "01" else scene)
+    settings = EvaluationSettings("test", WINDOW, "clutter", lambda scene: "both" if scene in "01" else scene, "")
     evaluator = Evaluator(store, settings, torch.device("cpu"), "fp32", "all_classes")
     result = evaluator.score(Oracle(), Processes(), tmp_path / "samples.npz")
     assert result["scene_groups"] == {"0": "both", "1": "both"}
