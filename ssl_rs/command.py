@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ssl_rs.config import Settings, asks_for_sweep, compose_config, read_yaml, resolve, search_in, to_yaml
+from ssl_rs.config import Settings, asks_for_sweep, compose_config, resolve, search_in, to_yaml
 from ssl_rs.config_comments import explained
-from ssl_rs.config_files import conf_dir, options, used_groups
+from ssl_rs.config_files import conf_dir, options, set_by, used_groups
 from ssl_rs.errors import InputError, Interrupted, explain
 from ssl_rs.messages import OutputClosed, print_line, say_line
 from ssl_rs.overrides import quoted, without_sweeps
@@ -222,9 +222,7 @@ def _is_for(group: str, option: str, known: Collection[str]) -> bool:
     """
     if group not in ("experiment", "sweep"):
         return True
-    content = read_yaml(conf_dir() / group / f"{option}.yaml")
-    varied = content.pop("hydra", {}).get("sweeper", {}).get("params", {})
-    return {key.partition(".")[0] for key in (*content, *varied)} <= {"defaults", *known}
+    return {key.partition(".")[0] for key in set_by(group, option)} <= set(known)
 
 
 def purpose(name: str) -> str:

@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
+
+from ssl_rs.config_hash import leaves
+
 
 def conf_dir() -> Path:
     """Return the folder of the YAML files: inside the installed package, or beside it in a checkout."""
@@ -45,14 +49,21 @@ def entry_of(group: str, name: str) -> str | None:
     return told[1] if told else None
 
 
+def set_by(group: str, option: str) -> list[str]:
+    """Return the dotted keys that an experiment or a sweep sets or varies, and the groups that it chooses from."""
+    path = conf_dir() / group / f"{option}.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.is_file() else {}
+    defaults = [each for each in content.pop("defaults", []) if isinstance(each, dict)]
+    varied = content.pop("hydra", {}).get("sweeper", {}).get("params", {})
+    return [*leaves(content), *varied, *(name.removeprefix("override /") for each in defaults for name in each)]
+
+
 def experiment_that_sets(key: str, overrides: Sequence[str]) -> str | None:
-    """Return the experiment, of those that a command line chooses, whose file sets a dotted key or its group."""
+    """Return the experiment, of those that a command line chooses, whose file sets a dotted key or chooses a group."""
     for override in overrides:
         name, _, value = override.partition("=")
         for chosen in re.findall(r"[\w.-]+", value) if name == "experiment" else ():
-            path = conf_dir() / "experiment" / f"{chosen}.yaml"
-            text = path.read_text(encoding="utf-8") if path.is_file() else ""
-            if re.search(rf"^(?:  - override /)?{re.escape(key.partition('.')[0])}:", text, re.MULTILINE):
+            if any(f"{each}.".startswith(f"{key}.") for each in set_by("experiment", chosen)):
                 return str(chosen)
     return None
 

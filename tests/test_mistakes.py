@@ -398,6 +398,20 @@ def test_an_experiment_of_another_command_is_told_as_such(capsys, tiny, name, ex
     assert f"experiment={experiment} sets it: that is an experiment of another command." in said
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("finetune", ("experiment=mbrsc_finetune", "trainer.max_stepz=5"), "Did you mean 'trainer.max_steps'?"),
+        ("pretrain", ("experiment=demo_pretrain", "dataset.crop_sise=64"), "Did you mean 'dataset.crop_size'?"),
+        ("pretrain", ("experiment=paper_resnet50", "pretext.simclr.weight=2"), "simclr is not among pretext=["),
+    ],
+)
+def test_a_misspelt_key_beside_an_experiment_is_told_as_such(capsys, tiny, name, given, said):
+    told = fails(capsys, name, *tiny, *given)
+    assert said in told
+    assert "of another command" not in told
+
+
 def test_an_own_option_with_the_name_of_ours_is_refused(capsys, tiny, tmp_path):
     (tmp_path / "mine/backbone").mkdir(parents=True)
     (tmp_path / "mine/backbone/resnet18.yaml").write_text("name: resnet34\n")
@@ -410,6 +424,21 @@ def test_crops_too_small_for_a_task_are_refused_before_data_is_prepared(capsys, 
     said = fails(capsys, "pretrain", *tiny, *given)
     assert "pretext.transform_prediction.task.level=-2: of crops of dataset.crop_size=16 that map has one" in said
     assert not list(Path("outputs").glob("stores/*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("pretrain", ("pretext=[transform_prediction]", "dataset.crop_size=16"), "that map has one"),
+        ("pretrain", ("pretext=[inpainting_fpn]", "dataset.crop_size=72"), "dataset.crop_size=72"),
+        ("pretrain", ("+optimizer.differentiable=true", "~optimizer.fused"), "optimizer: a leaf Variable"),
+        ("finetune", ("+optimizer.differentiable=true", "~optimizer.fused"), "optimizer: a leaf Variable"),
+    ],
+)
+def test_what_needs_no_data_is_refused_too_where_the_data_is_prepared(capsys, tiny, name, given, said):
+    assert main("prepare", [each for each in tiny if each.startswith("dataset")]) == 0
+    assert said in fails(capsys, name, *tiny, "trainer.device=cpu", *given)
+    assert not list(Path("outputs").glob(f"{name}/**/config.yaml"))
 
 
 @pytest.mark.slow

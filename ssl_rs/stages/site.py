@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -202,9 +203,12 @@ def _pretrainings(output_dir: Path, dataset: Dataset, backbone: str) -> Path:
 def open_store(
     dataset: Dataset, store_dir: Path, processes: Processes, before_preparing: Callable[[], None] | None = None
 ) -> Store:
-    """Return the prepared data set; the first process prepares it where that has not been done."""
+    """Return the prepared data set; the first process checks, and prepares it where nobody has."""
     if processes.is_first:
-        store = prepare_store(dataset, store_dir, before=before_preparing)
+        check = None if before_preparing is None else cache(before_preparing)
+        store = prepare_store(dataset, store_dir, before=check)
+        if check is not None:
+            check()  # not again where it preceded the preparation
     distributed.barrier()
     return store if processes.is_first else prepare(dataset, store_dir)
 
