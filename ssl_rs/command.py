@@ -164,7 +164,7 @@ def _refuse_launcher(name: str, overrides: Sequence[str]) -> None:
     """
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
-        if (key == "launcher" and value != "local") or key.startswith(("hydra.launcher", "hydra.sweeper")):
+        if (key == "launcher" and value.strip("'\"") != "local") or key.startswith(("hydra.launcher", "hydra.sweeper")):
             raise InputError(f"{override} is for the runs of a sweep, and this is one run: add -m, or leave it out.")
 
 

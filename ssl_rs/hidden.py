@@ -7,7 +7,10 @@ from typing import Any
 SECRET = re.compile(r"(?i)key|token|secret|passw|credential")
 """What names of secrets hold."""
 
-SURELY = re.compile(r"(?i)(?:^|[._-]|api|access|private|auth)key(?![a-z])|token(?![a-z])|secret|passw|credential")
+SURELY = re.compile(
+    r"(?i)(?:^|[._-]|api|access|private|auth|user|pass)keys?(?![a-z])|token(?![a-z])|(?:^|\.)tokens(?![a-z])"
+    r"|secret|passw|credential"
+)
 """What no name but that of a secret holds: `keypoints` and `num_tokens` are none."""
 
 NUMBERS = re.compile(r"(?i)\[?\s*(?:[-+.\de]+|true|false|null)(?:\s*,\s*(?:[-+.\de]+|true|false|null))*\s*\]?")

@@ -472,6 +472,26 @@ def test_what_lies_among_images_and_cannot_be_used_does_not_keep_them_from_their
     assert sorted(path.name for path in (tmp_path / "maps").glob("*.json")) == ["b.json", "predict.json"]
 
 
+def test_a_link_to_nothing_that_fits_a_pattern_keeps_the_others_from_nothing(refused, image, tmp_path):
+    scene = write_tiff(tmp_path / "scene.tif", image[0])
+    gone = tmp_path / "scene_gone.tif"
+    gone.symlink_to(tmp_path / "nowhere.tif")
+    said = refused(tmp_path / "scene*.tif", f"run_dir={tmp_path / 'maps'}")
+    assert f"{gone} links to {tmp_path / 'nowhere.tif'}, which is not there" in said
+    assert (tmp_path / f"maps/{scene.stem}.json").is_file()
+
+
+@pytest.mark.parametrize(("first", "second"), [("a.tif", "a.overview.tif"), ("a.overview.tif", "a.tif")])
+def test_a_map_is_not_written_over_what_belongs_to_a_map_of_another_name(
+    refused, mapped, image, tmp_path, first, second
+):
+    made, _ = mapped(write_tiff(tmp_path / first, image[0]), "run_dir=maps")
+    before = {path: path.read_bytes() for path in made.parent.iterdir() if path.is_file()}
+    said = refused(write_tiff(tmp_path / second, image[0]), "run_dir=maps")
+    assert f"{made.parent / 'a.overview.png'}, which belongs to the map {made}. Rename the image" in said
+    assert {path: path.read_bytes() for path in made.parent.iterdir() if path.is_file()} == before
+
+
 def test_the_map_of_another_image_of_the_same_name_is_kept(command, tuned, image, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder, scale in (("one", 1), ("other", 2)):

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass
-from ssl_rs.data.finding_files import Unusable, check_text, find_files
+from ssl_rs.data.finding_files import Unusable, check_link, check_text, find_files
 from ssl_rs.data.matching_files import describe_files
 from ssl_rs.data.paired import in_brackets, read_pair, with_channels
 from ssl_rs.data.raster import DRIVERS, EXTENSIONS
@@ -72,6 +72,11 @@ def _images_at(place: Path, without: Sequence[Path], unusable: Unusable) -> Iter
         yield from _images_in(place, without, unusable)
     elif glob.has_magic(str(place)) and not place.exists():
         for path in _fitting(place):
+            try:
+                check_link(path)
+            except InputError as error:  # as in a folder
+                unusable(path, error)
+                continue
             yield from _images_at(path, without, unusable)
     elif place.suffix.lower() not in EXTENSIONS:
         raise InputError(f"images={place} is no folder and no image ({KNOWN}). Name one or the other.")

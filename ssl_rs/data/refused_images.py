@@ -9,7 +9,6 @@ from rasterio.errors import RasterioError
 from ssl_rs.data.raster import DRIVERS
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError, is_of_system
-from ssl_rs.files import sha256_of
 
 ORIENTATION = 0x0112
 """Tag of EXIF and of TIFF."""
@@ -61,7 +60,7 @@ def unreadable(file: SourceFile, error: Exception) -> InputError:
     """
     if is_of_system(error):
         raise error
-    sha256_of(file.path)  # GDAL does not tell a disk that fails from a file that is cut: read all of it once more
+    file.sha256()  # GDAL does not tell a disk that fails from a file that is cut: read all of it once more
     if isinstance(error, RasterioError) and error.__cause__ is not None:  # it says no more than "see that"
         said = str(error.__cause__).rstrip(".")
     else:

@@ -69,7 +69,7 @@ class FailedRun:
 
 def read_failures(runs_dir: Path, planned: Sequence[PlannedCell] = ()) -> tuple[list[FailedRun], list[LeftOut]]:
     """Read the failure of every run below a folder, and of every planned one, that has no result."""
-    failures, left_out = [], []
+    failures, left_out, commands = [], [], {cell.run_dir: cell.command for cell in planned}
     below = {path.resolve(): path for path in runs_dir.rglob("failure.json")}
     elsewhere = [path for cell in planned if (path := cell.run_dir / "failure.json").is_file() and path not in below]
     for path in sorted([*below.values(), *elsewhere]):
@@ -78,7 +78,8 @@ def read_failures(runs_dir: Path, planned: Sequence[PlannedCell] = ()) -> tuple[
         try:
             found = read_object(path)
             command = command_line(str(found["command"]), found["overrides"])
-            failures.append(FailedRun(path.parent, command, str(found["error"])))
+            planned_as = commands.get(path.parent.resolve(), command)  # names the outputs, if they were moved
+            failures.append(FailedRun(path.parent, planned_as, str(found["error"])))
         except (ValueError, KeyError, TypeError, OSError) as error:
             left_out.append(LeftOut(path, f"no record of a failure ({type(error).__name__}: {error})"))
     return failures, left_out
@@ -183,18 +184,18 @@ def missing_cells(
         trained = {run.label for run in runs if run.command == "finetune"}
         labels = dict.fromkeys(label for table in own for label in table.labels if label in trained)
         fractions, seeds = (sorted({getattr(run, name) for run in runs}) for name in ("label_fraction", "seed"))
-        hashes = {label: {run.settings_hash for run in runs if run.label == label} for label in labels}
-        kinds = {label: {run.initialization for run in runs if run.label == label} for label in labels}
+        rows = {label: [run for run in runs if run.label == label] for label in labels}
+        nameless = [cell for cell in open_cells if cell.waits_for_weights]
         for label, fraction, seed in itertools.product(labels, fractions, seeds):
-            place = comparison, label, fraction, seed
-            planned_here = any(
-                cell.fills(*place)
-                or cell.covers(*place, hashes[label])
-                or cell.will_be(comparison, kinds[label], fraction, seed)
-                for cell in open_cells
-            )
-            if (label, fraction, seed) not in there and not planned_here:
-                command, commit = _command_like([run for run in runs if run.label == label], fraction, seed)
+            place, hashes = (comparison, label, fraction, seed), {run.settings_hash for run in rows[label]}
+            if (label, fraction, seed) in there:
+                continue
+            if any(cell.fills(*place) or cell.covers(*place, hashes) for cell in open_cells):
+                continue
+            if will_be := [cell for cell in nameless if cell.will_be(comparison, rows[label], fraction, seed)]:
+                nameless.remove(will_be[0])  # of two rows that it may belong to, one still lacks a cell
+            else:
+                command, commit = _command_like(rows[label], fraction, seed)
                 where = _title(own[0]), label, fraction, seed
                 missing.append(MissingCell(*where, "not started", command, False, comparison._asdict(), commit))
     return missing

@@ -99,16 +99,18 @@ class PlannedCell:
         named = label.startswith(f"{self.label}, ") and self.settings_hash in settings
         return named and self._lies_at(comparison, fraction, seed)
 
-    def will_be(self, comparison: Comparison, kinds: Collection[str], fraction: float, seed: int) -> bool:
+    def will_be(self, comparison: Comparison, row: Sequence[Run], fraction: float, seed: int) -> bool:
         """Tell whether it is a cell of a row whose weights were not there when it was planned, so that it has no name.
 
         Args:
             comparison: Of the row.
-            kinds: What its runs start from: "pretrained", "finetuned".
+            row: Its runs.
             fraction: Column.
             seed: Seed.
         """
-        return self.waits_for_weights and self.label in kinds and self._lies_at(comparison, fraction, seed)
+        alike = (run for run in row if run.settings_hash == self.settings_hash)
+        may_be = any(self.label == run.initialization or _may_stand_beside(self.label, run) for run in alike)
+        return self.waits_for_weights and may_be and self._lies_at(comparison, fraction, seed)
 
     def _lies_at(self, comparison: Comparison, fraction: float, seed: int) -> bool:
         if self.label_fraction is None or not math.isclose(self.label_fraction, fraction):
@@ -196,19 +198,26 @@ def _stands_for(named: str, source: object) -> bool:
         return False
 
 
+def _may_stand_beside(named: str, run: Run) -> bool:
+    """Tell whether a name of weights stands for those of a run, or for a folder beside: that of another seed."""
+    source = run.provenance.get("source")
+    return _stands_for(named, source) or (isinstance(source, str) and Path(named).parent == Path(source).parent)
+
+
 def _planned_cell(command: str, entry: Mapping[str, Any], plan: Path, written_below: str | None) -> PlannedCell:
     fraction = None if command == "pretrain" else float(entry["label_fraction"])
     if fraction is not None and not 0 < fraction <= 1:
         raise ValueError(f"label_fraction is {fraction}: expected a number in (0, 1]")
     overrides, run_dir = entry["overrides"], Path(entry["run_dir"])
-    home = plan.parent.parent
+    line, home = command_line(command, overrides), plan.parent.parent
     if written_below is not None and run_dir.is_relative_to(written_below):
         run_dir = home / run_dir.relative_to(written_below)
         if Path(written_below).resolve() != home.resolve():  # they were moved, or the report starts elsewhere
-            overrides = [*(each for each in overrides if not each.startswith("output_dir=")), f"output_dir={home}"]
+            others = [each for each in overrides if not each.startswith("output_dir=")]
+            line = command_line(command, [*others, f"output_dir={home}"])
     own_name = OF_CONFIG.fullmatch(run_dir.name)
     return PlannedCell(
-        command=command_line(command, overrides),
+        command=line,
         run_dir=run_dir.resolve(),
         label=str(entry["label"]),
         label_fraction=fraction,

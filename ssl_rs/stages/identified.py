@@ -63,7 +63,8 @@ class Identified:
         if Processes.from_environment().is_first:
             if command != "evaluate":
                 self._check_weights(result)
-            self.directory.failure.unlink(missing_ok=True)
+            if self.directory.failure.exists():  # else a file system that is read-only would refuse even that
+                self.directory.failure.unlink()
         return True
 
     def _check_weights(self, result: Mapping[str, Any]) -> None:

@@ -94,6 +94,11 @@ class Target:
                 f"{file}: its map would be written over {foreign[0]}, which predict did not write. Move that, or "
                 "choose another run_dir."
             )
+        if another := self._of_another():
+            raise InputError(
+                f"{file}: its map would be written over {another[0]}, which belongs to the map {another[1]}. Rename "
+                "the image, or choose another run_dir."
+            )
         found = self.read_about()
         key = "image_path" if "image_path" in found else "image"  # earlier versions wrote it as it was given
         image = place_of(file) if key == "image_path" else str(file)
@@ -108,6 +113,15 @@ class Target:
         unmarked = [path for path in self.files if path.exists() and not _is_ours(path)]
         map_is_ours = any(path.exists() and path not in unmarked for path in (self.map, self.about))
         return [path for path in unmarked if path.suffix == ".tif" or not map_is_ours]
+
+    def _of_another(self) -> tuple[Path, Path] | None:
+        """Return a file that is there and belongs to a map of another name, and that map."""
+        for path in self.files:
+            names = [path.name.removesuffix(end) for end in ENDS if path.name.endswith(end)]
+            for other in (Target.of(path.parent, name) for name in names):
+                if other.map != self.map and path.exists() and other.about.exists():
+                    return path, other.map
+        return None
 
 
 def place_of(file: SourceFile) -> str:

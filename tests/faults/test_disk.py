@@ -117,6 +117,16 @@ def test_a_checkpoint_folder_that_becomes_read_only(quick, tmp_path, mount, fail
     ends_as_whole(run)
 
 
+def test_a_finished_run_that_has_become_read_only_is_still_finished(quick, tmp_path, mount, command):
+    kept = mount(tmp_path / "kept", "size=200m")
+    given = (*quick, f"run_dir={kept / 'run'}")
+    assert command("pretrain", *given)[0] == 0
+    subprocess.run(["mount", "-o", "remount,ro", kept], check=True)
+    code, out, err = command("pretrain", *given)
+    assert code == 0, err
+    assert "was finished before" in out + err
+
+
 @pytest.mark.parametrize("name", ["prepare", "pretrain", "report"])
 def test_a_folder_that_is_read_only_from_the_start(quick, tmp_path, mount, fails, name, tuned):
     shut = mount(tmp_path / "shut", "ro,size=1m")

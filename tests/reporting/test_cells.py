@@ -559,14 +559,15 @@ def test_every_state_is_told_with_its_command_and_stale_runs_leave_the_table(tmp
     write_run("single", miou=0.4, label="imagenet")
     plan(("random", 0.1, 0, "done"), ("random", 0.1, 1, "new"), ("random", 0.1, 2, "broken"), **PLACE)
     (tmp_path / "runs/broken").mkdir()
-    failure = {"command": "finetune", "overrides": ["seed=2"], "error": "no memory\nat all"}
+    given = ["initialization=random", "seed=2"]
+    failure = {"command": "finetune", "overrides": given, "error": "no memory\nat all"}
     (tmp_path / "runs/broken/failure.json").write_text(json.dumps(failure))
     said = []
     page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append).read_text()
     assert said[0] == "Cells: 2 done, 1 failed, 1 missing, 1 stale"
     assert len(said) == 4
     assert "broken: no memory\n" in said[1]
-    assert said[1].endswith("python -m ssl_rs.finetune seed=2")
+    assert said[1].endswith("python -m ssl_rs.finetune initialization=random seed=2")
     assert said[2].startswith("  missing  random, 10")
     assert said[2].endswith("python -m ssl_rs.finetune initialization=random seed=1")
     assert said[3].endswith("python -m ssl_rs.finetune initialization=random seed=1")
@@ -632,3 +633,49 @@ def test_a_cell_that_waits_for_weights_is_no_place_that_nobody_planned(write_run
     plan(("pretrained", 0.1, 0, "p0"), ("pretrained", 0.1, 1, "p1"), settings_hash="s", waits_for_weights=True, **PLACE)
     write_run("p0", label="inpainting", fraction=0.1, seed=0, settings_hash="s", provenance=start("aa"))
     assert [cell[:4] for cell in missing()] == [("pretrained", 0.1, 1, "not started")]
+
+
+@pytest.mark.parametrize(("own", "told"), [("s", True), ("other", False)])
+def test_a_cell_that_waits_stands_for_one_row_of_its_settings(write_run, plan, missing, own, told):
+    for label, sha256 in (("inpainting", "aa"), ("contrastive", "bb")):
+        write_run(label, label=label, fraction=0.1, seed=0, settings_hash="s", provenance=start(sha256))
+    for seed in (0, 1):
+        write_run(f"random{seed}", seed=seed, fraction=0.1, settings_hash="s")
+    plan(("pretrained", 0.1, 1, "p1"), settings_hash=own, waits_for_weights=True, **PLACE)
+    rows = {"inpainting", "contrastive", "pretrained"}
+    found = sorted(cell[0] for cell in missing() if cell[0] in rows)
+    assert found == (["inpainting", "pretrained"] if told else ["contrastive", "inpainting", "pretrained"])
+
+
+def test_a_cell_that_waits_for_a_named_pretraining_stands_for_that_of_another_seed(write_run, plan, missing):
+    for seed in (0, 1):
+        write_run(f"random{seed}", seed=seed, fraction=0.1)
+    named = "outputs/pretrain/x/inpainting/seed1-bb"
+    plan((named, 0.1, 1, "p1"), settings_hash="s", waits_for_weights=True, **PLACE)
+    first = start("aa", source="outputs/pretrain/x/inpainting/seed0-aa")
+    write_run("p0", label="inpainting", fraction=0.1, seed=0, settings_hash="s", provenance=first)
+    assert [cell[:4] for cell in missing()] == [(named, 0.1, 1, "not started")]
+
+
+def plan_of_moved_outputs(tmp_path, overrides):
+    (tmp_path / "sweeps").mkdir()
+    cell = {"label": "a", "label_fraction": 0.1, "seed": 0, "run_dir": "elsewhere/runs/a", "overrides": overrides}
+    plan = {"command": "finetune", "output_dir": "elsewhere", "cells": [cell]}
+    (tmp_path / "sweeps/plan.json").write_text(json.dumps(plan))
+    return read_plans(tmp_path / "sweeps", tmp_path / "runs")
+
+
+def test_a_failed_run_of_moved_outputs_is_tried_again_there(tmp_path):
+    planned, _ = plan_of_moved_outputs(tmp_path, ["seed=0"])
+    failure = {"command": "finetune", "overrides": ["seed=0"], "error": "full"}
+    (tmp_path / "runs/a").mkdir(parents=True)
+    (tmp_path / "runs/a/failure.json").write_text(json.dumps(failure))
+    (found,), _ = read_failures(tmp_path / "runs", planned)
+    assert found.command == f"python -m ssl_rs.finetune seed=0 output_dir={tmp_path}"
+
+
+@pytest.mark.parametrize("overrides", [[1], ["seed=0", None], "ab"])
+def test_a_plan_of_moved_outputs_without_readable_overrides_is_left_out(tmp_path, overrides):
+    cells, (left_out,) = plan_of_moved_outputs(tmp_path, overrides)
+    assert cells == []
+    assert "expected a list of texts" in left_out.reason
