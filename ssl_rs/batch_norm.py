@@ -79,7 +79,11 @@ class SynchronizedBatchNormAct(SynchronizedBatchNorm):
 
 
 def synchronize_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
-    """Return the module with every BatchNorm taking its moments over all ranks; keys and values stay as they are."""
+    """Return the module with every BatchNorm taking its moments over all ranks; keys and values stay as they are.
+
+    Raises:
+        InputError: A layer whose moments cannot be taken over ranks.
+    """
     if not is_distributed():
         return module
     if device.type == "cuda":

@@ -9,7 +9,7 @@ from ssl_rs.config import Settings
 
 def run(settings: Settings) -> Path:
     """Do what the command is for and return the path of what it made."""
-    from ssl_rs.stages.benchmarking import benchmark  # here, so that --help and mistakes of config need no torch
+    from ssl_rs.benchmarks.benchmarking import benchmark  # here, so that --help and mistakes of config need no torch
 
     return benchmark(settings)
 

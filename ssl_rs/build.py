@@ -150,7 +150,11 @@ def _build_nodes(value: Any, where: str, trusted: Sequence[str]) -> Any:
 
 
 def locate(name: str, where: str, trusted: Sequence[str] = ()) -> Callable[..., Any]:
-    """Import a target, only from packages of the allow-list, only if it is defined there; of ours, only classes."""
+    """Import a target, only from packages of the allow-list, only if it is defined there; of ours, only classes.
+
+    Raises:
+        InputError: The target is not admitted, or is not there.
+    """
     allowed = (*PACKAGES, *trusted)
     refusal = InputError(
         f"{where}._target_={name} is not admitted. Targets are classes of {', '.join([*PLACES, *trusted])}; "

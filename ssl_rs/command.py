@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ssl_rs.config import Settings, asks_for_sweep, compose_config, resolve, search_in, to_yaml
+from ssl_rs.config import Settings, asks_for_sweep, compose_config, resolve, to_yaml
 from ssl_rs.config_comments import explained
-from ssl_rs.config_files import conf_dir, options, set_by, used_groups
+from ssl_rs.config_files import conf_dir, options, search_in, set_by, used_groups
 from ssl_rs.errors import InputError, Interrupted, explain
 from ssl_rs.messages import OutputClosed, print_line, say_line
 from ssl_rs.overrides import quoted, without_sweeps

@@ -145,23 +145,6 @@ def _dotted(node: Mapping[str, Any], prefix: str = "") -> list[str]:
     return names
 
 
-def search_in(folder: Path | None) -> list[str]:
-    """Return the override that makes Hydra look into a folder of the user's own as well."""
-    if folder is None:
-        return []
-    folder = Path(at_home(str(folder)))
-    if not folder.is_dir():
-        raise InputError(f"--config-dir {folder}: there is no such folder.")
-    for group in groups():
-        if taken := sorted({path.stem for path in (folder / group).glob("*.yaml")} & {*options(group)}):
-            raise InputError(
-                f"--config-dir {folder}: {group}/{taken[0]}.yaml has the name of an option of ours, which would count "
-                "in its place. Rename it."
-            )
-    path = str(folder.resolve()).replace("'", "\\'")
-    return [f"hydra.searchpath=['file://{path}']"]  # quoted: names may hold commas and brackets
-
-
 def resolve(config: DictConfig) -> dict[str, Any]:
     """Return the resolved config as plain dicts, without Hydra's own node; paths below `~` are whole.
 
@@ -225,7 +208,11 @@ class Settings:
         self._read: set[str] = set()
 
     def value(self, key: str, kind: Any) -> Any:
-        """Return the value of a dotted key, checked against a type such as `int` or `float | None`."""
+        """Return the value of a dotted key, checked against a type such as `int` or `float | None`.
+
+        Raises:
+            InputError: It is of another type.
+        """
         node = self._node(key)
         if not fits(node, kind):
             raise InputError(misfit(key, node, kind))
@@ -233,7 +220,11 @@ class Settings:
         return self._keep(key, spelled(node, kind))
 
     def names(self, key: str) -> list[str]:
-        """Return the names below a key, e.g. of the chosen pretext tasks."""
+        """Return the names below a key, e.g. of the chosen pretext tasks.
+
+        Raises:
+            InputError: There is none.
+        """
         node = self.values.get(key)
         if not isinstance(node, dict) or not node:
             raise InputError(f"{key}=[...] must name at least one of {options(key)}.")

@@ -9,6 +9,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from ssl_rs.config_hash import leaves
+from ssl_rs.errors import InputError
 
 
 def conf_dir() -> Path:
@@ -79,3 +80,24 @@ def at_home(value: Any) -> Any:
         return [at_home(each) for each in value]
     is_at_home = isinstance(value, str) and (value == "~" or value.startswith("~/"))
     return os.path.expanduser(value) if is_at_home else value
+
+
+def search_in(folder: Path | None) -> list[str]:
+    """Return the override that makes Hydra look into a folder of the user's own as well.
+
+    Raises:
+        InputError: There is no such folder, or it has an option with the name of one of ours.
+    """
+    if folder is None:
+        return []
+    folder = Path(at_home(str(folder)))
+    if not folder.is_dir():
+        raise InputError(f"--config-dir {folder}: there is no such folder.")
+    for group in groups():
+        if taken := sorted({path.stem for path in (folder / group).glob("*.yaml")} & {*options(group)}):
+            raise InputError(
+                f"--config-dir {folder}: {group}/{taken[0]}.yaml has the name of an option of ours, which would count "
+                "in its place. Rename it."
+            )
+    path = str(folder.resolve()).replace("'", "\\'")
+    return [f"hydra.searchpath=['file://{path}']"]  # quoted: names may hold commas and brackets

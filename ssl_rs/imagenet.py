@@ -83,7 +83,11 @@ def statistics_for_bands(
 
 
 def torchvision_weights(backbone: str) -> Any:
-    """Return torchvision's record of the ImageNet weights of an architecture."""
+    """Return torchvision's record of the ImageNet weights of an architecture.
+
+    Raises:
+        InputError: It has none.
+    """
     from torchvision import models
 
     try:
@@ -96,7 +100,11 @@ def torchvision_weights(backbone: str) -> Any:
 
 
 def download(recorded: Any, backbone: str) -> Path:
-    """Return torchvision's file from its cache, downloading it first where there is a network."""
+    """Return torchvision's file from its cache, downloading it first where there is a network.
+
+    Raises:
+        MissingWeightsError: It is neither in the cache nor can it be downloaded.
+    """
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(recorded.url).name
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)

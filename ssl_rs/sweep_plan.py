@@ -48,6 +48,9 @@ def plan_cells(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
 
     Jobs that differ in nothing that counts, such as random initialization beside each of two `initialization.run`,
     have one cell.
+
+    Raises:
+        InputError: The command runs no sweeps, or a cell of this one cannot be composed.
     """
     stage = importlib.import_module(f"ssl_rs.{name}")
     if not hasattr(stage, "plan"):

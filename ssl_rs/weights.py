@@ -129,6 +129,9 @@ def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: s
         weights: As in `load_strictly`; likewise the others.
         where: For the message.
         what: For the message.
+
+    Raises:
+        InputError: Says how many are missing, unexpected, or of another shape.
     """
     missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     shapes = [

@@ -85,7 +85,11 @@ class WeightsMetadata:
         self.check_scale(where, value_scale)
 
     def check_scale(self, where: str, value_scale: float | None) -> None:
-        """Refuse data whose values are divided by something else; None: that is not known yet."""
+        """Refuse data whose values are divided by something else; None: that is not known yet.
+
+        Raises:
+            InputError: Names both.
+        """
         if value_scale is not None and self.value_scale != value_scale:
             raise InputError(
                 f"{where} was trained on values divided by {self.value_scale:g}, this data is divided by "

@@ -15,8 +15,8 @@ import yaml
 
 from ssl_rs import build as targets
 from ssl_rs.command import main
-from ssl_rs.config import FOLDERS, Settings, compose_config, resolve, search_in
-from ssl_rs.config_files import conf_dir
+from ssl_rs.config import FOLDERS, Settings, compose_config, resolve
+from ssl_rs.config_files import conf_dir, search_in
 from ssl_rs.config_hash import HASHED_AS, LATER, WITHOUT_EFFECT, config_hash, without_effect
 from ssl_rs.errors import InputError
 from ssl_rs.overrides import SWEEPING, quoted

@@ -61,6 +61,11 @@ def test_views_import_leaves_only():
         assert own(path) <= {"views", *LEAVES}, path
 
 
+def test_only_benchmarks_know_benchmarks():
+    for path in (*files("stages"), *(path for part in SIBLINGS for path in files(part))):
+        assert "benchmarks" not in own(path), path
+
+
 def test_leaves_import_leaves_only():
     for path in files(*LEAVES):
         assert own(path) <= set(LEAVES), path

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ssl_rs import sweep
-from ssl_rs.config import search_in
+from ssl_rs.config_files import search_in
 from ssl_rs.errors import SpentProcessError
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.sweep import _read_failure, _tell_of_waiting

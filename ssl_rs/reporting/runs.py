@@ -43,7 +43,7 @@ class LabeledClass:
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run that was scored on test scenes; the fields are the keys of its result.json.
+    """One finished run that was scored; the fields are keys of its result.json, but for those that are told here.
 
     Args:
         directory: Where the run lies.

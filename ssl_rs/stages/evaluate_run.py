@@ -50,7 +50,11 @@ class Plan:
 
 
 def read_plan(settings: Settings) -> Plan:
-    """Read and check every key, open the data, and derive where the scores live."""
+    """Read and check every key, open the data, and derive where the scores live.
+
+    Raises:
+        InputError: A key that means nothing here, a run that is not finished, or data that is not like its own.
+    """
     for key in ("encoder", "encoder_weights", "label"):
         if (value := settings.value(key, str | None)) is not None:
             raise InputError(f"{key}={value} means something with encoder=... only. Leave it out.")

@@ -31,7 +31,11 @@ LIBRARIES = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "onn
 
 
 def export(settings: Settings) -> Path:
-    """Write the weights of a finished run in other forms; return their folder, which is whole or not there."""
+    """Write the weights of a finished run in other forms; return their folder, which is whole or not there.
+
+    Raises:
+        InputError: The run is not finished or damaged, or no form is left that could be written.
+    """
     chosen, formats = settings.value("run", str | None), settings.value("formats", tuple[FormName, ...] | None)
     run_dir, output_dir = settings.value("run_dir", str | None), Path(settings.value("output_dir", str))
     settings.check_all_read()

@@ -33,7 +33,11 @@ MOST_TOLD = 10
 
 
 def predict(settings: Settings) -> Path:
-    """Map images that are not mapped yet; return the map of one image, or the folder of the maps of several."""
+    """Map images that are not mapped yet; return the map of one image, or the folder of the maps of several.
+
+    Raises:
+        InputError: There is nothing to map, or some images could not be mapped; the others then are.
+    """
     run = finished_finetuning(settings.value("run", str | None))
     places, run_dir = settings.value("images", str | tuple[str, ...] | None), settings.value("run_dir", str | None)
     output_dir = Path(settings.value("output_dir", str))

@@ -15,7 +15,11 @@ from ssl_rs.stages.scenes import prepare_store, scene_progress
 
 
 def prepare(settings: Settings) -> Path:
-    """Write the store of a data set, unless it is there, or only check it; return its path."""
+    """Write the store of a data set, unless it is there, or only check it; return its path.
+
+    Raises:
+        InputError: Data that cannot be used; nothing is written then.
+    """
     dataset: Dataset = settings.build("dataset")
     store_dir, run_dir = settings.value("store_dir", str), settings.value("run_dir", str | None)
     check, num_workers = settings.value("check", bool), settings.value("num_workers", int | None)

@@ -89,6 +89,9 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
         settings: The settings.
         planned: It runs later if at all, e.g. as a cell of a sweep: all that needs no data is checked at once, and what
             it starts from may not be there yet.
+
+    Raises:
+        InputError: Names the key that is wrong.
     """
     surroundings, recipe = SiteSettings.read(settings), Recipe.read(settings)
     tasks = {name: settings.build(f"pretext.{name}.task") for name in settings.names("pretext")}

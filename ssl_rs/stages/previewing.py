@@ -30,7 +30,11 @@ USUAL = 5
 
 
 def preview(settings: Settings) -> Path:
-    """Draw the views of some crops of a step; return the path of the picture."""
+    """Draw the views of some crops of a step; return the path of the picture.
+
+    Raises:
+        InputError: Names the key that is wrong.
+    """
     wanted, step = settings.value("crops", int | None), settings.value("step", int)
     Processes.alone("preview")
     if (wanted is not None and not 1 <= wanted <= MOST) or step < 0:

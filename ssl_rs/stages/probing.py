@@ -77,6 +77,9 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     Args:
         settings: The settings.
         planned: It runs later if at all, as a cell of a sweep: all that needs no data is checked at once.
+
+    Raises:
+        InputError: Names the key that is wrong.
     """
     chosen = settings.value("encoder", str)
     if "probe" not in settings.values:

@@ -44,7 +44,11 @@ class Recipe:
 
     @classmethod
     def read(cls, settings: Settings) -> "Recipe":
-        """Build the components."""
+        """Build the components.
+
+        Raises:
+            InputError: The backbone is none of ours, or a component cannot be built.
+        """
         names = ("backbone", "initialization", "optimizer", "schedule", "logger")
         backbone, initialization, optimizer, schedule, logger = (settings.build(name) for name in names)
         if type(backbone) is not Backbone:  # all else knows an encoder by its name

@@ -25,7 +25,11 @@ Scored = Literal["val", "test", "all"]
 
 
 def enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, Any]]:
-    """Open the run's data where it lay, or where `dataset.root` says, on the device that is wanted now."""
+    """Open the run's data where it lay, or where `dataset.root` says, on the device that is wanted now.
+
+    Raises:
+        InputError: The data are not there, or are not what the run was trained on.
+    """
     stored = stored_config(run)
     trusted = settings.trusted
     root, of_training = settings.value("dataset.root", str | None), stored["dataset"].get("root")
