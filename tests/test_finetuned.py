@@ -10,8 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from ssl_rs.command import main
+from ssl_rs.encoder import Statistics
+from ssl_rs.finetuned import Finetuned
+from ssl_rs.initialization import Target
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.seen_images import read_seen
+from ssl_rs.seen_images import TRANSDUCTIVE, read_seen
 
 STILL = ("optimizer.lr=0.0", "trainer.max_steps=1", "trainer.log_every_steps=1")  # weights stay as they began
 MOMENTS = ("running_mean", "running_var", "num_batches_tracked")
@@ -254,3 +257,18 @@ def test_runs_from_replaced_weights_are_stale(command, tiny, others, tmp_path):
     code, _, err = command("report")
     assert code == 0
     assert "has other weights now than those it was made from" in err
+
+
+def test_a_transductive_pretraining_is_told_behind_the_fine_tuning_that_started_from_it(others, tmp_path):
+    run = Path(shutil.copytree(others[0], tmp_path / "run"))
+    result = json.loads((run / "result.json").read_text())
+    target = Target(
+        "folder", "resnet18", ("red", "green", "blue"), "uint8", Statistics((0.5,) * 3, (0.5,) * 3, "a test"), 255.0,
+        tmp_path,
+    )  # fmt: skip
+    for before, mark in (({"transductive": True}, TRANSDUCTIVE), ({"transductive": False}, "")):
+        provenance = {**result["provenance"], "pretraining": before}
+        (run / "result.json").write_text(json.dumps(result | {"provenance": provenance}))
+        found = Finetuned(run=str(run)).locate(target)
+        assert found.label == f"50 % of the labels of city{mark}"
+        assert found.pretraining["transductive"] == before["transductive"]

@@ -444,6 +444,13 @@ def test_one_image_that_cannot_be_read_does_not_keep_the_others_from_their_maps(
     assert sorted(path.name for path in (tmp_path / "maps").glob("*.json")) == ["b.json", "predict.json"]
 
 
+def test_one_of_several_that_was_not_mapped_is_counted_and_the_only_one_is_not(refused, image, tmp_path):
+    write_tiff(tmp_path / "a.tif", image[0][:2])
+    write_tiff(tmp_path / "b.tif", image[0])
+    assert refused(f"[{tmp_path / 'a.tif'},{tmp_path / 'b.tif'}]").rstrip().endswith("1 of 2 images were not mapped.")
+    assert "images were not mapped" not in refused(tmp_path / "a.tif")
+
+
 def test_what_lies_among_images_and_cannot_be_used_does_not_keep_them_from_their_maps(
     refused, image, tmp_path, monkeypatch
 ):
@@ -667,6 +674,11 @@ def test_a_map_by_other_settings_is_not_taken_for_this_one(mapped, image, tmp_pa
     expected, _ = mapped(scene, "bands=[3,2,1]")
     assert np.array_equal(read_map(made)[0], read_map(expected)[0])
     assert not made.with_suffix(".probabilities.tif").exists()  # those were of the other map
+
+
+def test_a_map_in_another_precision_is_another_one(mapped, image):
+    maps = {mapped(image[2], f"trainer.precision={precision}")[0] for precision in ("fp32", "bf16")}
+    assert len(maps) == 2
 
 
 @pytest.mark.parametrize(("factor", "height", "width"), [(1, 3, 4), (2, 6, 8), (2, 7, 9), (3, 8, 12)])

@@ -225,6 +225,19 @@ def test_forms_are_a_set(exported, pretrained):
     assert exported(pretrained, "formats=[smp,timm,smp]") == folder
 
 
+def test_other_weights_of_a_run_of_the_same_name_are_another_export(exported, pretrained, tmp_path):
+    folder = exported(pretrained, "formats=[timm]")
+    other = RunDirectory(tmp_path / "other" / pretrained.path.name)
+    shutil.copytree(pretrained.path, other.path)
+    weights = load_file(pretrained.encoder)
+    weights["conv1.weight"] *= -1
+    save_tensors(other.encoder, weights, read_metadata(pretrained.encoder))
+    other.result.write_text(json.dumps(other.read_result() | {"encoder_sha256": sha256_of(other.encoder)}))
+    again = exported(other, "formats=[timm]")
+    assert again != folder
+    assert torch.equal(load_file(again / "timm.safetensors")["conv1.weight"], weights["conv1.weight"])
+
+
 def subject_of(model):
     metadata = WeightsMetadata(
         "resnet18", ("red", "green", "blue"), 255.0, Statistics((0.4,) * 3, (0.2,) * 3, ""), ("a",)

@@ -210,3 +210,7 @@ def test_seeds_may_differ_where_settings_are_told(tmp_path, write_run):
     budget = budget_of(next(each for each in tables if each.comparison.steps == 20), tables)
     assert budget is not None
     assert budget.random.seeds.n == 2
+
+
+def test_of_less_than_twice_the_steps_the_most_are_compared(budgets):
+    assert budgets({steps: {RANDOM: [0.5, 0.6]} for steps in (20, 25, 30)})[20].longer == 30

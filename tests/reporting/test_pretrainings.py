@@ -109,3 +109,14 @@ def test_no_run_at_all_is_refused(tmp_path):
         InputError, match=r"holds no finished run \(RUN/result\.json of finetune, evaluate or pretrain\)"
     ):
         reported(tmp_path)
+
+
+def test_pretrainings_beside_are_those_of_finetune_alone(write_pretraining, tmp_path):
+    """A folder of one's own below outputs, e.g. of results that were kept, is told without what lies beside it."""
+    write_pretraining("a")
+    kept = tmp_path / "outputs/kept/pretrain"
+    kept.mkdir(parents=True)
+    (kept / "result.json").write_text(json.dumps(RESULT | {"seed": 7}))
+    write_report(tmp_path / "outputs/kept", tmp_path / "sweeps", tmp_path / "report")
+    rows = csv.DictReader((tmp_path / "report/pretrainings.csv").read_text().splitlines())
+    assert [row["seed"] for row in rows] == ["7"]

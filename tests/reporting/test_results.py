@@ -170,3 +170,12 @@ def test_a_run_whose_environment_is_damaged_still_counts(tmp_path, write_run):
     path.write_text("")
     (run,), (left_out,) = read_runs(tmp_path / "runs")
     assert (run.environment, left_out.path) == ({}, path)
+
+
+def test_a_run_that_is_worse_than_chance_counts(tmp_path, write_run):
+    score = {**SCORES, "class_iou": {}}
+    for name, kappa in (("worse", -0.25), ("wrong", -1), ("beyond", -1.5)):
+        write_run(name, protocols={"all_classes": {**score, "kappa": kappa}})
+    runs, (left_out,) = read_runs(tmp_path / "runs")
+    assert {run.directory.name: run.scores["all_classes"].kappa for run in runs} == {"worse": -0.25, "wrong": -1}
+    assert left_out.path.parent.name == "beyond"

@@ -83,3 +83,21 @@ def test_broken_samples_are_named_and_pickles_are_never_loaded(write_run, write_
     assert grid.seed == 0
     assert sorted(each.path.parent.name for each in left_out) == ["empty", "garbage", "keys", "pickle", "shape"]
     assert not (tmp_path / "sprung").exists()
+
+
+def test_of_seeds_with_as_many_samples_the_first_is_shown(write_run, write_samples, grid_of):
+    for seed in (2, 1, 3):
+        write_samples(write_run(f"{seed}", seed=seed))
+    grid, _ = grid_of()
+    assert grid.seed == 1
+
+
+def test_an_ignored_index_next_to_the_classes_counts_for_nothing(write_run, write_samples, grid_of):
+    directory = write_run("a")  # of two classes
+    write_samples(directory, right=32)
+    with np.load(directory / "samples.npz") as archive:
+        content = dict(archive)
+    content["truth"][:, 4:] = 2
+    np.savez(directory / "samples.npz", **content)
+    grid, _ = grid_of()
+    assert grid.rows[0][1][2].right == 1.0

@@ -430,3 +430,14 @@ def test_a_class_that_is_only_imagined_is_in_every_draw_as_it_is_in_the_mean():
     drawn = resampled_miou(scenes, everything, everything)
     assert whole == pytest.approx(0.545, abs=1e-3)
     assert np.abs(drawn - whole).max() < 0.002
+
+
+def test_a_curve_that_comes_down_to_its_reference_is_not_below_it():
+    assert labels_saved(curves((0.2, 0.5, 0.25)), {0: 0.25}).falls_below is None
+
+
+def test_of_as_many_pairs_more_seeds_count_before_more_fractions():
+    many = dict.fromkeys((0.01, 0.1, 0.5, 1.0), 0.4)
+    few = {0.1: 0.4, 1.0: 0.4}
+    found = labels_saved({0: many, 1: many, 2: few, 3: few}, dict.fromkeys(range(4), 0.3))
+    assert (found.seeds, found.smallest) == (4, 0.1)

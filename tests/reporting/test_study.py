@@ -545,3 +545,29 @@ def test_weights_that_knew_the_labels_save_none(write_run, tables_of):
         write_run(f"t{fraction}", label="mine", fraction=fraction, miou=knowing, provenance=seen)
     (table,) = tables_of()
     assert set(study_of(table).saved) <= {"random"}
+
+
+def test_a_row_that_was_tried_with_all_labels_alone_saves_none(write_run, tables_of):
+    for label, miou in (("random", 0.3), ("tasks", 0.4)):
+        write_run(f"{label}all", label=label, fraction=1.0, miou=miou)
+    assert study_of(tables_of()[0]).saved == {}
+    for label in ("random", "imagenet"):
+        write_run(f"{label}few", label=label, fraction=0.1, miou=0.2)
+    assert set(study_of(tables_of()[0]).saved) == {"random", "imagenet"}
+
+
+def test_scenes_of_nothing_but_an_ignored_class_are_none(write_run, tables_of):
+    """Six scenes, of which one is all clutter: by the protocol that ignores it, five tell something."""
+    scenes = {**scenes_of(0, 5), "clutter": [[0, 0], [3, 4]]}
+    protocols = {how: {**SCORES, "excluded": ["land"], "excluded_pixels": how} for how in ("error", "ignored")}
+    write_run("a", protocols=protocols, scene_confusions={"full": scenes})
+    scenes_told = {table.protocol.name: study_of(table).cells[0].num_scenes for table in tables_of()}
+    assert scenes_told == {"error": 6, "ignored": 0}
+
+
+def test_summary_csv_counts_pretrainings_apart_from_seeds(write_run, tables_of):
+    for weights, seed in (("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1), ("b", 2)):
+        write_run(f"{weights}{seed}", label="tasks", seed=seed, provenance={"sha256": weights})
+    (table,) = tables_of()
+    (row,) = rows_of(summary_csv([(table, study_of(table))]))
+    assert (row["runs"], row["seeds"], row["pretrainings"]) == ("6", "3", "2")

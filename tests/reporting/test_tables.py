@@ -122,3 +122,19 @@ def test_rows_that_are_equally_good_are_all_the_best(write_run, tables_of):
         write_run(label, label=label, miou=0.5)
     (table,), _ = tables_of()
     assert table.best(0.1) == ["random", "tasks"]
+
+
+@pytest.mark.parametrize(("device", "told"), [("cpu", {"random": ["cpu (one, other)"]}), ("NVIDIA H100", {})])
+def test_processors_tell_runs_apart_where_they_computed(write_run, tables_of, device, told):
+    for seed, cpu in enumerate(("one", "other")):
+        write_run(f"{seed}", seed=seed, settings_hash="s", made_with={"device": device, "cpu": cpu})
+    (table,), _ = tables_of()
+    assert table.mixed_rows == told
+
+
+def test_a_share_that_is_rounded_a_little_keeps_its_name(write_run, tables_of):
+    for fraction, units in ((0.01, 2), (0.255, 26), (1.0, 100)):
+        write_run(f"{units}", fraction=fraction, labeled_units=units, total_units=100)
+    (table,), _ = tables_of()
+    assert table.rounded_shares == {0.01: 0.02}
+    assert table.share(0.255) == 0.255

@@ -10,6 +10,7 @@ from ssl_rs.segmentation.sliding_window import (
     blended_strips,
     most_probable,
     predict_scene,
+    read_windows,
     window_starts,
 )
 
@@ -228,3 +229,10 @@ def test_of_equally_probable_classes_the_first_is_taken():
     classes = most_probable(probabilities)
     assert classes.dtype == np.uint8
     assert np.array_equal(classes, probabilities.numpy().argmax(axis=0))
+
+
+def test_what_a_small_scene_lacks_of_a_window_is_its_mirror_image():
+    scene = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
+    (window,) = read_windows(scene, [(0, 0)], 5, 10.0, CPU)
+    rows, columns = [0, 1, 1, 0, 0], [0, 1, 2, 2, 1]
+    assert np.allclose(window.numpy(), scene[:, rows][:, :, columns] / 10)

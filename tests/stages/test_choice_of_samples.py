@@ -203,3 +203,9 @@ def test_of_a_large_scene_among_scraps_not_every_pixel_is_a_sample():
     masks = [np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.uint8), mask(640, 640, 0).view(Counting)]
     choose_samples(Scenes(masks), range(3), 3)
     assert len(looked_at) == (640 // LEAST_STEP) ** 2
+
+
+@pytest.mark.parametrize(("side", "shown"), [(SIDE // 2, {0, 1, 2, 3}), (SIDE // 2 - 1, {0, 1, 2})])
+def test_a_scene_with_room_for_a_quarter_of_the_usual_sample_is_shown(side, shown):
+    masks = [np.zeros((size, size), np.uint8) for size in (SIDE, SIDE, SIDE, side)]
+    assert {sample.scene for sample in choose_samples(Scenes(masks), range(4), 4)} == shown
