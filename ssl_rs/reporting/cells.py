@@ -69,7 +69,7 @@ class FailedRun:
 
 def read_failures(runs_dir: Path, planned: Sequence[PlannedCell] = ()) -> tuple[list[FailedRun], list[LeftOut]]:
     """Read the failure of every run below a folder, and of every planned one, that has no result."""
-    failures, left_out, commands = [], [], {cell.run_dir: cell.command for cell in planned}
+    failures, left_out, moved = [], [], {cell.run_dir: cell.moved_to for cell in planned}
     below = {path.resolve(): path for path in runs_dir.rglob("failure.json")}
     elsewhere = [path for cell in planned if (path := cell.run_dir / "failure.json").is_file() and path not in below]
     for path in sorted([*below.values(), *elsewhere]):
@@ -77,9 +77,9 @@ def read_failures(runs_dir: Path, planned: Sequence[PlannedCell] = ()) -> tuple[
             continue
         try:
             found = read_object(path)
-            command = command_line(str(found["command"]), found["overrides"])
-            planned_as = commands.get(path.parent.resolve(), command)  # names the outputs, if they were moved
-            failures.append(FailedRun(path.parent, planned_as, str(found["error"])))
+            moved_to = moved.get(path.parent.resolve())
+            command = command_line(str(found["command"]), found["overrides"], moved_to=moved_to)
+            failures.append(FailedRun(path.parent, command, str(found["error"])))
         except (ValueError, KeyError, TypeError, OSError) as error:
             left_out.append(LeftOut(path, f"no record of a failure ({type(error).__name__}: {error})"))
     return failures, left_out

@@ -42,6 +42,7 @@ class PlannedCell:
         plan: File of the plan.
         starts_from: What the command takes for `initialization.run`; None where it says nothing.
         config_hash: Of its run, as the name of the folder has it; None where the user chose the folder.
+        moved_to: Where the outputs lie that it was planned for; None: where they lay then.
     """
 
     command: str
@@ -57,6 +58,7 @@ class PlannedCell:
     plan: Path = Path()
     starts_from: str | None = None
     config_hash: str | None = None
+    moved_to: Path | None = None
 
     def is_of(self, run: Run) -> bool:
         """Tell whether a run is its own, in whichever folder."""
@@ -170,19 +172,22 @@ def settled(planned: Sequence[PlannedCell], runs: Sequence[Run]) -> list[Planned
     return found
 
 
-def command_line(command: str, overrides: Any, processes: int = 1) -> str:
+def command_line(command: str, overrides: Any, processes: int = 1, moved_to: Path | None = None) -> str:
     """Return the command of a run, quoted for a shell, without secrets.
 
     Args:
         command: Its name.
         overrides: What stands behind it.
         processes: How many torchrun starts.
+        moved_to: The output_dir by now, where it is another.
 
     Raises:
         ValueError: The overrides are no list of texts.
     """
     if not isinstance(overrides, list) or not all(isinstance(override, str) for override in overrides):
         raise ValueError(f"overrides is {overrides!r}: expected a list of texts")
+    if moved_to is not None:
+        overrides = [*(each for each in overrides if not each.startswith("output_dir=")), f"output_dir={moved_to}"]
     start = ["python"] if processes == 1 else ["torchrun", f"--nproc_per_node={processes}"]
     return shlex.join([*start, "-m", f"ssl_rs.{command}", *map(hide_secrets, overrides)])
 
@@ -209,15 +214,14 @@ def _planned_cell(command: str, entry: Mapping[str, Any], plan: Path, written_be
     if fraction is not None and not 0 < fraction <= 1:
         raise ValueError(f"label_fraction is {fraction}: expected a number in (0, 1]")
     overrides, run_dir = entry["overrides"], Path(entry["run_dir"])
-    line, home = command_line(command, overrides), plan.parent.parent
+    home, moved_to = plan.parent.parent, None
     if written_below is not None and run_dir.is_relative_to(written_below):
         run_dir = home / run_dir.relative_to(written_below)
         if Path(written_below).resolve() != home.resolve():  # they were moved, or the report starts elsewhere
-            others = [each for each in overrides if not each.startswith("output_dir=")]
-            line = command_line(command, [*others, f"output_dir={home}"])
+            moved_to = home
     own_name = OF_CONFIG.fullmatch(run_dir.name)
     return PlannedCell(
-        command=line,
+        command=command_line(command, overrides, moved_to=moved_to),
         run_dir=run_dir.resolve(),
         label=str(entry["label"]),
         label_fraction=fraction,
@@ -230,6 +234,7 @@ def _planned_cell(command: str, entry: Mapping[str, Any], plan: Path, written_be
         plan=plan,
         starts_from=next((each.partition("=")[2] for each in overrides if each.startswith(START)), None),
         config_hash=own_name[1] if own_name else None,
+        moved_to=moved_to,
     )
 
 

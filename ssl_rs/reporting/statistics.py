@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,12 @@ Key = TypeVar("Key", bound=Hashable)
 
 TAILS = 0.025, 0.975
 """Of every interval: 95 % lie between."""
-RESAMPLES = 2000
-"""Draws of a bootstrap."""
+BEYOND = 100
+"""Draws of a bootstrap beyond each end of its interval: with ten, chance moves the ends by half a point and more."""
+MOST_DRAWS = 20_000
+"""Of a bootstrap: fewer than seven things have tails too thin for `BEYOND`."""
+AT_ONCE = 1000
+"""Draws that are computed together: of thousands of scenes all would take gigabytes."""
 PLACES = 257
 """At which a curve is looked at between two fractions."""
 
@@ -80,12 +84,22 @@ def paired_difference(first: Mapping[Key, float], second: Mapping[Key, float]) -
     return summarize([first[key] - second[key] for key in shared]) if shared else None
 
 
+def _tail(number: int) -> float:
+    """Return the share of resamples of a number of things that lies beyond each end, see `percentile_interval`."""
+    return float(ndtr(stdtrit(number - 1, TAILS[0]) * math.sqrt(number / (number - 1))))
+
+
 @cache
-def resampled_counts(number: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.int64]:
-    """Return how often each of a number of things is drawn in each resample, int64 [R, number]; rows sum to number."""
-    drawn = np.random.default_rng(seed).integers(0, number, (resamples, number))
-    counts = np.zeros((resamples, number), np.int64)
-    np.add.at(counts, (np.arange(resamples)[:, None], drawn), 1)
+def resampled_counts(number: int, seed: int = 0) -> NDArray[np.int32]:
+    """Return how often each of a number of things, at least 2, is drawn in each resample, int32 [R, number].
+
+    Rows sum to that number. There are as many as leave `BEYOND` of them beyond each end of an interval.
+    """
+    resamples = math.ceil(min(MOST_DRAWS, BEYOND / max(_tail(number), 1e-9)))
+    draws, counts = np.random.default_rng(seed), np.zeros((resamples, number), np.int32)
+    for first in range(0, resamples, AT_ONCE):
+        part = counts[first : first + AT_ONCE]
+        np.add.at(part, (np.arange(len(part))[:, None], draws.integers(0, number, part.shape)), 1)
     counts.flags.writeable = False  # every run of a table gets the same
     return counts
 
@@ -103,19 +117,19 @@ def percentile_interval(values: NDArray[np.float64], number: int) -> Interval:
         number: How many things were resampled; at least 2.
     """
     known = values[~np.isnan(values)]
-    tail = float(ndtr(stdtrit(number - 1, TAILS[0]) * math.sqrt(number / (number - 1))))
+    tail = _tail(number)
     ends = np.quantile(known, (tail, 1 - tail), method="inverted_cdf")
     return Interval(float(ends[0]), float(ends[1]))
 
 
 def mean_iou(
-    confusions: NDArray[np.int64], counted: NDArray[np.bool_], scored: NDArray[np.bool_],
+    confusions: NDArray[Any], counted: NDArray[np.bool_], scored: NDArray[np.bool_],
     left_out: NDArray[np.bool_] | None = None, kept: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:  # fmt: skip
     """Return the mean IoU of confusion matrices, row truth and column prediction.
 
     Args:
-        confusions: int64 [..., K, K].
+        confusions: Whole numbers [..., K, K].
         counted: [K], whether pixels of this truth count at all.
         scored: [K], whether the class is in the mean; one absent from truth and prediction is left out.
         left_out: [..., K], classes that are not in the mean of some; None: none.
@@ -154,12 +168,16 @@ def resampled_miou(
         scored: As in `mean_iou`.
         seed: Of the draws.
     """
-    drawn = resampled_counts(len(scenes), seed=seed)  # [R, S]
-    pooled = np.tensordot(drawn, scenes, axes=1)  # [R, K, K]
     there = (scenes.sum(axis=-1) > 0) & counted  # [S, K]
-    lacks = there.any(axis=0) & (drawn @ there == 0)  # [R, K]
     imagined = ~there.any(axis=0) & ((scenes * counted[:, None]).sum(axis=(0, 1)) > 0)  # [K]
-    return mean_iou(pooled, counted, scored, lacks, imagined)
+    counts, flat = resampled_counts(len(scenes), seed=seed), scenes.reshape(len(scenes), -1)
+    found = []
+    for first in range(0, len(counts), AT_ONCE):
+        drawn = counts[first : first + AT_ONCE].astype(np.float64)  # [r, S]; whole numbers stay exact to 2^53
+        pooled = (drawn @ flat.astype(np.float64)).reshape(-1, *scenes.shape[1:])  # [r, K, K]
+        lacks = there.any(axis=0) & (drawn @ there == 0)  # [r, K]
+        found.append(mean_iou(pooled, counted, scored, lacks, imagined))
+    return np.concatenate(found)
 
 
 def crossing(fractions: Sequence[float], values: Sequence[float], target: float) -> float:

@@ -559,15 +559,14 @@ def test_every_state_is_told_with_its_command_and_stale_runs_leave_the_table(tmp
     write_run("single", miou=0.4, label="imagenet")
     plan(("random", 0.1, 0, "done"), ("random", 0.1, 1, "new"), ("random", 0.1, 2, "broken"), **PLACE)
     (tmp_path / "runs/broken").mkdir()
-    given = ["initialization=random", "seed=2"]
-    failure = {"command": "finetune", "overrides": given, "error": "no memory\nat all"}
+    failure = {"command": "finetune", "overrides": ["seed=2"], "error": "no memory\nat all"}
     (tmp_path / "runs/broken/failure.json").write_text(json.dumps(failure))
     said = []
     page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append).read_text()
     assert said[0] == "Cells: 2 done, 1 failed, 1 missing, 1 stale"
     assert len(said) == 4
     assert "broken: no memory\n" in said[1]
-    assert said[1].endswith("python -m ssl_rs.finetune initialization=random seed=2")
+    assert said[1].endswith("python -m ssl_rs.finetune seed=2")
     assert said[2].startswith("  missing  random, 10")
     assert said[2].endswith("python -m ssl_rs.finetune initialization=random seed=1")
     assert said[3].endswith("python -m ssl_rs.finetune initialization=random seed=1")

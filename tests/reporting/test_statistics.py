@@ -133,12 +133,30 @@ def test_mean_iou_is_that_of_the_evaluation(seed, protocol):
 
 
 def test_resamples_draw_as_many_as_there_are_each_equally_often():
-    counts = resampled_counts(5, 4000)
+    counts = resampled_counts(5)
     assert (counts.sum(axis=1) == 5).all()
     assert counts.mean(axis=0) == pytest.approx(np.ones(5), abs=0.05)
     assert counts.var(axis=0) == pytest.approx(np.full(5, 0.8), abs=0.05)  # binomial: 5 * 1/5 * 4/5
-    assert (counts == resampled_counts(5, 4000)).all()
-    assert (counts != resampled_counts(5, 4000, seed=1)).any()
+    assert (counts == resampled_counts(5)).all()
+    assert (counts != resampled_counts(5, seed=1)).any()
+
+
+@pytest.mark.parametrize(("number", "draws"), [(2, 20_000), (6, 20_000), (8, 17_430), (400, 4080)])
+def test_a_hundred_draws_lie_beyond_each_end_where_that_is_possible(number, draws):
+    assert len(resampled_counts(number)) == draws
+    values = np.arange(draws, dtype=np.float64)
+    low, high = percentile_interval(values, number)
+    beyond = (values < low).sum(), (values > high).sum()
+    assert max(beyond) <= 100
+    if draws < 20_000:
+        assert min(beyond) >= 98
+
+
+def test_chance_moves_the_ends_of_an_interval_over_few_scenes_by_little():
+    generator = np.random.default_rng(0)
+    values = generator.normal(50, 10, 8)
+    ends = np.array([percentile_interval(resampled_counts(8, seed=seed) @ values / 8, 8) for seed in range(8)])
+    assert np.ptp(ends, axis=0).max() < 0.1 * np.ptp(ends.mean(axis=0))
 
 
 def test_resampled_scenes_are_pooled_before_they_are_scored():
