@@ -201,8 +201,9 @@ def test_labels_without_some_class_are_told(command, tiny, folder_dataset, tmp_p
 def test_one_process_reads_ahead_where_memory_cannot_hold_the_scenes(command, tiny, monkeypatch):
     asked, batches = [], site.batches
 
-    def read(source, start, stop, rows, num_workers):
+    def read(source, start, stop, rows, num_workers, pinned):
         asked.append(num_workers)
+        assert not pinned  # it would open a GPU that is not asked for
         return batches(source, start, stop, rows, 0)
 
     monkeypatch.setattr(site, "batches", read)

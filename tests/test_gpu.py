@@ -72,7 +72,7 @@ def test_crops_cut_on_the_device_are_those_of_the_maps(tiny):
 def test_batches_that_are_copied_ahead_are_those_that_were_read(tiny):
     site = plan_of(*tiny).site
     source = SceneCrops(site.store, ("train",), 32, 0)
-    ahead = list(copied_ahead(batches(source, 0, 5, Rows(0, 4, 4), 1), torch.device("cuda")))
+    ahead = list(copied_ahead(batches(source, 0, 5, Rows(0, 4, 4), 1, pinned=True), torch.device("cuda")))
     for copied, read in zip(ahead, batches(source, 0, 5, Rows(0, 4, 4), 0), strict=True):
         assert copied.images.is_cuda
         assert torch.equal(copied.images.cpu(), read.images)

@@ -81,7 +81,8 @@ def _use_up(read: Callable[[], Crops], count: int) -> None:
 
 def _reader(source: SceneCrops, site: Site, num_workers: int) -> Callable[[], Crops]:
     """Return what takes the next batch and brings it to the device."""
-    endless: Iterator[Crops] = batches(source, 0, 2**40, site.rows, num_workers)
+    on_gpu = site.device.type == "cuda"
+    endless: Iterator[Crops] = batches(source, 0, 2**40, site.rows, num_workers, pinned=on_gpu)
 
     def read() -> Crops:
         crops = next(endless)

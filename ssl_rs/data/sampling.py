@@ -56,7 +56,9 @@ class _Steps(torch_data.Dataset[T | InputError | OSError], Generic[T]):
             return error
 
 
-def batches(source: BatchSource[T], start_step: int, stop_step: int, rows: Rows, num_workers: int) -> Iterator[T]:
+def batches(
+    source: BatchSource[T], start_step: int, stop_step: int, rows: Rows, num_workers: int, pinned: bool = False
+) -> Iterator[T]:
     """Yield the batch of each step, in order; the same ones for any number of workers.
 
     Args:
@@ -65,6 +67,7 @@ def batches(source: BatchSource[T], start_step: int, stop_step: int, rows: Rows,
         stop_step: The first step that is not wanted any more.
         rows: This process's rows of each global batch.
         num_workers: Processes that read ahead; 0 reads in this one.
+        pinned: Whether what they read goes to a GPU: it then lies where that copies from fastest. This opens the GPU.
 
     Raises:
         InputError: A file of the store is damaged or gone.
@@ -80,7 +83,7 @@ def batches(source: BatchSource[T], start_step: int, stop_step: int, rows: Rows,
         sampler=steps,
         num_workers=num_workers,
         prefetch_factor=READ_AHEAD,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pinned,
         generator=torch.Generator(),  # its own: else it would draw from the global one
         worker_init_fn=_leave_signals_to_the_parent,
     )

@@ -100,8 +100,9 @@ class Site:
     def batches(self, source: BatchSource[T], start: int) -> Iterator[T]:
         """Yield this process's share of the batch of each step from one on."""
         resident = isinstance(source.cutter, ResidentScenes)
-        found = batches(source, start, self.trainer.max_steps, self.rows, self.readers(source))
-        return copied_ahead(found, self.device) if self.device.type == "cuda" and not resident else found
+        on_gpu = self.device.type == "cuda"
+        found = batches(source, start, self.trainer.max_steps, self.rows, self.readers(source), pinned=on_gpu)
+        return copied_ahead(found, self.device) if on_gpu and not resident else found
 
     def target(self, backbone: Backbone) -> Target:
         """What an initialization must fit."""
