@@ -95,6 +95,9 @@ class DenseContrastive(PretextTask):
 def partners(first: View, second: View, maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """Return what the second view shows at the ground of each position of the first one.
 
+    A position stands for a cell of a grid over the image. Convolutions of stride 2 with padding on both sides, as
+    ResNet's, look up to half a cell further up and left, which is not corrected: their fields are many cells wide.
+
     Args:
         first: The one view.
         second: The other view, of the same crops.
