@@ -67,9 +67,9 @@ def explain(error: Exception) -> str | None:
 def _refused_by_system(error: OSError) -> str:
     """Name a full disk, a missing permission, a folder that somebody took away."""
     remedies = {
-        **dict.fromkeys(FULL, "Make space there, or choose another output_dir"),
-        **dict.fromkeys(SHUT, "Make it readable and writable, or choose another output_dir"),
-        errno.EROFS: "Make it writable, or choose another output_dir",
+        **dict.fromkeys(FULL, "Make space there, or choose another output_dir or run_dir"),
+        **dict.fromkeys(SHUT, "Make it readable and writable, or choose another output_dir or run_dir"),
+        errno.EROFS: "Make it writable, or choose another output_dir or run_dir",
         **dict.fromkeys(GONE, "Bring back what was moved or deleted"),
     }
     remedy = remedies.get(error.errno or 0, "Mend that")

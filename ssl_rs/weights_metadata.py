@@ -27,6 +27,8 @@ class WeightsMetadata:
         statistics: One finite value a band; no std is negative.
         classes: Names of the classes; empty where an encoder alone is stored.
         dtype: Type of the values it was trained on; None where an encoder alone is stored, or by earlier versions.
+        pixel_size: Usual side of the pixels it was trained on, and its unit; None where an encoder alone is stored,
+            where nobody knows, or by earlier versions.
     """
 
     backbone: str
@@ -35,6 +37,7 @@ class WeightsMetadata:
     statistics: Statistics
     classes: tuple[str, ...] = ()
     dtype: str | None = None
+    pixel_size: tuple[float, str] | None = None
 
     def texts(self) -> dict[str, str]:
         """Return what a file of weights stores: texts, of which `read_weights_metadata` makes this again."""
@@ -47,7 +50,8 @@ class WeightsMetadata:
             "value_scale": json.dumps(self.value_scale),
         }
         found |= {"classes": json.dumps(self.classes)} if self.classes else {}
-        return found | ({} if self.dtype is None else {"dtype": self.dtype})
+        found |= {} if self.dtype is None else {"dtype": self.dtype}
+        return found | ({} if self.pixel_size is None else {"pixel_size": json.dumps(self.pixel_size)})
 
     def check_backbone(self, where: str, backbone: str) -> None:
         """Refuse another encoder than the run has.
@@ -119,6 +123,7 @@ def read_weights_metadata(path: Path) -> WeightsMetadata:
         ),
         classes=tuple(_value(path, texts, "classes", tuple[str, ...])) if "classes" in texts else (),
         dtype=_short(path, "dtype", texts["dtype"]) if "dtype" in texts else None,
+        pixel_size=_pixel_size(path, texts) if "pixel_size" in texts else None,
     )
 
 
@@ -147,6 +152,14 @@ def _value(path: Path, texts: Mapping[str, str], key: str, hint: Any) -> Any:
     if not fits(value, hint):
         raise _refused(path, key, text, describe(hint))
     return value
+
+
+def _pixel_size(path: Path, texts: Mapping[str, str]) -> tuple[float, str]:
+    found = _value(path, texts, "pixel_size", list[float | str])
+    side, unit = found if len(found) == 2 else (0.0, "")
+    if not isinstance(side, (int, float)) or not 0 < side < math.inf or unit not in ("m", "degrees"):
+        raise _refused(path, "pixel_size", texts["pixel_size"], "a positive number, and m or degrees")
+    return float(side), str(unit)
 
 
 def _scale(path: Path, texts: Mapping[str, str]) -> float:

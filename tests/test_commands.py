@@ -409,6 +409,34 @@ def test_every_labeled_scene_of_other_data_can_be_scored(command, tiny, tmp_path
     assert "has no image with a mask in masks/" in err
 
 
+def test_other_data_of_another_type_are_scored_by_what_is_as_bright(command, tiny, folder_dataset, tmp_path):
+    code, out, err = command("finetune", *tiny)
+    assert code == 0, err
+    run = out.splitlines()[-1]
+    wide, located = tmp_path / "wide", (0.5, 0.0, 4e5, 0.0, -0.5, 5.8e6)
+    shutil.copytree(folder_dataset, wide)
+    for path in wide.glob("images/*/*.png"):
+        values = np.array(Image.open(path)).transpose(2, 0, 1).astype(np.uint16) * 100
+        with rasterio.open(
+            path.with_suffix(".tif"), "w", driver="GTiff", count=3, height=96, width=96, dtype="uint16",
+            crs="EPSG:32633", transform=rasterio.Affine(*located),
+        ) as file:  # fmt: skip
+            file.write(values)
+        path.unlink()
+    given = (f"run={run}", f"dataset.root={wide}")
+    code, _, err = command("evaluate", *given)
+    assert code == 2
+    assert "Say what is as bright here, value_scale=..." in err
+    code, out, err = command("evaluate", *given, "value_scale=25500")
+    assert code == 0, err
+    scored = RunDirectory(Path(out.splitlines()[-1])).read_result()
+    assert scored["scene_confusions"] == RunDirectory(Path(run)).read_result()["scene_confusions"]
+    for wrong in ((*given, "value_scale=0"), (f"run={run}", "value_scale=25500")):
+        code, _, err = command("evaluate", *wrong)
+        assert code == 2
+        assert "expected a number above 0, by which the values of other data" in err
+
+
 def test_a_sweep_fills_every_cell_and_names_what_failed(command, tiny):
     overrides = ("-m", *tiny, "label_fraction=10pct,100pct", "initialization=random,pretrained", "decoder=fpn")
     code, out, err = command("finetune", *overrides)

@@ -453,8 +453,12 @@ def test_a_folder_with_another_finished_run_is_not_taken_for_this_one(capsys, ti
     assert main("pretrain", list(short)) == 0
     assert main("pretrain", list(short)) == 0
     capsys.readouterr()
-    assert "with other settings" in fails(capsys, "pretrain", *short, "seed=5")
-    assert "with other settings" in fails(capsys, "finetune", *tiny, f"run_dir={tmp_path / 'mine'}")
+    said = fails(capsys, "pretrain", *short, "seed=5", "optimizer.lr=0.5")
+    assert "with other settings" in said
+    assert "Settings that differ: optimizer.lr was 0.001, is 0.5; seed was 0, is 5." in said
+    said = fails(capsys, "finetune", *tiny, f"run_dir={tmp_path / 'mine'}")
+    assert "a finished pretrain with other settings" in said
+    assert "Settings that differ" not in said
     both = (*short[:-2], f"run_dir={tmp_path / 'both'}")
     assert main("pretrain", [*both, "pretext=[inpainting,contrastive]"]) == 0
     # Heads start with other weights in another order.

@@ -479,6 +479,24 @@ def test_what_lies_among_images_and_cannot_be_used_does_not_keep_them_from_their
     assert sorted(path.name for path in (tmp_path / "maps").glob("*.json")) == ["b.json", "predict.json"]
 
 
+def test_pixels_of_another_size_than_those_of_the_training_are_told(command, folder_dataset, tmp_path, recwarn):
+    root = tmp_path / "located"
+    shutil.copytree(folder_dataset, root)
+    for path in [*root.glob("images/*/*.png")]:
+        write_tiff(path.with_suffix(".tif"), np.array(Image.open(path)).transpose(2, 0, 1))
+        path.unlink()
+    run = tune(root, tmp_path / "tuned")
+    image = np.full((3, 40, 40), 100, np.uint8)
+    a, b, c, d, e, f = PLACE[:6]
+    for name, factor, told in (("alike", 1.2, False), ("coarse", 2, True), ("fine", 0.5, True)):
+        place = rasterio.Affine(a * factor, b, c, d, e * factor, f)
+        path = write_tiff(tmp_path / f"{name}.tif", image, transform=place)
+        code, _, err = command("predict", f"run={run.path}", f"images={path}", f"run_dir={tmp_path / name}")
+        assert code == 0, err
+        expected = f"{path}: pixels are of {0.5 * factor:g} m, those of the training were of 0.5 m"
+        assert any(str(each.message).startswith(expected) for each in recwarn) == told
+
+
 def test_a_link_to_nothing_that_fits_a_pattern_keeps_the_others_from_nothing(refused, image, tmp_path):
     scene = write_tiff(tmp_path / "scene.tif", image[0])
     gone = tmp_path / "scene_gone.tif"

@@ -52,6 +52,18 @@ def test_the_path_comes_last_and_alone_on_standard_output(command, labeled):
     assert "6 scenes (4 train" in err
 
 
+def test_scenes_whose_masks_hold_no_label_are_told(command, folder_dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "blank"
+    shutil.copytree(folder_dataset, root)
+    classes = (root / "classes.yaml").read_text()
+    (root / "classes.yaml").write_text(f"{classes}ignore: [9]\n")
+    Image.fromarray(np.full((96, 96), 9, np.uint8)).save(root / "masks/test/scene5.png")
+    code, _, err = command("prepare", "dataset=folder", f"dataset.root={root}")
+    assert code == 0
+    assert "warning: no pixel is labeled in the masks of test 'scene5': all of it is ignored." in err
+
+
 def test_scenes_that_lie_together_are_told(command, folder_dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paths = sorted((folder_dataset / "images").rglob("*.png"), key=lambda path: path.name)

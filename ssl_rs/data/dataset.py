@@ -156,6 +156,8 @@ class Dataset(ABC):
     """Type that every image must have; None: that of most scenes."""
     may_be_empty: ClassVar[bool] = False
     """Whether images without a pixel of data are read; nothing can be learnt from them."""
+    downsample_key: ClassVar[str] = "dataset.downsample"
+    """What the command calls `downsample`, for messages."""
     how_to_validate: ClassVar[str] = "prepare the data with such a split"
     """What to do where no scene validates, for messages: "set dataset.val_parts=[8]"."""
 

@@ -12,7 +12,7 @@ Strip = tuple[int, SceneArrays, NDArray[np.bool_]]
 """The first row of a strip, its arrays, and [h, W] where it holds data."""
 
 
-def coarser_size(scene: Scene, factor: int, where: str) -> tuple[int, int]:
+def coarser_size(scene: Scene, factor: int, where: str, key: str = "dataset.downsample") -> tuple[int, int]:
     """Return height and width of a scene of whole blocks; what is left at the right and lower edge is cut off.
 
     Raises:
@@ -21,8 +21,8 @@ def coarser_size(scene: Scene, factor: int, where: str) -> tuple[int, int]:
     height, width = scene.height // factor, scene.width // factor
     if not (height and width):
         raise InputError(
-            f"{where}: {scene.height} x {scene.width} pixels (rows x columns) hold no block of dataset.downsample="
-            f"{factor} a side. Choose a smaller one, or take the scene out."
+            f"{where}: {scene.height} x {scene.width} pixels (rows x columns) hold no block of {key}={factor} a side. "
+            "Choose a smaller one, or take the scene out."
         )
     return height, width
 

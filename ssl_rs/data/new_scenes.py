@@ -144,6 +144,7 @@ class NewScenes(Dataset):
         trained_alpha: The last band is that one where a file has one more than the network takes.
     """
 
+    downsample_key = "downsample"
     may_be_empty = True  # a tile at the rim of a mosaic has its map, too
 
     root: str | None = None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ssl_rs.data.manifest import Manifest, SceneRecord
 from ssl_rs.data.overview_sheet import draw_sheet
+from ssl_rs.data.pixel_size import pixel_size
 from ssl_rs.data.store import Store
 from ssl_rs.files import write_beside, written_aside
 
@@ -27,7 +28,7 @@ def scene_list(manifest: Manifest) -> str:
     """
     names = [f"share_{entry.name}" for entry in manifest.classes]
     labeled = ["labeled_share"] if manifest.classes else []
-    columns = ["id", "split", "height", "width", "crs", "valid_share", *labeled, *names, "left_out"]
+    columns = ["id", "split", "height", "width", "crs", "pixel_size", "valid_share", *labeled, *names, "left_out"]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)
@@ -44,4 +45,6 @@ def _row(scene: SceneRecord) -> Sequence[str | int]:
         shares.insert(0, f"{labeled / (scene.height * scene.width):.6f}")
     if scene.split == "unlabeled":
         shares = [""] * len(shares)
-    return [scene.id, scene.split, scene.height, scene.width, scene.crs or "", f"{scene.valid_share:.6f}", *shares]
+    size = pixel_size(scene.crs, scene.transform)
+    place = [scene.crs or "", "" if size is None else str(size)]
+    return [scene.id, scene.split, scene.height, scene.width, *place, f"{scene.valid_share:.6f}", *shares]

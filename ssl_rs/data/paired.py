@@ -25,8 +25,9 @@ BLOCK_BYTES = 2**26
 MASK_BYTES = 20
 """What reading a pixel of a mask takes: its code, and what that is looked up with."""
 
-TOLERANCE = 0.5
-"""Pixels by which the corners of image and mask may differ: writers round differently."""
+TOLERANCE = 0.25
+"""Pixels by which the corners of image and mask may differ: writers round differently. Half a pixel is another matter:
+that is what one of them has who takes the middle of a pixel for its corner."""
 
 
 def read_pair(

@@ -17,6 +17,7 @@ from ssl_rs.data.dataset import IGNORE, Dataset, SceneSource
 from ssl_rs.data.manifest import FORMAT_VERSION, HASH_FILE, MANIFEST_FILE, Manifest, SkippedScene
 from ssl_rs.data.moments import mean_and_std
 from ssl_rs.data.overview import SCENES_FILE, SHEET_FILE, write_overview
+from ssl_rs.data.pixel_size import warn_of_sizes
 from ssl_rs.data.records import to_json
 from ssl_rs.data.scene_writer import WrittenScene
 from ssl_rs.data.store import Store
@@ -156,6 +157,7 @@ def _build(
     manifest = _manifest(dataset, written, [*skipped, *odd])
     store = Store(folder, manifest)
     warn_of_copies(store)
+    warn_of_sizes(manifest)
     write_overview(store)
     warn_of_clipping(store)
     write_beside(folder / HASH_FILE, f"{manifest.sha256}\n")

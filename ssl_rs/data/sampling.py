@@ -1,6 +1,7 @@
 """The batches of a run in the order of its steps: the same ones however many processes read them ahead."""
 
 import signal
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -87,7 +88,9 @@ def batches(
         generator=torch.Generator(),  # its own: else it would draw from the global one
         worker_init_fn=_leave_signals_to_the_parent,
     )
-    iterator = iter(loader)
+    with warnings.catch_warnings():  # `trainer.num_workers` is told of by those who know it
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        iterator = iter(loader)
     try:
         for batch in iterator:
             if isinstance(batch, (InputError, OSError)):

@@ -120,7 +120,7 @@ def _write_strips(dataset: Dataset, number: int, source: SceneSource, scene: Sce
     """Write the arrays of a scene and count what is in them."""
     dtype, moments, valid_pixels = "", [], 0
     class_pixels = np.zeros(256, np.int64)
-    height, width = coarser_size(scene, dataset.downsample, where)
+    height, width = coarser_size(scene, dataset.downsample, where, dataset.downsample_key)
     with SceneFiles(folder, number, height) as files:
         for top, strip, valid in downsample(_checked_strips(dataset, source, scene, where), dataset.downsample):
             dtype = strip.image.dtype.name

@@ -11,6 +11,7 @@ from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.manifest import Manifest
+from ssl_rs.data.pixel_size import PixelSize, told_unlike, usual_size
 from ssl_rs.errors import InputError
 from ssl_rs.finetuned import finished_finetuning
 from ssl_rs.messages import say_line
@@ -73,9 +74,13 @@ def read_plan(settings: Settings) -> Plan:
     trained, manifest = run.read_result() or {}, site.store.manifest
     metadata = read_weights_metadata(run.model)
     check_kinds(run, metadata, manifest.bands, manifest)
-    check_data(run, metadata, manifest)
+    if settings.value("value_scale", float | None) is None:  # else they are what it learnt from once they are divided
+        check_data(run, metadata, manifest)
     if evaluation.split == "all" or trained.get("manifest_sha256") != manifest.sha256:
         compare_with_training(run, site.store, evaluation.split)
+        trained_on = metadata.pixel_size and PixelSize(*metadata.pixel_size)
+        if told := told_unlike(trained_on, usual_size(manifest, evaluation.split)):
+            say_line(f"warning: {manifest.dataset}: {told}")
     window = evaluation.window
     how = {"split": evaluation.split, **window.identity}
     inputs = {

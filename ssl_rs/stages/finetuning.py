@@ -12,6 +12,7 @@ from ssl_rs import distributed
 from ssl_rs.bands import color_bands
 from ssl_rs.config import Settings
 from ssl_rs.data.label_subset import describe_labels, labeled_in_training, labeled_pixels
+from ssl_rs.data.pixel_size import usual_size
 from ssl_rs.data.sampling import to_unit
 from ssl_rs.data.small_images import warn_of_small_images
 from ssl_rs.data.tile_crops import TileCrops
@@ -132,7 +133,7 @@ def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, se
     if site.processes.is_first:
         metadata = WeightsMetadata(
             plan.recipe.backbone.name, manifest.bands, manifest.value_scale, provenance.statistics,
-            tuple(item.name for item in manifest.classes), manifest.dtype,
+            tuple(item.name for item in manifest.classes), manifest.dtype, usual_size(manifest),
         )  # fmt: skip
         texts = metadata.texts() | {"decoder": plan.decoder_name, "config_hash": plan.run.hash}
         save_tensors(directory.model, network.model.state_dict(), texts)

@@ -54,9 +54,12 @@ class Identified:
             return False
         found = {key: result.get(key) for key in ("command", "config_hash")}
         if found != {"command": command, "config_hash": self.hash}:
+            before = result.get("settings") if found["command"] == command else None
+            changed = changed_settings(before, self.settings) if isinstance(before, dict) else []
             raise InputError(
                 f"run_dir={self.directory.path} holds a finished {found['command']} with other settings (hash "
                 f"{found['config_hash']}, these have {self.hash}). Choose another run_dir, or leave it out."
+                + (f" Settings that differ: {'; '.join(changed)}." if changed else "")
             )
         self.directory.drop_checkpoints()
         tell(f"{self.directory.path} was finished before", result)

@@ -6,10 +6,11 @@ from typing import get_args
 
 from ssl_rs.config import Settings
 from ssl_rs.data.dataset import Dataset, Split
+from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.overview import SCENES_FILE, SHEET_FILE
 from ssl_rs.data.store import Store
 from ssl_rs.data.verify import verify
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, some
 from ssl_rs.messages import say_line
 from ssl_rs.stages.scenes import prepare_store, scene_progress
 
@@ -31,6 +32,8 @@ def prepare(settings: Settings) -> Path:
         return _check(dataset, folder)
     store = prepare_store(dataset, folder, num_workers, wait=False)
     say_line(summary(store))
+    if blank := unlabeled_text(store.manifest):
+        say_line(blank)
     _tell_groups(dataset, store)
     return store.path
 
@@ -61,6 +64,15 @@ def _tell_groups(dataset: Dataset, store: Store) -> None:
     divided = [name for name, found in splits.items() if "train" in found and found & {"val", "test"}]
     more = f"; {len(divided)} of them both train and score, which tells little of new places" if divided else ""
     say_line(f"By dataset.scene_group={dataset.scene_group} the scenes lie in {len(splits)} groups{more}.")
+
+
+def unlabeled_text(manifest: Manifest) -> str:
+    """Warn of scenes of a split whose masks hold no label: nobody learns from them, or is scored on them."""
+    labeled = (scene for scene in manifest.scenes if scene.split != "unlabeled")
+    blank = [f"{scene.split} '{scene.id}'" for scene in labeled if not any(scene.class_pixels)]
+    if not manifest.classes or not blank:
+        return ""
+    return f"warning: no pixel is labeled in the masks of {some(blank)}: all of it is ignored. Is that meant?"
 
 
 def summary(store: Store) -> str:

@@ -97,6 +97,8 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
         raise InputError(
             f"bands={list(bands)} means something with run=... only; dataset.channels=... of a folder says it."
         )
+    if (scale := settings.value("value_scale", float | None)) is not None:
+        raise InputError(f"value_scale={scale:g} means something with run=... only; dataset.value_scale=... says it.")
     split: Literal["val", "test"] = settings.value("evaluation.split", Literal["val", "test"])
     window = changed_windows(settings, WindowSettings(surroundings.dataset.crop_size))
     evaluation = EvaluationSettings.of(surroundings.dataset, split, window)

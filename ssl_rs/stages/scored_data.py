@@ -1,5 +1,6 @@
 """The data that a finished fine-tuning is scored on: opened where they lay, or where others lie, by their name."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ def enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, Any
         if not hasattr(locate(str(node.get("_target_")), "dataset", trusted), "channels"):
             raise InputError(f"bands={in_brackets(channels)}: dataset={node.get('name')} reads its own. Leave it out.")
         node |= {"channels": list(channels), "bands": _names_of(channels, node.get("bands"), run)}
+    node |= _scale_of_others(settings.value("value_scale", float | None), root)
     in_every_split = settings.value("evaluation.split", Scored) == "all"
     if in_every_split:
         refuse_training_scenes(root, of_training)
@@ -75,6 +77,22 @@ def enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, Any
     return Site(
         trainer, processes, here, trainer.resolve_precision(here), dataset, store, seed, Path(output_dir)
     ), stored
+
+
+def _scale_of_others(scale: float | None, root: str | None) -> dict[str, float]:
+    """Return what the config of other data says instead of that of the training.
+
+    Raises:
+        InputError: It is no scale, or the data are those of the training.
+    """
+    if scale is None:
+        return {}
+    if root is None or not 0 < scale < math.inf:
+        raise InputError(
+            f"value_scale={scale:g}: expected a number above 0, by which the values of other data, dataset.root=..., "
+            "are divided. Those of the training keep theirs: leave it out."
+        )
+    return {"value_scale": scale}
 
 
 def _opened(

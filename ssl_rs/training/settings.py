@@ -1,6 +1,7 @@
 """The settings of the loop, and what `auto` means on this machine."""
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -152,6 +153,12 @@ class TrainerSettings:
             size: Bytes of the scenes.
         """
         if self.num_workers is not None:
+            if self.num_workers * processes > usable_cores():
+                warnings.warn(
+                    f"trainer.num_workers={self.num_workers}: these processes share {usable_cores()} cores, so more of "
+                    "them read no faster. Leave it out for as many as help.",
+                    stacklevel=2,
+                )
             return self.num_workers
         if device.type == "cuda":
             return max(0, min(MOST_READERS, usable_cores() // processes - 1))

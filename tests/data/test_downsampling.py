@@ -53,6 +53,9 @@ def test_strips_of_any_height_give_what_a_loop_over_blocks_gives(factor, height,
         image[:, ~valid] = np.nan  # must not leak into the mean
     scene = Scene(height, width, None, None, iter([]))
     if factor > min(height, width):
+        with pytest.raises(InputError, match=r"hold no block of downsample=") as caught:
+            coarser_size(scene, factor, "a.tif", "downsample")
+        assert "dataset" not in str(caught.value)
         with pytest.raises(InputError, match=r"hold no block of dataset\.downsample"):
             coarser_size(scene, factor, "a.tif")
         return

@@ -63,7 +63,7 @@ def test_the_list_has_a_row_a_scene_and_then_those_left_out(colored):
     valid[3] = False
     broken = scene(4, 4, color=(1, 2))
     entries = [
-        ("a, b", "train", scene(4, 10, mask=mask, valid=valid, crs="EPSG:32633")),
+        ("a, b", "train", scene(4, 10, mask=mask, valid=valid, crs="EPSG:32633", transform=(10, 0, 0, 0, -10, 0))),
         ("bad", "test", broken),
         ("ü", "val", scene(3, 5)),
     ]
@@ -74,6 +74,7 @@ def test_the_list_has_a_row_a_scene_and_then_those_left_out(colored):
         "height": "4",
         "width": "10",
         "crs": "EPSG:32633",
+        "pixel_size": "10 m",
         "valid_share": "0.750000",
         "labeled_share": "0.500000",  # one row has no label, another no data
         "share_class 0": "0.500000",
@@ -88,7 +89,7 @@ def test_the_list_has_a_row_a_scene_and_then_those_left_out(colored):
 
 def test_a_list_without_classes_has_no_columns_for_them(colored):
     store = colored([("a", "train", dataclasses.replace(scene(4, 4), mask=None))], num_classes=0)
-    assert list(rows_of(store)[0]) == ["id", "split", "height", "width", "crs", "valid_share", "left_out"]
+    assert list(rows_of(store)[0]) == ["id", "split", "height", "width", "crs", "pixel_size", "valid_share", "left_out"]
 
 
 # Thumbnails

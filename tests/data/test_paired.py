@@ -120,6 +120,7 @@ def test_rounding_of_the_transform_is_no_difference(pair, tmp_path):
     [
         (rasterio.Affine(0.5, 0, 300001, 0, -0.5, 5800000), "EPSG:32633", "2 pixels away"),
         (rasterio.Affine(0.51, 0, 300000, 0, -0.5, 5800000), "EPSG:32633", "0.6 pixels away"),
+        (rasterio.Affine(0.5, 0, 300000.25, 0, -0.5, 5800000), "EPSG:32633", "0.5 pixels away"),
         (GRID, "EPSG:32632", "lies in EPSG:32632"),
     ],
 )

@@ -23,7 +23,7 @@ from ssl_rs.training import loop
 pytestmark = pytest.mark.slow
 
 LATER = "the same command then goes on where it stopped"
-MAKE_SPACE = f"No space left on device. Make space there, or choose another output_dir; {LATER}"
+MAKE_SPACE = f"No space left on device. Make space there, or choose another output_dir or run_dir; {LATER}"
 
 
 def visible(folder):
@@ -109,7 +109,9 @@ def test_a_checkpoint_folder_that_becomes_read_only(quick, tmp_path, mount, fail
     monkeypatch.setattr(loop, "save_checkpoint", save_after_fault)
     said = fails("pretrain", *quick, f"run_dir={run.path}")
     monkeypatch.undo()
-    expected = f"cannot be written: Read-only file system. Make it writable, or choose another output_dir; {LATER}"
+    expected = (
+        f"cannot be written: Read-only file system. Make it writable, or choose another output_dir or run_dir; {LATER}"
+    )
     assert f"{run.checkpoints / 'step-00000004.ckpt'}: {expected}" in said
     subprocess.run(["umount", run.checkpoints], check=True)
     assert visible(run.checkpoints) == ["step-00000002.ckpt"]

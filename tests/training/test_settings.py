@@ -1,5 +1,6 @@
 """Settings of the loop: ranges, devices, precision, exactness."""
 
+import warnings
 from contextlib import suppress
 
 import pytest
@@ -84,6 +85,17 @@ def test_readers_take_their_share_of_the_cores_beside_a_gpu(monkeypatch, given, 
     monkeypatch.setattr(settings, "usable_cores", lambda: cores)
     found = TrainerSettings(1, 2, num_workers=given).resolve_workers(torch.device(device), processes, 0)
     assert found == expected
+
+
+@pytest.mark.parametrize(("given", "processes", "told"), [(2, 1, False), (3, 1, True), (1, 2, False), (2, 2, True)])
+def test_more_readers_than_cores_are_told(monkeypatch, given, processes, told):
+    monkeypatch.setattr(settings, "usable_cores", lambda: 2)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        TrainerSettings(1, 2, num_workers=given).resolve_workers(CPU, processes, 0)
+    assert [f"num_workers={given}: these processes share 2 cores" in str(each.message) for each in said] == [
+        True
+    ] * told
 
 
 @pytest.mark.parametrize(("given", "size", "expected"), [(None, 50, 0), (None, 51, 1), (0, 10**6, 0), (2, 0, 2)])
