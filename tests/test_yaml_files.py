@@ -20,6 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from torch import nn
 
 from ssl_rs.bands import RGB, color_bands
+from ssl_rs.benchmarks import benchmarking
 from ssl_rs.build import build
 from ssl_rs.config import Settings, asks_for_sweep, compose_config, resolve
 from ssl_rs.config_files import conf_dir, groups, options, used_groups
@@ -34,7 +35,7 @@ from ssl_rs.overrides import without_sweeps
 from ssl_rs.pretext.network import PretextNetwork, build_task
 from ssl_rs.randomness import Draws, Rows
 from ssl_rs.segmentation.protocols import find_protocol, protocols_of
-from ssl_rs.stages import benchmarking, finetuning_plan, preparation, pretraining, probing
+from ssl_rs.stages import finetuning_plan, preparation, pretraining, probing
 from ssl_rs.stages.site import SiteSettings
 from ssl_rs.views.base import crop_view, make_views, views_to_make
 
