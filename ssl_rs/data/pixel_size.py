@@ -5,10 +5,12 @@ import statistics
 import warnings
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 
 from ssl_rs.data.dataset import Split, Transform
 from ssl_rs.data.manifest import Manifest
@@ -42,15 +44,20 @@ def pixel_size(crs: str | None, transform: Transform | None) -> PixelSize | None
     if crs is None or transform is None:
         return None
     a, b, _, d, e, _ = transform
-    side, meters = math.sqrt(abs(a * e - b * d)), _meters(crs)
-    return None if side == 0 else PixelSize(side, "degrees") if meters is None else PixelSize(side * meters, "m")
+    side, (factor, unit) = math.sqrt(abs(a * e - b * d)), _unit(crs)
+    return PixelSize(side * factor, unit) if unit and side > 0 else None
 
 
 @lru_cache
-def _meters(crs: str) -> float | None:
-    """Return how many meters a unit of coordinates is; None where these are degrees."""
-    system = CRS.from_string(crs)
-    return float(system.linear_units_factor[1]) if system.is_projected else None
+def _unit(crs: str) -> tuple[float, str]:
+    """Return what a unit of coordinates is, e.g. (0.3048, "m"); no unit where they are neither lengths nor degrees."""
+    with suppress(CRSError):
+        system = CRS.from_string(crs)
+        if system.is_projected:
+            return float(system.linear_units_factor[1]), "m"
+        if system.is_geographic:
+            return 1.0, "degrees"
+    return 0.0, ""
 
 
 def usual_size(manifest: Manifest, split: Split | Literal["all"] = "train") -> PixelSize | None:

@@ -8,6 +8,7 @@ import pytest
 from ssl_rs.data.pixel_size import PixelSize, pixel_size, told_unlike, usual_size, warn_of_sizes
 
 UTM, DEGREES, FEET = "EPSG:32633", "EPSG:4326", "EPSG:2263"
+LOCAL = 'LOCAL_CS["mine",LOCAL_DATUM["mine",0],UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]'
 
 
 def scenes_of(*sizes, crs=UTM, split="train"):
@@ -35,6 +36,8 @@ def manifest(*scenes):
         (FEET, grid(10.0), PixelSize(pytest.approx(3.048, abs=1e-4), "m")),
         (DEGREES, grid(0.25), PixelSize(0.25, "degrees")),
         (None, grid(10.0), None),
+        (LOCAL, grid(10.0), None),
+        ("no such system", grid(10.0), None),
         (UTM, None, None),
         (UTM, grid(0.0), None),
     ],
