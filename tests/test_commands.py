@@ -32,6 +32,8 @@ from ssl_rs.weights_metadata import read_weights_metadata
 
 pytestmark = pytest.mark.slow
 
+TURNS = "evaluation.window.test_time_augmentation"
+
 
 @pytest.fixture
 def pretrained(command, tiny):
@@ -162,6 +164,12 @@ def test_finetuning_evaluation_and_report_follow(command, tiny, pretrained):
     grouped = command("evaluate", f"run={runs[0].path}", r"dataset.scene_group=\w")[1]
     elsewhere = command("evaluate", f"run={_trained_elsewhere(runs[0].path)}")[1]
     assert len({out, grouped, elsewhere}) == 3
+    turned = command("evaluate", f"run={runs[0].path}", "evaluation.split=val", f"{TURNS}=true")[1]
+    told, before = (json.loads((Path(path.strip()) / "result.json").read_text()) for path in (turned, out))
+    assert [each["settings"][key] for each in (told, before) for key in ("evaluation.split", TURNS)] == [
+        "val", True, "test", False
+    ]  # fmt: skip
+    assert told["settings_hash"] != before["settings_hash"] == random["settings_hash"]
     assert json.loads((Path(elsewhere.strip()) / "result.json").read_text())["confusion"] != random["confusion"]
 
     code, out, err = command("report")

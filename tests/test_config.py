@@ -518,3 +518,9 @@ def test_a_tilde_in_front_of_a_path_is_the_home_folder(tmp_path, monkeypatch, ca
 )
 def test_what_hydra_reads_stays_as_it_is(override):
     assert quoted(override) == override
+
+
+def test_the_keys_of_a_sweep_are_printed_and_nothing_runs(monkeypatch, capsys):
+    monkeypatch.setattr("ssl_rs.sweep.run_sweep", lambda *given: pytest.fail("it ran"))
+    assert main("pretrain", ["-m", "seed=3,4", "trainer.max_steps=7", "--cfg"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["trainer"]["max_steps"] == 7

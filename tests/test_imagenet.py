@@ -1,12 +1,14 @@
 """ImageNet's filters and statistics for bands that ImageNet does not have."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from ssl_rs.encoder import Backbone, Normalization, Statistics
 from ssl_rs.errors import InputError
-from ssl_rs.imagenet import describe_filters, filters_for_bands, first_convolution, statistics_for_bands
+from ssl_rs.imagenet import describe_filters, download, filters_for_bands, first_convolution, statistics_for_bands
 
 RGB = ("red", "green", "blue")
 LISTS = {
@@ -107,9 +109,25 @@ def test_colors_of_8_bits_take_imagenets_statistics_and_others_their_own():
 
 @pytest.mark.parametrize(
     ("name", "dtype", "scale"),
-    [("rgb", "uint16", 65535.0), ("bgrn", "float32", 1.0), ("two", "uint8", 255.0), ("rgb", "uint8", 100.0)],
+    [
+        ("rgb", "uint16", 65535.0),
+        ("rgb", "uint16", 255.0),
+        ("bgrn", "float32", 1.0),
+        ("two", "uint8", 255.0),
+        ("rgb", "uint8", 100.0),
+    ],
 )
 def test_values_that_imagenet_says_nothing_about_take_their_own_statistics(name, dtype, scale):
     bands = LISTS[name]
     assert statistics_for_bands(IMAGENET, own(bands), bands, dtype, scale) == own(bands)
     assert Normalization(own(bands)).mean.numel() == len(bands)
+
+
+def test_a_download_is_compared_with_the_hash_in_its_name(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, path, **more: asked.append((url, path, more)))
+    url = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+    path = tmp_path / "checkpoints/resnet18-f37072fd.pth"
+    assert download(SimpleNamespace(url=url), "resnet18") == path
+    assert asked == [(url, str(path), {"hash_prefix": "f37072fd", "progress": False})]

@@ -77,8 +77,8 @@ def test_safetensors_are_as_good(tmp_path):
 def own_file(folder, bands, scale=255.0):
     """Write a file as a pretraining of ours does, and return it with its tensors."""
     weights = Backbone("resnet18").build(len(bands)).state_dict()
-    numbers = tuple(index / 10 for index in range(1, len(bands) + 1))
-    metadata = WeightsMetadata("resnet18", bands, scale, Statistics(numbers, numbers, "scenes of elsewhere"))
+    mean, std = (tuple(index / part for index in range(1, len(bands) + 1)) for part in (10, 20))
+    metadata = WeightsMetadata("resnet18", bands, scale, Statistics(mean, std, "scenes of elsewhere"))
     save_tensors(folder / "colleague.safetensors", weights, metadata.texts())
     return str(folder / "colleague.safetensors"), weights
 
@@ -88,7 +88,7 @@ def test_a_file_of_ours_gives_each_band_its_own_filters_and_statistics(tmp_path)
     encoder = Backbone("resnet18").build(3)
     found = File(weights=path).apply(encoder, target(("nir", "red", "blue")))
     assert torch.equal(encoder.conv1.weight, weights["conv1.weight"][:, [3, 2, 0]])
-    assert found.statistics == Statistics((0.4, 0.3, 0.1), (0.4, 0.3, 0.1), "scenes of elsewhere")
+    assert found.statistics == Statistics((0.4, 0.3, 0.1), (0.2, 0.15, 0.05), "scenes of elsewhere")
     assert found.first_convolution == "of the file's 4 channels, nir takes 4, red takes 3, blue takes 1"
     encoder = Backbone("resnet18").build(4)
     found = File(weights=path).apply(encoder, target(("blue", "green", "red", "nir")))
@@ -122,6 +122,28 @@ def test_a_file_of_ours_of_colors_serves_more_bands_as_imagenets_does(tmp_path):
     found = File(weights=path).apply(encoder, target((*RGB, "nir")))
     assert torch.allclose(encoder.conv1.weight[:, :3] * 4 / 3, weights["conv1.weight"])
     assert found.statistics == target((*RGB, "nir")).statistics
+
+
+def test_a_file_of_ours_of_colors_in_another_order_serves_no_other_bands(tmp_path):
+    path, _ = own_file(tmp_path, ("blue", "green", "red"))
+    with pytest.raises(InputError, match="was trained on the bands blue, green, red, the data has vv, vh"):
+        File(weights=path).locate(target(("vv", "vh")))
+
+
+def test_some_channels_in_the_order_of_the_file_are_picked_too(tmp_path):
+    path, weights = own_file(tmp_path, ("blue", "green", "red", "nir"))
+    encoder = Backbone("resnet18").build(2)
+    found = File(weights=path).apply(encoder, target(("blue", "red")))
+    assert torch.equal(encoder.conv1.weight, weights["conv1.weight"][:, [0, 2]])
+    assert found.first_convolution == "of the file's 4 channels, blue takes 1, red takes 3"
+
+
+def test_a_prefix_is_that_of_whole_words(tmp_path):
+    query, key = resnet(seed=1), resnet(seed=2)
+    path = saved(tmp_path, prefixed(query, "encoder.") | prefixed(key, "momentum_encoder."))
+    encoder = Backbone("resnet18").build(3)
+    File(weights=path, prefix="encoder.").apply(encoder, target())
+    check_landed(encoder, query)
 
 
 def test_of_several_encoders_one_must_be_named(tmp_path):

@@ -116,3 +116,22 @@ def test_anything_is_read_with_the_types_it_promises_or_refused(tmp_path, drawn)
         assert all(type(value) is float and math.isfinite(value) for value in values)
     assert 0 < found.value_scale < math.inf
     assert min(found.statistics.std) >= 0
+
+
+STATISTICS = Statistics((0.5, 0.25), (0.1, 0.0), "the training scenes of x")
+
+
+@pytest.mark.parametrize("more", [{}, {"classes": ("a", "b"), "dtype": "uint16"}])
+def test_the_texts_of_metadata_make_them_again(tmp_path, more):
+    metadata = WeightsMetadata("resnet18", ("red", "green"), 255.0, STATISTICS, **more)
+    assert read_weights_metadata(written(tmp_path, metadata.texts())) == metadata
+
+
+def test_data_of_other_bands_and_scales_are_refused_and_a_scale_that_nobody_knows_is_not():
+    metadata = WeightsMetadata("resnet18", ("red", "green"), 255.0, STATISTICS)
+    metadata.check_data("run=x", ["red", "green"], 255.0)
+    metadata.check_scale("run=x", None)
+    with pytest.raises(InputError, match="run=x was trained on the bands red, green, the data has green, red"):
+        metadata.check_data("run=x", ("green", "red"), 255.0)
+    with pytest.raises(InputError, match="run=x was trained on values divided by 255, this data is divided by 100"):
+        metadata.check_data("run=x", ("red", "green"), 100.0)

@@ -206,12 +206,12 @@ def test_a_disk_that_fails_says_nothing_about_the_scene(tmp_path, monkeypatch, n
         return whole(self)
 
     def hashed(path):
-        if fails[0]:
+        if path.name == name and fails[0]:
             raise OSError(number, os.strerror(number), str(path))
         return sha256_of(path)
 
     monkeypatch.setattr(Path, "read_bytes", read)
-    monkeypatch.setattr("ssl_rs.data.refused_images.sha256_of", hashed)
+    monkeypatch.setattr("ssl_rs.data.source_files.sha256_of", hashed)
     said = rf"could not be built: .*{os.strerror(number)}: '.*{name}'\. Make that file readable, or take it out"
     with pytest.raises(InputError, match=said):
         prepare(dataset, tmp_path / "stores")

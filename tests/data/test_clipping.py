@@ -1,11 +1,12 @@
 """Values above the value scale: told, with a scale that holds them."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from ssl_rs.data.clipping import values_outside
+from ssl_rs.data.clipping import usual_largest, values_outside
 from ssl_rs.data.dataset import SceneArrays
 from ssl_rs.data.prepare import prepare
 
@@ -24,6 +25,26 @@ def test_shares_are_those_of_the_valid_pixels():
     valid[:, :5] = True
     assert values_outside(image, valid, 100) == (0.2, 0.5, -300, 200, 200)
     assert values_outside(image, np.zeros((8, 10), bool), 100) == (0, 0, 0, 0, 0)
+
+
+def test_a_few_odd_values_are_not_usual():
+    image = np.full((1, 10, 10), 30, np.uint16)
+    image[0, 0, 0] = 65535
+    assert values_outside(image, None, 100).usual == 30
+
+
+def test_the_usual_values_of_every_band_lie_below_in_the_training_scenes():
+    image, asked = np.full((2, 10, 10), 30, np.uint16), []
+    image[0, :5] = 40
+
+    def scenes_of(split):
+        asked.append(split)
+        return [0]
+
+    store = SimpleNamespace(scenes_of=scenes_of, image=lambda index: image, valid=lambda index: None)
+    assert usual_largest(store, 100) == 40
+    assert asked == ["train"]
+    assert usual_largest(store, 40) is None  # of one band half of the values are no less
 
 
 def test_some_rows_are_read_and_the_ends_are_among_them():

@@ -91,3 +91,5 @@ def test_every_stored_type_and_scenes_with_nodata(made_up, tmp_path, dtype):
     assert resident.images.dtype == mapped.images.dtype
     assert torch.equal(resident.images, mapped.images)
     assert torch.equal(resident.valid, mapped.valid)
+    held = sum(values.numel() * values.itemsize for values in again.cutter.pixels.values())
+    assert resident_bytes(store, again.scenes, again.kinds) == held

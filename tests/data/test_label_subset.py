@@ -13,6 +13,7 @@ from ssl_rs.data.label_subset import (
     LabelSubset,
     choose_labels,
     describe_labels,
+    labeled_in_training,
     labeled_pixels,
     pixels_of_units,
 )
@@ -164,3 +165,7 @@ def test_a_share_of_few_units_that_is_rounded_is_told(fraction, said):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         describe_labels(LabelSubset("x", "scene", 64, 0.25, 0, units[:6], 24), {"a": 2_500}, 10_000)
+
+
+def test_labels_of_other_splits_are_none_of_the_training(store):
+    assert labeled_in_training(store) == 80 * 83 + 40 * 80

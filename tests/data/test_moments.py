@@ -14,11 +14,12 @@ def test_moments_of_two_values_by_hand():
     assert mean_and_std([found], 10.0) == ((0.5, 0.5), (0.5, 0.0))
 
 
-def test_blocks_change_nothing(monkeypatch):
+@pytest.mark.parametrize("pixels", [50, 5])  # of two rows, and of less than one
+def test_blocks_change_nothing(monkeypatch, pixels):
     image = np.random.default_rng(0).integers(0, 65535, (3, 33, 21)).astype(np.uint16)
     valid = np.random.default_rng(1).random((33, 21)) < 0.7
     whole = measure(image, valid, 60000.0)
-    monkeypatch.setattr(moments, "PIXELS_AT_ONCE", 50)
+    monkeypatch.setattr(moments, "PIXELS_AT_ONCE", pixels)
     assert measure(image, valid, 60000.0) == whole  # exactly: sums of whole numbers are exact
 
 

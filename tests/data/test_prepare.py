@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ssl_rs.data.dataset import SceneArrays
+from ssl_rs.data.dataset import Scene, SceneArrays
 from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.prepare import prepare
 from ssl_rs.data.store import Store, most_open_maps
@@ -210,6 +210,11 @@ BROKEN_FLOAT[1, 2, 3] = np.nan
         (with_mask(None), ["0.bin", "no mask"]),
         (with_mask(np.zeros((9, 8), np.uint8)), ["0.bin", "9 x 8", "9 x 7"]),
         (with_mask(np.full((9, 7), 3, np.uint8)), ["0.bin", "[3]", "0 to 2"]),
+        (
+            with_mask(np.full((9, 7), 256, np.int16)),
+            ["0.bin", "numbers from 256 to 256", "255 where there is no label"],
+        ),
+        (with_mask(np.full((9, 7), -1, np.int16)), ["0.bin", "numbers from -1 to -1"]),
         (with_image(BROKEN_FLOAT), ["0.bin", "1 pixels", "row 2, column 3"]),
         (with_image(np.ones((2, 4, 5))), ["0.bin", "float64"]),
         (with_image(np.zeros((2, 4, 5), np.uint8)), ["no training image has a value above 0"]),
@@ -273,6 +278,14 @@ def other_shape(path):
     np.save(path, np.load(path)[..., :-1])
 
 
+def longer(path):
+    path.write_bytes(path.read_bytes() + b"more")
+
+
+def column_by_column(path):
+    np.save(path, np.asfortranarray(np.load(path)))
+
+
 def unlink(path):
     path.unlink()
 
@@ -282,7 +295,7 @@ def garbage(path):
 
 
 @pytest.mark.parametrize("name", ["00000_image.npy", "00001_mask.npy"])
-@pytest.mark.parametrize("damage", [cut_short, other_shape, unlink, garbage])
+@pytest.mark.parametrize("damage", [cut_short, longer, other_shape, column_by_column, unlink, garbage])
 def test_damaged_arrays_are_named_with_the_remedy(small_store, name, damage):
     damage(small_store.path / name)
     with pytest.raises(InputError, match=name) as caught:
@@ -346,6 +359,14 @@ def test_a_pickled_store_is_small_and_works(small_store):
     assert len(content) == len(pickle.dumps(small_store))
 
 
+def test_a_file_that_changes_while_it_is_open_is_named(small_store):
+    assert small_store.image(0) is small_store.image(0)
+    path = small_store.path / "00000_image.npy"
+    path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(InputError, match=rf"{path} was changed while it was read\. Run prepare with check=true"):
+        small_store.image(0)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [("name", "a/b"), ("crop_size", 0), ("tile_size", 0), ("tile_shift", 1.5), ("value_scale", 0.0)],
@@ -360,3 +381,24 @@ def test_settings_out_of_range_name_their_key(made_up, key, value):
 )
 def test_half_of_the_files_a_process_may_open_are_arrays(descriptors, expected):
     assert most_open_maps(descriptors) == expected
+
+
+def in_strips(dataset, *images):
+    """Let every scene of a data set be read in strips of these images, without a label."""
+    height, width = sum(image.shape[1] for image in images), images[0].shape[2]
+    strips = [SceneArrays(image, np.full(image.shape[1:], 255, np.uint8)) for image in images]
+    type(dataset).read = lambda self, source: Scene(height, width, None, None, iter(strips))
+    return dataset
+
+
+def test_the_row_that_is_told_is_that_of_the_scene_and_not_of_its_strip(made_up, tmp_path):
+    first, second = np.zeros((2, 2, 4, 7), np.float32)
+    second[0, 2, 5] = np.nan
+    with pytest.raises(InputError, match="1 pixels are NaN or infinite, the first at row 6, column 5"):
+        prepare(in_strips(made_up([("a", "train", None)], value_scale=1.0), first, second), tmp_path / "stores")
+
+
+def test_strips_of_another_type_than_the_first_are_refused(made_up, tmp_path):
+    first, second = np.zeros((2, 4, 7), np.uint16), np.zeros((2, 4, 7), np.float32)
+    with pytest.raises(InputError, match="expected values of type uint16, got float32"):
+        prepare(in_strips(made_up([("a", "train", None)], value_scale=1.0), first, second), tmp_path / "stores")

@@ -238,3 +238,9 @@ def test_where_crops_of_a_scene_need_not_overlap_scenes_are_drawn(make_store):
 def test_an_empty_split_is_refused(make_store):
     with pytest.raises(InputError, match="no scenes in its val split"):
         SceneCrops(make_store({"a": ("train", 9, 9)}), ("val",), 8, 0)
+
+
+def test_large_scenes_of_other_splits_end_no_passes(make_store):
+    """Tiles to train on, whole scenes to test on: two crops of one tile would be contrasted as two images."""
+    store = make_store({**{f"{index}": ("train", 8, 8) for index in range(4)}, "whole": ("test", 40, 40)})
+    assert all(set(batch) == {0, 1, 2, 3} for batch in drawn_of(store, 8, 5, 4))

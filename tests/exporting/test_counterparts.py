@@ -8,7 +8,7 @@ from torchvision import models
 
 from ssl_rs.encoder import Backbone, Normalization, Statistics
 from ssl_rs.errors import InputError
-from ssl_rs.exporting.card import normalization
+from ssl_rs.exporting.card import normalization, write_card
 from ssl_rs.exporting.counterparts import (
     for_timm,
     for_torchvision,
@@ -166,3 +166,16 @@ def test_values_beyond_the_scale_are_clipped_and_those_that_forms_are_tried_with
     images = torch.tensor([-50.0, 0.0, 200.0, 300.0]).view(1, 1, 1, 4).expand(1, 3, 1, 4)
     torch.testing.assert_close(Normalizing(metadata)(images)[0, 0, 0], torch.tensor([-2.0, -2.0, 3.0, 3.0]))
     assert Subject(metadata, nn.Identity(), None, 8).images(1, 8, 8).max() > metadata.value_scale
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_page_says_by_which_windows_a_score_was_found(turned):
+    metadata = WeightsMetadata("resnet18", tuple("abc"), 200.0, Statistics((0.4,) * 3, (0.2,) * 3, ""), ("x", "y"))
+    window = {"size": 64, "overlap": 0.25, "test_time_augmentation": turned}
+    trained = {"settings": {f"evaluation.window.{key}": value for key, value in window.items()}, "miou": 0.51234}
+    page = write_card(Subject(metadata, nn.Identity(), None, 8), trained, {}, {})
+    told = "- windows of that score: of 64 px, blended where they overlap by 0.25 of their side"
+    assert f"{told}{', each the mean over its eight flips and rotations' if turned else ''}\n" in page
+    assert "- mean IoU: `0.5123`\n" in page
+    del trained["miou"]
+    assert told not in write_card(Subject(metadata, nn.Identity(), None, 8), trained, {}, {})

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ssl_rs.exporting.folder import filled_aside
+from ssl_rs.errors import InputError
+from ssl_rs.exporting.folder import check_place, filled_aside, is_there
 
 
 @pytest.fixture
@@ -60,3 +61,17 @@ def test_a_kill_behind_both_renames_leaves_nothing_in_the_way(folder):
     with filled_aside(folder) as aside:
         (aside / "new").touch()
     assert names(folder) == (["export"], ["new"])
+
+
+@pytest.mark.parametrize("files", ['["a"]', "null", '{"old": 3}'])
+def test_of_a_damaged_account_nothing_is_believed(folder, files):
+    (folder / "export.json").write_text(f'{{"config_hash": "x", "files": {files}}}')
+    with pytest.raises(InputError, match="which no export wrote"):
+        is_there(folder, "x")
+
+
+def test_a_mount_point_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "disk")
+    with pytest.raises(InputError, match=r"run_dir=.*disk is a mount point, which cannot be replaced\. Choose a new"):
+        check_place(str(tmp_path / "disk"))
+    assert check_place(str(tmp_path / "disk/new")) == (tmp_path / "disk/new").resolve()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import momentum_of
 from ssl_rs.pretext.byol import Byol
+from ssl_rs.pretext.collapse import feature_std
 from ssl_rs.pretext.contrastive import Contrastive
 from ssl_rs.pretext.heads import dense_mlp, mlp
 from ssl_rs.pretext.moco_v2 import MoCoV2, first_is_largest
@@ -335,3 +336,16 @@ def test_cosines_of_the_queue_are_float32_under_autocast():
         found = queue.logits(queries, positives, 0.1)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("head", [mlp(6, (4, 3), "none", "widths"), dense_mlp(6, (4, 3), "widths")])
+def test_a_head_has_a_relu_between_its_layers_and_none_behind_them(head):
+    assert [isinstance(layer, torch.nn.ReLU) for layer in head] == [False, True, False]
+
+
+def test_the_spread_of_moco_is_that_of_the_queries():
+    task = apart(MoCoV2(CHANNELS, RULE, widths=(5, 4), queue=8))
+    views, features = inputs(task)
+    queries = task.project(features["moco_v2_first"][-1].mean(dim=(-2, -1)))
+    told = task(views, features).metrics["feature_std"]
+    torch.testing.assert_close(told, feature_std(queries.detach()))

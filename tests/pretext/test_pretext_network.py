@@ -248,3 +248,10 @@ def test_the_features_that_are_kept_hold_no_graph():
     network = build()
     network(step_views())
     assert network.pooled.grad_fn is None
+
+
+def test_the_features_that_tell_a_collapse_are_those_of_the_first_view():
+    network = build(tasks=("contrastive",))
+    features = network.encode(step_views())
+    torch.testing.assert_close(network.pooled, features["clean"][-1].mean(dim=(-2, -1)).detach())
+    assert not torch.allclose(network.pooled, features["transformed"][-1].mean(dim=(-2, -1)))

@@ -333,6 +333,31 @@ def test_pixels_without_data_stay_black_when_labeled_crops_are_augmented():
     assert torch.equal((batch.images > 0).any(dim=1, keepdim=True), valid)
 
 
+class Called(SegmentationAugmentation):
+    """One of another package than ours, which is called as it is."""
+
+    def __call__(self, *given):
+        return super().__call__(*given)
+
+
+def test_an_augmentation_of_ones_own_knows_the_colors_and_where_data_is():
+    gray = Called(0, 0, 0, (1.0, 1.0), ColorJitter(grayscale=1.0, contrast=(0.5, 0.5)))
+    plan = SimpleNamespace(site=site(("blue", "green", "red", "nir")), augmentation=gray)
+    valid = torch.arange(8).expand(2, 1, 8, 8) > 3
+    images = torch.tensor([10, 20, 30, 40]).view(1, 4, 1, 1) * valid
+    found = labeled_batch(plan, (images, torch.zeros(2, 8, 8, dtype=torch.int64), valid), 0).images
+    luma = 0.114 * 0.1 + 0.587 * 0.2 + 0.299 * 0.3
+    expected = torch.tensor([luma, luma, luma, 0.4]).view(1, 4, 1, 1) * valid
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+
+
+def test_labeled_crops_are_those_that_the_settings_say(tiny):
+    plan = read_plan(finetuning_plan, "finetune", *tiny, "dataset.tile_shift=0.4", "seed=3", "label_fraction=50pct")
+    crops = finetuning._crops(plan)
+    assert (crops.crop_size, crops.tile_shift, crops.seed, crops.subset) == (32, 0.4, 3, plan.subset)
+    assert crops.store is plan.site.store
+
+
 def test_other_seeds_and_steps_augment_labeled_crops_otherwise():
     jitter = SegmentationAugmentation(0, 0, 0, (1.0, 1.0), ColorJitter(brightness=(0.5, 1.0)))
     stored = torch.full((2, 3, 8, 8), 50), torch.zeros(2, 8, 8, dtype=torch.int64)

@@ -1,10 +1,12 @@
 """A step in parts: the parts of a batch, and the gradient they leave together."""
 
 import dataclasses
+from contextlib import nullcontext
 
 import pytest
 import torch
 
+from ssl_rs import distributed
 from ssl_rs.data.scene_crops import Crops
 from ssl_rs.errors import InputError
 from ssl_rs.randomness import derive_seed
@@ -80,3 +82,10 @@ def test_a_run_in_parts_that_was_stopped_goes_on_exactly(tmp_path):
     train(again, Recorder)
     for name, value in again.network.state_dict().items():
         assert torch.equal(value, whole.network.state_dict()[name]), name
+
+
+def test_gradients_travel_between_ranks_with_the_last_part_alone(tmp_path, monkeypatch):
+    stayed = []
+    monkeypatch.setattr(distributed, "gradients_stay", lambda module, here: stayed.append(here) or nullcontext())
+    train(job(tmp_path, gradient_accumulation=2, max_steps=2), Recorder)
+    assert stayed == [True, False, True, False]

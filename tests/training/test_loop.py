@@ -601,3 +601,39 @@ def test_a_request_of_the_last_step_is_heard_behind_it(tmp_path, monkeypatch):
     monkeypatch.setattr("ssl_rs.distributed.Agreement", Late)
     with pytest.raises(Interrupted, match="The same command finishes it"):
         train(job(tmp_path), Recorder)
+
+
+def test_a_checkpoint_that_was_asked_for_at_the_last_step_stops_nothing(tmp_path, monkeypatch):
+    class Late:
+        """The first rank found it time for a checkpoint while the last step was taken."""
+
+        def any_rank(self, ends, *flags):
+            return (False,) * (1 + len(flags))
+
+        def settle(self):
+            return False, True
+
+    monkeypatch.setattr("ssl_rs.distributed.Agreement", Late)
+    assert train(job(tmp_path), Recorder)[0].step == STEPS
+
+
+def test_rates_are_those_of_the_steps_of_this_start(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("ssl_rs.training.progress.time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def slow_batch(stored, step):
+        clock.now += 1.0
+        return make_batch(stored, step)
+
+    train(job(tmp_path, make_batch=slow_batch, max_steps=6), Recorder)
+    again = job(tmp_path, make_batch=slow_batch)
+    train(again, Recorder)
+    assert {line["images_per_second"] for line in again.run.read_metrics()} == {4.0}
+
+
+@pytest.mark.parametrize(("precision", "computed"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_layers_compute_in_the_precision_of_the_run(tmp_path, precision, computed):
+    own, seen = job(tmp_path, identity=Identity("hash", 1, precision), max_steps=1), []
+    own.network.layers[0].register_forward_hook(lambda *called: seen.append(called[2].dtype))
+    train(own, Recorder)
+    assert seen == [computed]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,12 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from ssl_rs.config import Settings, compose_config, resolve
+from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Normalization, Statistics
 from ssl_rs.segmentation.network import SegmentationNetwork, build_segmentation_model
 from ssl_rs.stages.pretraining import initial_network
 from ssl_rs.stages.pretraining_plan import read_plan
 from ssl_rs.training import replay
 from ssl_rs.training.leaving_no_trace import leaving_no_trace
+from ssl_rs.training.settings import TrainerSettings
+from ssl_rs.training.step import records
 
 
 @dataclass(frozen=True)
@@ -119,3 +123,22 @@ def test_a_trial_leaves_buffers_as_they_were_and_no_gradient():
         assert not torch.equal(network[1].running_mean, before[0])
     assert all(torch.equal(now, then) for now, then in zip(network.buffers(), before, strict=True))
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "choice", "network", "recorded"),
+    [
+        ("cuda", 1, "auto", nn.Linear(2, 2), True),
+        ("cuda", 1, "auto", OwnTask(), False),
+        ("cuda", 1, "always", OwnTask(), True),
+        ("cuda", 1, "never", nn.Linear(2, 2), False),
+        ("cuda", 2, "always", nn.Linear(2, 2), False),
+        ("cpu", 1, "always", nn.Linear(2, 2), False),
+    ],
+)
+def test_one_process_with_a_gpu_records_what_is_known_or_asked_for(device, processes, choice, network, recorded):
+    job = SimpleNamespace(
+        device=torch.device(device), processes=Processes(world_size=processes), network=network,
+        settings=TrainerSettings(1, 2, cuda_graph=choice),
+    )  # fmt: skip
+    assert records(job) == recorded

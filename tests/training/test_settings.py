@@ -34,8 +34,18 @@ def test_values_out_of_range_name_their_key(key, value):
 
 
 def test_the_least_values_are_good():
-    least = TrainerSettings(1, 2, num_workers=0, checkpoint_every_steps=1, log_every_steps=1, gradient_clip=None)
+    least = TrainerSettings(
+        1, 2, num_workers=0, checkpoint_every_steps=1, log_every_steps=1, gradient_clip=None, encoder_lr_factor=0.0
+    )
     assert (least.max_steps, least.batch_size) == (1, 2)
+
+
+@pytest.mark.parametrize(("device", "gpu", "on_cpu"), [
+    ("cpu", True, True), ("auto", True, False), ("auto", False, True), ("mps", False, False), ("cuda:1", True, False),
+])  # fmt: skip
+def test_it_is_known_without_opening_a_device_whether_a_cpu_computes(monkeypatch, device, gpu, on_cpu):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert TrainerSettings(1, 2, device=device).computes_on_cpu == on_cpu
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "nonsense", "", "mps", "cpu:x"])

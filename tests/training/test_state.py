@@ -281,3 +281,12 @@ def test_only_the_first_process_sets_a_damaged_one_aside(tmp_path):
     with pytest.warns(UserWarning, match="is damaged"):
         load_checkpoint(tmp_path, *start(seed=1), IDENTITY, CPU, set_aside=False)
     assert newer.exists()
+
+
+def test_sums_are_none_of_the_values_that_a_recording_writes_anew():
+    progress, value = Progress(), torch.tensor(1.0)
+    for number in (1.0, 2.0, 4.0):
+        value.fill_(number)  # as `replay.Replayed` does
+        progress.add({"loss": value})
+        assert value == number
+    assert (progress.sums["loss"], progress.count) == (7.0, 3)

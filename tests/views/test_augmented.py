@@ -309,3 +309,21 @@ def test_what_was_blurred_is_solarized():
     blurred = gaussian_blur(images(), torch.ones(8))  # 14 pixels of 224 are one of 16
     expected = torch.where(blurred >= 0.5, 1 - blurred, blurred)
     torch.testing.assert_close(maker(crop_view(images()), draws(8)).image, expected, atol=1e-3, rtol=0)
+
+
+def test_what_has_no_data_takes_no_part_in_contrast_and_blur():
+    valid = half_valid()
+    crop = torch.full((8, 3, 16, 16), 0.6).masked_fill(~valid, 0)
+    maker = AugmentedMaker("crop", ColorJitter(contrast=(0.5, 0.5)), **STILL, blur=1.0, blur_sigma=(30.0, 30.0))
+    view = maker(crop_view(crop, RGB, valid), draws(8))
+    assert torch.equal(view.valid, valid)
+    assert (view.image.masked_select(valid) - 0.6).abs().max() < 1e-4
+
+
+def test_views_may_turn_without_a_flip():
+    maker = AugmentedMaker("crop", ColorJitter(), **STILL, blur=0.0, rotation=1.0)
+    crop = images(30)
+    image = maker(crop_view(crop), draws(30)).image
+    ways = torch.stack([(image - crop.rot90(turns, (-2, -1))).abs().amax((1, 2, 3)) < 1e-3 for turns in range(4)])
+    assert (ways.sum(dim=0) == 1).all()
+    assert ways.any(dim=1).tolist() == [False, True, True, True]

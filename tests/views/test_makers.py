@@ -415,3 +415,9 @@ def test_the_mode_is_what_it_was_behind_plain_kernels(warn_only):
         assert torch.is_deterministic_algorithms_warn_only_enabled() == warn_only
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_the_smallest_block_is_a_pixel():
+    maker = CorruptedMaker("crop", 1, (0.0, 0.01), ColorJitter(brightness=(0.5, 0.5)))
+    changed = maker(crop_view(images()), draws(8)).weight.amax(dim=1) > 0
+    assert changed.sum(dim=(1, 2)).tolist() == [1] * 8
