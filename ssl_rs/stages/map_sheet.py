@@ -81,7 +81,7 @@ def draw_map_sheet(
     strip, draw = sheet.blank(size[0] + 2)
     for place, picture in enumerate((_resized(image, size), painted)):
         sheet.paste(
-            strip, draw, np.where(holds, picture, hatching(size)), (sheet.MARGIN + place * (SIDE + sheet.GAP), 1)
+            strip, draw, np.where(holds, picture, hatching(size)), (sheet.MARGIN + place * (size[1] + sheet.GAP), 1)
         )
     return sheet.stacked([heading, sheet.legend(entries), strip])
 
