@@ -105,7 +105,7 @@ def label_curve(table: Table, lines: Mapping[str, Line]) -> str:
             _explain_lines(axes, ends, names)
         text = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(text, format="svg", bbox_inches="tight", transparent=True, metadata=nothing)
+        figure.savefig(text, format="svg", bbox_inches="tight", facecolor="white", metadata=nothing)
     svg = text.getvalue()
     return svg[svg.index("<svg") :]
 
