@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ssl_rs.errors import InputError
-from ssl_rs.segmentation.loss import SegmentationLoss, dice_loss
+from ssl_rs.segmentation.loss import FEW_CLASSES, SegmentationLoss, dice_loss, log_probabilities
 
 IGNORE = 255
 
@@ -70,6 +70,16 @@ def test_weighted_and_focused_cross_entropy_is_the_slow_one(focusing, weights):
     assert value == pytest.approx(expected, rel=1e-5)
     assert torch.allclose(gradient, slow, rtol=1e-4, atol=1e-6)
     assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("classes", [2, 6, FEW_CLASSES - 1, FEW_CLASSES, FEW_CLASSES + 1])
+def test_probabilities_of_maps_are_those_of_rows_to_the_last_bit(classes):
+    generator = torch.Generator().manual_seed(classes)
+    maps = (5 * torch.randn(3, classes, 4, 12, generator=generator)).contiguous(memory_format=torch.channels_last)
+    maps, above = maps.requires_grad_(), torch.randn(3 * 4 * 12, classes, generator=generator)
+    own, by_rows = log_probabilities(maps), maps.movedim(1, -1).flatten(0, 2).log_softmax(dim=1)
+    assert torch.equal(own, by_rows)
+    assert torch.equal(*(torch.autograd.grad(each, maps, above)[0] for each in (own, by_rows)))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
