@@ -139,14 +139,16 @@ def _run(name: str, arguments: list[str]) -> int:
     if options_given.help:
         print_line(help_text(name, overrides, options_given.config_dir))
         return DONE
-    sweeps = options_given.multirun or asks_for_sweep(name, overrides)
-    if sweeps and not options_given.cfg:
-        from ssl_rs.sweep import run_sweep
-
-        return run_sweep(name, overrides)
-    config = compose_config(name, without_sweeps(overrides) if sweeps else overrides)
-    if not sweeps:
+    if options_given.multirun and not options_given.cfg:
+        return _run_sweep(name, overrides)
+    singles = without_sweeps(overrides)
+    config = compose_config(name, singles)
+    if not options_given.multirun and not asks_for_sweep(config):
+        if singles != overrides:
+            config = compose_config(name, overrides)  # which tells what is wrong with several values
         _refuse_launcher(name, options_given.overrides)
+    elif not options_given.cfg:
+        return _run_sweep(name, overrides)
     if options_given.cfg:
         print_line(to_yaml(resolve(config)).removesuffix("\n"))
         return DONE
@@ -154,6 +156,12 @@ def _run(name: str, arguments: list[str]) -> int:
     if os.environ.get("RANK", "0") == "0":
         print_line(str(made))
     return DONE
+
+
+def _run_sweep(name: str, overrides: Sequence[str]) -> int:
+    from ssl_rs.sweep import run_sweep
+
+    return run_sweep(name, overrides)
 
 
 def _refuse_launcher(name: str, overrides: Sequence[str]) -> None:

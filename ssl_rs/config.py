@@ -22,7 +22,7 @@ from ssl_rs.errors import InputError, nearest
 from ssl_rs.files import check_can_be_folder
 from ssl_rs.hidden import environment_variable
 from ssl_rs.hydra_node import check_hydra
-from ssl_rs.overrides import check_lists, check_values, names_several, too_many, unreadable, without_sweeps
+from ssl_rs.overrides import check_lists, check_values, names_several, too_many, unreadable
 from ssl_rs.plain_types import fits, misfit, spelled
 
 NO_TEXT = r"(?i:[-+.\de]+|null|true|false)"
@@ -71,9 +71,8 @@ def _compose(command: str, overrides: Sequence[str]) -> DictConfig:
         return compose(command, list(overrides), return_hydra_config=True)
 
 
-def asks_for_sweep(command: str, overrides: Sequence[str]) -> bool:
-    """Tell whether the overrides choose a file of conf/sweep/, or one of one's own that says what is varied."""
-    config = compose_config(command, without_sweeps(overrides))
+def asks_for_sweep(config: DictConfig) -> bool:
+    """Tell whether a config chooses a file of conf/sweep/, or one of one's own that says what is varied."""
     return str(config.hydra.mode).endswith("MULTIRUN") or bool(config.hydra.sweeper.get("params"))
 
 

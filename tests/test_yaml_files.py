@@ -171,8 +171,9 @@ SWEEPS = [(command, name) for name in options("sweep") if name != "none" for com
 
 @pytest.mark.parametrize(("command", "name"), SWEEPS)
 def test_a_sweep_varies_what_its_command_has(command, name, monkeypatch):
-    assert asks_for_sweep(command, [f"sweep={name}"])
-    params = compose_config(command, [f"sweep={name}"]).hydra.sweeper.params
+    config = compose_config(command, [f"sweep={name}"])
+    assert asks_for_sweep(config)
+    params = config.hydra.sweeper.params
     assert len(params) > 0
     for parsed in OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()]):
         values = [str(value) for value in parsed.sweep_string_iterator()] if parsed.is_sweep_override() else []
@@ -188,7 +189,7 @@ def test_a_part_of_a_sweep_belongs_to_a_sweep_and_a_command():
 
 
 def test_no_sweep_is_asked_for_by_default():
-    assert not asks_for_sweep("finetune", ["seed=0,1,2"])
+    assert not asks_for_sweep(compose_config("finetune", without_sweeps(["seed=0,1,2"])))
     assert without_sweeps(["seed=0,1,2", "decoder=fpn", "trainer.max_steps=range(1,3)"]) == ["decoder=fpn"]
 
 
