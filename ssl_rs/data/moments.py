@@ -54,7 +54,8 @@ def measure(
     for top in range(0, image.shape[1], rows):
         block = image[:, top : top + rows]
         pixels = block.reshape(len(block), -1) if valid is None else block[:, valid[top : top + rows]]  # [C, N]
-        values = np.clip(pixels.astype(np.float64), 0, ceiling)
+        values = pixels.astype(np.float64)
+        np.clip(values, 0, ceiling, out=values)  # in place, as the squares: new memory costs as much as they do
         if ceiling is None and nodata is not None:
             lacks = pixels == nodata
             values[lacks] = 0
@@ -62,7 +63,7 @@ def measure(
         count += values.shape[1]
         maximum = max(maximum, float(values.max(initial=0)))
         sums.append(values.sum(axis=1))
-        squares.append(np.square(values).sum(axis=1))
+        squares.append(np.square(values, out=values).sum(axis=1))
     some = (nodata, tuple(lacking.tolist())) if lacking.any() else (None, ())
     return Moments(count, maximum, _exact_sums(sums), _exact_sums(squares), *some)
 
