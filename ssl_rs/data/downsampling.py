@@ -92,7 +92,7 @@ def _mean(blocks: NDArray, counted: NDArray[np.bool_]) -> NDArray[np.float64]:  
 
 
 def _sums(blocks: NDArray) -> NDArray[np.int64]:  # type: ignore[type-arg]
-    """Return the sums [..., h, w] of blocks of small whole numbers; numpy takes several times as long over both axes."""
+    """Return the sums [..., h, w] of blocks of small whole numbers; numpy takes much longer over both axes at once."""
     columns = blocks.sum(axis=-3, dtype=np.int64)  # [..., h, w, factor]
     total: NDArray[np.int64] = columns[..., 0].copy()
     for place in range(1, columns.shape[-1]):
