@@ -91,10 +91,11 @@ def _mean(blocks: NDArray, counted: NDArray[np.bool_]) -> NDArray[np.float64]:  
     return mean
 
 
-def _sums(blocks: NDArray) -> NDArray[np.int64]:  # type: ignore[type-arg]
-    """Return the sums [..., h, w] of blocks of small whole numbers; numpy takes much longer over both axes at once."""
-    columns = blocks.sum(axis=-3, dtype=np.int64)  # [..., h, w, factor]
-    total: NDArray[np.int64] = columns[..., 0].copy()
+def _sums(blocks: NDArray) -> NDArray[np.int32]:  # type: ignore[type-arg]
+    """Return the sums [..., h, w] of blocks of small whole numbers; numpy is slow over both axes at once."""
+    # Of LARGEST_BLOCK squared numbers of 16 bits at most: 2^28.
+    columns = blocks.sum(axis=-3, dtype=np.int32)  # [..., h, w, factor]
+    total: NDArray[np.int32] = columns[..., 0].copy()
     for place in range(1, columns.shape[-1]):
         total += columns[..., place]
     return total
