@@ -8,6 +8,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_rs.reporting.bootstrap import percentile_interval, resampled_miou
 from ssl_rs.reporting.budgets import Budget, budget_of
 from ssl_rs.reporting.runs import Run
 from ssl_rs.reporting.statistics import (
@@ -17,8 +18,6 @@ from ssl_rs.reporting.statistics import (
     labels_saved,
     means_by_key,
     paired_difference,
-    percentile_interval,
-    resampled_miou,
     summarize,
 )
 from ssl_rs.reporting.tables import Table

@@ -11,17 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from ssl_rs.reporting.bootstrap import mean_iou, percentile_interval, resampled_counts, resampled_miou
 from ssl_rs.reporting.statistics import (
     Interval,
     Summary,
     crossing,
     labels_saved,
-    mean_iou,
     means_by_key,
     paired_difference,
-    percentile_interval,
-    resampled_counts,
-    resampled_miou,
     summarize,
 )
 from ssl_rs.reporting.wording import saved_sentence

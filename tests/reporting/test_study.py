@@ -11,13 +11,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ssl_rs.reporting.bootstrap import percentile_interval, resampled_miou
 from ssl_rs.reporting.comparing import compare
 from ssl_rs.reporting.confusions import confusions_of
 from ssl_rs.reporting.csv_files import differences_csv, labels_saved_csv, summary_csv
 from ssl_rs.reporting.page import write_report
 from ssl_rs.reporting.results import read_runs
 from ssl_rs.reporting.sections import sections_of
-from ssl_rs.reporting.statistics import LabelsSaved, percentile_interval, resampled_miou
+from ssl_rs.reporting.statistics import LabelsSaved
 from ssl_rs.reporting.study import study_of
 from ssl_rs.reporting.text_tables import escape_latex, escape_markdown, tables_text
 from ssl_rs.reporting.wording import OTHER_GROUPS, doubts_of_means, saved_sentence
