@@ -78,18 +78,18 @@ def batches(
     if num_workers == 0:
         yield from (source.batch(step, rows) for step in steps)
         return
-    loader = torch_data.DataLoader(
-        _Steps(source, rows),
-        batch_size=None,
-        sampler=steps,
-        num_workers=num_workers,
-        prefetch_factor=READ_AHEAD,
-        pin_memory=pinned,
-        generator=torch.Generator(),  # its own: else it would draw from the global one
-        worker_init_fn=_leave_signals_to_the_parent,
-    )
     with warnings.catch_warnings():  # `trainer.num_workers` is told of by those who know it
         warnings.filterwarnings("ignore", "This DataLoader will create")
+        loader = torch_data.DataLoader(
+            _Steps(source, rows),
+            batch_size=None,
+            sampler=steps,
+            num_workers=num_workers,
+            prefetch_factor=READ_AHEAD,
+            pin_memory=pinned,
+            generator=torch.Generator(),  # its own: else it would draw from the global one
+            worker_init_fn=_leave_signals_to_the_parent,
+        )
         iterator = iter(loader)
     try:
         for batch in iterator:
