@@ -106,3 +106,10 @@ def test_help_does_not_wait_for_torch():
 def test_processes_that_read_scenes_do_not_wait_for_torch():
     code = "import sys, ssl_rs.data.workers, ssl_rs.data.folder; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_command_seeks_no_garbage_among_what_its_imports_made():
+    code = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 10_000));"
+    code += "from ssl_rs.command import main; main('pretrain', ['--cfg']); print(gc.get_threshold()[0], gc.isenabled())"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-2:] == ["10000 True", "True"]

@@ -59,6 +59,13 @@ def test_batches_come_in_order_for_any_number_of_workers(make_store, num_workers
     assert torch.equal(next(batches(crops, 4, 9, ALL, num_workers)).images, crops.batch(4, ALL).images)
 
 
+def test_torch_does_not_warn_of_more_workers_than_cores(make_store, monkeypatch, recwarn):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0}, raising=False)
+    crops = SceneCrops(make_store({"a": ("train", 24, 40)}), ("train",), 8, seed=0)
+    assert torch.equal(next(batches(crops, 0, 1, ALL, 2)).images, crops.batch(0, ALL).images)
+    assert not [each for each in recwarn if "DataLoader" in str(each.message)]
+
+
 class Stale:
     """A source whose files lie on a mount that is gone."""
 
