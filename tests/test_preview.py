@@ -85,7 +85,7 @@ def test_captions_say_what_a_task_has_to_find_out(command, tiny, drawn, trained_
     assert list(rows["transformed"].captions) == [TRANSFORMS[each] for each in views["transformed"].transform]
     clean, corrupted = views["clean"].image.numpy(), views["corrupted"].image.numpy()
     shares = [np.mean((one != other).any(axis=0)) for one, other in zip(clean, corrupted, strict=True)]
-    assert list(rows["corrupted"].captions) == [f"{share:.0%} changed" for share in shares]
+    assert list(rows["corrupted"].captions) == [f"{100 * share:.0f} % changed" for share in shares]
     assert rows["corrupted"].about == "of clean; read by inpainting"
     assert rows["clean"].about == "of crop; read by transform_prediction, contrastive"
 

@@ -42,14 +42,17 @@ SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
 def escape_latex(text: str) -> str:
     """Return text that LaTeX prints as it stands, in one line; spaces that must not break stay such."""
-    line = re.sub(r"[ \t\r\n\f\v]+", " ", text).strip(" ")
-    return "".join(SPECIAL.get(letter, SYMBOLS.get(letter, letter)) for letter in line)
+    return "".join(SPECIAL.get(letter, SYMBOLS.get(letter, letter)) for letter in _one_line(text))
 
 
 def escape_markdown(text: str) -> str:
-    """Return text that Markdown prints as it stands, also inside of a table."""
-    escaped = re.sub(r"([\\`*_{}\[\]<>|#~$&])", r"\\\1", " ".join(text.split()))
+    """Return text that Markdown prints as it stands, also inside of a table; spaces that must not break stay such."""
+    escaped = re.sub(r"([\\`*_{}\[\]<>|#~$&])", r"\\\1", _one_line(text))
     return re.sub(r"^(\d+[.)]|[-+])(?= )", lambda found: f"{found[0][:-1]}\\{found[0][-1]}", escaped)  # else a list
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"[ \t\r\n\f\v]+", " ", text).strip(" ")
 
 
 def tables_text(studies: Sequence[tuple[Table, Study]], kind: Kind) -> str:

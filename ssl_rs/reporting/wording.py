@@ -45,16 +45,17 @@ def duration_text(seconds: float) -> str:
 
 
 def interval_text(interval: Interval | None, say: Callable[[float], str]) -> str:
-    """Return the two ends, e.g. '[55.5, 59.5]', or a dash."""
-    return "–" if interval is None else f"[{say(interval.low)}, {say(interval.high)}]"
+    """Return the two ends, which no line break parts, e.g. '[55.5, 59.5]', or a dash."""
+    return "–" if interval is None else f"[{say(interval.low)},\N{NO-BREAK SPACE}{say(interval.high)}]"
 
 
 def summary_text(summary: Summary) -> str:
-    """Return mean, deviation, interval and number, e.g. '57.5 ± 0.8 [55.5, 59.5], n = 3'."""
+    """Return mean, deviation, interval and number, e.g. '57.5 ± 0.8 [55.5, 59.5], n = 3', none of them parted."""
+    number = f"n = {summary.n}".replace(" ", "\N{NO-BREAK SPACE}")
     if summary.std is None:
-        return f"{points_text(summary.mean)}, n = 1"
-    ends = interval_text(summary.interval, points_text)
-    return f"{points_text(summary.mean)} ± {points_text(summary.std)} {ends}, n = {summary.n}"
+        return f"{points_text(summary.mean)}, {number}"
+    spread = f"{points_text(summary.mean)} ± {points_text(summary.std)}".replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{spread} {interval_text(summary.interval, points_text)}, {number}"
 
 
 def headline(tables: Sequence[Table]) -> str:

@@ -110,5 +110,5 @@ def _captions(view: View) -> tuple[str, ...]:
         return tuple(TRANSFORMS[index] for index in view.transform.tolist())
     if isinstance(view, CorruptedView):
         changed = (view.image != view.clean).any(dim=1).float().mean(dim=(-2, -1))  # [B]
-        return tuple(f"{share:.0%} changed" for share in changed.tolist())
+        return tuple(f"{100 * share:.0f} % changed" for share in changed.tolist())
     return ()

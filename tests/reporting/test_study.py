@@ -304,9 +304,9 @@ def test_markdown_and_latex_say_the_same(write_study, tables_of):
     (table,) = tables_of()
     studies = [(table, study_of(table))]
     markdown, latex = (tables_text(studies, kind) for kind in ("markdown", "latex"))
-    assert "| random | 11.0 ± 1.0 \\[8.5, 13.5\\], n = 3 |" in markdown
-    assert r"random & \begin{tabular}[t]{@{}r@{}}11.0 $\pm$ 1.0 \\ {[}8.5, 13.5], n = 3\end{tabular} &" in latex
-    assert "tasks reaches random initialization with all labels (31.0) with 3 % of the labels" in markdown
+    assert "| random | 11.0\xa0±\xa01.0 \\[8.5,\xa013.5\\], n\xa0=\xa03 |" in markdown
+    assert r"random & \begin{tabular}[t]{@{}r@{}}11.0~$\pm$~1.0 \\ {[}8.5,~13.5], n~=~3\end{tabular} &" in latex
+    assert "tasks reaches random initialization with all labels (31.0) with 3\xa0% of the labels" in markdown
     assert r"with 3~\% of the labels" in latex
     assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == 2
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines() if line.startswith("| r")}
