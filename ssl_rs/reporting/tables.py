@@ -235,3 +235,8 @@ class Table:
             return False
         seeds = [{run.seed for run in cell} for cell in (self.cell(label, fraction), self.cell(self.random_label, 1.0))]
         return seeds[0] == seeds[1] and found.mean >= full.mean
+
+    @property
+    def any_reaches_full_random(self) -> bool:
+        """Whether any cell does."""
+        return any(self.reaches_full_random(label, share) for label in self.labels for share in self.fractions)

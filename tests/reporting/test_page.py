@@ -168,7 +168,7 @@ def test_a_cell_of_other_seeds_than_random_with_all_labels_is_not_marked(write_r
         write_run(f"random{seed}", fraction=1.0, seed=seed, miou=miou)
     write_run("few", label="imagenet", fraction=0.1, miou=0.6)
     text = report()
-    assert not any("†" in cell for cell in cells_of(text))
+    assert "†" not in text
     assert "Cells have different seeds: compare them by the paired differences" in " ".join(text.split())
 
 
