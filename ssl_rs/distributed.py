@@ -5,7 +5,8 @@ import re
 import socket
 import time
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -15,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, explain
 
 LAUNCHER_ANSWERS = 20.0
 """Seconds in which torchrun must answer when a process joins the others: it was there before them."""
@@ -154,6 +155,32 @@ def barrier() -> None:
     """
     if is_distributed():
         dist.barrier(_patient_group())
+
+
+@contextmanager
+def others_wait(processes: Processes) -> Iterator[None]:
+    """Within it the first process alone has work to do; at its end the others wait for it, as at a `barrier`.
+
+    Raises:
+        InputError: What the first one was refused with, on the others, too: else they would wait until they are killed.
+    """
+    try:
+        yield
+    except Exception as error:
+        if processes.is_first and (refusal := explain(error)) is not None:
+            _from_first(refusal)
+        raise
+    refusal = _from_first(None)
+    if refusal is not None:
+        raise InputError(refusal)
+
+
+def _from_first(text: str | None) -> str | None:
+    """Return what the first process says here, on all of them, however long it takes to come."""
+    said = [text]
+    if is_distributed():
+        dist.broadcast_object_list(said, src=0, group=_patient_group(), device=torch.device("cpu"))
+    return said[0]
 
 
 @cache

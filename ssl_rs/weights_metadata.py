@@ -27,7 +27,7 @@ class WeightsMetadata:
         statistics: One finite value a band; no std is negative.
         classes: Names of the classes; empty where an encoder alone is stored.
         dtype: Type of the values it was trained on; None where an encoder alone is stored, or by earlier versions.
-        pixel_size: Usual side of the pixels it was trained on, and its unit; None where an encoder alone is stored,
+        pixel_size: Usual side on the ground of the pixels it was trained on, m; None where an encoder alone is stored,
             where nobody knows, or by earlier versions.
     """
 
@@ -37,7 +37,7 @@ class WeightsMetadata:
     statistics: Statistics
     classes: tuple[str, ...] = ()
     dtype: str | None = None
-    pixel_size: tuple[float, str] | None = None
+    pixel_size: float | None = None
 
     def texts(self) -> dict[str, str]:
         """Return what a file of weights stores: texts, of which `read_weights_metadata` makes this again."""
@@ -51,7 +51,7 @@ class WeightsMetadata:
         }
         found |= {"classes": json.dumps(self.classes)} if self.classes else {}
         found |= {} if self.dtype is None else {"dtype": self.dtype}
-        return found | ({} if self.pixel_size is None else {"pixel_size": json.dumps(self.pixel_size)})
+        return found | ({} if self.pixel_size is None else {"pixel_size_m": json.dumps(self.pixel_size)})
 
     def check_backbone(self, where: str, backbone: str) -> None:
         """Refuse another encoder than the run has.
@@ -115,7 +115,7 @@ def read_weights_metadata(path: Path) -> WeightsMetadata:
     return WeightsMetadata(
         backbone=_short(path, "backbone", _text(path, texts, "backbone")),
         bands=tuple(_short(path, "bands", band) for band in bands),
-        value_scale=_scale(path, texts),
+        value_scale=_positive(path, texts, "value_scale"),
         statistics=Statistics(
             _one_a_band(path, texts, "mean", len(bands), -math.inf),
             _one_a_band(path, texts, "std", len(bands), 0.0),
@@ -123,7 +123,7 @@ def read_weights_metadata(path: Path) -> WeightsMetadata:
         ),
         classes=tuple(_value(path, texts, "classes", tuple[str, ...])) if "classes" in texts else (),
         dtype=_short(path, "dtype", texts["dtype"]) if "dtype" in texts else None,
-        pixel_size=_pixel_size(path, texts) if "pixel_size" in texts else None,
+        pixel_size=_positive(path, texts, "pixel_size_m") if "pixel_size_m" in texts else None,
     )
 
 
@@ -154,19 +154,11 @@ def _value(path: Path, texts: Mapping[str, str], key: str, hint: Any) -> Any:
     return value
 
 
-def _pixel_size(path: Path, texts: Mapping[str, str]) -> tuple[float, str]:
-    found = _value(path, texts, "pixel_size", list[float | str])
-    side, unit = found if len(found) == 2 else (0.0, "")
-    if not isinstance(side, (int, float)) or not 0 < side < math.inf or unit not in ("m", "degrees"):
-        raise _refused(path, "pixel_size", texts["pixel_size"], "a positive number, and m or degrees")
-    return float(side), str(unit)
-
-
-def _scale(path: Path, texts: Mapping[str, str]) -> float:
-    scale = float(_value(path, texts, "value_scale", float))
-    if not 0 < scale < math.inf:
-        raise _refused(path, "value_scale", texts["value_scale"], "a positive number")
-    return scale
+def _positive(path: Path, texts: Mapping[str, str], key: str) -> float:
+    value = float(_value(path, texts, key, float))
+    if not 0 < value < math.inf:
+        raise _refused(path, key, texts[key], "a positive number")
+    return value
 
 
 def _one_a_band(path: Path, texts: Mapping[str, str], key: str, bands: int, least: float) -> tuple[float, ...]:

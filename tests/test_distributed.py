@@ -14,7 +14,17 @@ from gradients_of_ranks import STAGES, gradients
 from torch import nn
 
 from ssl_rs.batch_norm import SynchronizedBatchNorm
-from ssl_rs.distributed import Agreement, Processes, barrier, gather, mean_over_ranks, stop, sum_over_ranks
+from ssl_rs.distributed import (
+    Agreement,
+    Processes,
+    barrier,
+    gather,
+    mean_over_ranks,
+    others_wait,
+    stop,
+    sum_over_ranks,
+)
+from ssl_rs.errors import InputError, InUseError, explain
 from ssl_rs.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -129,6 +139,44 @@ def test_ranks_wait_for_one_that_has_more_to_do(tmp_path):
     for process in ranks:
         process.join(60)
         assert process.exitcode == 0
+
+
+def be_refused(rank, folder, error, told):
+    """Be a rank whose first one alone has work, which fails."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/ranks", rank=rank, world_size=2)
+    processes, said = Processes(rank, 2), []
+    for work in (None, error):
+        try:
+            with others_wait(processes):
+                if rank == 0 and work is not None:
+                    raise work
+            said.append("done")
+        except (InputError, OSError) as refused:
+            said.append((type(refused).__name__, explain(refused)))
+    told.put((rank, said))
+    stop()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (InUseError("run_dir=a is in use."), "InUseError", "run_dir=a is in use."),
+        (OSError(28, "No space left on device", "a.npy"), "OSError", "a.npy: No space left on device. Make space"),
+    ],
+)
+def test_what_the_first_rank_is_refused_all_are(tmp_path, error, kind, message):
+    context = multiprocessing.get_context("fork")
+    told = context.Queue()
+    ranks = [context.Process(target=be_refused, args=(rank, tmp_path, error, told)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    answers = sorted(told.get(timeout=60) for _ in ranks)
+    for process in ranks:
+        process.join(60)
+        assert process.exitcode == 0
+    assert [(rank, said[0], said[1][0]) for rank, said in answers] == [(0, "done", kind), (1, "done", "InputError")]
+    assert answers[0][1][1][1] == answers[1][1][1][1]
+    assert answers[0][1][1][1].startswith(message)
 
 
 def test_one_process_hears_itself_at_once():

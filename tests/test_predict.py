@@ -493,7 +493,7 @@ def test_pixels_of_another_size_than_those_of_the_training_are_told(command, fol
         path = write_tiff(tmp_path / f"{name}.tif", image, transform=place)
         code, _, err = command("predict", f"run={run.path}", f"images={path}", f"run_dir={tmp_path / name}")
         assert code == 0, err
-        expected = f"{path}: pixels are of {0.5 * factor:g} m, those of the training were of 0.5 m"
+        expected = f"{path}: pixels are of {0.5 * factor:g} m on the ground, those of the training were of 0.5 m"
         assert any(str(each.message).startswith(expected) for each in recwarn) == told
 
 

@@ -37,6 +37,26 @@ def square_meters(grid: Grid) -> float | None:
     return None
 
 
+def area_on_the_ground(crs: str, transform: Sequence[float], column: float, row: float) -> float | None:
+    """Return the area of the pixel whose middle is there, whatever coordinates tell of it.
+
+    Args:
+        crs: Of the image, lengths or angles.
+        transform: Of the image, affine, six numbers.
+        column: Of the pixel's middle, counted from the left edge.
+        row: Of the pixel's middle, counted from the upper edge.
+
+    Returns:
+        Square meters on the ellipsoid of WGS 84; None where the coordinates lie nowhere on it.
+    """
+    with suppress(Exception):  # as above
+        system = CRS.from_string(crs)
+        if system.is_projected or system.is_geographic:
+            area = _on_the_ground(system, transform, column, row)
+            return area if 0 < area < math.inf else None
+    return None
+
+
 def _on_the_ground(crs: CRS, place: Sequence[float], column: float, row: float) -> float:
     """Return the area on the ellipsoid of WGS 84 of the pixel whose middle is there, m^2."""
     a, b, c, d, e, f = place

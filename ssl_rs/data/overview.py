@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ssl_rs.data.manifest import Manifest, SceneRecord
 from ssl_rs.data.overview_sheet import draw_sheet
-from ssl_rs.data.pixel_size import pixel_size
+from ssl_rs.data.pixel_size import pixel_size, size_text
 from ssl_rs.data.store import Store
 from ssl_rs.files import write_beside, written_aside
 
@@ -45,6 +45,6 @@ def _row(scene: SceneRecord) -> Sequence[str | int]:
         shares.insert(0, f"{labeled / (scene.height * scene.width):.6f}")
     if scene.split == "unlabeled":
         shares = [""] * len(shares)
-    size = pixel_size(scene.crs, scene.transform)
-    place = [scene.crs or "", "" if size is None else str(size)]
+    size = pixel_size(scene.crs, scene.transform, scene.height, scene.width)
+    place = [scene.crs or "", "" if size is None else size_text(size)]
     return [scene.id, scene.split, scene.height, scene.width, *place, f"{scene.valid_share:.6f}", *shares]

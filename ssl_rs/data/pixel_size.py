@@ -1,97 +1,73 @@
 """How large pixels are on the ground, as coordinates tell it: a network knows things at the size it learnt them at."""
 
-import math
 import statistics
 import warnings
-from collections import Counter
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
-
-from rasterio.crs import CRS
-from rasterio.errors import CRSError
+from typing import Literal
 
 from ssl_rs.data.dataset import Split, Transform
-from ssl_rs.data.manifest import Manifest
+from ssl_rs.data.ground_area import area_on_the_ground
+from ssl_rs.data.manifest import Manifest, SceneRecord
 from ssl_rs.errors import some
 
 ALIKE = 1.25
 """Times that one pixel may be as large a side as another."""
 
 
-class PixelSize(NamedTuple):
-    """Side of a pixel; of one that is no square, the root of its area.
+@lru_cache(maxsize=65536)
+def pixel_size(crs: str | None, transform: Transform | None, height: int, width: int) -> float | None:
+    """Return the side that a pixel in the middle of a georeferenced image has on the ground, m; None of any other.
 
-    Args:
-        side: Above 0.
-        unit: "m", or "degrees" of longitude and latitude.
+    Of a pixel that is no square there it is the root of its area.
     """
-
-    side: float
-    unit: str
-
-    def __str__(self) -> str:
-        return f"{self.side:.4g} {self.unit}"
-
-    def is_like(self, other: "PixelSize") -> bool:
-        """Tell whether another is about as large; of another unit, that is not known."""
-        return self.unit != other.unit or max(self.side, other.side) <= ALIKE * min(self.side, other.side)
-
-
-def pixel_size(crs: str | None, transform: Transform | None) -> PixelSize | None:
-    """Return the size of the pixels of a georeferenced image; None of any other."""
     if crs is None or transform is None:
         return None
-    a, b, _, d, e, _ = transform
-    side, (factor, unit) = math.sqrt(abs(a * e - b * d)), _unit(crs)
-    return PixelSize(side * factor, unit) if unit and side > 0 else None
+    area = area_on_the_ground(crs, transform, width / 2, height / 2)
+    return None if area is None else area**0.5
 
 
-@lru_cache
-def _unit(crs: str) -> tuple[float, str]:
-    """Return what a unit of coordinates is, e.g. (0.3048, "m"); no unit where they are neither lengths nor degrees."""
-    with suppress(CRSError):
-        system = CRS.from_string(crs)
-        if system.is_projected:
-            return float(system.linear_units_factor[1]), "m"
-        if system.is_geographic:
-            return 1.0, "degrees"
-    return 0.0, ""
+def size_text(side: float) -> str:
+    """Return the side of a pixel with three digits, e.g. '0.5 m'."""
+    return f"{float(f'{side:.3g}'):.10g} m"
 
 
-def usual_size(manifest: Manifest, split: Split | Literal["all"] = "train") -> PixelSize | None:
-    """Return the median size of the pixels of a split's scenes, of those of the most frequent unit; None of none."""
-    scenes = (scene for scene in manifest.scenes if split in (scene.split, "all"))
-    return _median(size for scene in scenes if (size := pixel_size(scene.crs, scene.transform)))
+def usual_size(manifest: Manifest, split: Split | Literal["all"] = "train") -> float | None:
+    """Return the median size of the pixels of a split's scenes, m; None where no scene tells it."""
+    return _median(_sizes(scene for scene in manifest.scenes if split in (scene.split, "all")))
 
 
-def _median(sizes: Iterable[PixelSize]) -> PixelSize | None:
-    known = list(sizes)
-    if not known:
-        return None
-    unit = Counter(size.unit for size in known).most_common(1)[0][0]
-    return PixelSize(statistics.median_low(size.side for size in known if size.unit == unit), unit)
+def _sizes(scenes: Iterable[SceneRecord]) -> list[tuple[str, float]]:
+    found = ((each.id, pixel_size(each.crs, each.transform, each.height, each.width)) for each in scenes)
+    return [(scene, size) for scene, size in found if size is not None]
+
+
+def _median(sizes: Sequence[tuple[str, float]]) -> float | None:
+    return statistics.median_low([size for _, size in sizes]) if sizes else None
+
+
+def _are_alike(one: float, other: float) -> bool:
+    return max(one, other) <= ALIKE * min(one, other)
 
 
 def warn_of_sizes(manifest: Manifest) -> None:
     """Warn of scenes whose pixels are not as large as those of most."""
-    sizes = {scene.id: size for scene in manifest.scenes if (size := pixel_size(scene.crs, scene.transform))}
-    usual = _median(sizes.values())
-    other = [f"'{scene}' ({size})" for scene, size in sizes.items() if usual is not None and not size.is_like(usual)]
-    if other:
+    sizes = _sizes(manifest.scenes)
+    usual = _median(sizes)
+    other = [f"'{scene}' ({size_text(size)})" for scene, size in sizes if usual and not _are_alike(size, usual)]
+    if usual and other:
         warnings.warn(
-            f"{manifest.dataset}: pixels are of {usual} in most scenes, of another size in {some(other)}: the same "
-            "house is another thing to a network there. Resample them to one size, unless it is to know both.",
+            f"{manifest.dataset}: pixels are of {size_text(usual)} in most scenes, of another size in {some(other)}: "
+            "the same house is another thing to a network there. Resample them to one size, unless it is to know both.",
             stacklevel=2,
         )
 
 
-def told_unlike(usual: PixelSize | None, size: PixelSize | None) -> str:
+def told_unlike(usual: float | None, size: float | None) -> str:
     """Say that pixels are of another size than those of the training; empty where they are not, or nobody knows."""
-    if usual is None or size is None or size.is_like(usual):
+    if usual is None or size is None or _are_alike(usual, size):
         return ""
     return (
-        f"pixels are of {size}, those of the training were of {usual}: things are of another size than the network "
-        "learnt. Resample to that size, or read the result with care."
+        f"pixels are of {size_text(size)} on the ground, those of the training were of {size_text(usual)}: things are "
+        "of another size than the network learnt. Resample to that size, or read the result with care."
     )

@@ -11,7 +11,7 @@ from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.manifest import Manifest
-from ssl_rs.data.pixel_size import PixelSize, told_unlike, usual_size
+from ssl_rs.data.pixel_size import told_unlike, usual_size
 from ssl_rs.errors import InputError
 from ssl_rs.finetuned import finished_finetuning
 from ssl_rs.messages import say_line
@@ -78,8 +78,7 @@ def read_plan(settings: Settings) -> Plan:
         check_data(run, metadata, manifest)
     if evaluation.split == "all" or trained.get("manifest_sha256") != manifest.sha256:
         compare_with_training(run, site.store, evaluation.split)
-        trained_on = metadata.pixel_size and PixelSize(*metadata.pixel_size)
-        if told := told_unlike(trained_on, usual_size(manifest, evaluation.split)):
+        if told := told_unlike(metadata.pixel_size, usual_size(manifest, evaluation.split)):
             say_line(f"warning: {manifest.dataset}: {told}")
     window = evaluation.window
     how = {"split": evaluation.split, **window.identity}

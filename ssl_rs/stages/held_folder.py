@@ -1,9 +1,10 @@
 """The folder of a run, held while a process works in it, so that no other does."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
+from ssl_rs import distributed
 from ssl_rs.config import to_yaml
 from ssl_rs.errors import InputError, InUseError
 from ssl_rs.run_directory import RunDirectory
@@ -40,15 +41,12 @@ def held(run: RunDirectory, site: Site) -> Iterator[None]:
         InUseError: Another process holds it, or has finished the run.
         InputError: It holds what no run wrote.
     """
-    if not site.processes.is_first:
+    with ExitStack() as stack:
+        with distributed.others_wait(site.processes):
+            if site.processes.is_first:
+                run.check_own()
+                stack.enter_context(closing(run.lock()))
+                if run.read_result() is not None:
+                    raise InUseError(f"{run.path} was finished by another process just now. Start the command again.")
+                run.drop_half_written()
         yield
-        return
-    run.check_own()
-    lock = run.lock()
-    try:
-        if run.read_result() is not None:
-            raise InUseError(f"{run.path} was finished by another process just now. Start the command again.")
-        run.drop_half_written()
-        yield
-    finally:
-        lock.close()

@@ -18,11 +18,10 @@ from PIL.PngImagePlugin import PngInfo
 from ssl_rs.bands import RGB, shown_bands, told_bands
 from ssl_rs.data.clipping import WORTH_TELLING, values_outside
 from ssl_rs.data.dataset import IGNORE, SceneSource
-from ssl_rs.data.downsampling import coarser_transform
 from ssl_rs.data.ground_area import square_meters
 from ssl_rs.data.map_writer import Grid, MapWriter, enlarged
 from ssl_rs.data.new_scenes import NewScenes
-from ssl_rs.data.pixel_size import PixelSize, pixel_size, told_unlike
+from ssl_rs.data.pixel_size import pixel_size, told_unlike
 from ssl_rs.data.scene_writer import write_scene
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.store import array_file
@@ -62,7 +61,7 @@ class Job:
         folder: Where the maps go.
         hash: Over the weights and all settings that can change a map.
         mean: Of the values that the network learnt from, in [0, 1].
-        pixel_size: Of the images that the network learnt from; None where nobody knows.
+        pixel_size: Of the images that the network learnt from, m; None where nobody knows.
     """
 
     run: RunDirectory
@@ -78,7 +77,7 @@ class Job:
     folder: Path
     hash: str
     mean: float
-    pixel_size: PixelSize | None
+    pixel_size: float | None
 
 
 def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[float], None]) -> bool:
@@ -101,8 +100,8 @@ def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[floa
         return False
     target.check_free(file, sha256)
     make_folder(target.map.parent)
-    coarser = None if grid.transform is None else coarser_transform(grid.transform, job.scenes.downsample)
-    if told := told_unlike(job.pixel_size, pixel_size(grid.crs, coarser)):
+    size = pixel_size(grid.crs, grid.transform, grid.height, grid.width)
+    if told := told_unlike(job.pixel_size, size and size * job.scenes.downsample):
         warnings.warn(f"{file}: {told}", stacklevel=2)
     for left in target.map.parent.glob(".*.partial"):  # by a kill
         if left.is_file():

@@ -13,7 +13,6 @@ from ssl_rs.config_hash import config_hash
 from ssl_rs.data.dataset import LARGEST_BLOCK
 from ssl_rs.data.folder_bands import ALPHA
 from ssl_rs.data.new_scenes import MARK, NewScenes, find_images
-from ssl_rs.data.pixel_size import PixelSize
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError
@@ -170,7 +169,7 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
         run, result["model_sha256"], network, here, trainer.resolve_precision(here), window, scenes, value_scale,
         _colors(run, result, metadata.classes), settings.value("probabilities", bool),
         Path(run_dir) if run_dir else own, digest, fmean(metadata.statistics.mean),
-        metadata.pixel_size and PixelSize(*metadata.pixel_size),
+        metadata.pixel_size,
     )  # fmt: skip
 
 

@@ -205,12 +205,12 @@ def open_store(
     dataset: Dataset, store_dir: Path, processes: Processes, before_preparing: Callable[[], None] | None = None
 ) -> Store:
     """Return the prepared data set; the first process checks, and prepares it where nobody has."""
-    if processes.is_first:
-        check = None if before_preparing is None else cache(before_preparing)
-        store = prepare_store(dataset, store_dir, before=check)
-        if check is not None:
-            check()  # not again where it preceded the preparation
-    distributed.barrier()
+    with distributed.others_wait(processes):
+        if processes.is_first:
+            check = None if before_preparing is None else cache(before_preparing)
+            store = prepare_store(dataset, store_dir, before=check)
+            if check is not None:
+                check()  # not again where it preceded the preparation
     return store if processes.is_first else prepare(dataset, store_dir)
 
 

@@ -63,7 +63,7 @@ def test_the_list_has_a_row_a_scene_and_then_those_left_out(colored):
     valid[3] = False
     broken = scene(4, 4, color=(1, 2))
     entries = [
-        ("a, b", "train", scene(4, 10, mask=mask, valid=valid, crs="EPSG:32633", transform=(10, 0, 0, 0, -10, 0))),
+        ("a, b", "train", scene(4, 10, mask=mask, valid=valid, crs="EPSG:32633", transform=(10, 0, 5e5, 0, -10, 0))),
         ("bad", "test", broken),
         ("ü", "val", scene(3, 5)),
     ]

@@ -1,19 +1,23 @@
 """How large pixels are on the ground, and who is told of others."""
 
+import math
 import warnings
 from types import SimpleNamespace
 
 import pytest
 
-from ssl_rs.data.pixel_size import PixelSize, pixel_size, told_unlike, usual_size, warn_of_sizes
+from ssl_rs.data.pixel_size import pixel_size, size_text, told_unlike, usual_size, warn_of_sizes
 
-UTM, DEGREES, FEET = "EPSG:32633", "EPSG:4326", "EPSG:2263"
+UTM, DEGREES, FEET, WEB_MAP, GRADS = "EPSG:32633", "EPSG:4326", "EPSG:2263", "EPSG:3857", "EPSG:4807"
 LOCAL = 'LOCAL_CS["mine",LOCAL_DATUM["mine",0],UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]'
+RADIUS = 6378137.0
 
 
 def scenes_of(*sizes, crs=UTM, split="train"):
     return [
-        SimpleNamespace(id=f"s{place}", split=split, crs=crs, transform=None if size is None else grid(size))
+        SimpleNamespace(
+            id=f"s{place}", split=split, crs=crs, transform=None if size is None else grid(size), height=4, width=4
+        )
         for place, size in enumerate(sizes)
     ]
 
@@ -29,43 +33,60 @@ def manifest(*scenes):
 @pytest.mark.parametrize(
     ("crs", "transform", "expected"),
     [
-        (UTM, grid(10.0), PixelSize(10.0, "m")),
-        (UTM, (0.0, 10.0, 4e5, 10.0, 0.0, 5.8e6), PixelSize(10.0, "m")),  # turned by 90 degrees
-        (UTM, (6.0, 8.0, 4e5, 8.0, -6.0, 5.8e6), PixelSize(10.0, "m")),
-        (UTM, (5.0, 0.0, 4e5, 0.0, -20.0, 5.8e6), PixelSize(10.0, "m")),  # as much ground
-        (FEET, grid(10.0), PixelSize(pytest.approx(3.048, abs=1e-4), "m")),
-        (DEGREES, grid(0.25), PixelSize(0.25, "degrees")),
+        (UTM, grid(10.0), 10.0),
+        (UTM, (0.0, 10.0, 4e5, 10.0, 0.0, 5.8e6), 10.0),  # turned by 90 degrees
+        (UTM, (6.0, 8.0, 4e5, 8.0, -6.0, 5.8e6), 10.0),
+        (UTM, (5.0, 0.0, 4e5, 0.0, -20.0, 5.8e6), 10.0),  # as much ground
+        (FEET, (10.0, 0.0, 984250.0, 0.0, -10.0, 200000.0), 3.048),
+        (WEB_MAP, (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), 10.0),  # at the equator
+        (WEB_MAP, (10.0, 0.0, 0.0, 0.0, -10.0, RADIUS * math.log(math.tan(math.radians(75)))), 5.0),  # at 60 N
+        (DEGREES, (0.01, 0.0, 10.0, 0.0, -0.01, 0.0), 0.01 * math.radians(RADIUS)),
+        (DEGREES, (0.01, 0.0, 10.0, 0.0, -0.01, 60.0), 0.01 * math.radians(RADIUS) * math.sqrt(0.5)),
+        (GRADS, (0.01, 0.0, 10.0, 0.0, -0.01, 0.0), 0.009 * math.radians(RADIUS)),
         (None, grid(10.0), None),
         (LOCAL, grid(10.0), None),
         ("no such system", grid(10.0), None),
         (UTM, None, None),
         (UTM, grid(0.0), None),
+        (DEGREES, (0.01, 0.0, 10.0, 0.0, -0.01, math.inf), None),
     ],
 )
-def test_the_side_of_a_pixel_follows_from_its_georeference(crs, transform, expected):
-    assert pixel_size(crs, transform) == expected
+def test_the_side_of_a_pixel_on_the_ground_follows_from_its_georeference(crs, transform, expected):
+    found = pixel_size(crs, transform, 4, 6)
+    assert found == (expected if expected is None else pytest.approx(expected, rel=0.01))
 
 
-def test_the_usual_size_is_the_median_of_a_split_in_the_most_frequent_unit():
-    known = manifest(scenes_of(10.0, 20.0, 10.0, None), scenes_of(0.1, 0.1, crs=DEGREES), scenes_of(60.0, split="test"))
-    assert usual_size(known) == PixelSize(10.0, "m")
-    assert usual_size(known, "test") == PixelSize(60.0, "m")
-    assert usual_size(known, "all") == PixelSize(10.0, "m")
+def test_the_pixel_in_the_middle_tells():
+    top = (1.0, 0.0, 10.0, 0.0, -1.0, 60.0)
+    assert pixel_size(DEGREES, top, 2, 2) < pixel_size(DEGREES, top, 60, 2) < pixel_size(DEGREES, top, 120, 2)
+
+
+@pytest.mark.parametrize(
+    ("side", "text"), [(10.004, "10 m"), (0.49981, "0.5 m"), (1113.2, "1110 m"), (0.0912, "0.0912 m"), (2e4, "20000 m")]
+)
+def test_sizes_are_told_with_three_digits(side, text):
+    assert size_text(side) == text
+
+
+def test_the_usual_size_is_the_median_of_a_split():
+    known = manifest(scenes_of(10.0, 20.0, 10.0, None), scenes_of(60.0, split="test"))
+    assert usual_size(known) == pytest.approx(10.0, rel=0.01)
+    assert usual_size(known, "test") == pytest.approx(60.0, rel=0.01)
+    assert usual_size(known, "all") == pytest.approx(10.0, rel=0.01)
     assert usual_size(known, "val") is None
 
 
 def test_scenes_of_another_size_than_most_are_named():
     with pytest.warns(UserWarning, match=r"mine: pixels are of 10 m in most scenes, of another size in 's2' \(20 m\):"):
-        warn_of_sizes(manifest(scenes_of(10.0, 10.0, 20.0, 12.0, 8.0)))
+        warn_of_sizes(manifest(scenes_of(10.0, 10.0, 20.0, 12.0, 8.1)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_sizes(manifest(scenes_of(10.0, 12.0, 8.0)))  # within a quarter
-        warn_of_sizes(manifest(scenes_of(10.0, 10.0), scenes_of(0.1, crs=DEGREES)))  # nobody knows
+        warn_of_sizes(manifest(scenes_of(10.0, 12.0, 8.1)))  # within a quarter
         warn_of_sizes(manifest(scenes_of(None, None)))
+        warn_of_sizes(manifest([]))
 
 
 def test_who_does_not_know_says_nothing():
-    ten, twenty = PixelSize(10.0, "m"), PixelSize(20.0, "m")
-    assert "pixels are of 20 m, those of the training were of 10 m" in told_unlike(ten, twenty)
-    assert "pixels are of 10 m, those of the training were of 20 m" in told_unlike(twenty, ten)
-    assert told_unlike(ten, None) == told_unlike(None, ten) == told_unlike(ten, PixelSize(0.1, "degrees")) == ""
+    assert "pixels are of 20 m on the ground, those of the training were of 10 m" in told_unlike(10.0, 20.0)
+    assert "pixels are of 10 m on the ground, those of the training were of 20 m" in told_unlike(20.0, 10.0)
+    assert told_unlike(10.0, None) == told_unlike(None, 10.0) == told_unlike(10.0, 12.4) == ""
