@@ -37,7 +37,7 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise InputError(f"{where}: expected a node with _target_, got {node!r}.")
-    target = locate(str(node["_target_"]), where, trusted)
+    target = import_target(str(node["_target_"]), where, trusted)
     arguments = {
         name: _build_nodes(value, f"{where}.{name}", trusted)
         for name, value in node.items()
@@ -72,7 +72,7 @@ def spelled(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) ->
     Raises:
         InputError: A target outside the allow-list.
     """
-    hints = _hints(locate(str(node["_target_"]), where, trusted)) if "_target_" in node else {}
+    hints = _hints(import_target(str(node["_target_"]), where, trusted)) if "_target_" in node else {}
     return {name: _spelled(value, hints.get(name), f"{where}.{name}", trusted) for name, value in node.items()}
 
 
@@ -149,7 +149,7 @@ def _build_nodes(value: Any, where: str, trusted: Sequence[str]) -> Any:
     return value
 
 
-def locate(name: str, where: str, trusted: Sequence[str] = ()) -> Callable[..., Any]:
+def import_target(name: str, where: str, trusted: Sequence[str] = ()) -> Callable[..., Any]:
     """Import a target, only from packages of the allow-list, only if it is defined there; of ours, only classes.
 
     Raises:

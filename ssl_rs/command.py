@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_rs.config import Settings, asks_for_sweep, compose_config, resolve, to_yaml
-from ssl_rs.config_comments import explained
+from ssl_rs.config_comments import commented
 from ssl_rs.config_files import conf_dir, options, search_in, set_by, used_groups
 from ssl_rs.errors import InputError, Interrupted, explain
 from ssl_rs.messages import OutputClosed, print_line, say_line
@@ -217,7 +217,7 @@ def help_text(name: str, overrides: Sequence[str], own_dir: Path | None = None) 
         width = max(24, *map(len, found))
         lines += [f"  {option:<{width}} {_comment(path)}" for option, path in found.items()]
     head = "Keys and their values, with these arguments:" if overrides else "Keys and their defaults:"
-    return "\n".join([*lines, "", head, "", explained(name, config)])
+    return "\n".join([*lines, "", head, "", commented(name, config)])
 
 
 def _is_for(group: str, option: str, known: Collection[str]) -> bool:

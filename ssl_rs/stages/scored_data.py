@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ssl_rs.build import build, locate
+from ssl_rs.build import build, import_target
 from ssl_rs.config import Settings
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.paired import in_brackets
@@ -36,7 +36,7 @@ def enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, Any
     root, of_training = settings.value("dataset.root", str | None), stored["dataset"].get("root")
     node = data_like(settings, stored["dataset"])
     if (channels := settings.value("bands", tuple[int, ...] | None)) is not None:
-        if not hasattr(locate(str(node.get("_target_")), "dataset", trusted), "channels"):
+        if not hasattr(import_target(str(node.get("_target_")), "dataset", trusted), "channels"):
             raise InputError(f"bands={in_brackets(channels)}: dataset={node.get('name')} reads its own. Leave it out.")
         node |= {"channels": list(channels), "bands": _names_of(channels, node.get("bands"), run)}
     node |= _scale_of_others(settings.value("value_scale", float | None), root)
