@@ -146,7 +146,7 @@ def _run(name: str, arguments: list[str]) -> int:
     if not options_given.multirun and not asks_for_sweep(config):
         if singles != overrides:
             config = compose_config(name, overrides)  # which tells what is wrong with several values
-        _refuse_launcher(name, options_given.overrides)
+        _refuse_launcher(options_given.overrides)
     elif not options_given.cfg:
         return _run_sweep(name, overrides)
     if options_given.cfg:
@@ -164,7 +164,7 @@ def _run_sweep(name: str, overrides: Sequence[str]) -> int:
     return run_sweep(name, overrides)
 
 
-def _refuse_launcher(name: str, overrides: Sequence[str]) -> None:
+def _refuse_launcher(overrides: Sequence[str]) -> None:
     """Refuse what says where the runs of a sweep go, or how Hydra runs one, outside of a sweep: it has no effect.
 
     Raises:
@@ -189,7 +189,7 @@ def _parse(name: str, arguments: list[str]) -> argparse.Namespace:
     return found
 
 
-def help_text(name: str, overrides: Sequence[str], own_dir: Path | None = None) -> str:
+def help_text(name: str, overrides: Sequence[str], own_dir: Path | None) -> str:
     """Return what the command does, its config groups with their options, and its keys as the overrides leave them.
 
     Args:

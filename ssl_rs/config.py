@@ -115,7 +115,7 @@ def _another(group: str) -> str:
     return f" Any other: {group}.{varying[0]}=..."
 
 
-def _nearest_key(name: str, command: str, overrides: Sequence[str] = ()) -> str:
+def _nearest_key(name: str, command: str, overrides: Sequence[str]) -> str:
     """Return a sentence that offers the key nearest to a misspelt one, if one is near, and where all are shown.
 
     Of a task or view that these overrides do not choose, or of an experiment of another command, the sentence says so.

@@ -89,7 +89,7 @@ class Identified:
 
 def identify(
     settings: Settings, site: Site, recipe: Recipe, folder: Path, inputs: Mapping[str, str | None],
-    without: Sequence[str] = (),
+    without: Sequence[str],
 ) -> Identified:  # fmt: skip
     """Derive hash and folder from the config and the content of what goes in.
 
