@@ -73,6 +73,13 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def setting_text(key: str, value: Any) -> str:
+    """Return a setting in short: schedule=Constant for schedule._target_=ssl_rs.training.schedule.Constant."""
+    if key.endswith("._target_"):
+        return f"{key.removesuffix('._target_')}={str(value).rpartition('.')[2]}"
+    return f"{key}={value!s:.40}"
+
+
 def _at(node: Any, key: str) -> Any:
     """Return what stands at a dotted key; None where nothing does."""
     for name in key.split("."):
