@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from ssl_rs.training.settings import TrainerSettings, exactness
 from ssl_rs.training.state import Progress, load_checkpoint, save_checkpoint
 from ssl_rs.training.step import gradients_of, take_step, wrap
 from ssl_rs.training.stopping import stop_requests
-from ssl_rs.training.tracking import Tracker
+from ssl_rs.training.tracking import Tracker, closed_on_error
 
 
 def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Tracker]:
@@ -43,37 +43,33 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     bad_steps, agreement, saving = FirstBadSteps(), distributed.Agreement(), Saving(settings.checkpoint_every_steps)
     unheard: OutputClosed | None = None
     clock = Clock(settings.batch_size * job.processes.world_size, progress.step, progress.seconds)
-    try:
-        with (
-            exactness(settings.deterministic),
-            stop_requests() as requested,
-            _closed(job.crops(progress.step)) as crops,
-        ):
-            backward = gradients_of(*wrap(job, progress.step), progress.step)
-            while progress.step < settings.max_steps:
-                take_step(backward, next(crops), job, progress, bad_steps)
-                display.step()
-                progress.seconds = clock.seconds
-                last = progress.step == settings.max_steps
-                scored = job.validation is not None and (last or progress.step % job.validation.every_steps == 0)
-                if last or scored or progress.step % settings.log_every_steps == 0:
-                    _check_finite(job, bad_steps)
-                    unheard = _log(job, progress, clock, display, tracker, scored) or unheard
-                is_late = job.processes.is_first and saving.asks()
-                stopping, due = agreement.any_rank(bool(requested) or unheard is not None, is_late)
-                if last or stopping or due or saving.is_due_after(progress.step):
-                    _check_finite(job, bad_steps)
-                    with saving.timed():
-                        _save(job, progress)
-                if stopping:
-                    raise unheard or _stopped(progress, settings)
-            if any(agreement.settle()[:1]):
+    with (
+        closing(display),
+        closed_on_error(tracker),
+        exactness(settings.deterministic),
+        stop_requests() as requested,
+        _closed(job.crops(progress.step)) as crops,
+    ):
+        backward = gradients_of(*wrap(job, progress.step), progress.step)
+        while progress.step < settings.max_steps:
+            take_step(backward, next(crops), job, progress, bad_steps)
+            display.step()
+            progress.seconds = clock.seconds
+            last = progress.step == settings.max_steps
+            scored = job.validation is not None and (last or progress.step % job.validation.every_steps == 0)
+            if last or scored or progress.step % settings.log_every_steps == 0:
+                _check_finite(job, bad_steps)
+                unheard = _log(job, progress, clock, display, tracker, scored) or unheard
+            is_late = job.processes.is_first and saving.asks()
+            stopping, due = agreement.any_rank(bool(requested) or unheard is not None, is_late)
+            if last or stopping or due or saving.is_due_after(progress.step):
+                _check_finite(job, bad_steps)
+                with saving.timed():
+                    _save(job, progress)
+            if stopping:
                 raise unheard or _stopped(progress, settings)
-    except BaseException:
-        tracker.finish(None)
-        raise
-    finally:
-        display.close()
+        if any(agreement.settle()[:1]):
+            raise unheard or _stopped(progress, settings)
     return progress, tracker
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -175,12 +175,7 @@ def load_checkpoint(
         OSError: One cannot be read, though it may be whole; torch.OutOfMemoryError and MemoryError likewise.
         OtherRunError: They belong to a run with another identity.
     """
-    paths = _newest_first(folder)
-    found = _newest_whole(paths)
-    if found is None and paths:
-        raise InputError(
-            f"No checkpoint in {folder} is whole. Delete the folder {folder.parent} to start this run again."
-        )
+    found = _newest_whole(folder)
     if found is None:
         return None
     path, content, damaged = found
@@ -201,13 +196,14 @@ def load_checkpoint(
     return progress
 
 
-def _newest_whole(paths: Sequence[Path]) -> tuple[Path, dict[str, Any], list[Path]] | None:
-    """Return the first of these checkpoints that is whole, what it holds, and the damaged ones before it.
+def _newest_whole(folder: Path) -> tuple[Path, dict[str, Any], list[Path]] | None:
+    """Return the newest whole checkpoint, what it holds, and the damaged ones that are newer; None where there is none.
 
     Raises:
+        InputError: There are some, and none is whole.
         OSError: One cannot be read, though it may be whole; torch.OutOfMemoryError and MemoryError likewise.
     """
-    damaged: list[Path] = []
+    paths, damaged = _newest_first(folder), list[Path]()
     for path in paths:
         try:
             return path, _read(path), damaged
@@ -218,6 +214,10 @@ def _newest_whole(paths: Sequence[Path]) -> tuple[Path, dict[str, Any], list[Pat
         except Exception as error:  # what was cut short or changed, or is none of ours, raises what its bytes lead to
             warnings.warn(f"{path} is damaged ({error}); going back to the checkpoint before it.", stacklevel=3)
             damaged.append(path)
+    if paths:
+        raise InputError(
+            f"No checkpoint in {folder} is whole. Delete the folder {folder.parent} to start this run again."
+        )
     return None
 
 
