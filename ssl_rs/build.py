@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from ssl_rs import plain_types
+from ssl_rs.config_hash import is_within
 from ssl_rs.errors import ArgumentError, InputError, nearest
 from ssl_rs.own_code import hash_of_own
 from ssl_rs.plain_types import fits, misfit
@@ -37,7 +38,7 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise InputError(f"{where}: expected a node with _target_, got {node!r}.")
-    target = locate(str(node["_target_"]), where, trusted)
+    target = import_target(str(node["_target_"]), where, trusted)
     arguments = {
         name: _build_nodes(value, f"{where}.{name}", trusted)
         for name, value in node.items()
@@ -46,7 +47,7 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
     _check_arguments(target, arguments, where)
     if node.get("_partial_", False):
         return partial(target, **arguments)
-    if _inside(target.__module__, tuple(NARROWER.values())) and not _inside(target.__module__, trusted):
+    if is_within(target.__module__, tuple(NARROWER.values())) and not is_within(target.__module__, trusted):
         raise InputError(f"{where}: {target.__name__} is made when bands and classes are known. Add _partial_: true.")
     lacking = _lacking(target, arguments)
     if lacking:
@@ -72,7 +73,7 @@ def spelled(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) ->
     Raises:
         InputError: A target outside the allow-list.
     """
-    hints = _hints(locate(str(node["_target_"]), where, trusted)) if "_target_" in node else {}
+    hints = _hints(import_target(str(node["_target_"]), where, trusted)) if "_target_" in node else {}
     return {name: _spelled(value, hints.get(name), f"{where}.{name}", trusted) for name, value in node.items()}
 
 
@@ -149,7 +150,7 @@ def _build_nodes(value: Any, where: str, trusted: Sequence[str]) -> Any:
     return value
 
 
-def locate(name: str, where: str, trusted: Sequence[str] = ()) -> Callable[..., Any]:
+def import_target(name: str, where: str, trusted: Sequence[str] = ()) -> Callable[..., Any]:
     """Import a target, only from packages of the allow-list, only if it is defined there; of ours, only classes.
 
     Raises:
@@ -161,7 +162,7 @@ def locate(name: str, where: str, trusted: Sequence[str] = ()) -> Callable[..., 
         f"add trusted_packages=[{name.split('.')[0]}] to the command line if you trust that package."
     )
     module_name, _, attribute = name.rpartition(".")
-    if not _inside(name, allowed):
+    if not is_within(name, allowed):
         raise refusal
     try:
         found = getattr(importlib.import_module(module_name), attribute)
@@ -171,17 +172,13 @@ def locate(name: str, where: str, trusted: Sequence[str] = ()) -> Callable[..., 
         remedy = f" Start the command in the folder that holds {package}, or install it." if is_away else ""
         raise InputError(f"{where}._target_={name} cannot be found: {error}.{remedy}") from error
     defined_in = getattr(found, "__module__", None) or ""
-    if not (inspect.isclass(found) and _inside(defined_in, PLACES)) and not (
-        callable(found) and _inside(defined_in, trusted)
+    if not (inspect.isclass(found) and is_within(defined_in, PLACES)) and not (
+        callable(found) and is_within(defined_in, trusted)
     ):
         raise refusal
-    if _inside(defined_in, trusted):
+    if is_within(defined_in, trusted):
         hash_of_own(found)  # now, as it was imported: it may change while data is prepared
     return typing.cast(Callable[..., Any], found)
-
-
-def _inside(name: str, packages: Sequence[str]) -> bool:
-    return any(name == package or name.startswith(package + ".") for package in packages)
 
 
 def _lacking(target: Callable[..., Any], arguments: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_rs.config import Settings, asks_for_sweep, compose_config, resolve, to_yaml
-from ssl_rs.config_comments import explained
+from ssl_rs.config_comments import commented
 from ssl_rs.config_files import conf_dir, options, search_in, set_by, used_groups
 from ssl_rs.errors import InputError, Interrupted, explain
 from ssl_rs.messages import OutputClosed, print_line, say_line
@@ -152,7 +152,7 @@ def _run(name: str, arguments: list[str]) -> int:
     if not options_given.multirun and not asks_for_sweep(config):
         if singles != overrides:
             config = compose_config(name, overrides)  # which tells what is wrong with several values
-        _refuse_launcher(name, options_given.overrides)
+        _refuse_launcher(options_given.overrides)
     elif not options_given.cfg:
         return _run_sweep(name, overrides)
     if options_given.cfg:
@@ -170,7 +170,7 @@ def _run_sweep(name: str, overrides: Sequence[str]) -> int:
     return run_sweep(name, overrides)
 
 
-def _refuse_launcher(name: str, overrides: Sequence[str]) -> None:
+def _refuse_launcher(overrides: Sequence[str]) -> None:
     """Refuse what says where the runs of a sweep go, or how Hydra runs one, outside of a sweep: it has no effect.
 
     Raises:
@@ -195,7 +195,7 @@ def _parse(name: str, arguments: list[str]) -> argparse.Namespace:
     return found
 
 
-def help_text(name: str, overrides: Sequence[str], own_dir: Path | None = None) -> str:
+def help_text(name: str, overrides: Sequence[str], own_dir: Path | None) -> str:
     """Return what the command does, its config groups with their options, and its keys as the overrides leave them.
 
     Args:
@@ -223,7 +223,7 @@ def help_text(name: str, overrides: Sequence[str], own_dir: Path | None = None) 
         width = max(24, *map(len, found))
         lines += [f"  {option:<{width}} {_comment(path)}" for option, path in found.items()]
     head = "Keys and their values, with these arguments:" if overrides else "Keys and their defaults:"
-    return "\n".join([*lines, "", head, "", explained(name, config)])
+    return "\n".join([*lines, "", head, "", commented(name, config)])
 
 
 def _is_for(group: str, option: str, known: Collection[str]) -> bool:

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ssl_rs import build as targets
 from ssl_rs.config_files import at_home, conf_dir, entry_of, experiment_that_sets, groups, options, used_groups
-from ssl_rs.config_hash import leaves
+from ssl_rs.config_hash import is_within, leaves
 from ssl_rs.errors import InputError, nearest
 from ssl_rs.files import check_can_be_folder
 from ssl_rs.hidden import environment_variable
@@ -115,7 +115,7 @@ def _another(group: str) -> str:
     return f" Any other: {group}.{varying[0]}=..."
 
 
-def _nearest_key(name: str, command: str, overrides: Sequence[str] = ()) -> str:
+def _nearest_key(name: str, command: str, overrides: Sequence[str]) -> str:
     """Return a sentence that offers the key nearest to a misspelt one, if one is near, and where all are shown.
 
     Of a task or view that these overrides do not choose, or of an experiment of another command, the sentence says so.
@@ -275,11 +275,7 @@ class Settings:
             value = self.value(key, COMMON[key])
             if key in FOLDERS and value:
                 check_can_be_folder(key, Path(value))
-        unread = [
-            key
-            for key in leaves(self.values)
-            if not any(key == read or key.startswith(read + ".") for read in self._read)
-        ]
+        unread = [key for key in leaves(self.values) if not is_within(key, self._read)]
         if unread:
             remedy = _nearest_key(unread[0], self.command, self.overrides)
             raise InputError(f"{unread[0]}: {self.command} has no such key. {remedy}")

@@ -32,7 +32,7 @@ def _represent_list(dumper: _Dumper, values: list[Any]) -> yaml.Node:
 _Dumper.add_representer(list, _represent_list)
 
 
-def explained(command: str, values: Mapping[str, Any]) -> str:
+def commented(command: str, values: Mapping[str, Any]) -> str:
     """Return the settings of a command as YAML, with what each key means behind it.
 
     Args:

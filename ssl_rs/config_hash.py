@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 WITHOUT_EFFECT = (
@@ -61,7 +61,12 @@ NULL_MEANT = {"initialization.parts": "encoder"}
 
 def without_effect(key: str) -> bool:
     """Tell whether a dotted key changes no result, so that the config hash is the same whatever it is."""
-    return key in HASHED_AS or any(key == each or key.startswith(f"{each}.") for each in WITHOUT_EFFECT)
+    return key in HASHED_AS or is_within(key, WITHOUT_EFFECT)
+
+
+def is_within(name: str, names: Iterable[str]) -> bool:
+    """Tell whether a dotted name, of a key or a module, is one of some names, or lies below one."""
+    return any(name == each or name.startswith(f"{each}.") for each in names)
 
 
 def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -71,6 +76,13 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         key = f"{prefix}{name}"
         found |= leaves(value, f"{key}.") if isinstance(value, Mapping) and value else {key: value}
     return found
+
+
+def setting_text(key: str, value: Any) -> str:
+    """Return a setting in short: schedule=Constant for schedule._target_=ssl_rs.training.schedule.Constant."""
+    if key.endswith("._target_"):
+        return f"{key.removesuffix('._target_')}={str(value).rpartition('.')[2]}"
+    return f"{key}={value!s:.40}"
 
 
 def _at(node: Any, key: str) -> Any:

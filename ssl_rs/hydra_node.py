@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ssl_rs.config_hash import is_within
 from ssl_rs.errors import InputError
 
 OF_THE_START = ("runtime", "overrides", "searchpath", "job.name", "job.override_dirname", "job.config_name")
@@ -25,9 +26,9 @@ def check_hydra(found: Mapping[str, Any], own: Mapping[str, Any], overrides: Seq
     """
     typed = [text.lstrip("+~").partition("=")[0] for text in overrides]
     for key, value in found.items():
-        if own.get(key, ...) == value or _below(key, (*OF_THE_START, *OF_FILES)):
+        if own.get(key, ...) == value or is_within(key, (*OF_THE_START, *OF_FILES)):
             continue
-        if _below(f"hydra.{key}", [name for name in typed if name.startswith("hydra.")]):
+        if is_within(f"hydra.{key}", [name for name in typed if name.startswith("hydra.")]):
             continue
         if key.partition(".")[0] in [name.removeprefix("hydra/") for name in typed if name.startswith("hydra/")]:
             continue
@@ -52,7 +53,3 @@ def check_sweep(params: object) -> None:
         name = str(key).lstrip("+~")
         if name.partition(".")[0].partition("/")[0] == "hydra" or name.partition("=")[0] == "trusted_packages":
             raise InputError(f"A sweep varies {key}. Only the command line can say which code may be run: take it out.")
-
-
-def _below(key: str, names: Sequence[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)

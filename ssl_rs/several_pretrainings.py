@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ssl_rs.config_hash import setting_text
 from ssl_rs.errors import InputError
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.seen_images import read_seen
@@ -104,9 +105,7 @@ class _Candidate:
         for key, value in sorted(own.items()):
             among = same_tasks if key.startswith(OF_TASKS) else [each for each in all_settings if key in each]
             if key not in TOLD_OTHERWISE and _differ(among, key):
-                is_class = key.endswith("._target_")
-                told = str(value).rpartition(".")[2] if is_class else f"{value!s:.40}"
-                named.append(f"{key.removesuffix('._target_')}={told}")
+                named.append(setting_text(key, value))
         more = len(named) - MOST_NAMED
         return [*named[:MOST_NAMED], *([f"{more} more setting{'s' * (more > 1)}"] if more > 0 else [])]
 

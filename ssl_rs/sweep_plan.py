@@ -11,7 +11,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import DictConfig
 
-from ssl_rs.build import locate
+from ssl_rs.build import import_target
 from ssl_rs.config import Settings, compose_config, resolve
 from ssl_rs.config_files import used_groups
 from ssl_rs.errors import InputError
@@ -138,7 +138,7 @@ def cell_settings(name: str, config: DictConfig, overrides: Sequence[str]) -> Se
     values = resolve(config)
     if "initialization" in values:
         node, group = values["initialization"], "initialization."
-        kind = locate(node["_target_"], "initialization", values["trusted_packages"])
+        kind = import_target(node["_target_"], "initialization", values["trusted_packages"])
         unused = [key for key in CHOICES if key not in getattr(kind, "uses", CHOICES)]
     else:  # evaluate
         node, group = values, ""

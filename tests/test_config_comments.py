@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from ssl_rs.config import compose_config, resolve
-from ssl_rs.config_comments import explained
+from ssl_rs.config_comments import commented
 from ssl_rs.config_files import options, used_groups
 
 COMMANDS = ("prepare", "pretrain", "finetune", "evaluate", "predict", "report", "export", "preview", "benchmark")
@@ -30,7 +30,7 @@ def choices(command: str) -> list[list[str]]:
 
 def lines(command: str, *overrides: str) -> dict[str, str]:
     """Return what stands behind each key, by its name and value."""
-    text = explained(command, resolve(compose_config(command, list(overrides))))
+    text = commented(command, resolve(compose_config(command, list(overrides))))
     return {key.strip(): said.strip() for key, _, said in (line.partition("  # ") for line in text.splitlines())}
 
 
@@ -50,12 +50,12 @@ def test_every_key_of_every_option_is_explained(command):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_is_explained_is_the_config(command):
     values = resolve(compose_config(command, []))
-    assert yaml.safe_load(explained(command, values)) == values
+    assert yaml.safe_load(commented(command, values)) == values
 
 
 def test_texts_that_look_like_comments_stay_values():
     values = {"label": "a  # b", "run": "a\nb", "encoder": ["#1\n", "c"], "dataset": {"root": "/data # 2\n# third"}}
-    text = explained("evaluate", values)
+    text = commented("evaluate", values)
     assert yaml.safe_load(text) == values
     assert "row of the report" in text
 

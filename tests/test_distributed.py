@@ -13,9 +13,9 @@ import torch
 from gradients_of_ranks import STAGES, gradients
 from torch import nn
 
+from ssl_rs.agreement import Agreement
 from ssl_rs.batch_norm import SynchronizedBatchNorm
 from ssl_rs.distributed import (
-    Agreement,
     Processes,
     barrier,
     gather,

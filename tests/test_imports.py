@@ -14,8 +14,8 @@ SIBLINGS = (
     "exporting",
 )  # fmt: skip
 LEAVES = (
-    "bands", "batch_norm", "config_hash", "cores", "distributed", "encoder", "errors", "files", "hidden", "imagenet",
-    "locks", "messages", "own_code", "pictures", "plain_types", "precision", "pretrained", "randomness",
+    "agreement", "bands", "batch_norm", "config_hash", "cores", "distributed", "encoder", "errors", "files", "hidden",
+    "imagenet", "locks", "messages", "own_code", "pictures", "plain_types", "precision", "pretrained", "randomness",
     "run_directory", "scene_groups", "seen_images", "several_pretrainings", "task_output", "transfer", "weights",
     "weights_metadata",
 )  # fmt: skip

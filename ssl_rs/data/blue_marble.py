@@ -28,6 +28,7 @@ from ssl_rs.data.dataset import IGNORE, Dataset, SceneArrays, SceneSource, Segme
 from ssl_rs.data.image_files import read_raster
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
+from ssl_rs.pictures import nearest
 
 
 @dataclass(frozen=True)
@@ -168,10 +169,5 @@ def _world(image_file: SourceFile, land_cover_file: SourceFile) -> tuple[NDArray
     for index, (_, igbp) in enumerate(GROUPS):
         groups[list(igbp)] = index
     land_cover = groups[read_raster(land_cover_file).values[0]]
-    rows, columns = (nearest_pixels(*sizes) for sizes in zip(image.shape[1:], land_cover.shape, strict=True))
+    rows, columns = (nearest(*sizes) for sizes in zip(image.shape[1:], land_cover.shape, strict=True))
     return image, land_cover[rows[:, None], columns]
-
-
-def nearest_pixels(count: int, source_count: int) -> NDArray[np.int64]:
-    """Return the pixel out of `source_count` along an axis whose center is nearest to that of each of `count`."""
-    return (2 * np.arange(count) + 1) * source_count // (2 * count)

@@ -132,7 +132,7 @@ def _some(paths: Sequence[Path]) -> str:
     return some([path.name for path in paths], OTHERS_TOLD)
 
 
-def listed_splits(path: Path, images: Mapping[str, Path], without_mask: Collection[str] = ()) -> Mapping[str, Split]:
+def listed_splits(path: Path, images: Mapping[str, Path], without_mask: Collection[str]) -> Mapping[str, Split]:
     """Read splits.yaml.
 
     Args:

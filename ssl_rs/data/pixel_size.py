@@ -17,14 +17,18 @@ ALIKE = 1.25
 
 @lru_cache(maxsize=65536)
 def pixel_size(crs: str | None, transform: Transform | None, height: int, width: int) -> float | None:
-    """Return the side that a pixel in the middle of a georeferenced image has on the ground, m; None of any other.
+    """Return the side on the ground of the pixels in the middle of an image.
 
-    Of a pixel that is no square there it is the root of its area.
+    Returns:
+        Meters, the root of their area; None without a georeference, and where pixels at the upper or lower edge have another size.
     """
     if crs is None or transform is None:
         return None
-    area = area_on_the_ground(crs, transform, width / 2, height / 2)
-    return None if area is None else area**0.5
+    upper, middle, lower = (area_on_the_ground(crs, transform, width / 2, row) for row in (0, height / 2, height))
+    if upper is None or middle is None or lower is None:
+        return None
+    side = middle**0.5
+    return side if _are_alike(side, upper**0.5) and _are_alike(side, lower**0.5) else None
 
 
 def size_text(side: float) -> str:

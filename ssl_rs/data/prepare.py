@@ -21,7 +21,7 @@ from ssl_rs.data.pixel_size import warn_of_sizes
 from ssl_rs.data.records import to_json
 from ssl_rs.data.scene_writer import WrittenScene
 from ssl_rs.data.store import Store
-from ssl_rs.data.store_location import locate, name_of
+from ssl_rs.data.store_location import locate_store, name_of
 from ssl_rs.data.tiff_file import small_cache
 from ssl_rs.data.value_types import GDAL_NAMES
 from ssl_rs.data.workers import write_scenes
@@ -60,7 +60,7 @@ def prepare(
     Raises:
         InputError: Something in the data set is missing, unreadable or contradictory, or the folder cannot be written.
     """
-    path, scenes = locate(dataset, store_dir)
+    path, scenes = locate_store(dataset, store_dir)
     if not path.exists():
         refuse_listed(dataset, scenes)
         if before is not None:

@@ -14,7 +14,7 @@ from ssl_rs.errors import InputError
 from ssl_rs.own_code import hash_of_own
 
 
-def locate(dataset: Dataset, store_dir: Path) -> tuple[Path, Sequence[SceneSource]]:
+def locate_store(dataset: Dataset, store_dir: Path) -> tuple[Path, Sequence[SceneSource]]:
     """Return where the store of a data set lies, or would lie, and the scenes it is made of; none is read.
 
     Raises:

@@ -9,7 +9,7 @@ from ssl_rs.data.manifest import HASH_FILE, MANIFEST_FILE, Manifest, SceneRecord
 from ssl_rs.data.prepare import Report
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.store import Store
-from ssl_rs.data.store_location import locate
+from ssl_rs.data.store_location import locate_store
 from ssl_rs.errors import TOLD, InputError, first_of
 
 
@@ -41,7 +41,7 @@ def verify(dataset: Dataset, store_dir: Path, report: Report | None = None) -> V
     Raises:
         InputError: There is no such store, it is damaged, or a file differs.
     """
-    path, scenes = locate(dataset, store_dir)
+    path, scenes = locate_store(dataset, store_dir)
     if not path.is_dir():
         raise InputError(_nothing_to_check(dataset, path))
     manifest = _manifest(path)

@@ -43,7 +43,7 @@ class Contrastive(PretextTask):
         activation: Literal["batch_norm_relu", "sigmoid"] = "batch_norm_relu",
     ) -> None:
         super().__init__()
-        check_temperature(temperature, "temperature")
+        check_temperature(temperature)
         check_widths([hidden], "hidden")
         check_widths([dimensions], "dimensions")
         self.temperature = temperature

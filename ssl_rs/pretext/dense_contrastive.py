@@ -55,13 +55,13 @@ class DenseContrastive(PretextTask):
         temperature: float = 0.2,
     ) -> None:
         super().__init__()
-        check_level(level, channels, "level")
+        check_level(level, channels)
         if not 0 <= dense <= 1:
             raise ArgumentError(f"dense={dense:g}: expected a share in [0, 1].")
         self.momentum: MomentumRule = momentum
         self.level, self.dense, self.temperature = level, dense, temperature
         self.pooled = MoCoV2(channels, momentum, widths, queue, temperature)
-        self.project_positions = dense_mlp(channels[level], widths, "widths")
+        self.project_positions = dense_mlp(channels[level], widths)
         self.project_key_positions = momentum_copy(self.project_positions)
         self.dense_queue = KeyQueue(queue, widths[-1], "queue")
 

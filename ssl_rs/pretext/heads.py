@@ -39,18 +39,17 @@ def mlp(
     return nn.Sequential(*layers)
 
 
-def dense_mlp(in_channels: int, widths: Sequence[int], name: str) -> nn.Sequential:
+def dense_mlp(in_channels: int, widths: Sequence[int]) -> nn.Sequential:
     """Return 1x1 convolutions with ReLU between them, [B, in_channels, h, w] to [B, widths[-1], h, w].
 
     Args:
         in_channels: Channels of what goes in.
         widths: Channels of each layer.
-        name: Of the argument that holds the widths, for the message.
 
     Raises:
         ArgumentError: No layer, or one without a channel.
     """
-    check_widths(widths, name)
+    check_widths(widths, "widths")
     layers: list[nn.Module] = []
     for width in widths:
         layers += [nn.Conv2d(in_channels, width, 1), nn.ReLU(inplace=True)]
@@ -68,7 +67,7 @@ def check_widths(widths: Sequence[int], name: str) -> None:
         raise ArgumentError(f"{name}={list(widths)}: expected the width of each layer, at least one of them.")
 
 
-def check_level(level: int, channels: Sequence[int], name: str) -> None:
+def check_level(level: int, channels: Sequence[int]) -> None:
     """Refuse the index of a level that the encoder does not compute, or of the image.
 
     Raises:
@@ -76,16 +75,16 @@ def check_level(level: int, channels: Sequence[int], name: str) -> None:
     """
     if not -len(channels) < level < len(channels) or level == 0 or channels[level] == 0:
         raise ArgumentError(
-            f"{name}={level}: expected the index of a map that the encoder computes; its levels have "
+            f"level={level}: expected the index of a map that the encoder computes; its levels have "
             f"{list(channels)} channels, and level 0 is the image."
         )
 
 
-def check_temperature(temperature: float, name: str) -> None:
+def check_temperature(temperature: float) -> None:
     """Refuse what cosines cannot be divided by.
 
     Raises:
         ArgumentError: Names the argument.
     """
     if not 0 < temperature < math.inf:
-        raise ArgumentError(f"{name} must be a number above 0, got {temperature}.")
+        raise ArgumentError(f"temperature must be a number above 0, got {temperature}.")

@@ -44,7 +44,7 @@ class MoCoV2(PretextTask):
         temperature: float = 0.2,
     ) -> None:
         super().__init__()
-        check_temperature(temperature, "temperature")
+        check_temperature(temperature)
         self.momentum: MomentumRule = momentum
         self.temperature = temperature
         self.project = mlp(channels[-1], widths, "none", "widths")

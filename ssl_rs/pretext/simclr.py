@@ -29,7 +29,7 @@ class SimClr(PretextTask):
 
     def __init__(self, channels: Sequence[int], widths: Sequence[int] = (2048, 128), temperature: float = 0.1) -> None:
         super().__init__()
-        check_temperature(temperature, "temperature")
+        check_temperature(temperature)
         self.temperature = temperature
         self.project = mlp(channels[-1], widths, "all", "widths")
 

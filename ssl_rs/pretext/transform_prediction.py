@@ -40,7 +40,7 @@ class TransformPrediction(PretextTask):
 
     def __init__(self, channels: Sequence[int], level: int = -2, dimensions: int = 64) -> None:
         super().__init__()
-        check_level(level, channels, "level")
+        check_level(level, channels)
         check_widths([dimensions], "dimensions")
         self.level = level
         self.project = nn.Conv2d(channels[level], dimensions, 1)

@@ -177,27 +177,37 @@ def missing_cells(
     ]  # fmt: skip
     for comparison in dict.fromkeys(table.comparison for table in tables):
         own = [table for table in tables if table.comparison == comparison]  # a run may lack one of the protocols
-        runs = [run for table in own for run in table.runs]
-        if not any(run.command == "finetune" for run in runs):
+        missing += _unplanned_cells(own, open_cells)
+    return missing
+
+
+def _unplanned_cells(tables: Sequence[Table], open_cells: Sequence[PlannedCell]) -> list[MissingCell]:
+    """Return the cells that rows x columns x seeds ask for, that have no run, and that nobody planned.
+
+    Args:
+        tables: All of one comparison.
+        open_cells: Planned ones without a result.
+    """
+    comparison, runs = tables[0].comparison, [run for table in tables for run in table.runs]
+    there = {(run.label, run.label_fraction, run.seed) for run in runs}
+    trained = {run.label for run in runs if run.command == "finetune"}
+    labels = dict.fromkeys(label for table in tables for label in table.labels if label in trained)
+    fractions, seeds = (sorted({getattr(run, name) for run in runs}) for name in ("label_fraction", "seed"))
+    rows = {label: [run for run in runs if run.label == label] for label in labels}
+    nameless = [cell for cell in open_cells if cell.waits_for_weights]
+    missing = []
+    for label, fraction, seed in itertools.product(labels, fractions, seeds):
+        place, hashes = (comparison, label, fraction, seed), {run.settings_hash for run in rows[label]}
+        if (label, fraction, seed) in there:
             continue
-        there = {(run.label, run.label_fraction, run.seed) for run in runs}
-        trained = {run.label for run in runs if run.command == "finetune"}
-        labels = dict.fromkeys(label for table in own for label in table.labels if label in trained)
-        fractions, seeds = (sorted({getattr(run, name) for run in runs}) for name in ("label_fraction", "seed"))
-        rows = {label: [run for run in runs if run.label == label] for label in labels}
-        nameless = [cell for cell in open_cells if cell.waits_for_weights]
-        for label, fraction, seed in itertools.product(labels, fractions, seeds):
-            place, hashes = (comparison, label, fraction, seed), {run.settings_hash for run in rows[label]}
-            if (label, fraction, seed) in there:
-                continue
-            if any(cell.fills(*place) or cell.covers(*place, hashes) for cell in open_cells):
-                continue
-            if will_be := [cell for cell in nameless if cell.will_be(comparison, rows[label], fraction, seed)]:
-                nameless.remove(will_be[0])  # of two rows that it may belong to, one still lacks a cell
-            else:
-                command, commit = _command_like(rows[label], fraction, seed)
-                where = _title(own[0]), label, fraction, seed
-                missing.append(MissingCell(*where, "not started", command, False, comparison._asdict(), commit))
+        if any(cell.fills(*place) or cell.covers(*place, hashes) for cell in open_cells):
+            continue
+        if will_be := [cell for cell in nameless if cell.will_be(comparison, rows[label], fraction, seed)]:
+            nameless.remove(will_be[0])  # of two rows that it may belong to, one still lacks a cell
+        else:
+            command, commit = _command_like(rows[label], fraction, seed)
+            where = _title(tables[0]), label, fraction, seed
+            missing.append(MissingCell(*where, "not started", command, False, comparison._asdict(), commit))
     return missing
 
 

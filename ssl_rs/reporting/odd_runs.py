@@ -20,21 +20,24 @@ def odd_runs(runs: Sequence[Run]) -> dict[Path, str]:
         usual = _most(alike, starts_of(alike))
         same_settings, same_start = ({run.directory for run in kept} for kept in (alike, usual))
         for run in row:
-            if run.directory not in same_settings:
-                differs = "its settings are not those of"
-            elif run.directory in same_start:
+            if run.directory in same_start:
                 continue
-            elif run.initialization != usual[0].initialization:
-                differs = f"its weights start from {run.initialization}, not as those of"
-            elif file_of(run) != file_of(usual[0]):
-                differs = "it starts from another file of weights, or takes others of it, than"
-            else:
-                differs = "the settings of its pretraining are not those of the pretrainings of"
+            start = _odd_start(run, usual[0])
+            differs = start if run.directory in same_settings else "its settings are not those of"
             odd[run.directory] = (
                 f"{differs} most other runs of the row '{label}'; give it a row of its own by initialization.label, or "
                 "delete it"
             )
     return odd
+
+
+def _odd_start(run: Run, usual: Run) -> str:
+    """Begin a sentence on how the start of a run differs from that of most others of its row, of which one is given."""
+    if run.initialization != usual.initialization:
+        return f"its weights start from {run.initialization}, not as those of"
+    if file_of(run) != file_of(usual):
+        return "it starts from another file of weights, or takes others of it, than"
+    return "the settings of its pretraining are not those of the pretrainings of"
 
 
 def _most(runs: Sequence[Run], keys: Sequence[Hashable]) -> list[Run]:

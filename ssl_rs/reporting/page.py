@@ -18,9 +18,9 @@ from ssl_rs.reporting.csv_files import (
     results_csv,
     summary_csv,
 )
-from ssl_rs.reporting.gathering import gather, nothing_finished
+from ssl_rs.reporting.gathering import Gathered, gather, nothing_finished
 from ssl_rs.reporting.pretrainings import features_text, tasks_text
-from ssl_rs.reporting.runs import Run
+from ssl_rs.reporting.runs import LeftOut, Run
 from ssl_rs.reporting.sections import METRICS, Section, sections_of
 from ssl_rs.reporting.text_tables import tables_text
 from ssl_rs.reporting.wording import (
@@ -71,21 +71,7 @@ def write_report(
     if not found.runs and not found.pretrainings and not found.stale:
         raise nothing_finished(runs_dir, found.broken)
     sections, broken_samples = sections_of(found.tables)
-    page = (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            sections=sections,
-            headline=headline(found.tables),
-            metrics=list(METRICS),
-            missing=found.missing,
-            failures=found.failures,
-            stale=found.stale,
-            left_out=[*found.told, *found.broken_pretrainings, *broken_samples],
-            pretrainings=found.pretrainings,
-            num_runs=found.num_done,
-        )
-    )
+    page = _page(found, sections, broken_samples)
     make_folder(out_dir)
     write_beside(out_dir / "cells.csv", cells_csv(found))
     _write_tables(out_dir, found.runs, sections)
@@ -125,6 +111,22 @@ def _write_tables(out_dir: Path, runs: Sequence[Run], sections: Sequence[Section
             left.unlink(missing_ok=True)
     write_beside(out_dir / "table.md", tables_text(studies, "markdown"))
     write_beside(out_dir / "table.tex", tables_text(studies, "latex"))
+
+
+def _page(found: Gathered, sections: Sequence[Section], broken_samples: Sequence[LeftOut]) -> str:
+    """Return the page as HTML."""
+    template = _environment().get_template("page.html.j2")
+    return template.render(
+        sections=sections,
+        headline=headline(found.tables),
+        metrics=list(METRICS),
+        missing=found.missing,
+        failures=found.failures,
+        stale=found.stale,
+        left_out=[*found.told, *found.broken_pretrainings, *broken_samples],
+        pretrainings=found.pretrainings,
+        num_runs=found.num_done,
+    )
 
 
 def _environment() -> Environment:

@@ -1,7 +1,8 @@
 """Runs put side by side: only what may be compared shares a table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import fmean
 from typing import NamedTuple
 
@@ -70,6 +71,11 @@ def _differing_computers(runs: Sequence[Run]) -> dict[str, list[str]]:
         for key in COMPUTERS
     }
     return {key: sorted(values) for key, values in found.items() if len(values) > 1}
+
+
+def _seeds_differ(cells: Iterable[Sequence[Run]]) -> bool:
+    """Tell whether some of these cells have other seeds than the others; cells without a run have none."""
+    return len({frozenset(run.seed for run in cell) for cell in cells if cell}) > 1
 
 
 @dataclass(frozen=True)
@@ -142,16 +148,17 @@ class Table:
 
     def seeds_differ(self, fraction: float) -> bool:
         """Tell whether the cells of a column have different seeds: their means are then no measure of each other."""
-        cells = [self.cell(label, fraction) for label in self.labels]
-        return len({frozenset(run.seed for run in cell) for cell in cells if cell}) > 1
+        return _seeds_differ(self.cell(label, fraction) for label in self.labels)
 
     @property
     def any_seeds_differ(self) -> bool:
         """Tell whether any of its cells have different seeds."""
-        return len({frozenset(run.seed for run in cell) for cell in self._cells() if cell}) > 1
+        return _seeds_differ(self.cell(*each) for each in product(self.labels, self.fractions))
 
-    def _cells(self) -> list[list[Run]]:
-        return [self.cell(label, fraction) for label in self.labels for fraction in self.fractions]
+    @property
+    def _rows(self) -> dict[str, list[Run]]:
+        """The runs of each row."""
+        return {label: [run for run in self.runs if run.label == label] for label in self.labels}
 
     @property
     def any_scenes_together(self) -> bool:
@@ -182,8 +189,7 @@ class Table:
         The settings of `differing_settings`: where they were meant otherwise, rows are told apart. And with what they
         were computed, which changes a result a little.
         """
-        rows = {label: [run for run in self.runs if run.label == label] for label in self.labels}
-        found = {label: differing_settings(runs) | _differing_computers(runs) for label, runs in rows.items()}
+        found = {label: differing_settings(runs) | _differing_computers(runs) for label, runs in self._rows.items()}
         return {
             label: [f"{key} ({', '.join(values)})" for key, values in each.items()]
             for label, each in found.items()
@@ -193,10 +199,9 @@ class Table:
     @property
     def of_one_pretraining(self) -> list[str]:
         """Return the rows of which several seeds start from the weights of one and the same training of ours."""
-        rows = {label: [run for run in self.runs if run.label == label] for label in self.labels}
         return [
             label
-            for label, runs in rows.items()
+            for label, runs in self._rows.items()
             if runs[0].initialization in TRAINED
             and len({run.seed for run in runs}) > 1
             and len({run.weights_sha256 for run in runs}) == 1

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ssl_rs.config_hash import setting_text
 from ssl_rs.reporting.differing_settings import differing_settings, is_compared
 from ssl_rs.reporting.runs import Run
 from ssl_rs.reporting.tables import Comparison, comparison_of, place_of
@@ -122,7 +123,7 @@ def _named_by_settings(run: Run, usual: Run, row: Sequence[Run]) -> str:
     other = [key for key in keys if run.settings[key] != usual.settings[key]]
     # First what no other setting of the row has: of many, those that are not named would be what tells two rows apart.
     other.sort(key=lambda key: len({each.row_hash for each in row if each.settings.get(key) == run.settings[key]}))
-    named = [_told(key, run.settings[key]) for key in other]
+    named = [setting_text(key, run.settings[key]) for key in other]
     others = len(named) - MOST_NAMED
     more = [f"and {others} more setting{'s' * (others > 1)}"] if others > 0 else []
     return ", ".join([*named[:MOST_NAMED], *more])
@@ -165,10 +166,3 @@ def _told_data(run: Run, namesakes: Collection[str]) -> str:
     """Return the data that a run was trained on: by name, and by their manifest where others have that name too."""
     named = [run.trained_on_name] if run.trained_on_name else []
     return ", ".join(named if named and len(namesakes) == 1 else [*named, f"data {run.trained_on[:8]}"])
-
-
-def _told(key: str, value: Any) -> str:
-    """Return a setting in short: schedule=Constant for schedule._target_=ssl_rs.training.schedule.Constant."""
-    if key.endswith("._target_"):
-        return f"{key.removesuffix('._target_')}={str(value).rpartition('.')[2]}"
-    return f"{key}={value!s:.40}"

@@ -196,7 +196,7 @@ def _not_excluded(change: Change) -> str:
 
 def cells_text(
     done: int, missing: Sequence[MissingCell], failures: Sequence[FailedRun], stale: Sequence[StaleRun],
-    left_out: Sequence[LeftOut] = (),
+    left_out: Sequence[LeftOut],
 ) -> Iterator[str]:  # fmt: skip
     """Say in lines how many cells are in which state, and for each that is not done the command that fills it."""
     others = f", {len(left_out)} left out" if left_out else ""

@@ -21,7 +21,7 @@ from ssl_rs.views.fused import (
     draw_dihedral,
     recolor,
 )
-from ssl_rs.views.resampling import move, warp_known, warp_mask
+from ssl_rs.views.resampling import move, move_known, warp_known, warp_mask
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ class SegmentationAugmentation:
         """
         matrix, *change = drawn
         if self._only_moves:
-            images, masks = move(images, matrix), move(masks, matrix)
-            valid = None if valid is None else move(valid, matrix)
+            images, valid = move_known(images, valid, matrix)
+            masks = move(masks, matrix)
         else:
             images, valid = warp_known(images, valid, matrix)
             masks = warp_mask(masks, matrix, ignore_index)

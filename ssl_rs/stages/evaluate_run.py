@@ -1,6 +1,6 @@
 """Score a finished fine-tuning again: rebuild its network and its data, and evaluate with the windows asked for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,18 +56,8 @@ def read_plan(settings: Settings) -> Plan:
     Raises:
         InputError: A key that means nothing here, a run that is not finished, or data that is not like its own.
     """
-    for key in ("encoder", "encoder_weights", "label"):
-        if (value := settings.value(key, str | None)) is not None:
-            raise InputError(f"{key}={value} means something with encoder=... only. Leave it out.")
-    if "probe" in settings.values:
-        raise InputError("probe=... probes a frozen encoder. Name it: encoder=outputs/pretrain/...")
-    chosen = settings.value("run", str | None)
-    if "_target_" in settings.values["dataset"]:
-        raise InputError(
-            f"dataset=... says which data a probe of encoder=... reads. run={chosen} knows its own; where they lie by "
-            "now, or others of the same bands and classes, dataset.root=... says alone."
-        )
-    run = finished_finetuning(chosen)
+    _refuse_keys_of_probes(settings)
+    run = finished_finetuning(settings.value("run", str | None))
     site, stored = enter(settings, run)
     evaluation, run_dir = _read_evaluation_like(settings, stored, site.dataset), settings.value("run_dir", str | None)
     settings.check_all_read()
@@ -80,7 +70,44 @@ def read_plan(settings: Settings) -> Plan:
         compare_with_training(run, site.store, evaluation.split)
         if told := told_unlike(metadata.pixel_size, usual_size(manifest, evaluation.split)):
             say_line(f"warning: {manifest.dataset}: {told}")
-    window = evaluation.window
+    scores = _identify_scores(run, trained, site, evaluation, run_dir, settings.overrides)
+    return Plan(run, trained, stored, metadata, site, evaluation, scores)
+
+
+def _refuse_keys_of_probes(settings: Settings) -> None:
+    """Refuse what means something with `encoder=...` only.
+
+    Raises:
+        InputError: Names the key.
+    """
+    for key in ("encoder", "encoder_weights", "label"):
+        if (value := settings.value(key, str | None)) is not None:
+            raise InputError(f"{key}={value} means something with encoder=... only. Leave it out.")
+    if "probe" in settings.values:
+        raise InputError("probe=... probes a frozen encoder. Name it: encoder=outputs/pretrain/...")
+    if "_target_" in settings.values["dataset"]:
+        chosen = settings.value("run", str | None)
+        raise InputError(
+            f"dataset=... says which data a probe of encoder=... reads. run={chosen} knows its own; where they lie by "
+            "now, or others of the same bands and classes, dataset.root=... says alone."
+        )
+
+
+def _identify_scores(
+    run: RunDirectory, trained: Mapping[str, Any], site: Site, evaluation: EvaluationSettings, run_dir: str | None,
+    overrides: Sequence[str],
+) -> Identified:  # fmt: skip
+    """Derive where the scores live from all that can change them.
+
+    Args:
+        run: The fine-tuning that is scored.
+        trained: Its result.
+        site: Where it is scored, on which data.
+        evaluation: Which scenes, and by which windows.
+        run_dir: The folder that the user chose; None: the one that follows from the rest.
+        overrides: Of the command line.
+    """
+    manifest, window = site.store.manifest, evaluation.window
     how = {"split": evaluation.split, **window.identity}
     inputs = {
         "model": str(trained["config_hash"]),
@@ -100,8 +127,7 @@ def read_plan(settings: Settings) -> Plan:
         "evaluation.window.test_time_augmentation": window.test_time_augmentation,
     }
     directory = RunDirectory(Path(run_dir) if run_dir else own)
-    scores = Identified(directory, digest, {**trained.get("settings", {}), **scored_by}, settings.overrides)
-    return Plan(run, trained, stored, metadata, site, evaluation, scores)
+    return Identified(directory, digest, {**trained.get("settings", {}), **scored_by}, overrides)
 
 
 def place(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:

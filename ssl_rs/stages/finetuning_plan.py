@@ -119,7 +119,7 @@ def place(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:
 
 
 def _placed(settings: Settings, plan: Plan) -> tuple[Path, dict[str, Any]]:
-    found = plan.recipe.locate(plan.site)
+    found = plan.recipe.starts_from(plan.site)
     node = settings.values["initialization"]
     named = node.get("label") or node.get("run") or type(plan.recipe.initialization).__name__.lower()
     label = found.label if found else named

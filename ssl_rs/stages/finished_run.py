@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from ssl_rs.build import build, locate
+from ssl_rs.build import build, import_target
 from ssl_rs.config import Settings, read_yaml
 from ssl_rs.data.dataset import IGNORE
 from ssl_rs.encoder import Normalization, check_image_size, check_side, input_divisor
@@ -50,7 +50,7 @@ def stored_windows(stored: Mapping[str, Any]) -> WindowSettings:
     """
     node, expected = stored["evaluation"].get("window"), f"{WindowSettings.__module__}.{WindowSettings.__name__}"
     if isinstance(node, dict) and "_target_" in node:
-        locate(str(node["_target_"]), "evaluation.window")
+        import_target(str(node["_target_"]), "evaluation.window")
     plain = isinstance(node, dict) and not any(isinstance(value, (dict, list)) for value in node.values())
     if not plain or node.get("_target_") != expected:
         raise InputError(f"evaluation.window of the run is {node!r:.200}, expected a {expected}: it is damaged.")

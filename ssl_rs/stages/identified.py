@@ -89,7 +89,7 @@ class Identified:
 
 def identify(
     settings: Settings, site: Site, recipe: Recipe, folder: Path, inputs: Mapping[str, str | None],
-    without: Sequence[str] = (),
+    without: Sequence[str],
 ) -> Identified:  # fmt: skip
     """Derive hash and folder from the config and the content of what goes in.
 
@@ -101,7 +101,7 @@ def identify(
         inputs: The sha256 of further inputs, by name.
         without: Keys that mean nothing to this command.
     """
-    found = recipe.locate(site)
+    found = recipe.starts_from(site)
     content = {
         "manifest": site.store.manifest.sha256,
         "encoder": found.sha256 if found else unavailable(settings),

@@ -113,24 +113,35 @@ def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[floa
             stale.unlink(missing_ok=True)
         clipped = _share_clipped(job, scratch, file)
         pixels = _write_map(job, scratch, grid, target, {"image": str(file), "image_sha256": sha256}, report)
+    about = {
+        "image": str(file), "image_path": place_of(file), "image_sha256": sha256,
+        "run": str(job.run.path), "model_sha256": job.model_sha256,
+        "config_hash": job.hash, "height": grid.height, "width": grid.width, "crs": grid.crs,
+        "transform": grid.transform, "classes": _classes(job, grid, pixels),
+        "pixels_without_data": pixels[-1], "share_clipped": clipped,
+        "bands": job.scenes.chosen, "alpha": job.scenes.alpha,
+        "wall_seconds": round(time.monotonic() - started, 3),
+    }  # fmt: skip
+    write_json(target.about, about)
+    return True
+
+
+def _classes(job: Job, grid: Grid, pixels: Sequence[int]) -> list[dict[str, Any]]:
+    """Return what is told of each class of a map.
+
+    Args:
+        job: Names the classes.
+        grid: Where the map lies.
+        pixels: Of each class, and last those without data.
+    """
     valid, area = sum(pixels[:-1]), square_meters(grid)
-    classes = [
+    return [
         {
             "name": name, "value": value, "color": list(color), "pixels": count, "share": count / max(valid, 1),
             **({} if area is None else {"square_meters": count * area}),
         }
         for value, ((name, color), count) in enumerate(zip(job.colors.items(), pixels, strict=False))
     ]  # fmt: skip
-    about = {
-        "image": str(file), "image_path": place_of(file), "image_sha256": sha256,
-        "run": str(job.run.path), "model_sha256": job.model_sha256,
-        "config_hash": job.hash, "height": grid.height, "width": grid.width, "crs": grid.crs,
-        "transform": grid.transform, "classes": classes, "pixels_without_data": pixels[-1], "share_clipped": clipped,
-        "bands": job.scenes.chosen, "alpha": job.scenes.alpha,
-        "wall_seconds": round(time.monotonic() - started, 3),
-    }  # fmt: skip
-    write_json(target.about, about)
-    return True
 
 
 @contextmanager

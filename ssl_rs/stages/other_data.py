@@ -8,7 +8,7 @@ from pathlib import Path
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.folder import Folder
 from ssl_rs.data.store import Store
-from ssl_rs.data.store_location import locate
+from ssl_rs.data.store_location import locate_store
 
 LONGEST = 100
 """Letters of a name: folders that begin with it say more."""
@@ -39,7 +39,7 @@ def may_be_other(dataset: Dataset, store_dir: Path, manifest_sha256: object) -> 
     """
     if not isinstance(dataset, Folder):
         return False
-    path, _ = locate(dataset, store_dir)
+    path, _ = locate_store(dataset, store_dir)
     return not path.exists() or Store.open(path).manifest.sha256 != manifest_sha256
 
 

@@ -22,9 +22,6 @@ def tell(what: str, result: Mapping[str, Any]) -> None:
 
 
 def _scored(result: Mapping[str, Any]) -> str:
-    split, dataset, protocol = (result.get(key) for key in ("split", "dataset", "protocol"))
-    miou, where = (
-        result.get("miou"),
-        f"on {'all' if split == 'all' else f'the {split}'} scenes of {dataset}, protocol {protocol}",
-    )
+    split, dataset, protocol, miou = (result.get(key) for key in ("split", "dataset", "protocol", "miou"))
+    where = f"on {'all' if split == 'all' else f'the {split}'} scenes of {dataset}, protocol {protocol}"
     return f"mIoU {100 * miou:.1f} % {where}; result.json has all scores" if isinstance(miou, float) else ""

@@ -26,7 +26,7 @@ from ssl_rs.stages.map_files import Target
 from ssl_rs.stages.mapping import Job, map_image
 from ssl_rs.stages.scenes import scene_progress
 from ssl_rs.training.host_memory import keep_freed_memory
-from ssl_rs.weights_metadata import read_weights_metadata
+from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
 MOST_TOLD = 10
 """Images that were not mapped, of which each is told with its reason."""
@@ -122,6 +122,35 @@ def _check_folder(folder: Path) -> None:
 def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: str | None) -> Job:
     stored, result, metadata = stored_config(run), run.read_result() or {}, read_weights_metadata(run.model)
     window = windows_like(settings, stored)
+    scenes, scale = _read_scenes(settings, run, stored, metadata), settings.value("value_scale", float | None)
+    trainer = read_computer(settings)
+    here = trainer.resolve_device(0)
+    network = load_network(run, stored, metadata, window, settings.trusted)
+    network.to(here).to(memory_format=torch.channels_last)  # as it was trained
+    value_scale = scale or metadata.value_scale
+    how = {**window.identity, "bands": scenes.chosen, "value_scale": value_scale}
+    how |= {"downsample": scenes.downsample, "precision": trainer.resolve_precision(here)}
+    how |= {} if scenes.alpha is None else {"alpha": scenes.alpha}
+    # An earlier version asked all bands of the file.
+    how |= {} if scenes.chosen is None else {"nodata": "of these bands"}
+    digest = config_hash(how, {"model": result["model_sha256"]})
+    own = output_dir / "predict" / scenes.name / f"{run.path.resolve().name}-{digest}"
+    return Job(
+        run, result["model_sha256"], network, here, trainer.resolve_precision(here), window, scenes, value_scale,
+        _colors(run, result, metadata.classes), settings.value("probabilities", bool),
+        Path(run_dir) if run_dir else own, digest, fmean(metadata.statistics.mean),
+        metadata.pixel_size,
+    )  # fmt: skip
+
+
+def _read_scenes(
+    settings: Settings, run: RunDirectory, stored: Mapping[str, Any], metadata: WeightsMetadata
+) -> NewScenes:
+    """Return how images are read: as in training, but for what the settings say.
+
+    Raises:
+        InputError: A number out of its range, or a run that does not tell what is needed.
+    """
     bands, scale = settings.value("bands", tuple[int, ...] | None), settings.value("value_scale", float | None)
     if scale is not None and not 0 < scale < math.inf:
         raise InputError(f"value_scale must be a number above 0, or null for that of the run; got {scale:g}.")
@@ -149,27 +178,10 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
     elif bands is not None and trained_alpha and alpha is None:
         say_line("In training an alpha band said where data is. With bands=[...] none does: alpha=NUMBER names it.")
     name = str(stored["dataset"].get("name"))
-    scenes = NewScenes(
+    return NewScenes(
         name=name, downsample=factor, expected=metadata.bands, chosen=bands, told_by=told_by, alpha=alpha,
         alpha_told_by=alpha_told_by, trained_alpha=trained_alpha, trained_dtype=dtype,
         trained_scale=metadata.value_scale,
-    )  # fmt: skip
-    trainer = read_computer(settings)
-    here = trainer.resolve_device(0)
-    network = load_network(run, stored, metadata, window, settings.trusted)
-    network.to(here).to(memory_format=torch.channels_last)  # as it was trained
-    value_scale = scale or metadata.value_scale
-    how = {**window.identity, "bands": bands, "value_scale": value_scale}
-    how |= {"downsample": factor, "precision": trainer.resolve_precision(here)}
-    how |= {} if alpha is None else {"alpha": alpha}
-    how |= {} if bands is None else {"nodata": "of these bands"}  # an earlier version asked all bands of the file
-    digest = config_hash(how, {"model": result["model_sha256"]})
-    own = output_dir / "predict" / scenes.name / f"{run.path.resolve().name}-{digest}"
-    return Job(
-        run, result["model_sha256"], network, here, trainer.resolve_precision(here), window, scenes, value_scale,
-        _colors(run, result, metadata.classes), settings.value("probabilities", bool),
-        Path(run_dir) if run_dir else own, digest, fmean(metadata.statistics.mean),
-        metadata.pixel_size,
     )  # fmt: skip
 
 

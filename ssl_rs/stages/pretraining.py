@@ -36,7 +36,7 @@ def place(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:
 
 def _placed(plan: Plan) -> tuple[Path, dict[str, Any]]:
     _check_apart(plan)
-    found = plan.recipe.locate(plan.site)
+    found = plan.recipe.starts_from(plan.site)
     label = label_of("random" if found is None else found.kind, "" if found is None else found.label, plan.tasks)
     return plan.run.directory.path, {"label": label, "seed": plan.site.seed}
 
@@ -44,7 +44,7 @@ def _placed(plan: Plan) -> tuple[Path, dict[str, Any]]:
 def _check_apart(plan: Plan) -> None:
     """Refuse a start that will stand for this run, too; where nothing is written, as by preview, it does not matter."""
     start = plan.recipe.initialization
-    if isinstance(start, Pretrained) and (found := plan.recipe.locate(plan.site)) is not None:
+    if isinstance(start, Pretrained) and (found := plan.recipe.starts_from(plan.site)) is not None:
         pretrainings = plan.recipe.target(plan.site).pretrainings
         check_apart(start.run, pretrainings, str(found.source), plan.run.directory.path)
 

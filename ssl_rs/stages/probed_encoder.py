@@ -59,21 +59,6 @@ class EncoderFile:
         return replace(found, loaded_tensors=len(weights))
 
 
-@dataclass(frozen=True)
-class PublishedFile(File):
-    """A file that somebody published; a probe has no keys to say more of it."""
-
-    def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:
-        """Load the encoder's tensors strictly; as `File.apply`."""
-        try:
-            return super().apply(encoder, target)
-        except InputError as error:
-            raise InputError(
-                f"encoder_weights={self.weights} cannot be probed as it is: {error} evaluate itself has no keys of "
-                "initialization: save the tensors of that encoder alone, for the bands of the data, and probe these."
-            ) from error
-
-
 def initialization_of(chosen: str, weights: str | None, label: str | None) -> Initialization:
     """Return what gives the encoder its weights.
 
@@ -100,9 +85,31 @@ def initialization_of(chosen: str, weights: str | None, label: str | None) -> In
     if chosen == "imagenet":
         return ImageNet(weights=weights, label=label)
     if chosen == "file":
-        return PublishedFile(weights=weights, label=label)
+        return File(weights=weights, label=label)
     run = _run_of(chosen)
     return EncoderFile(Path(chosen), label) if run is None else Pretrained(run=str(run.path), label=label)
+
+
+def load_encoder(initialization: Initialization, encoder: nn.Module, target: Target) -> Provenance:
+    """Give the encoder its weights.
+
+    Args:
+        initialization: What `initialization_of` returned.
+        encoder: What is probed.
+        target: What the weights must fit.
+
+    Raises:
+        InputError: They do not; of a file that somebody published a probe has no keys to say more.
+    """
+    try:
+        return initialization.apply(encoder, target)
+    except InputError as error:
+        if not isinstance(initialization, File):
+            raise
+        raise InputError(
+            f"encoder_weights={initialization.weights} cannot be probed as it is: {error} evaluate itself has no keys "
+            "of initialization: save the tensors of that encoder alone, for the bands of the data, and probe these."
+        ) from error
 
 
 def stored_run(chosen: str) -> Mapping[str, Any]:

@@ -34,7 +34,7 @@ from ssl_rs.stages.held_folder import opened
 from ssl_rs.stages.identified import Identified
 from ssl_rs.stages.measured_batch_norm import how_measured, measure_batch_norm
 from ssl_rs.stages.outcome import tell
-from ssl_rs.stages.probed_encoder import initialization_of, stored_backbone, stored_run
+from ssl_rs.stages.probed_encoder import initialization_of, load_encoder, stored_backbone, stored_run
 from ssl_rs.stages.site import Site, SiteSettings, check_once
 
 DIVISOR = 32
@@ -210,7 +210,7 @@ def _fit_and_score(plan: Plan) -> dict[str, Any]:
     torch.manual_seed(derive_seed(site.seed, "weights"))  # as in fine-tuning: random weights are the same
     site.settle_memory()
     encoder = plan.backbone.build(len(site.store.manifest.bands))
-    provenance = plan.initialization.apply(encoder, site.target(plan.backbone))
+    provenance = load_encoder(plan.initialization, encoder, site.target(plan.backbone))
     print_line(provenance.describe())
     features = DenseFeatures(encoder, Normalization(provenance.statistics), plan.probe.stride).to(site.device)  # type: ignore[arg-type]
     if provenance.kind == "random":

@@ -92,7 +92,7 @@ class Recipe:
         """What the initialization must fit."""
         return replace(site.target(self.backbone), decoder=self.decoder)
 
-    def locate(self, site: Site) -> Provenance | None:
+    def starts_from(self, site: Site) -> Provenance | None:
         """Return what the encoder starts from, None where it is not there: applying it then says why.
 
         Raises:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ssl_rs.build import build, locate
+from ssl_rs.build import build, import_target
 from ssl_rs.config import Settings
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.paired import in_brackets
@@ -34,12 +34,7 @@ def enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, Any
     stored = stored_config(run)
     trusted = settings.trusted
     root, of_training = settings.value("dataset.root", str | None), stored["dataset"].get("root")
-    node = data_like(settings, stored["dataset"])
-    if (channels := settings.value("bands", tuple[int, ...] | None)) is not None:
-        if not hasattr(locate(str(node.get("_target_")), "dataset", trusted), "channels"):
-            raise InputError(f"bands={in_brackets(channels)}: dataset={node.get('name')} reads its own. Leave it out.")
-        node |= {"channels": list(channels), "bands": _names_of(channels, node.get("bands"), run)}
-    node |= _scale_of_others(settings.value("value_scale", float | None), root)
+    node = _config_of_data(settings, run, stored["dataset"])
     in_every_split = settings.value("evaluation.split", Scored) == "all"
     if in_every_split:
         refuse_training_scenes(root, of_training)
@@ -77,6 +72,21 @@ def enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, Any
     return Site(
         trainer, processes, here, trainer.resolve_precision(here), dataset, store, seed, Path(output_dir)
     ), stored
+
+
+def _config_of_data(settings: Settings, run: RunDirectory, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of the data set that is scored: the stored one, but for what the settings say.
+
+    Raises:
+        InputError: A setting that means nothing for these data.
+    """
+    node = data_like(settings, stored)
+    if (channels := settings.value("bands", tuple[int, ...] | None)) is not None:
+        if not hasattr(import_target(str(node.get("_target_")), "dataset", settings.trusted), "channels"):
+            raise InputError(f"bands={in_brackets(channels)}: dataset={node.get('name')} reads its own. Leave it out.")
+        node |= {"channels": list(channels), "bands": _names_of(channels, node.get("bands"), run)}
+    scale, root = settings.value("value_scale", float | None), settings.value("dataset.root", str | None)
+    return node | _scale_of_others(scale, root)
 
 
 def _scale_of_others(scale: float | None, root: str | None) -> dict[str, float]:

@@ -25,7 +25,7 @@ from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.prepare import prepare
 from ssl_rs.data.sampling import BatchSource, batches
 from ssl_rs.data.store import Store
-from ssl_rs.data.store_location import locate
+from ssl_rs.data.store_location import locate_store
 from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone, Statistics
 from ssl_rs.errors import InputError
@@ -160,7 +160,7 @@ class SiteSettings:
     def prepared_manifest(self) -> str | None:
         """Return the manifest's hash of the data as they lie there now; None where they are not prepared."""
         with suppress(InputError):
-            path, _ = locate(self.dataset, self.store_dir)
+            path, _ = locate_store(self.dataset, self.store_dir)
             return Store.open(path).manifest.sha256 if path.exists() else None
         return None
 

@@ -1,6 +1,7 @@
 """A network trained in its run's folder, from where an earlier start was stopped."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,20 +56,29 @@ def train_network(
         after_part=after_part,
     )  # fmt: skip
 
-    def open_tracker() -> Tracker:
-        logger = recipe.logger if site.processes.is_first else NoLogger()
-        directory = run.directory
-        if site.processes.is_first:
-            directory.begin(to_yaml(config), environment(site))
-        if site.processes.is_first and begin is not None:
-            begin()
-        name = f"{directory.path.name}-{run.hash}" if recipe.run_dir else directory.path.name
-        return logger.open(directory.path, name, config, directory.read_metrics())
-
     try:
-        return train(job, open_tracker)
+        return train(job, partial(_open_tracker, site, recipe, run, config, begin))
     except OtherRunError as error:
-        different = changed_settings(read_yaml(run.directory.config), config) if run.directory.config.is_file() else []
-        others = "none, so its data, the weights it starts from or the number of processes are others than before"
-        none = others if "config_hash was" in str(error) else "none"
-        raise InputError(f"{error} Settings that differ: {'; '.join(different) or none}.") from error
+        raise InputError(f"{error} Settings that differ: {_differences(run, config, error)}.") from error
+
+
+def _open_tracker(
+    site: Site, recipe: Recipe, run: Identified, config: Mapping[str, Any], begin: Callable[[], None] | None
+) -> Tracker:
+    """Write down what the run is, on the first process, and open the mirror of its logs."""
+    directory = run.directory
+    logger = recipe.logger if site.processes.is_first else NoLogger()
+    if site.processes.is_first:
+        directory.begin(to_yaml(config), environment(site))
+        if begin is not None:
+            begin()
+    name = f"{directory.path.name}-{run.hash}" if recipe.run_dir else directory.path.name
+    return logger.open(directory.path, name, config, directory.read_metrics())
+
+
+def _differences(run: Identified, config: Mapping[str, Any], error: OtherRunError) -> str:
+    """Return which settings of a folder's run are others than these; "none", and what it is then, where none is."""
+    stored = run.directory.config
+    different = changed_settings(read_yaml(stored), config) if stored.is_file() else []
+    others = "none, so its data, the weights it starts from or the number of processes are others than before"
+    return "; ".join(different) or (others if "config_hash was" in str(error) else "none")

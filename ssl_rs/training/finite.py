@@ -1,4 +1,4 @@
-"""What happened when a loss or a gradient stopped being a number: which one, at which step, on which crops."""
+"""What happened when a loss, gradient or weight stopped being a number: which one, at which step, on which crops."""
 
 import math
 from collections.abc import Mapping
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_rs import distributed
+from ssl_rs.errors import InputError
 from ssl_rs.run_directory import save_tensors
 from ssl_rs.training.structure import named_parts
 
@@ -38,6 +39,27 @@ class FirstBadSteps:
         step, looked_at = min(steps), chain.from_iterable(self._steps)
         names = [name for name, bad in zip(looked_at, steps, strict=True) if bad == step]
         return None if step == math.inf else (int(step), names)
+
+
+def check_weights(network: nn.Module, step: int, folder: Path) -> None:
+    """Refuse weights that are not finite: the checkpoints that are there stay the newest.
+
+    Args:
+        network: After the step.
+        step: Steps done.
+        folder: Of the checkpoints.
+
+    Raises:
+        InputError: Names the weight.
+    """
+    values = network.state_dict()
+    are_finite = torch.stack([value.isfinite().all() for value in values.values()])
+    for name, is_finite in zip(values, are_finite.tolist(), strict=True):
+        if not is_finite:
+            raise InputError(
+                f"{name} is no longer finite after step {step}: it diverged. The last good checkpoint is in "
+                f"{folder}. Lower optimizer.lr, set trainer.gradient_clip=1.0, or use trainer.precision=fp32."
+            )
 
 
 def without_data(crops: Any) -> str:

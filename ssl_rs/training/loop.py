@@ -2,25 +2,26 @@
 
 import math
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ssl_rs import distributed
+from ssl_rs.agreement import Agreement
 from ssl_rs.errors import InputError, Interrupted
 from ssl_rs.messages import OutputClosed, say_line
 from ssl_rs.training.collapse import check_collapse
-from ssl_rs.training.finite import FirstBadSteps, save_crops, without_data
+from ssl_rs.training.finite import FirstBadSteps, check_weights, save_crops, without_data
 from ssl_rs.training.job import Job
 from ssl_rs.training.progress import Clock, Display, open_display
 from ssl_rs.training.saving import Saving
 from ssl_rs.training.settings import TrainerSettings, exactness
-from ssl_rs.training.state import Progress, check_weights, load_checkpoint, save_checkpoint
+from ssl_rs.training.state import Progress, load_checkpoint, save_checkpoint
 from ssl_rs.training.step import gradients_of, take_step, wrap
 from ssl_rs.training.stopping import stop_requests
-from ssl_rs.training.tracking import Tracker
+from ssl_rs.training.tracking import Tracker, closed_on_error
 
 
 def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Tracker]:
@@ -37,53 +38,39 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
     """
     network, settings = job.network, job.settings
     progress = _resume(job)
-    if progress.step and job.processes.is_first:
-        say_line(f"Going on after step {progress.step} of {settings.max_steps}.")
     tracker = open_tracker()
     network.train()
     display = open_display(progress.step, settings.max_steps, job.processes.is_first)
-    bad_steps, agreement, saving = FirstBadSteps(), distributed.Agreement(), Saving(settings.checkpoint_every_steps)
+    bad_steps, agreement, saving = FirstBadSteps(), Agreement(), Saving(settings.checkpoint_every_steps)
     unheard: OutputClosed | None = None
     clock = Clock(settings.batch_size * job.processes.world_size, progress.step, progress.seconds)
-    try:
-        with (
-            exactness(settings.deterministic),
-            stop_requests() as requested,
-            _closed(job.crops(progress.step)) as crops,
-        ):
-            backward = gradients_of(*wrap(job, progress.step), progress.step)
-            while progress.step < settings.max_steps:
-                take_step(backward, next(crops), job, progress, bad_steps)
-                display.step()
-                progress.seconds = clock.seconds
-                last = progress.step == settings.max_steps
-                scored = job.validation is not None and (last or progress.step % job.validation.every_steps == 0)
-                if last or scored or progress.step % settings.log_every_steps == 0:
-                    _check_finite(job, bad_steps)
-                    line = _line(job, progress, clock) | (_scores(job, clock, display) if scored else {})
-                    try:
-                        display.line(progress.step, line)
-                    except OutputClosed as closed:
-                        unheard = closed
-                    if job.processes.is_first:
-                        job.run.append_metrics(line)
-                        tracker.log(line)
-                    check_collapse(progress, line, job.run.metrics, settings.on_collapse, tells=job.processes.is_first)
-                is_late = job.processes.is_first and saving.asks()
-                stopping, due = agreement.any_rank(bool(requested) or unheard is not None, is_late)
-                if last or stopping or due or saving.is_due_after(progress.step):
-                    _check_finite(job, bad_steps)
-                    with saving.timed():
-                        _save(job, progress)
-                if stopping:
-                    raise unheard or _stopped(progress, settings)
-            if any(agreement.settle()[:1]):
+    with (
+        closing(display),
+        closed_on_error(tracker),
+        exactness(settings.deterministic),
+        stop_requests() as requested,
+        _closed(job.crops(progress.step)) as crops,
+    ):
+        backward = gradients_of(*wrap(job, progress.step), progress.step)
+        while progress.step < settings.max_steps:
+            take_step(backward, next(crops), job, progress, bad_steps)
+            display.step()
+            progress.seconds = clock.seconds
+            last = progress.step == settings.max_steps
+            scored = job.validation is not None and (last or progress.step % job.validation.every_steps == 0)
+            if last or scored or progress.step % settings.log_every_steps == 0:
+                _check_finite(job, bad_steps)
+                unheard = _log(job, progress, clock, display, tracker, scored) or unheard
+            is_late = job.processes.is_first and saving.asks()
+            stopping, due = agreement.any_rank(bool(requested) or unheard is not None, is_late)
+            if last or stopping or due or saving.is_due_after(progress.step):
+                _check_finite(job, bad_steps)
+                with saving.timed():
+                    _save(job, progress)
+            if stopping:
                 raise unheard or _stopped(progress, settings)
-    except BaseException:
-        tracker.finish(None)
-        raise
-    finally:
-        display.close()
+        if any(agreement.settle()[:1]):
+            raise unheard or _stopped(progress, settings)
     return progress, tracker
 
 
@@ -127,6 +114,27 @@ def _check_finite(job: Job, bad_steps: FirstBadSteps) -> None:
     )
 
 
+def _log(
+    job: Job, progress: Progress, clock: Clock, display: Display, tracker: Tracker, scored: bool
+) -> OutputClosed | None:
+    """Show a line of metrics and write it down, with scores if it is time for them; tell if nobody reads the lines.
+
+    Raises:
+        InputError: Features collapsed.
+    """
+    line = _line(job, progress, clock) | (_scores(job, clock, display) if scored else {})
+    unheard: OutputClosed | None = None
+    try:
+        display.line(progress.step, line)
+    except OutputClosed as closed:
+        unheard = closed
+    if job.processes.is_first:
+        job.run.append_metrics(line)
+        tracker.log(line)
+    check_collapse(progress, line, job.run.metrics, job.settings.on_collapse, tells=job.processes.is_first)
+    return unheard
+
+
 def _line(job: Job, progress: Progress, clock: Clock) -> dict[str, float]:
     """Return the means since the last line, over steps and ranks, and start new sums."""
     probed = {f"collapse/{name}": value.float() for name, value in job.probe().items()} if job.probe else {}
@@ -167,6 +175,8 @@ def _resume(job: Job) -> Progress:
     progress.sums = {name: ranks[job.processes.rank] for name, ranks in progress.sums.items()}
     if job.processes.is_first:
         job.run.keep_metrics_until(progress.step)
+        if progress.step:
+            say_line(f"Going on after step {progress.step} of {job.settings.max_steps}.")
     return progress
 
 

@@ -146,27 +146,6 @@ class _Hashed:
         """Leave it to the file."""
 
 
-def check_weights(network: nn.Module, step: int, folder: Path) -> None:
-    """Refuse weights that are not finite: the checkpoints that are there stay the newest.
-
-    Args:
-        network: After the step.
-        step: Steps done.
-        folder: Of the checkpoints.
-
-    Raises:
-        InputError: Names the weight.
-    """
-    values = network.state_dict()
-    are_finite = torch.stack([value.isfinite().all() for value in values.values()])
-    for name, is_finite in zip(values, are_finite.tolist(), strict=True):
-        if not is_finite:
-            raise InputError(
-                f"{name} is no longer finite after step {step}: it diverged. The last good checkpoint is in "
-                f"{folder}. Lower optimizer.lr, set trainer.gradient_clip=1.0, or use trainer.precision=fp32."
-            )
-
-
 def load_checkpoint(
     folder: Path,
     network: nn.Module,
@@ -196,33 +175,45 @@ def load_checkpoint(
         OSError: One cannot be read, though it may be whole; torch.OutOfMemoryError and MemoryError likewise.
         OtherRunError: They belong to a run with another identity.
     """
-    paths, damaged = _newest_first(folder), []
+    found = _newest_whole(folder)
+    if found is None:
+        return None
+    path, content, damaged = found
+    try:
+        _compare(path, content["identity"], vars(identity))
+        _compare_surroundings(path, content["surroundings"], vars(Surroundings.here(device)), accept_changes)
+        network.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        progress = _progress(content["progress"], device)
+    except InputError:
+        raise
+    except Exception as error:  # its checksum is right, so it was written so: by something else
+        raise InputError(
+            f"{path} was not written by this program: {error!r:.200}. Delete it, or the run's folder."
+        ) from error
+    for other in damaged if set_aside else []:
+        other.rename(other.with_suffix(".damaged"))
+    return progress
+
+
+def _newest_whole(folder: Path) -> tuple[Path, dict[str, Any], list[Path]] | None:
+    """Return the newest whole checkpoint, what it holds, and the damaged ones that are newer; None where there is none.
+
+    Raises:
+        InputError: There are some, and none is whole.
+        OSError: One cannot be read, though it may be whole; torch.OutOfMemoryError and MemoryError likewise.
+    """
+    paths, damaged = _newest_first(folder), list[Path]()
     for path in paths:
         try:
-            content = _read(path)
+            return path, _read(path), damaged
         except FileNotFoundError:  # the first process has set it aside in the meantime: it was damaged
             continue
         except (OSError, MemoryError, torch.OutOfMemoryError):  # of the machine: the file may be whole
             raise
         except Exception as error:  # what was cut short or changed, or is none of ours, raises what its bytes lead to
-            warnings.warn(f"{path} is damaged ({error}); going back to the checkpoint before it.", stacklevel=2)
+            warnings.warn(f"{path} is damaged ({error}); going back to the checkpoint before it.", stacklevel=3)
             damaged.append(path)
-            continue
-        try:
-            _compare(path, content["identity"], vars(identity))
-            _compare_surroundings(path, content["surroundings"], vars(Surroundings.here(device)), accept_changes)
-            network.load_state_dict(content["model"])
-            optimizer.load_state_dict(content["optimizer"])
-            progress = _progress(content["progress"], device)
-        except InputError:
-            raise
-        except Exception as error:  # its checksum is right, so it was written so: by something else
-            raise InputError(
-                f"{path} was not written by this program: {error!r:.200}. Delete it, or the run's folder."
-            ) from error
-        for other in damaged if set_aside else []:
-            other.rename(other.with_suffix(".damaged"))
-        return progress
     if paths:
         raise InputError(
             f"No checkpoint in {folder} is whole. Delete the folder {folder.parent} to start this run again."

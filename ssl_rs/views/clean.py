@@ -7,7 +7,7 @@ from torch import Tensor
 from ssl_rs.randomness import Draws
 from ssl_rs.views.base import TwoPartMaker, View
 from ssl_rs.views.fused import check_probability, compose, draw_dihedral
-from ssl_rs.views.resampling import move
+from ssl_rs.views.resampling import move_known
 
 
 @dataclass(frozen=True)
@@ -39,5 +39,5 @@ class CleanMaker(TwoPartMaker):
     def make(self, source: View, *drawn: Tensor) -> View:
         """Return the view of square images [B, C, n, n]."""
         (matrix,) = drawn
-        valid = None if source.valid is None else move(source.valid, matrix)
-        return View(move(source.image, matrix), compose(source.geometry, matrix), rgb=source.rgb, valid=valid)
+        image, valid = move_known(source.image, source.valid, matrix)
+        return View(image, compose(source.geometry, matrix), rgb=source.rgb, valid=valid)

@@ -135,3 +135,8 @@ def move(image: Tensor, matrix: Tensor) -> Tensor:
     index = (rows * size + columns).view(batch, 1, -1)
     flat = image.reshape(batch, -1, size * size)
     return flat.gather(2, index.expand(-1, flat.shape[1], -1)).view(image.shape)
+
+
+def move_known(image: Tensor, valid: Tensor | None, matrix: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return images, and where they are valid, as `move` moves them; None: they are valid everywhere."""
+    return move(image, matrix), None if valid is None else move(valid, matrix)

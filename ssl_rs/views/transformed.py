@@ -20,7 +20,7 @@ from ssl_rs.views.fused import (
     recolor,
     transform_matrix,
 )
-from ssl_rs.views.resampling import move, warp_known
+from ssl_rs.views.resampling import move, move_known, warp_known
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class TransformedMaker(TwoPartMaker):
         transform, matrix, *change = drawn
         whole = tuple(self.side) == (1.0, 1.0)  # then nothing is resampled, and pixels move exactly
         if whole:
-            image, valid = move(source.image, matrix), None if source.valid is None else move(source.valid, matrix)
+            image, valid = move_known(source.image, source.valid, matrix)
         else:
             image, valid = warp_known(source.image, source.valid, matrix, inside=True)
             if source.valid is not None and valid is not None:

@@ -10,9 +10,10 @@ import rasterio
 from PIL import Image
 
 from ssl_rs.data import blue_marble
-from ssl_rs.data.blue_marble import BLOCKS, GROUPS, IMAGE, LAND_COVER, BlueMarble, nearest_pixels, scene_id
+from ssl_rs.data.blue_marble import BLOCKS, GROUPS, IMAGE, LAND_COVER, BlueMarble, scene_id
 from ssl_rs.data.prepare import prepare
 from ssl_rs.errors import InputError
+from ssl_rs.pictures import nearest
 
 
 def is_installed():
@@ -40,7 +41,7 @@ def located(file):
 def test_nearest_pixels_have_the_nearest_centers():
     for count, source in ((540, 720), (6, 6), (7, 3), (3, 7)):
         centers, source_centers = (np.arange(count) + 0.5) / count, (np.arange(source) + 0.5) / source
-        found = nearest_pixels(count, source)
+        found = nearest(count, source)
         assert found.shape == (count,)
         distance = np.abs(source_centers[found] - centers)
         assert np.allclose(distance, np.abs(source_centers[None] - centers[:, None]).min(axis=1))

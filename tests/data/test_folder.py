@@ -26,7 +26,7 @@ from ssl_rs.data.folder import Folder
 from ssl_rs.data.manifest import FORMAT_VERSION
 from ssl_rs.data.prepare import prepare
 from ssl_rs.data.store import array_file
-from ssl_rs.data.store_location import locate
+from ssl_rs.data.store_location import locate_store
 from ssl_rs.data.verify import verify
 from ssl_rs.errors import InputError
 
@@ -322,10 +322,10 @@ def test_unlabeled_images_are_no_training_scenes(labeled, make, tmp_path):
     with pytest.raises(
         InputError, match=r"has 1 scene beside 1 unlabeled, but none in the training split\. Scenes are"
     ):
-        locate(make(), Path("nowhere"))
+        locate_store(make(), Path("nowhere"))
     (labeled / "images" / "scene0.png").unlink()
     with pytest.raises(InputError, match=r"has 0 scenes beside 1 unlabeled, .* Only to pretrain, take masks/ and"):
-        locate(make(), Path("nowhere"))
+        locate_store(make(), Path("nowhere"))
 
 
 def test_images_without_masks_may_be_unlabeled_wherever_they_lie(labeled, make, tmp_path):
@@ -346,7 +346,7 @@ def test_images_without_masks_may_be_unlabeled_wherever_they_lie(labeled, make, 
 
 
 def test_what_becomes_of_images_without_masks_leaves_the_stores_that_were_there(labeled, make):
-    assert locate(make(), Path("stores"))[0] == locate(make(without_mask="unlabeled"), Path("stores"))[0]
+    assert locate_store(make(), Path("stores"))[0] == locate_store(make(without_mask="unlabeled"), Path("stores"))[0]
 
 
 def test_an_image_without_mask_among_those_to_test_on_is_an_error(labeled, make, tmp_path):
@@ -733,9 +733,9 @@ def test_all_channels_are_the_store_of_before(labeled, make, tmp_path):
     listing = [(scene.id, scene.split, [file.identity() for file in scene.files]) for scene in scenes]
     classes = [dataclasses.astuple(entry) for entry in make().classes]
     content = json.dumps([FORMAT_VERSION, known, classes, make().band_names, listing], sort_keys=True)
-    path, _ = locate(make(), tmp_path)
+    path, _ = locate_store(make(), tmp_path)
     assert path.name == f"mine-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-    assert locate(make(channels=[1, 2, 3]), tmp_path)[0] != path
+    assert locate_store(make(channels=[1, 2, 3]), tmp_path)[0] != path
 
 
 @pytest.mark.parametrize(

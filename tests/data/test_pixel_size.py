@@ -57,8 +57,10 @@ def test_the_side_of_a_pixel_on_the_ground_follows_from_its_georeference(crs, tr
 
 
 def test_the_pixel_in_the_middle_tells():
-    top = (1.0, 0.0, 10.0, 0.0, -1.0, 60.0)
-    assert pixel_size(DEGREES, top, 2, 2) < pixel_size(DEGREES, top, 60, 2) < pixel_size(DEGREES, top, 120, 2)
+    top = (0.5, 0.0, 10.0, 0.0, -0.5, 60.0)
+    assert pixel_size(DEGREES, top, 2, 2) < pixel_size(DEGREES, top, 10, 2) < pixel_size(DEGREES, top, 20, 2)
+    assert pixel_size(DEGREES, top, 90, 2) is None  # from 60 to 15 degrees north
+    assert pixel_size(DEGREES, (0.5, 0.0, 10.0, 0.0, -0.5, 30.0), 180, 2) is None  # its lower edge, 60 degrees south
 
 
 @pytest.mark.parametrize(

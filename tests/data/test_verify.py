@@ -12,7 +12,7 @@ from ssl_rs.data.dataset import Dataset, SceneArrays, SceneSource, SegmentationC
 from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.prepare import prepare
 from ssl_rs.data.source_files import SourceFile
-from ssl_rs.data.store_location import locate
+from ssl_rs.data.store_location import locate_store
 from ssl_rs.data.verify import TOLD, verify
 from ssl_rs.errors import InputError
 
@@ -150,7 +150,7 @@ def test_without_a_store_nothing_is_built(made_up, tmp_path):
     dataset = made_up(entries(2))
     said = message(dataset, tmp_path / "stores")
     assert "nothing to check" in said
-    assert str(locate(dataset, tmp_path / "stores")[0]) in said
+    assert str(locate_store(dataset, tmp_path / "stores")[0]) in said
     assert "check=true" in said
     assert dataset.reads == []
     assert not (tmp_path / "stores").exists()

@@ -280,7 +280,7 @@ def test_heads_have_the_layers_of_their_authors():
     for head in (Byol(CHANNELS, RULE, (7, 5), (6,)).predict, VicReg(CHANNELS, (7, 5)).expand):
         assert biases(head) == [False, False]
     assert biases(mlp(4, [8, 2], "all", "k")) == [False, False]
-    assert dense_mlp(4, [8, 2], "k")(torch.rand(1, 4, 5, 6)).shape == (1, 2, 5, 6)
+    assert dense_mlp(4, [8, 2])(torch.rand(1, 4, 5, 6)).shape == (1, 2, 5, 6)
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_cosines_of_the_queue_are_float32_under_autocast():
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("head", [mlp(6, (4, 3), "none", "widths"), dense_mlp(6, (4, 3), "widths")])
+@pytest.mark.parametrize("head", [mlp(6, (4, 3), "none", "widths"), dense_mlp(6, (4, 3))])
 def test_a_head_has_a_relu_between_its_layers_and_none_behind_them(head):
     assert [isinstance(layer, torch.nn.ReLU) for layer in head] == [False, True, False]
 

@@ -598,7 +598,7 @@ def test_a_request_of_the_last_step_is_heard_behind_it(tmp_path, monkeypatch):
         def settle(self):
             return True, False
 
-    monkeypatch.setattr("ssl_rs.distributed.Agreement", Late)
+    monkeypatch.setattr("ssl_rs.training.loop.Agreement", Late)
     with pytest.raises(Interrupted, match="The same command finishes it"):
         train(job(tmp_path), Recorder)
 
@@ -613,7 +613,7 @@ def test_a_checkpoint_that_was_asked_for_at_the_last_step_stops_nothing(tmp_path
         def settle(self):
             return False, True
 
-    monkeypatch.setattr("ssl_rs.distributed.Agreement", Late)
+    monkeypatch.setattr("ssl_rs.training.loop.Agreement", Late)
     assert train(job(tmp_path), Recorder)[0].step == STEPS
 
 
