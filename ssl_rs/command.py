@@ -57,7 +57,9 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
     try:
         with _signals_end_the_command(), _plain_warnings():
             try:
-                return _run(name, list(sys.argv[1:] if arguments is None else arguments))
+                given = list(sys.argv[1:] if arguments is None else arguments)
+                with _removals_told(given):
+                    return _run(name, given)
             finally:
                 _leave_processes()
     except Interrupted as stopped:
@@ -116,6 +118,25 @@ def _plain_warnings() -> Iterator[None]:
         warnings.formatwarning = before
 
 
+@contextmanager
+def _removals_told(arguments: Sequence[str]) -> Iterator[None]:
+    """Within it a mistake is told together with what the command line takes out of the config: that may be its cause.
+
+    Raises:
+        InputError: The mistake.
+    """
+    try:
+        yield
+    except InputError as error:
+        removed = [each for each in arguments if each.startswith("~")]
+        if not removed:
+            raise
+        raise InputError(
+            f"{error} The command line takes {', '.join(removed).replace('~', '')} out of the config: leave "
+            f"{removed[0]} out if that was not meant."
+        ) from error
+
+
 def _end_with_launcher(launcher: int) -> None:
     """Ask this process to stop when torchrun was killed: nobody waits for it, and it would hold the run and its GPU."""
     while os.getppid() == launcher:
@@ -126,11 +147,8 @@ def _end_with_launcher(launcher: int) -> None:
 
 
 def _is_loss_of_rank(error: RuntimeError) -> bool:
-    if "torch.distributed" not in sys.modules:
-        return False
-    from ssl_rs import distributed
-
-    return distributed.is_loss_of_rank(error)
+    distributed = sys.modules.get("ssl_rs.distributed")  # as in _leave_processes
+    return distributed is not None and bool(distributed.is_loss_of_rank(error))
 
 
 def load_run(name: str) -> Callable[[Settings], Path]:
@@ -263,7 +281,6 @@ def _say(message: str, code: int) -> int:
 
 def _leave_processes() -> None:
     """End the process group, if the command came as far as joining one."""
-    if "torch.distributed" in sys.modules:
-        from ssl_rs import distributed
-
+    # Nothing is imported: a request to stop may have cut short the import of torch, which no process can do twice.
+    if (distributed := sys.modules.get("ssl_rs.distributed")) is not None:
         distributed.stop()

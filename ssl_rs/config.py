@@ -95,6 +95,9 @@ def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
         group, _, value = several.partition("=")
         a_list = entry_of(group, value.partition(",")[0]) if group in groups() else _may_be_list(command, group)
         return too_many(several, command, bool(a_list))
+    added = re.match(r"Multiple values for ([\w/]+)", text)
+    if added and (twice := next((each for each in overrides if each.startswith("+")), None)):
+        return f"{twice}: {command} has {added[1]} already. Write {twice.lstrip('+')}, without the +."
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if key:
         return f"{key[1]}: {command} has no such key. {_nearest_key(key[1], command, overrides)}"

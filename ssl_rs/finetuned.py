@@ -13,7 +13,7 @@ from ssl_rs.initialization import Keys, Provenance, Target
 from ssl_rs.pretrained import chain, intact
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.seen_images import compare_with_data, marks, read_seen, warn_of_seen, without_marks
-from ssl_rs.weights import load_strictly, read_weights
+from ssl_rs.weights import load_decoder, load_strictly, read_weights
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
 CARRIED = (
@@ -125,7 +125,7 @@ class Finetuned(Keys):
         if found.decoder_sha256 is not None:
             assert decoder is not None, "whoever names a decoder gives it"
             part = _part(weights, "decoder.")
-            load_strictly(decoder, part, f"{where}: its decoder", f"decoder {target.decoder}")
+            load_decoder(decoder, part, where, target.decoder)
             loaded += len(part)
         return replace(found, loaded_tensors=loaded)
 

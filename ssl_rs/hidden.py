@@ -16,6 +16,9 @@ SURELY = re.compile(
 NUMBERS = re.compile(r"(?i)\[?\s*(?:[-+.\de]+|true|false|null)(?:\s*,\s*(?:[-+.\de]+|true|false|null))*\s*\]?")
 """Values that are no secrets unless the name says so surely."""
 
+SEVERAL, LONG_NUMBER = re.compile(r"(?i)(?:key|token)s$"), re.compile(r"\d{6}")
+"""Keys and tokens may be counted, and numbers as short as counts are no secrets."""
+
 NAMED_VALUE = re.compile(
     r"""(?ix) ( (?<![\w-])                                                         # a whole name,
     (?: [\w-]* (?:token|secret|credential|passw\w*) s? | [\w-]*(?:api|access|secret|private|auth|[_-]) key | key )
@@ -50,6 +53,8 @@ def hide_secrets(argument: str) -> str:
 
 
 def _is_secret(name: str, value: str) -> bool:
+    if NUMBERS.fullmatch(value) and SEVERAL.search(name) and not LONG_NUMBER.search(value):
+        return False
     return bool(SURELY.search(name) or (SECRET.search(name) and not NUMBERS.fullmatch(value)))
 
 

@@ -26,7 +26,7 @@ from ssl_rs.imagenet import (
 from ssl_rs.pretrained import Pretraining, check_decoder, find_pretraining, read_pretraining
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.seen_images import SeenImages, compare_with_data, marks, read_seen, warn_of_other_images, warn_of_seen
-from ssl_rs.weights import load_strictly, read_weights, with_counts
+from ssl_rs.weights import load_decoder, load_strictly, read_weights, with_counts
 
 CHOICES = {"run": "pretrained or finetuned", "weights": "imagenet or file", "parts": "pretrained or finetuned"}
 """Keys that mean something for some initializations only, and for which; null where they mean nothing."""
@@ -292,6 +292,6 @@ class Pretrained(Keys):
         if found.decoder_sha256 is not None:
             assert decoder is not None, "whoever names a decoder gives it"
             weights = read_weights(run.decoder)
-            load_strictly(decoder, weights, f"{where}: its decoder", f"decoder {target.decoder}")
+            load_decoder(decoder, weights, where, target.decoder)
             loaded += len(weights)
         return replace(found, loaded_tensors=loaded)

@@ -12,7 +12,7 @@ Color = tuple[int, int, int]
 def usual_range(values: NDArray[Any]) -> tuple[float, float]:
     """Return the 2nd and the 98th percentile, a little apart where they are equal: what is shown as black and white."""
     low, high = np.percentile(values, (2, 98))
-    return float(low), float(max(high, low + 1e-12))
+    return float(low), float(max(high, low + 1e-12, np.nextafter(low, np.inf)))
 
 
 def stretched(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:

@@ -121,6 +121,27 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], where: str, 
     nn.Module.load_state_dict(module, dict(weights), strict=True)
 
 
+def load_decoder(decoder: nn.Module, weights: Mapping[str, Tensor], where: str, name: str | None) -> None:
+    """Load the weights of a run's decoder; otherwise as `load_strictly`.
+
+    Args:
+        decoder: What they are for.
+        weights: Tensors by name.
+        where: Key and run that they are of, for the message.
+        name: Of the decoder.
+
+    Raises:
+        InputError: It was made with other settings.
+    """
+    try:
+        load_strictly(decoder, weights, f"{where}: its decoder", f"decoder {name}")
+    except InputError as error:
+        raise InputError(
+            f"{error} The config.yaml of that run says how its decoder is made: give this one the same settings, e.g. "
+            "decoder.decoder_channels=[...]."
+        ) from error
+
+
 def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str, what: str) -> None:
     """Refuse weights that are not of the same names and shapes; as `load_strictly`.
 

@@ -434,7 +434,7 @@ def test_other_data_of_another_type_are_scored_by_what_is_as_bright(command, tin
     given = (f"run={run}", f"dataset.root={wide}")
     code, _, err = command("evaluate", *given)
     assert code == 2
-    assert "Say what is as bright here, value_scale=..." in err
+    assert "Say what is as bright here, dataset.root=... value_scale=..., or" in err
     code, out, err = command("evaluate", *given, "value_scale=25500")
     assert code == 0, err
     scored = RunDirectory(Path(out.splitlines()[-1])).read_result()
@@ -442,7 +442,7 @@ def test_other_data_of_another_type_are_scored_by_what_is_as_bright(command, tin
     for wrong in ((*given, "value_scale=0"), (f"run={run}", "value_scale=25500")):
         code, _, err = command("evaluate", *wrong)
         assert code == 2
-        assert "expected a number above 0, by which the values of other data" in err
+        assert "expected a number above 0, by which the values of the data at dataset.root=... are divided" in err
 
 
 def test_a_sweep_fills_every_cell_and_names_what_failed(command, tiny):

@@ -343,6 +343,16 @@ def test_a_result_that_is_no_json_is_named(capsys, tiny, tmp_path):
         ("pretrain", "experiment=paper_resnet5", "Did you mean 'paper_resnet50'?"),
         ("pretrain", "pretext=[]", "pretext=[...] must name at least one of"),
         ("finetune", "~decoder", "decoder is not set"),
+        (
+            "finetune",
+            "~trainer.max_steps",
+            "The command line takes trainer.max_steps out of the config: leave ~trainer.max",
+        ),
+        (
+            "finetune",
+            "+optimizer=sgd",
+            "+optimizer=sgd: finetune has optimizer already. Write optimizer=sgd, without",
+        ),
         ("pretrain", "optimizer.lr=-1", "optimizer.lr=-1.0: Invalid learning rate"),
         ("pretrain", "pretext.inpainting.weight=-1", "pretext.inpainting.weight must be finite and at least 0"),
         ("pretrain", "pretext.contrastive.task.temperature=0", "temperature must be a number above 0"),

@@ -506,6 +506,21 @@ def test_a_link_to_nothing_that_fits_a_pattern_keeps_the_others_from_nothing(ref
     assert (tmp_path / f"maps/{scene.stem}.json").is_file()
 
 
+def test_a_pattern_that_links_to_nothing_alone_fit_is_refused(refused, tmp_path):
+    (tmp_path / "scene_gone.tif").symlink_to(tmp_path / "nowhere.tif")
+    said = refused(tmp_path / "scene*.tif", f"run_dir={tmp_path / 'maps'}")
+    assert f"links to {tmp_path / 'nowhere.tif'}, which is not there" in said
+    assert f"images={tmp_path / 'scene*.tif'}: no image is left. Mend those, or name others." in said
+    assert not (tmp_path / "maps").exists()
+
+
+def test_a_file_of_the_users_that_is_called_like_a_map_is_none(mapped, image):
+    path = write_tiff(Path("a.overview.tif"), image[0])
+    made, _ = mapped(path, "run_dir=maps")
+    (made.parent / "a.json").write_text('{"mine": 1}')
+    mapped(path, "run_dir=maps", "value_scale=300")
+
+
 @pytest.mark.parametrize(("first", "second"), [("a.tif", "a.overview.tif"), ("a.overview.tif", "a.tif")])
 def test_a_map_is_not_written_over_what_belongs_to_a_map_of_another_name(
     refused, mapped, image, tmp_path, first, second

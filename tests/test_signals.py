@@ -163,3 +163,28 @@ def test_processes_that_read_batches_outlive_a_request_to_stop():
     assert [batch.item() for batch in found] == list(range(1, 50))
     reader.join(10)
     assert not reader.is_alive()
+
+
+STOPPED_IN_AN_IMPORT = """
+import os, signal, sys
+from ssl_rs.command import main
+
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), int(sys.argv[2]))
+
+sys.meta_path.insert(0, Stop())
+sys.exit(main("pretrain", sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("module", ["torch.nested", "torch._prims", "torch.distributed", "timm", "ssl_rs.distributed"])
+def test_a_stop_during_an_import_is_a_clean_end(tmp_path, number, module):
+    """Half of torch cannot be imported once more."""
+    call = [sys.executable, "-c", STOPPED_IN_AN_IMPORT, module, str(int(number)), f"output_dir={tmp_path}"]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "Interrupted. The same command goes on from what is on disk.\n"

@@ -57,6 +57,8 @@ def find_images(places: Sequence[str], without: Sequence[Path], problems: list[s
                         "or map them by two commands with another run_dir."
                     )
                 found[name] = file
+        if not found:  # patterns that fit nothing usable; all else is refused where it is met
+            raise InputError(f"images={', '.join(places)}: no image is left. Mend those, or name others.")
     except InputError as error:
         raise InputError("\n".join([*problems, str(error)])) from error
     return found

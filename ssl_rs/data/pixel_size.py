@@ -20,7 +20,8 @@ def pixel_size(crs: str | None, transform: Transform | None, height: int, width:
     """Return the side on the ground of the pixels in the middle of an image.
 
     Returns:
-        Meters, the root of their area; None without a georeference, and where pixels at the upper or lower edge have another size.
+        Meters, the root of their area; None without a georeference, and where pixels at the upper or lower edge have
+        another size.
     """
     if crs is None or transform is None:
         return None

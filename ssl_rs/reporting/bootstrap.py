@@ -13,7 +13,7 @@ from ssl_rs.reporting.statistics import TAILS, Interval
 BEYOND = 100
 """Draws of a bootstrap beyond each end of its interval: with ten, chance moves the ends by half a point and more."""
 MOST_DRAWS = 20_000
-"""Of a bootstrap: fewer than seven things have tails too thin for `BEYOND`."""
+"""Of a bootstrap: fewer than eight things have tails too thin for `BEYOND`."""
 AT_ONCE = 1000
 """Draws that are computed together: of thousands of scenes all would take gigabytes."""
 

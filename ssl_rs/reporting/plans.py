@@ -205,8 +205,9 @@ def _stands_for(named: str, source: object) -> bool:
 
 def _may_stand_beside(named: str, run: Run) -> bool:
     """Tell whether a name of weights stands for those of a run, or for a folder beside: that of another seed."""
-    source = run.provenance.get("source")
-    return _stands_for(named, source) or (isinstance(source, str) and Path(named).parent == Path(source).parent)
+    source, folders = run.provenance.get("source"), str(Path(named).parent)
+    beside = isinstance(source, str) and folders != "." and _stands_for(folders, str(Path(source).parent))
+    return beside or _stands_for(named, source)
 
 
 def _planned_cell(command: str, entry: Mapping[str, Any], plan: Path, written_below: str | None) -> PlannedCell:

@@ -46,8 +46,8 @@ def check_data(run: RunDirectory, metadata: WeightsMetadata, manifest: Manifest)
     if metadata.dtype not in (None, manifest.dtype):
         raise InputError(
             f"{run.model} was trained on values of type {metadata.dtype}, the data has {manifest.dtype}: divided by "
-            f"{metadata.value_scale:g}, these would mean something else. Say what is as bright here, value_scale=..., "
-            "or convert the images."
+            f"{metadata.value_scale:g}, these would mean something else. Say what is as bright here, "
+            "dataset.root=... value_scale=..., or convert the images."
         )
     if metadata.value_scale != manifest.value_scale:
         raise InputError(

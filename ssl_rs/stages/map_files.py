@@ -119,7 +119,7 @@ class Target:
         for path in self.files:
             names = [path.name.removesuffix(end) for end in ENDS if path.name.endswith(end)]
             for other in (Target.of(path.parent, name) for name in names):
-                if other.map != self.map and path.exists() and other.about.exists():
+                if other.map != self.map and path.exists() and _is_ours(other.about):
                     return path, other.map
         return None
 

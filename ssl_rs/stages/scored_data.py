@@ -93,14 +93,14 @@ def _scale_of_others(scale: float | None, root: str | None) -> dict[str, float]:
     """Return what the config of other data says instead of that of the training.
 
     Raises:
-        InputError: It is no scale, or the data are those of the training.
+        InputError: It is no scale, or nobody says of which data.
     """
     if scale is None:
         return {}
     if root is None or not 0 < scale < math.inf:
         raise InputError(
-            f"value_scale={scale:g}: expected a number above 0, by which the values of other data, dataset.root=..., "
-            "are divided. Those of the training keep theirs: leave it out."
+            f"value_scale={scale:g}: expected a number above 0, by which the values of the data at dataset.root=... "
+            "are divided. Name that folder, too, or leave it out: the run knows its own scale."
         )
     return {"value_scale": scale}
 

@@ -16,6 +16,7 @@ MOST_READERS = 4
 """Processes that read crops for one GPU unless the settings say otherwise."""
 
 LARGEST_BATCH = 2**16
+MOST_STEPS = 10**9
 """Crops a step and process: drawing more takes minutes, and no device holds them."""
 
 
@@ -80,24 +81,23 @@ class TrainerSettings:
     accept_other_versions: bool = False
 
     def __post_init__(self) -> None:
-        if self.batch_size > LARGEST_BATCH:
-            raise InputError(f"trainer.batch_size must be at most {LARGEST_BATCH}, got {self.batch_size}.")
+        for key, most in (("batch_size", LARGEST_BATCH), ("max_steps", MOST_STEPS)):
+            if getattr(self, key) > most:
+                raise InputError(f"trainer.{key} must be at most {most}, got {getattr(self, key)}.")
         if self.batch_size < 2:
             raise InputError(
                 f"trainer.batch_size must be at least 2: one image has no batch statistics; got {self.batch_size}."
             )
-        for key in ("max_steps", "checkpoint_every_steps", "log_every_steps", "gradient_accumulation"):
-            if getattr(self, key) is not None and getattr(self, key) < 1:
-                raise InputError(f"trainer.{key} must be at least 1, got {getattr(self, key)}.")
+        at_least_one = ("max_steps", "checkpoint_every_steps", "log_every_steps", "gradient_accumulation")
+        for key, least in {**dict.fromkeys(at_least_one, 1), "num_workers": 0, "max_skipped_steps": 0}.items():
+            if getattr(self, key) is not None and getattr(self, key) < least:
+                raise InputError(f"trainer.{key} must be at least {least}, got {getattr(self, key)}.")
         size, parts = self.batch_size, self.gradient_accumulation
         if size % parts or size // parts < 2:
             raise InputError(
                 f"trainer.gradient_accumulation={parts} must divide trainer.batch_size={size} into parts of at least 2 "
                 f"images, e.g. trainer.batch_size={2 * parts}."
             )
-        for key in ("num_workers", "max_skipped_steps"):
-            if (getattr(self, key) or 0) < 0:
-                raise InputError(f"trainer.{key} must be at least 0, got {getattr(self, key)}.")
         if not 0 <= self.encoder_lr_factor < math.inf:
             raise InputError(f"trainer.encoder_lr_factor must be a number from 0 on, got {self.encoder_lr_factor}.")
         if self.gradient_clip is not None and not self.gradient_clip > 0:

@@ -646,10 +646,14 @@ def test_a_cell_that_waits_stands_for_one_row_of_its_settings(write_run, plan, m
     assert found == (["inpainting", "pretrained"] if told else ["contrastive", "inpainting", "pretrained"])
 
 
-def test_a_cell_that_waits_for_a_named_pretraining_stands_for_that_of_another_seed(write_run, plan, missing):
+@pytest.mark.parametrize(
+    "named",
+    ["outputs/pretrain/x/inpainting/seed1-bb", "inpainting/seed1-*", "HERE/outputs/pretrain/x/inpainting/seed1-bb"],
+)
+def test_a_cell_that_waits_for_a_named_pretraining_stands_for_that_of_another_seed(write_run, plan, missing, named):
+    named = named.replace("HERE", str(Path.cwd()))
     for seed in (0, 1):
         write_run(f"random{seed}", seed=seed, fraction=0.1)
-    named = "outputs/pretrain/x/inpainting/seed1-bb"
     plan((named, 0.1, 1, "p1"), settings_hash="s", waits_for_weights=True, **PLACE)
     first = start("aa", source="outputs/pretrain/x/inpainting/seed0-aa")
     write_run("p0", label="inpainting", fraction=0.1, seed=0, settings_hash="s", provenance=first)

@@ -1,11 +1,15 @@
 """Which run a config is: the settings in which two differ."""
 
+import json
+
 import pytest
 
 from ssl_rs.config import Settings, compose_config, resolve
+from ssl_rs.errors import InputError
 from ssl_rs.randomness import Rows
+from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.finetuning_plan import read_plan as finetuning
-from ssl_rs.stages.identified import changed_settings
+from ssl_rs.stages.identified import Identified, changed_settings
 from ssl_rs.stages.pretraining_plan import read_plan as pretraining
 from ssl_rs.stages.probing import read_plan as probing
 from ssl_rs.stages.site import Site
@@ -19,6 +23,17 @@ def test_a_key_that_came_later_is_no_difference_to_a_run_before_it():
     assert changed_settings(before, {"trainer": {"max_steps": 5, "encoder_lr_factor": 0.1}}) == [
         "trainer.encoder_lr_factor was 1.0, is 0.1"
     ]
+
+
+def test_of_many_settings_that_differ_the_first_are_told(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.result.write_text(
+        json.dumps({"command": "finetune", "config_hash": "a", "settings": {f"key{place}": 0 for place in range(9)}})
+    )
+    settings = {f"key{place}": 1 for place in range(9)}
+    with pytest.raises(InputError, match="key4 was 0, is 1; and 4 more") as told:
+        Identified(run, "b", settings, ()).is_finished("finetune")
+    assert "key5" not in str(told.value)
 
 
 @pytest.mark.parametrize(("command", "read_plan"), [("finetune", finetuning), ("pretrain", pretraining)])

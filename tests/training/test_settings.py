@@ -17,7 +17,9 @@ CPU = torch.device("cpu")
     ("key", "value"),
     [
         ("max_steps", 0),
+        ("max_steps", 10**9 + 1),
         ("batch_size", 1),
+        ("batch_size", 2**16 + 2),
         ("checkpoint_every_steps", 0),
         ("log_every_steps", -1),
         ("num_workers", -1),
