@@ -447,6 +447,28 @@ def test_help_tells_of_the_users_own_options(own_conf, capsys):
     assert re.search(r"^  mine +My own\.$", capsys.readouterr().out, re.MULTILINE)
 
 
+def test_help_says_whether_its_values_are_the_defaults_and_no_word_of_hydras(capsys):
+    assert main("pretrain", ["--help"]) == 0
+    said = capsys.readouterr().out
+    assert "\nKeys and their defaults:\n" in said
+    assert "@package" not in said
+    assert main("pretrain", ["seed=7", "--help"]) == 0
+    assert "\nKeys and their values, with these arguments:\n" in capsys.readouterr().out
+
+
+def test_several_values_without_a_sweep_are_refused_and_none_is_chosen(capsys):
+    for more in (["--cfg"], []):
+        assert main("pretrain", ["seed=3,4", *more]) == 2
+        out, err = capsys.readouterr()
+        assert (out, "seed=3,4" in err) == ("", True)
+
+
+@pytest.mark.parametrize("given", ["launcher=local", "launcher='local'"])
+def test_one_run_may_be_told_to_run_here(capsys, given):
+    assert main("pretrain", [given, "--cfg"]) == 0
+    assert "seed: 0" in capsys.readouterr().out
+
+
 def test_packages_are_trusted_as_a_list_alone(capsys):
     assert main("pretrain", ["trusted_packages=my_package"]) == 2
     assert "trusted_packages" in (said := capsys.readouterr().err)

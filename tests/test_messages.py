@@ -4,10 +4,14 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+import torch.distributed  # noqa: F401 - as of a run of several processes
 
 from ssl_rs import command
+from ssl_rs.errors import InputError
 from ssl_rs.run_directory import RunDirectory
 
 
@@ -125,3 +129,60 @@ assert warnings.formatwarning is before
 def test_a_warning_of_ours_is_one_plain_line():
     done = subprocess.run([sys.executable, "-c", WARNING], capture_output=True, text=True, check=True)
     assert done.stderr == "warning: a band is called alpha\n<string>:14: UserWarning: theirs\n"
+
+
+def test_a_process_that_is_not_the_first_says_which_it_is_and_names_no_result(monkeypatch, capsys):
+    def wrong(settings):
+        raise InputError("there is no data")
+
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setattr(command, "load_run", lambda name: wrong)
+    assert command.main("report", []) == 2
+    assert capsys.readouterr() == ("", "[rank 3] there is no data\n")
+    monkeypatch.setattr(command, "load_run", lambda name: lambda settings: Path("made"))
+    assert command.main("report", []) == 0
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("RANK", "0")
+    assert command.main("report", []) == 0
+    assert capsys.readouterr() == ("made\n", "")
+
+
+def test_that_another_process_has_ended_is_no_defect_of_this_one(monkeypatch, capsys):
+    def failing(text):
+        def run(name, arguments):
+            raise RuntimeError(text)
+
+        monkeypatch.setattr(command, "_run", run)
+        return command.main("pretrain", [])
+
+    assert failing("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4711") == 130
+    assert capsys.readouterr().err == f"{command.LOST_RANK}\n"
+    with pytest.raises(RuntimeError, match="a shape"):
+        failing("a shape")
+
+
+def test_libraries_are_asked_before_their_import_and_a_users_own_wish_stays(monkeypatch):
+    names = ("CUBLAS_WORKSPACE_CONFIG", "THP_MEM_ALLOC_ENABLE")
+    for name in names:
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    assert command.main("report", ["--cfg"]) == 0
+    assert [os.environ[name] for name in names] == [":4096:8", "1"]
+    for name in names:
+        monkeypatch.setenv(name, "0")
+    assert command.main("report", ["--cfg"]) == 0
+    assert [os.environ[name] for name in names] == ["0", "0"]
+
+
+def test_a_command_may_run_beside_the_main_thread():
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(command.main, "report", ["--cfg"]).result() == 0
+
+
+def test_an_interruption_that_says_something_is_told_by_it(monkeypatch, capsys):
+    def stopped(name, arguments):
+        raise KeyboardInterrupt("2 runs are left.")
+
+    monkeypatch.setattr(command, "_run", stopped)
+    assert command.main("pretrain", []) == 130
+    assert capsys.readouterr().err == "2 runs are left.\n"

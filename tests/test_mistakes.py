@@ -394,6 +394,11 @@ def test_an_optimizer_that_fails_at_its_first_step_is_refused_before_data_is_pre
         ("finetune", ["-m", "sweep=label_fraction,learning_rate"], "one sweep is expected"),
         ("pretrain", ["-m", "seed=0,1", "hydra.job.chdir=true"], "hydra.job.chdir=true has no use here: run_dir and"),
         ("pretrain", ["hydra.run.dir=x"], "hydra.run.dir=x has no use here"),
+        (
+            "pretrain",
+            ["+hydra.launcher.n_jobs=2"],
+            "hydra.launcher.n_jobs=2 is for the runs of a sweep, and this is one",
+        ),
         ("pretrain", ["hydra.sweeper.max_batch_size=2"], "is for the runs of a sweep, and this is one run: add -m"),
     ],
 )

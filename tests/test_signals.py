@@ -15,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+import ssl_rs.command
+from ssl_rs.command import main
 from ssl_rs.data.sampling import batches
 from ssl_rs.randomness import Rows
 from ssl_rs.run_directory import RunDirectory
@@ -188,3 +190,22 @@ def test_a_stop_during_an_import_is_a_clean_end(tmp_path, number, module):
     done = subprocess.run(call, capture_output=True, text=True, check=False)
     assert done.returncode == 130, done.stderr
     assert done.stderr == "Interrupted. The same command goes on from what is on disk.\n"
+
+
+def test_a_request_that_comes_twice_does_not_disturb_the_end(monkeypatch, capsys):
+    """A cluster may send it to the launcher and to the process, which then tidies up."""
+    tidied, handlers = [], [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+
+    def run(name, arguments):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGUSR1)
+            signal.raise_signal(signal.SIGTERM)
+            tidied.append(name)
+
+    monkeypatch.setattr(ssl_rs.command, "_run", run)
+    assert main("pretrain", []) == 130
+    assert tidied == ["pretrain"]
+    assert "Interrupted. The same command goes on" in capsys.readouterr().err
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == handlers

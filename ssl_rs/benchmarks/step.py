@@ -29,7 +29,7 @@ from ssl_rs.training.accumulation import in_parts
 from ssl_rs.training.finite import FirstBadSteps
 from ssl_rs.training.job import Job, as_it_is
 from ssl_rs.training.replay import Replayed, Work, replayed_or_not
-from ssl_rs.training.settings import exactness
+from ssl_rs.training.settings import MOST_STEPS, exactness
 from ssl_rs.training.state import Identity, Progress
 from ssl_rs.training.step import gradient_norm, gradients_of, take_step, update, wrap
 from ssl_rs.views.base import View, make_views
@@ -96,7 +96,7 @@ class Step:
     def __init__(self, plan: Plan) -> None:
         site = plan.site
         self.plan, self.device = plan, site.device
-        self.trainer = replace(site.trainer, max_steps=2**40)
+        self.trainer = replace(site.trainer, max_steps=MOST_STEPS)
         self.network, _ = initial_network(plan)
         self.optimizer = place_network(self.network, self.network.encoder, site, plan.recipe)
         for group in self.optimizer.param_groups:

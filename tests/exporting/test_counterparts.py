@@ -1,5 +1,7 @@
 """Weights under the names of other libraries: which models are the same, and that others are refused."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
@@ -115,6 +117,19 @@ def test_models_that_compute_something_else_from_the_same_tensors_are_refused():
         renamed(ours, other, other, IMAGE, "the other")
 
 
+def test_a_model_that_lacks_a_tensor_of_ours_is_refused():
+    ours, same = Two(1), Two(1, ("a", "b"))
+    ours.third = nn.PReLU()  # behind the layers, which are the same
+    with pytest.raises(InputError, match="tensors of other shapes or in another order"):
+        renamed(ours, same, same, IMAGE, "the same")
+
+
+def test_models_without_a_layer_to_compare_are_refused():
+    ours, same = nn.BatchNorm2d(3).eval(), nn.BatchNorm2d(3).eval()
+    with pytest.raises(InputError, match="computes other values"):
+        renamed(ours, same, same, IMAGE, "the same")
+
+
 def test_layers_that_run_in_another_order_are_refused():
     ours, swapped = Two(1), Two(1)
     swapped.names = ("second", "first")
@@ -138,10 +153,12 @@ def test_outputs_of_layers_come_in_the_order_in_which_they_ran():
     assert not any(module._forward_hooks for module in network.modules())
 
 
-def test_norms_with_another_epsilon_are_refused():
-    ours, same, other = (
-        nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, eps=eps)).eval() for eps in (1e-5, 1e-5, 0.5)
-    )
+NORMS = (nn.BatchNorm2d, partial(nn.GroupNorm, 1), lambda bands, eps: nn.LayerNorm([bands, 64, 64], eps=eps))
+
+
+@pytest.mark.parametrize("norm", NORMS, ids=["batch", "group", "layer"])
+def test_norms_with_another_epsilon_are_refused(norm):
+    ours, same, other = (nn.Sequential(nn.Conv2d(3, 3, 1), norm(3, eps=eps)).eval() for eps in (1e-5, 1e-5, 0.5))
     renamed(ours, same, same, IMAGE, "the same")
     with pytest.raises(InputError, match="computes other values"):
         renamed(ours, other, other, IMAGE, "the other")
@@ -179,3 +196,16 @@ def test_the_page_says_by_which_windows_a_score_was_found(turned):
     assert "- mean IoU: `0.5123`\n" in page
     del trained["miou"]
     assert told not in write_card(Subject(metadata, nn.Identity(), None, 8), trained, {}, {})
+
+
+def test_the_page_tells_what_trained_the_weights():
+    statistics = Statistics((0.4,) * 3, (0.2,) * 3, "")
+    tuned, bare = (WeightsMetadata("resnet18", tuple("abc"), 200.0, statistics, names) for names in (("x`y", "z"), ()))
+    page = write_card(Subject(tuned, nn.Identity(), None, 8), {"dataset": "mine", "downsample": 2}, {}, {})
+    assert page.startswith("# resnet18, fine-tuned by ssl_rs\n")
+    assert '- classes, in the order of the scores: `["xy", "z"]`\n' in page
+    assert '- data set: `"mine"`\n' in page
+    assert "- pixels of a side that were averaged to one before the network saw them: `2`\n" in page
+    page = write_card(Subject(bare, nn.Identity(), None, 8), {}, {}, {})
+    assert page.startswith("# resnet18, pretrained by ssl_rs\n")
+    assert "classes" not in page

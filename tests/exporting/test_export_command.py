@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from ssl_rs.command import main
 from ssl_rs.data.sampling import to_unit
 from ssl_rs.encoder import Backbone, Normalization, Statistics
 from ssl_rs.errors import InputError
+from ssl_rs.exporting import onnx_graph
 from ssl_rs.exporting.forms import Subject, write_as_onnx, write_smp
 from ssl_rs.files import sha256_of
 from ssl_rs.locks import hold
@@ -161,6 +163,7 @@ def test_a_fine_tuned_model_gives_its_probabilities_in_every_form(exported, tune
     assert json.loads(said["classes"]) == ["a", "b", "c"]
     assert json.loads(said["bands"]) == ["red", "green", "blue"]
     assert json.loads(said["value_scale"]) == 255
+    assert json.loads(said["side_multiple_of"]) == 32
     page = (folder / "README.md").read_text()
     assert '- classes, in the order of the scores: `["a", "b", "c"]`' in page
     assert {path.name for path in (folder / "smp").iterdir()} == {"config.json", "model.safetensors"}
@@ -276,6 +279,46 @@ def test_a_network_that_has_no_form_in_onnx_leaves_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+class Scaling(torch.nn.Module):
+    """Multiplies images by a factor."""
+
+    outputs = ("products",)
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, images):
+        return (self.factor * images,)
+
+
+def test_a_graph_of_onnx_that_computes_other_values_is_refused(monkeypatch):
+    pytest.importorskip("onnxruntime", reason="pip install 'ssl-rs[export]'")
+    onnx = pytest.importorskip("onnx")
+    shape = ["batch", 3, "height", "width"]
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("images", "products")]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["images"], ["products"])], "g", ends[:1], ends[1:]
+    )
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    program = SimpleNamespace(model=SimpleNamespace(metadata_props={}), model_proto=proto)
+    monkeypatch.setattr(onnx_graph, "_translated", lambda *given: program)
+    examples = [torch.rand(1, 3, 8, 8), torch.rand(2, 3, 8, 16)]
+    assert onnx_graph.as_onnx(Scaling(1.0), examples, {}) == proto.SerializeToString()
+    for factor in (1.01, torch.nan):
+        with pytest.raises(InputError, match=r"onnxruntime computes other products of images of \(1, 3, 8, 8\)"):
+            onnx_graph.as_onnx(Scaling(factor), examples, {})
+
+
+def test_the_page_is_told_of_pixels_that_were_averaged_and_of_the_start(tmp_path):
+    run = RunDirectory(tmp_path)
+    for factor, told in ((1, {}), (2, {"downsample": 2})):
+        run.config.write_text(f"dataset: {{downsample: {factor}}}\n")
+        assert exporting._training(run, {"seed": 1}) == {"seed": 1, **told}
+    result = {"provenance": {"label": "theirs"}}
+    assert exporting._training(run, result) == {**result, "downsample": 2, "start": "theirs"}
+
+
 def test_nothing_that_no_export_wrote_is_overwritten(exported, refused, pretrained, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
@@ -372,6 +415,7 @@ def test_what_other_code_needs_to_know_goes_with_the_files(pretrained, tuned, tm
         assert (about["bands"], about["value_scale"]) == ([*metadata.bands], metadata.value_scale)
         assert about["mean"] == [*metadata.statistics.mean]
         assert about["std"] == [*metadata.statistics.std]
+        assert about.get("classes") == (["a", "b", "c"] if run is tuned else None)
         assert about["versions"]["ssl_rs"] == ssl_rs.__version__
 
 

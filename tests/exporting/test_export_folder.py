@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ssl_rs.errors import InputError
-from ssl_rs.exporting.folder import check_place, filled_aside, is_there
+from ssl_rs.exporting.folder import check_place, filled_aside, is_there, write_about
 
 
 @pytest.fixture
@@ -75,3 +75,15 @@ def test_a_mount_point_is_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"run_dir=.*disk is a mount point, which cannot be replaced\. Choose a new"):
         check_place(str(tmp_path / "disk"))
     assert check_place(str(tmp_path / "disk/new")) == (tmp_path / "disk/new").resolve()
+
+
+def test_an_export_is_there_while_each_of_its_files_is(folder):
+    (folder / "smp").mkdir()
+    (folder / "smp/new").write_text("whole")
+    write_about(folder, {"config_hash": "x"})
+    assert is_there(folder, "x")
+    assert not is_there(folder, "y")
+    (folder / "smp/new").write_text("half")
+    assert not is_there(folder, "x")
+    (folder / "smp/new").unlink()
+    assert not is_there(folder, "x")

@@ -1,15 +1,21 @@
-"""Which run a config is: the settings in which two differ."""
+"""Which run a config is: what makes it another one, and when it is finished."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ssl_rs.config import Settings, compose_config, resolve
+from ssl_rs.data.folder import Folder
+from ssl_rs.encoder import Statistics
 from ssl_rs.errors import InputError
+from ssl_rs.files import sha256_of
+from ssl_rs.initialization import Provenance
 from ssl_rs.randomness import Rows
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.finetuning_plan import read_plan as finetuning
-from ssl_rs.stages.identified import Identified, changed_settings
+from ssl_rs.stages.identified import Identified, changed_settings, identify, unavailable
 from ssl_rs.stages.pretraining_plan import read_plan as pretraining
 from ssl_rs.stages.probing import read_plan as probing
 from ssl_rs.stages.site import Site
@@ -83,3 +89,125 @@ def test_probes_of_other_seeds_and_backbones_are_others(hashes_of):
     found = [hashes_of("evaluate", *given, *more) for more in ((), ("seed=1",), ("backbone=resnet34",))]
     assert len({run for run, _ in found}) == 3
     assert found[0][1] == found[1][1] != found[2][1]
+
+
+@pytest.fixture
+def identified(tmp_path):
+    """The run of some settings on stand-ins for data and weights."""
+
+    def make(data="data", dtype="uint8", scale=255.0, kind="pretrained", source="ImageNet", inputs="", **weights):
+        values = {"trainer": {"max_steps": 5, "device": "cpu"}, "optimizer": {"lr": 0.1, "_partial_": True}, "own": 1}
+        manifest = SimpleNamespace(sha256=data, dtype=dtype, value_scale=scale)
+        site = SimpleNamespace(
+            store=SimpleNamespace(manifest=manifest), rows=Rows(0, 2, 2), output_dir=tmp_path, seed=3
+        )
+        found = Provenance(kind, "x", None, **{"sha256": "weights", **weights}, statistics=Statistics((), (), source))
+        recipe = SimpleNamespace(locate=lambda site: found, run_dir=None)
+        settings = SimpleNamespace(values=values, trusted=(), overrides=())
+        return identify(settings, site, recipe, Path("kind"), {"labels": inputs}, ("own",))
+
+    return make
+
+
+def test_data_weights_and_labels_that_go_in_make_another_run(identified):
+    changes = ({"data": "others"}, {"sha256": "others"}, {"decoder_sha256": "its"}, {"inputs": "others"})
+    assert len({identified(**change).hash for change in ({}, *changes)}) == 5
+    run = identified()
+    assert run.directory.path.name == f"seed3-{run.hash}"
+    assert run.directory.path.parent.name == "kind"
+    assert run.settings == {"trainer.max_steps": 5, "optimizer.lr": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "scale", "same"),
+    [
+        ("imagenet", "uint8", 255.0, True),
+        ("imagenet", "uint8", 100.0, False),
+        ("imagenet", "uint16", 100.0, True),
+        ("pretrained", "uint8", 100.0, True),
+    ],
+)
+def test_imagenets_weights_of_8_bits_in_another_scale_are_told_by_their_statistics(
+    identified, kind, dtype, scale, same
+):
+    """Earlier versions normalized those alone by others; every other run stays what it was."""
+    found = [identified(dtype=dtype, scale=scale, kind=kind, source=source).hash for source in ("ImageNet", "the data")]
+    assert (found[0] == found[1]) == same
+
+
+def test_weights_that_are_not_there_yet_are_known_by_what_names_them():
+    def named(**node):
+        return unavailable(SimpleNamespace(values={"initialization": node}))
+
+    found = [named(), named(run=None, weights=None), named(run="a"), named(run="b"), named(weights="c")]
+    assert found[0] == found[1]
+    assert len(set(found)) == 4
+
+
+def test_what_differs_is_told_of_settings_that_count():
+    before = {"trainer": {"max_steps": 5, "device": "cpu"}, "initialization": {"parts": "encoder"}, "logger": {"a": 1}}
+    assert (
+        changed_settings(before, {"trainer": {"max_steps": 5, "device": "cuda"}, "initialization": {"parts": None}})
+        == []
+    )
+    assert changed_settings(before, before | {"seed": 0}) == ["seed was not set, is 0"]
+
+
+def finished(path, **more):
+    """A finished fine-tuning and what it is known by."""
+    run = RunDirectory(path)
+    run.result.write_text(json.dumps({"command": "finetune", "config_hash": "aa", **more}))
+    return run, Identified(run, "aa", {}, ())
+
+
+def test_a_finished_run_loses_what_a_kill_behind_its_result_left(tmp_path):
+    run, known = finished(tmp_path)
+    run.checkpoints.mkdir()
+    (run.checkpoints / "step-00000002.ckpt").touch()
+    run.failure.write_text("{}")
+    assert known.is_finished("finetune")
+    assert not run.checkpoints.exists()
+    assert not run.failure.exists()
+
+
+@pytest.mark.parametrize("name", ["encoder", "decoder", "model"])
+def test_weights_of_a_finished_run_that_are_gone_are_told_and_damaged_ones_refused(tmp_path, capsys, name):
+    path = getattr(RunDirectory(tmp_path), name)
+    path.write_bytes(b"whole")
+    _, known = finished(tmp_path, **{f"{name}_sha256": sha256_of(path)})
+    assert known.is_finished("finetune")
+    assert "missing" not in capsys.readouterr().err
+    path.write_bytes(b"half")
+    with pytest.raises(InputError, match=rf"{path.name} is not the file that its result\.json names"):
+        known.is_finished("finetune")
+    path.unlink()
+    assert known.is_finished("finetune")
+    assert f"{path} is missing. If it is wanted: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "same_row"),
+    [
+        ("evaluation.window.overlap=0.25", False),
+        ("probe.penalty=0.5", False),
+        ("evaluation.split=val", False),
+        ("label_fraction=50pct", True),
+        ("label=mine", True),
+    ],
+)
+def test_probes_of_other_settings_are_others_of_one_row_or_not(hashes_of, change, same_row):
+    given = ("encoder=random", "probe=linear", "evaluation.window.size=32", "backbone=resnet18")
+    before, after = hashes_of("evaluate", *given), hashes_of("evaluate", *given, change)
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, same_row]
+
+
+@pytest.mark.parametrize(
+    ("command", "given"), [("finetune", ()), ("evaluate", ("encoder=random", "probe=knn", "backbone=resnet18"))]
+)
+def test_scores_told_first_by_another_protocol_are_another_run_of_one_row(hashes_of, monkeypatch, command, given):
+    monkeypatch.setattr(Folder, "clutter", "c")
+    sides = ("dataset.crop_size=32", "evaluation.window.size=32")
+    before, after = (
+        hashes_of(command, *given, *sides, f"dataset.protocol={name}") for name in ("all_classes", "clutter_ignored")
+    )
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, True]

@@ -94,6 +94,20 @@ def test_an_augmentation_of_ones_own_is_called_as_it_is(kind):
     assert (finetuning.batch_making(plan)[1] is as_it_is) == (kind is Inverted)
 
 
+@pytest.mark.parametrize("kind", [SegmentationAugmentation, Inverted])
+def test_labeled_crops_are_augmented_anew_at_each_step_and_for_each_seed(kind):
+    augmentation = kind(0, 0, 0, (1.0, 1.0), ColorJitter(brightness=(0.5, 1.5)))
+    stored = torch.full((2, 3, 8, 8), 25), torch.zeros(2, 8, 8, dtype=torch.int64)
+
+    def drawn(step, seed):
+        place = site(("red", "green", "blue"))
+        place.seed = seed
+        return labeled_batch(SimpleNamespace(site=place, augmentation=augmentation), stored, step).images
+
+    assert torch.equal(drawn(1, 0), drawn(1, 0))
+    assert len(torch.stack([drawn(1, 0), drawn(2, 0), drawn(1, 7)])[:, :, 0, 0, 0].unique()) == 6
+
+
 class Own(CleanMaker):
     """A maker of another package than ours."""
 

@@ -1,10 +1,12 @@
 """What `encoder=...` of evaluate stands for."""
 
 import pytest
+import torch
 
 from ssl_rs.config import Settings, compose_config, resolve
 from ssl_rs.encoder import Backbone, Statistics
-from ssl_rs.initialization import Pretrained
+from ssl_rs.errors import InputError
+from ssl_rs.initialization import Pretrained, Target
 from ssl_rs.run_directory import RunDirectory, save_tensors
 from ssl_rs.stages import probing
 from ssl_rs.stages.probed_encoder import EncoderFile, initialization_of
@@ -49,3 +51,28 @@ def test_random_weights_alone_have_their_statistics_measured(tiny, tmp_path, mon
     with pytest.raises(FittedError):
         probing._fit_and_score(plan)
     assert len(calls) == measured
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ({"bands": ("nir", "red", "green")}, "was trained on the bands nir"),
+        ({"value_scale": 100.0}, "was trained on values divided by 100"),
+        ({"backbone": "resnet34"}, "is an encoder resnet34"),
+    ],
+)
+def test_a_file_of_other_images_is_refused(tmp_path, odd, said):
+    """Its tensors may fit all the same."""
+    path = tmp_path / "own.safetensors"
+    statistics = Statistics((0.5,) * 3, (0.5,) * 3, "a test")
+    whole = {"backbone": "resnet18", "bands": ("red", "green", "blue"), "value_scale": 255.0}
+    target = Target("folder", "resnet18", whole["bands"], "uint8", statistics, 255.0, tmp_path)
+    save_tensors(path, {"a": torch.zeros(1)}, WeightsMetadata(**whole, statistics=statistics).texts())
+    assert EncoderFile(path).locate(target).label == "own"
+    EncoderFile(path).check("folder", "resnet18", tmp_path, 255.0)
+    save_tensors(path, {"a": torch.zeros(1)}, WeightsMetadata(**{**whole, **odd}, statistics=statistics).texts())
+    with pytest.raises(InputError, match=said):
+        EncoderFile(path).locate(target)
+    if "bands" not in odd:  # else it is known before any data is prepared
+        with pytest.raises(InputError, match=said):
+            EncoderFile(path).check("folder", "resnet18", tmp_path, 255.0)

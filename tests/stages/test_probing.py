@@ -19,6 +19,7 @@ sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 from killed_runs import COLORS, write_dataset
 
 from ssl_rs.config import Settings, compose_config, resolve
+from ssl_rs.data.label_subset import LabelSubset
 from ssl_rs.data.labeled_pixels import by_window, draw_pixels
 from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone, Normalization, Statistics
@@ -65,20 +66,30 @@ class Colors(nn.Module):
 
 
 def write_stripes(root):
-    """Classes side by side in stripes of 16 px: no corners, which interpolated probabilities would round."""
-    for path in sorted(root.glob("*/*/*.png")):
-        stripes = np.tile(np.array([0, 1, 2, 1], np.uint8).repeat(16), (64, 1))
+    """Classes side by side in stripes of 16 px, in each scene elsewhere.
+
+    They have no corners, which interpolated probabilities would round.
+    """
+    paths = sorted(root.glob("*/*/*.png"))
+    scenes = sorted({path.stem for path in paths})
+    for path in paths:
+        order = np.roll(np.array([0, 1, 2, 1], np.uint8), scenes.index(path.stem))
+        stripes = np.tile(order.repeat(16), (64, 1))
         Image.fromarray(np.array(COLORS, np.uint8)[stripes] if "images" in str(path) else stripes).save(path)
 
 
 @pytest.mark.parametrize("probe", ["linear", "knn"])
-def test_features_that_tell_the_classes_score_one(blocks, tmp_path, probe):
+def test_features_that_tell_the_classes_score_one(blocks, tmp_path, monkeypatch, probe):
     write_stripes(tmp_path / "data")
     chosen = ("encoder=random", "backbone=resnet18", f"probe={probe}", *blocks, *SMALL)
     plan = read_plan(Settings("evaluate", resolve(compose_config("evaluate", chosen))))
     normalization = Normalization(Statistics((0.5,) * 3, (0.5,) * 3, "a test"))
     features = DenseFeatures(Colors(), normalization, plan.probe.stride)
+    given, fit = [], type(plan.probe).fit
+    monkeypatch.setattr(type(plan.probe), "fit", lambda self, rows, *more: given.append(rows) or fit(self, rows, *more))
     network, fitted = fit_probe(plan, features)
+    torch.testing.assert_close(given[0].mean(dim=0), torch.zeros(3), atol=1e-4, rtol=0)  # the scenes are standardized
+    torch.testing.assert_close(given[0].square().mean(dim=0), torch.full((3,), 1 / 3), atol=1e-4, rtol=0)
     assert fitted == {"pixels": 300, "dimensions": 3, "accuracy_on_these": 1.0}
     assert plan.evaluator.score(network, Processes(), tmp_path / "samples.npz")["miou"] == 1.0
 
@@ -93,6 +104,8 @@ def test_a_pretraining_is_probed_with_its_own_data_and_the_report_shows_it(comma
     assert result["provenance"]["sha256"] == pretrained.read_result()["encoder_sha256"]
     assert result["probe"]["dimensions"] == 64 + 128 + 256 + 512
     assert result["probe"]["pixels"] == 300
+    subset = LabelSubset.read(next(Path("outputs/evaluate").rglob("label_subset.json")))
+    assert subset.sha256 == result["subset_sha256"]
     assert sum(map(sum, result["confusion"])) == 64 * 64  # every pixel of the one test scene, once
     assert result["protocols"]["all_classes"]["miou"] == result["miou"] > 0.4
     (run,), left_out = read_runs(Path("outputs/evaluate"))
@@ -170,6 +183,9 @@ def test_a_file_of_weights_is_probed_where_its_run_is_gone(command, blocks, pret
     assert found["provenance"]["loaded_tensors"] == 120
 
 
+BARE = ("encoder=random", "backbone=resnet18", "probe=linear", "dataset=blue_marble")
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -181,6 +197,9 @@ def test_a_file_of_weights_is_probed_where_its_run_is_gone(command, blocks, pret
         (("probe=linear",), "probe=... probes a frozen encoder"),
         (("label=x",), "label=x means something with encoder=... only"),
         (("run=x", "dataset=blue_marble"), "run=x"),
+        (("run=x", "encoder_weights=y"), "encoder_weights=y means something with encoder=... only"),
+        ((*BARE, "bands=[1,2,3]"), "bands=[1, 2, 3] means something with run=... only; dataset.channels=..."),
+        ((*BARE, "value_scale=100"), "value_scale=100 means something with run=... only; dataset.value_scale=..."),
     ],
 )
 def test_mistakes_are_named(command, tmp_path, monkeypatch, overrides, said):
