@@ -125,6 +125,9 @@ def _nearest_key(name: str, command: str, overrides: Sequence[str]) -> str:
     """
     if foreign := experiment_that_sets(name, overrides):
         return f"experiment={foreign} sets it: that is an experiment of another command."
+    group, own = name.partition(".")[0], used_groups(command)
+    if others := [each for each in ("pretrain", "finetune") if group in used_groups(each) and group not in own]:
+        return f"{group} is for {' and '.join(others)}. `python -m ssl_rs.{command} --cfg` prints every key."
     chosen = [text for text in overrides if text.partition("=")[0] in (*groups(), "hydra.searchpath")]
     try:
         values = resolve(_compose(command, chosen))

@@ -102,7 +102,8 @@ class Finetuned(Keys):
                 + (f", or decoder={result.get('decoder')}." if target.decoder else ".")
             )
         before = any(each.get("transductive") for each in chain(result))
-        seen = compare_with_data(where, read_seen(run), target.held_out, target.training, before)
+        images = read_seen(run)
+        seen = compare_with_data(where, images, target.held_out, target.training, before)
         sha256 = str(result["model_sha256"])
         carried = (
             {key: result[key] for key in CARRIED} | {"settings_hash": _settings(result), "transductive": before} | seen
@@ -110,7 +111,7 @@ class Finetuned(Keys):
         label = (self.label or f"{_label(result)}{' with decoder' if with_decoder else ''}") + marks(seen, before)
         return Provenance(
             "finetuned", label, str(run.path), sha256, metadata.statistics, carried,
-            decoder_sha256=sha256 if with_decoder else None,
+            decoder_sha256=sha256 if with_decoder else None, seen=images,
         )  # fmt: skip
 
     def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:

@@ -6,7 +6,7 @@ normalized with: weights bring their own, random ones the data's.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -72,10 +72,12 @@ class Provenance:
         sha256: Of the file of weights.
         statistics: What images are normalized with.
         pretraining: For pretrained: its tasks, steps, images seen, seed, which splits it saw, and what it started from;
-            for finetuned: its data set, labels, steps and seed, and what it started from.
+            for finetuned: its data set, labels, steps and seed, and what it started from; for a file: what it has seen
+            of the data, where it tells.
         loaded_tensors: How many tensors were loaded, each with its own name and shape.
         first_convolution: How the first convolution was made to read these bands; None: it did so in the file.
         decoder_sha256: Of the file of the decoder's weights, None where they were not taken over.
+        seen: Images that the weights have seen, as far as they tell.
     """
 
     kind: str
@@ -87,10 +89,11 @@ class Provenance:
     loaded_tensors: int = 0
     first_convolution: str | None = None
     decoder_sha256: str | None = None
+    seen: SeenImages = field(default_factory=SeenImages)
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain data for result.json."""
-        return asdict(self)
+        """Return plain data for result.json; images_seen.json has what was seen."""
+        return {key: value for key, value in asdict(self).items() if key != "seen"}
 
     def describe(self) -> str:
         """Say in one line what was loaded and how images are normalized."""
@@ -105,13 +108,6 @@ class Provenance:
             f"Encoder: {self.label}: {loaded}{read}; "
             f"images are normalized with the statistics of {self.statistics.source}"
         )
-
-
-def seen_before(provenance: Provenance) -> SeenImages:
-    """Return what the run that weights come from has seen; nothing of weights that come from none."""
-    if provenance.pretraining is None:
-        return SeenImages()
-    return read_seen(RunDirectory(Path(str(provenance.source))))
 
 
 class Initialization(Protocol):
@@ -276,8 +272,9 @@ class Pretrained(Keys):
         )
         label, carried = label + marks(seen, found.transductive), found.carried | seen
         return Provenance(
-            "pretrained", label, str(run.path), found.sha256, metadata.statistics, carried, decoder_sha256=decoder
-        )
+            "pretrained", label, str(run.path), found.sha256, metadata.statistics, carried, decoder_sha256=decoder,
+            seen=before,
+        )  # fmt: skip
 
     def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:
         """Load the bare encoder strictly, and the decoder likewise: no key is renamed or left out."""
@@ -285,7 +282,7 @@ class Pretrained(Keys):
         where, run = f"initialization.run={found.source}", RunDirectory(Path(str(found.source)))
         warn_of_seen(where, found.pretraining or {}, target.held_out)
         if (found.pretraining or {}).get("dataset") == target.dataset:
-            warn_of_other_images(where, target.dataset, read_seen(run), target.training)
+            warn_of_other_images(where, target.dataset, found.seen, target.training)
         weights = read_weights(run.encoder)
         load_strictly(encoder, weights, where, f"backbone {target.backbone}")
         loaded = len(weights)

@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ssl_rs.errors import InputError
@@ -50,6 +51,16 @@ def read_seen(run: RunDirectory) -> SeenImages:
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{run.images_seen} cannot be read ({error!r}). {AGAIN}") from error
     return SeenImages(images, labeled, unknown)
+
+
+def seen_beside(weights: Path) -> SeenImages:
+    """Return what a file of weights has seen that lies in the folder of a run or of an export; nothing of any other.
+
+    Raises:
+        InputError: What lies there is damaged.
+    """
+    folder = RunDirectory(weights.parent)
+    return read_seen(folder) if folder.images_seen.is_file() else SeenImages()
 
 
 def write_seen(run: RunDirectory, seen: SeenImages) -> None:

@@ -14,6 +14,7 @@ from ssl_rs.files import no_file, sha256_of
 from ssl_rs.imagenet import describe_filters, filters_for_bands, first_convolution
 from ssl_rs.initialization import Keys, Provenance, Target
 from ssl_rs.run_directory import read_metadata
+from ssl_rs.seen_images import compare_with_data, marks, seen_beside, warn_of_seen
 from ssl_rs.weights import check_fit, load_strictly, read_tensors, with_counts
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
@@ -76,7 +77,8 @@ class File(Keys):
         """Find the file and say how images are normalized.
 
         Raises:
-            InputError: As `check`; or a number of bands that is not that of the data.
+            InputError: As `check`; or a number of bands that is not that of the data; or a training of ours wrote it
+                that had labels of images that are held out here.
         """
         self.check(target.dataset, target.backbone, target.pretrainings, target.value_scale)
         for key in ("bands", "mean", "std"):
@@ -98,12 +100,16 @@ class File(Keys):
             )
             statistics = Statistics(mean, std, told.statistics.source)
         source = path.name + (f", {self.prefix}" if self.prefix else "")
-        return Provenance("file", self.label or path.stem, source, sha256_of(path), statistics)
+        images = seen_beside(path)
+        seen = compare_with_data(f"initialization.weights={path}", images, target.held_out, target.training, False)
+        label = (self.label or path.stem) + marks(seen, False)
+        return Provenance("file", label, source, sha256_of(path), statistics, seen or None, seen=images)
 
     def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:
         """Load the encoder's tensors strictly: every name and shape must be there, and none of another architecture."""
         found = self.locate(target)
         own, where = encoder.state_dict(), f"initialization.weights={self.weights}"
+        warn_of_seen(where, found.pretraining or {}, target.held_out)
         weights = with_counts(encoder_tensors(read_tensors(Path(str(self.weights))), own, self.prefix, where), own)
         first, told = first_convolution(own), None
         backbone = f"backbone {target.backbone}"

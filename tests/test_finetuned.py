@@ -128,6 +128,39 @@ def test_labels_of_what_is_scored_are_refused(command, others, mixed, tmp_path):
 
 
 @pytest.mark.slow
+def test_files_of_runs_and_exports_tell_what_they_have_seen(command, tiny, others, mixed):
+    code, out, err = command("export", f"run={others[0]}", "formats=[timm,smp]")
+    assert code == 0, err
+    folder = Path(out.strip().splitlines()[-1])
+    for file in (others[0] / "model.safetensors", folder / "timm.safetensors", folder / "smp/model.safetensors"):
+        start = ("initialization=file", f"initialization.weights={file}")
+        assert "had labels of 1 of the 3 images that validate" in refused(command, "finetune", *mixed, *start)
+        assert (file.parent / "images_seen.json").is_file()
+    probe = ("encoder=file", f"encoder_weights={others[0] / 'model.safetensors'}", "probe=knn", "backbone=resnet18")
+    data = [each for each in mixed if each.startswith("dataset.")]
+    assert "had labels of 1 of the 3 images" in refused(command, "evaluate", "dataset=folder", *data, *probe)
+    alone = folder.parent / "alone.safetensors"
+    shutil.copy(others[0] / "model.safetensors", alone)  # nobody knows any more
+    finished(command, "finetune", *mixed, *STILL, "initialization=file", f"initialization.weights={alone}")
+
+
+@pytest.mark.slow
+def test_what_a_file_has_seen_is_told_and_handed_on(command, tiny):
+    first, _ = finished(command, "finetune", *tiny, "seed=7")
+    start = ("initialization=file", f"initialization.weights={first / 'model.safetensors'}")
+    with pytest.warns(UserWarning, match="has seen labels of 4 of the training images before"):
+        path, result = finished(command, "pretrain", *tiny, *STILL, *start, "pretext=[contrastive]")
+    assert result["provenance"]["label"] == "model (labels seen before)"
+    assert "seen" not in result["provenance"]
+    assert read_seen(RunDirectory(path)).labeled == read_seen(RunDirectory(first)).labeled
+    code, _, err = command("report", f"runs={path.parent}")
+    assert code == 0, err
+    with pytest.warns(UserWarning, match="has seen labels of 4 of the training images before"):
+        _, result = finished(command, "finetune", *tiny, *STILL, *start)
+    assert result["label"] == "model (labels seen before)"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("between", ["finetune", "pretrain"])
 def test_labels_are_remembered_over_further_trainings(command, tiny, others, mixed, between):
     start = ("initialization=finetuned", f"initialization.run={others[0]}")

@@ -343,6 +343,8 @@ def test_a_result_that_is_no_json_is_named(capsys, tiny, tmp_path):
         ("pretrain", "experiment=paper_resnet5", "Did you mean 'paper_resnet50'?"),
         ("pretrain", "pretext=[]", "pretext=[...] must name at least one of"),
         ("finetune", "~decoder", "decoder is not set"),
+        ("pretrain", "decoder=fpn", "decoder: pretrain has no such key. decoder is for finetune. `python"),
+        ("finetune", "pretext=[simclr]", "pretext is for pretrain."),
         (
             "finetune",
             "~trainer.max_steps",

@@ -94,8 +94,19 @@ class Folder(Dataset):
         """What the masks mean; None without masks."""
         masks, classes = self.path / "masks", self.path / "classes.yaml"
         if masks.is_dir() != classes.is_file():
-            there, missing = (masks, classes) if masks.is_dir() else (classes, masks)
-            raise InputError(f"{there} is there but {missing} is not. Labels need both; without labels remove both.")
+            there, missing, remedy = (
+                (
+                    masks,
+                    classes,
+                    "write classes.yaml, which says what their values mean (docs/own-data.md), or move masks",
+                )
+                if masks.is_dir()
+                else (classes, masks, "bring the masks, or move classes.yaml")
+            )
+            raise InputError(
+                f"{there} is there but {missing} is not. Labels need both: {remedy} away, to use the images "
+                "without labels."
+            )
         return read_classes(classes) if masks.is_dir() else None
 
     @cached_property

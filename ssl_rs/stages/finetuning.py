@@ -18,7 +18,7 @@ from ssl_rs.data.small_images import warn_of_small_images
 from ssl_rs.data.tile_crops import TileCrops
 from ssl_rs.encoder import Normalization
 from ssl_rs.files import sha256_of
-from ssl_rs.initialization import Provenance, seen_before
+from ssl_rs.initialization import Provenance
 from ssl_rs.messages import print_line, say_line
 from ssl_rs.randomness import Draws, derive_seed
 from ssl_rs.run_directory import save_tensors
@@ -139,7 +139,7 @@ def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, se
         save_tensors(directory.model, network.model.state_dict(), texts)
         scores["model_sha256"] = sha256_of(directory.model)
         own = frozenset(site.store.image_hashes({"train"}))
-        write_seen(directory, SeenImages(own, own) | seen_before(provenance))
+        write_seen(directory, SeenImages(own, own) | provenance.seen)
     return {
         "command": "finetune",
         "dataset": manifest.dataset,

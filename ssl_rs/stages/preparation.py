@@ -80,8 +80,9 @@ def summary(store: Store) -> str:
     manifest = store.manifest
     splits = Counter(scene.split for scene in manifest.scenes)
     counts = ", ".join(f"{splits[split]} {split}" for split in get_args(Split) if splits[split])
+    asked = "Are labels and colors right?" if manifest.classes else "Are colors right?"
     return (
         f"{manifest.dataset}: {len(manifest.scenes)} scenes ({counts}); bands {', '.join(manifest.bands)} "
         f"({manifest.dtype}); {len(manifest.classes)} classes\n"
-        f"Are labels and colors right? Look at {store.path / SHEET_FILE}; {SCENES_FILE} beside it lists the scenes."
+        f"{asked} Look at {store.path / SHEET_FILE}; {SCENES_FILE} beside it lists the scenes."
     )

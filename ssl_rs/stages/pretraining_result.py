@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ssl_rs.files import sha256_of
-from ssl_rs.initialization import Provenance, seen_before
+from ssl_rs.initialization import Provenance
 from ssl_rs.messages import say_line
 from ssl_rs.pretext.collapse import collapse_measures
 from ssl_rs.pretext.network import PretextNetwork
@@ -35,7 +35,7 @@ def write_result(plan: Plan, provenance: Provenance, network: PretextNetwork, se
     # Steps of the last line may be left out; and no weight depends on lines, should they be gone.
     last = next((line for line in reversed(lines) if "loss" in line), lines[-1] if lines else {})
     collapse = _probe_collapse(plan, network)
-    write_seen(directory, SeenImages(frozenset(site.store.image_hashes(plan.splits))) | seen_before(provenance))
+    write_seen(directory, SeenImages(frozenset(site.store.image_hashes(plan.splits))) | provenance.seen)
     return {
         "command": "pretrain",
         "dataset": site.store.manifest.dataset,

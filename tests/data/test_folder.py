@@ -11,7 +11,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import textwrap
 from collections import Counter
 from pathlib import Path
 
@@ -126,7 +125,7 @@ def test_a_draw_that_is_kept_as_the_page_says_stays_when_images_are_added(labele
     page = (Path(__file__).parents[2] / "docs/own-data.md").read_text()
     code = re.search(r'python -c "(import csv.*?)" < ', page, re.DOTALL)
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(f"   {code[1]}")],
+        [sys.executable, "-c", code[1]],
         input=(store.path / "scenes.csv").read_text(), capture_output=True, text=True, check=True,
     )  # fmt: skip
     added = {f"added{index}": "train" for index in range(20)}

@@ -136,7 +136,14 @@ def test_a_pretrained_encoder_gives_its_features_in_every_form(exported, pretrai
     assert about["weights_sha256"] == sha256_of(pretrained.encoder)
     assert about["files"] == {
         name: sha256_of(folder / name)
-        for name in ("README.md", "encoder.onnx", "smp_encoder.safetensors", "timm.safetensors", "torchvision.pth")
+        for name in (
+            "README.md",
+            "encoder.onnx",
+            "images_seen.json",
+            "smp_encoder.safetensors",
+            "timm.safetensors",
+            "torchvision.pth",
+        )
     }
     assert about["left_out"] == {}
     page = (folder / "README.md").read_text()
@@ -166,7 +173,11 @@ def test_a_fine_tuned_model_gives_its_probabilities_in_every_form(exported, tune
     assert json.loads(said["side_multiple_of"]) == 32
     page = (folder / "README.md").read_text()
     assert '- classes, in the order of the scores: `["a", "b", "c"]`' in page
-    assert {path.name for path in (folder / "smp").iterdir()} == {"config.json", "model.safetensors"}
+    assert {path.name for path in (folder / "smp").iterdir()} == {
+        "config.json",
+        "images_seen.json",
+        "model.safetensors",
+    }
 
 
 def test_an_export_that_is_there_is_left_alone_and_a_damaged_one_made_again(exported, pretrained):
@@ -334,7 +345,9 @@ def test_nothing_that_no_export_wrote_is_overwritten(exported, refused, pretrain
     assert "holds empty" in refused(pretrained.path, f"run_dir={folder}", "formats=[smp]")
     (folder / "empty").rmdir()
     assert exported(pretrained, f"run_dir={folder}", "formats=[smp]") == folder
-    assert {path.name for path in folder.iterdir()} == {"README.md", "export.json", "smp_encoder.safetensors"}
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md", "export.json", "images_seen.json", "smp_encoder.safetensors"
+    }  # fmt: skip
 
 
 def test_what_a_kill_left_is_cleared_and_two_at_once_are_refused(exported, refused, pretrained, tmp_path):
@@ -345,7 +358,9 @@ def test_what_a_kill_left_is_cleared_and_two_at_once_are_refused(exported, refus
         assert "out is in use by process" in refused(pretrained.path, f"run_dir={folder}", "formats=[smp]")
     assert not folder.exists()
     assert exported(pretrained, f"run_dir={folder}", "formats=[smp]") == folder
-    assert {path.name for path in folder.iterdir()} == {"README.md", "export.json", "smp_encoder.safetensors"}
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md", "export.json", "images_seen.json", "smp_encoder.safetensors"
+    }  # fmt: skip
     assert not aside.exists()
 
 
