@@ -102,7 +102,7 @@ def identified(tmp_path):
             store=SimpleNamespace(manifest=manifest), rows=Rows(0, 2, 2), output_dir=tmp_path, seed=3
         )
         found = Provenance(kind, "x", None, **{"sha256": "weights", **weights}, statistics=Statistics((), (), source))
-        recipe = SimpleNamespace(locate=lambda site: found, run_dir=None)
+        recipe = SimpleNamespace(starts_from=lambda site: found, run_dir=None)
         settings = SimpleNamespace(values=values, trusted=(), overrides=())
         return identify(settings, site, recipe, Path("kind"), {"labels": inputs}, ("own",))
 
