@@ -95,9 +95,11 @@ def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
         group, _, value = several.partition("=")
         a_list = entry_of(group, value.partition(",")[0]) if group in groups() else _may_be_list(command, group)
         return too_many(several, command, bool(a_list))
-    added = re.match(r"Multiple values for ([\w/]+)", text)
-    if added and (twice := next((each for each in overrides if each.startswith("+")), None)):
-        return f"{twice}: {command} has {added[1]} already. Write {twice.lstrip('+')}, without the +."
+    if text.startswith("Multiple values for "):
+        for override in overrides:
+            group = override.lstrip("+").partition("=")[0]
+            if override.startswith("+") and text.startswith(f"Multiple values for {group}."):
+                return f"{override}: {command} has {group} already. Write {override.lstrip('+')}, without the +."
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if key:
         return f"{key[1]}: {command} has no such key. {_nearest_key(key[1], command, overrides)}"

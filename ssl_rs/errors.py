@@ -33,6 +33,10 @@ class MissingWeightsError(InputError):
     """Weights to start from are not there, and may be there later: a pretraining to come, a file to download."""
 
 
+class LabelsSeenError(InputError):
+    """Weights had labels of what they would be scored on."""
+
+
 class InUseError(InputError):
     """Another process works on what this one wanted to write."""
 
@@ -116,9 +120,9 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"Known: {', '.join(known)}." if known else "Nothing is known here."
 
 
-def some(names: Sequence[str], most: int = TOLD) -> str:
+def some(names: Sequence[str], most: int = TOLD, between: str = ", ") -> str:
     """Return the first names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return between.join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def first_of(problems: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, LabelsSeenError
 from ssl_rs.files import write_json
 from ssl_rs.run_directory import AGAIN, RunDirectory
 
@@ -87,10 +87,10 @@ def compare_with_data(
         known.
 
     Raises:
-        InputError: Labels of validation or test scenes were seen.
+        LabelsSeenError: Labels of validation or test scenes were seen.
     """
     if count := len(seen.labeled & held_out):
-        raise InputError(
+        raise LabelsSeenError(
             f"{where} had labels of {count} of the {len(held_out)} images that validate and test here in its training, "
             "so the scores would say nothing. Choose a run of other data, or of the same split."
         )

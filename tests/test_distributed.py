@@ -99,17 +99,23 @@ def agree(rank, folder, asking, told):
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize(("asking", "heard", "rest"), [(2, [3], False), (5, [], True), (9, [], False)])
-def test_all_ranks_hear_of_a_request_at_the_next_call(tmp_path, asking, heard, rest):
+def answers_of_ranks(rank, *given):
+    """Return what two processes that run a function put into the queue that is its last argument."""
     context = multiprocessing.get_context("fork")
     told = context.Queue()
-    ranks = [context.Process(target=agree, args=(rank, tmp_path, asking, told)) for rank in range(2)]
+    ranks = [context.Process(target=rank, args=(place, *given, told)) for place in range(2)]
     for process in ranks:
         process.start()
     answers = sorted(told.get(timeout=60) for _ in ranks)
     for process in ranks:
         process.join(60)
         assert process.exitcode == 0
+    return answers
+
+
+@pytest.mark.parametrize(("asking", "heard", "rest"), [(2, [3], False), (5, [], True), (9, [], False)])
+def test_all_ranks_hear_of_a_request_at_the_next_call(tmp_path, asking, heard, rest):
+    answers = answers_of_ranks(agree, tmp_path, asking)
     expected = [call in heard for call in range(6)]
     others = [call == 2 for call in range(6)]  # the other flag, which ends nothing
     assert answers == [(0, expected, others, rest), (1, expected, others, rest)]
@@ -130,15 +136,7 @@ def wait_long(rank, folder, told):
 
 
 def test_ranks_wait_for_one_that_has_more_to_do(tmp_path):
-    context = multiprocessing.get_context("fork")
-    told = context.Queue()
-    ranks = [context.Process(target=wait_long, args=(rank, tmp_path, told)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    assert [told.get(timeout=60) for _ in ranks] == [[3], [3]]
-    for process in ranks:
-        process.join(60)
-        assert process.exitcode == 0
+    assert answers_of_ranks(wait_long, tmp_path) == [[3], [3]]
 
 
 def be_refused(rank, folder, error, told):
@@ -165,15 +163,7 @@ def be_refused(rank, folder, error, told):
     ],
 )
 def test_what_the_first_rank_is_refused_all_are(tmp_path, error, kind, message):
-    context = multiprocessing.get_context("fork")
-    told = context.Queue()
-    ranks = [context.Process(target=be_refused, args=(rank, tmp_path, error, told)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    answers = sorted(told.get(timeout=60) for _ in ranks)
-    for process in ranks:
-        process.join(60)
-        assert process.exitcode == 0
+    answers = answers_of_ranks(be_refused, tmp_path, error)
     assert [(rank, said[0], said[1][0]) for rank, said in answers] == [(0, "done", kind), (1, "done", "InputError")]
     assert answers[0][1][1][1] == answers[1][1][1][1]
     assert answers[0][1][1][1].startswith(message)

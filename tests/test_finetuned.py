@@ -138,7 +138,9 @@ def test_files_of_runs_and_exports_tell_what_they_have_seen(command, tiny, other
         assert (file.parent / "images_seen.json").is_file()
     probe = ("encoder=file", f"encoder_weights={others[0] / 'model.safetensors'}", "probe=knn", "backbone=resnet18")
     data = [each for each in mixed if each.startswith("dataset.")]
-    assert "had labels of 1 of the 3 images" in refused(command, "evaluate", "dataset=folder", *data, *probe)
+    said = refused(command, "evaluate", "dataset=folder", *data, *probe)
+    assert "had labels of 1 of the 3 images" in said
+    assert "save the tensors" not in said  # which would only hide it
     alone = folder.parent / "alone.safetensors"
     shutil.copy(others[0] / "model.safetensors", alone)  # nobody knows any more
     finished(command, "finetune", *mixed, *STILL, "initialization=file", f"initialization.weights={alone}")

@@ -390,6 +390,7 @@ def test_an_optimizer_that_fails_at_its_first_step_is_refused_before_data_is_pre
 @pytest.mark.parametrize(
     ("name", "given", "said"),
     [
+        ("finetune", ["+mine=1", "+optimizer=sgd"], "+optimizer=sgd: finetune has optimizer already."),
         ("finetune", ["loss=[balanced,dice]"], "one option of loss is expected, and only the last would count"),
         ("finetune", ["label_fraction=[10pct,50pct]"], "one option of label_fraction is expected"),
         ("pretrain", ["optimizer=[adam,sgd]"], "one option of optimizer is expected"),

@@ -8,7 +8,7 @@ from typing import Any
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import LATER, NULL_MEANT, config_hash, leaves, without_effect
 from ssl_rs.distributed import Processes
-from ssl_rs.errors import TOLD, InputError
+from ssl_rs.errors import InputError, some
 from ssl_rs.hidden import hide_secrets
 from ssl_rs.initialization import Provenance
 from ssl_rs.messages import say_line
@@ -56,11 +56,10 @@ class Identified:
         if found != {"command": command, "config_hash": self.hash}:
             before = result.get("settings") if found["command"] == command else None
             changed = changed_settings(before, self.settings) if isinstance(before, dict) else []
-            told = [*changed[:TOLD], *([f"and {len(changed) - TOLD} more"] if len(changed) > TOLD else [])]
             raise InputError(
                 f"run_dir={self.directory.path} holds a finished {found['command']} with other settings (hash "
                 f"{found['config_hash']}, these have {self.hash}). Choose another run_dir, or leave it out."
-                + (f" Settings that differ: {'; '.join(told)}." if told else "")
+                + (f" Settings that differ: {some(changed, between='; ')}." if changed else "")
             )
         self.directory.drop_checkpoints()
         tell(f"{self.directory.path} was finished before", result)

@@ -9,7 +9,7 @@ from torch import nn
 
 from ssl_rs.config import read_yaml
 from ssl_rs.encoder import Backbone
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, LabelsSeenError
 from ssl_rs.files import no_file, sha256_of
 from ssl_rs.initialization import ImageNet, Initialization, Pretrained, Provenance, Random, Target
 from ssl_rs.run_directory import RunDirectory
@@ -104,7 +104,7 @@ def load_encoder(initialization: Initialization, encoder: nn.Module, target: Tar
     try:
         return initialization.apply(encoder, target)
     except InputError as error:
-        if not isinstance(initialization, File):
+        if not isinstance(initialization, File) or isinstance(error, LabelsSeenError):
             raise
         raise InputError(
             f"encoder_weights={initialization.weights} cannot be probed as it is: {error} evaluate itself has no keys "

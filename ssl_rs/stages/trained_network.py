@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_rs.config import read_yaml, to_yaml
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, some
 from ssl_rs.stages.identified import Identified, changed_settings
 from ssl_rs.stages.recipe import Recipe
 from ssl_rs.stages.site import Site, environment
@@ -81,4 +81,4 @@ def _differences(run: Identified, config: Mapping[str, Any], error: OtherRunErro
     stored = run.directory.config
     different = changed_settings(read_yaml(stored), config) if stored.is_file() else []
     others = "none, so its data, the weights it starts from or the number of processes are others than before"
-    return "; ".join(different) or (others if "config_hash was" in str(error) else "none")
+    return some(different, between="; ") or (others if "config_hash was" in str(error) else "none")

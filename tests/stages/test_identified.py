@@ -37,7 +37,7 @@ def test_of_many_settings_that_differ_the_first_are_told(tmp_path):
         json.dumps({"command": "finetune", "config_hash": "a", "settings": {f"key{place}": 0 for place in range(9)}})
     )
     settings = {f"key{place}": 1 for place in range(9)}
-    with pytest.raises(InputError, match="key4 was 0, is 1; and 4 more") as told:
+    with pytest.raises(InputError, match="key3 was 0, is 1; key4 was 0, is 1 and 4 more") as told:
         Identified(run, "b", settings, ()).is_finished("finetune")
     assert "key5" not in str(told.value)
 
