@@ -20,7 +20,7 @@ from typing import Any
 from ssl_rs.config import Settings, asks_for_sweep, compose_config, resolve, to_yaml
 from ssl_rs.config_comments import commented
 from ssl_rs.config_files import conf_dir, options, search_in, set_by, used_groups
-from ssl_rs.errors import InputError, Interrupted, explain
+from ssl_rs.errors import InputError, Interrupted, RefusedElsewhereError, explain
 from ssl_rs.messages import OutputClosed, print_line, say_line
 from ssl_rs.overrides import quoted, without_sweeps
 
@@ -68,6 +68,8 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
         return OUTPUT_CLOSED
     except KeyboardInterrupt as stopped:
         return _say(str(stopped) or "Interrupted. The same command goes on from what is on disk.", INTERRUPTED)
+    except RefusedElsewhereError:
+        return BAD_INPUT
     except Exception as error:
         if (told := explain(error)) is not None:
             return _say(told, BAD_INPUT)

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ssl_rs.errors import InputError, explain
+from ssl_rs.errors import InputError, RefusedElsewhereError, explain
 
 LAUNCHER_ANSWERS = 20.0
 """Seconds in which torchrun must answer when a process joins the others: it was there before them."""
@@ -162,25 +162,26 @@ def others_wait(processes: Processes) -> Iterator[None]:
     """Within it the first process alone has work to do; at its end the others wait for it, as at a `barrier`.
 
     Raises:
-        InputError: What the first one was refused with, on the others, too: else they would wait until they are killed.
+        RefusedElsewhereError: On the others, where the first one was refused: else they would wait until they are
+            killed.
     """
     try:
         yield
-    except Exception as error:
-        if processes.is_first and (refusal := explain(error)) is not None:
-            _from_first(refusal)
+    except Exception as error:  # raised again
+        if processes.is_first and explain(error) is not None:
+            _from_first(True)
         raise
-    refusal = _from_first(None)
-    if refusal is not None:
-        raise InputError(refusal)
+    if _from_first(False):
+        raise RefusedElsewhereError("The first process of this run was refused, and says why.")
 
 
-def _from_first(text: str | None) -> str | None:
+def _from_first(flag: bool) -> bool:
     """Return what the first process says here, on all of them, however long it takes to come."""
-    said = [text]
-    if is_distributed():
-        dist.broadcast_object_list(said, src=0, group=_patient_group(), device=torch.device("cpu"))
-    return said[0]
+    if not is_distributed():
+        return flag
+    said = torch.tensor(flag)
+    dist.broadcast(said, src=0, group=_patient_group())
+    return bool(said)
 
 
 @cache

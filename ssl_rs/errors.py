@@ -33,6 +33,10 @@ class MissingWeightsError(InputError):
     """Weights to start from are not there, and may be there later: a pretraining to come, a file to download."""
 
 
+class RefusedElsewhereError(InputError):
+    """Another process of this run was refused, and says why: this one ends with it, and says nothing."""
+
+
 class LabelsSeenError(InputError):
     """Weights had labels of what they would be scored on."""
 
