@@ -175,27 +175,31 @@ def labeled_pixels(store: Store, subset: LabelSubset) -> NDArray[np.int64]:
     return found[: len(store.manifest.classes)]
 
 
-def labeled_in_training(store: Store) -> int:
-    """Count the labeled pixels of the training split; no mask is read."""
-    return sum(sum(store.manifest.scenes[index].class_pixels) for index in store.scenes_of("train"))
+def labeled_in_training(store: Store) -> dict[str, int]:
+    """Count the labeled pixels of the training split by the names of the classes; no mask is read."""
+    counts = [store.manifest.scenes[index].class_pixels for index in store.scenes_of("train")]
+    return {each.name: sum(of_class) for each, of_class in zip(store.manifest.classes, zip(*counts), strict=True)}
 
 
-def describe_labels(subset: LabelSubset, pixels: Mapping[str, int], total: int) -> str:
+def describe_labels(subset: LabelSubset, pixels: Mapping[str, int], in_training: Mapping[str, int]) -> str:
     """Say which labels a run sees; warn of a rounded share, of classes that lack, and of far fewer pixels than units.
 
     Args:
         subset: The labels.
         pixels: What `labeled_pixels` counted, by the names of the classes.
-        total: Labeled pixels of the training split.
+        in_training: Those of the whole training split, likewise.
     """
-    lacking = ", ".join(name for name, count in pixels.items() if not count)
-    if lacking:
-        remedy = "Add masks that show it"
-        if subset.fraction < 1:
-            remedy = "Take a larger label_fraction, another seed, or label_fraction.order=stratified"
-        warnings.warn(
-            f"These labels hold no pixel of {lacking}: what is never seen is never predicted. {remedy}.", stacklevel=2
-        )
+    absent = [name for name, count in in_training.items() if not count]
+    missed = [name for name, count in pixels.items() if not count and name not in absent]
+    for whose, names, remedy in (
+        ("The training split's masks", absent, "Add masks that show it"),
+        ("These labels", missed, "Take a larger label_fraction, another seed, or label_fraction.order=stratified"),
+    ):
+        if names:
+            warnings.warn(
+                f"{whose} hold no pixel of {', '.join(names)}: what is never seen is never predicted. {remedy}.",
+                stacklevel=2,
+            )
     asked = subset.fraction * subset.total_units
     if abs(len(subset.units) / asked - 1) > ROUNDED:
         warnings.warn(
@@ -204,7 +208,7 @@ def describe_labels(subset: LabelSubset, pixels: Mapping[str, int], total: int) 
             "was.",
             stacklevel=2,
         )
-    share, of_units = sum(pixels.values()) / max(total, 1), len(subset.units) / subset.total_units
+    share, of_units = sum(pixels.values()) / max(sum(in_training.values()), 1), len(subset.units) / subset.total_units
     if share < of_units / 2:
         why, other = "some are smaller than others, or hold fewer labels", ""
         if subset.unit == "tile":

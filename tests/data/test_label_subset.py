@@ -145,13 +145,13 @@ def test_far_fewer_labels_than_their_share_are_told():
     units = tuple(LabeledUnit("a", 0, 64 * place, 64, 64) for place in range(4))
     subset = LabelSubset("x", "tile", 64, 0.25, 0, units[:1], 4)
     with pytest.warns(UserWarning, match=r"These 1 of 4 tiles hold 0\.12 % of the labeled pixels, though 25 % of the"):
-        describe_labels(subset, {"a": 10, "b": 2}, 10_000)
+        describe_labels(subset, {"a": 10, "b": 2}, {"a": 8_000, "b": 2_000})
     scenes = LabelSubset("x", "scene", 64, 0.25, 0, units[:1], 4)
     with pytest.warns(UserWarning, match=r"of the scenes: some are smaller than others.* Take more of them or another"):
-        describe_labels(scenes, {"a": 10, "b": 2}, 10_000)
+        describe_labels(scenes, {"a": 10, "b": 2}, {"a": 8_000, "b": 2_000})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        describe_labels(subset, {"a": 1_000, "b": 400}, 10_000)
+        describe_labels(subset, {"a": 1_000, "b": 400}, {"a": 8_000, "b": 2_000})
 
 
 @pytest.mark.parametrize(
@@ -161,11 +161,27 @@ def test_a_share_of_few_units_that_is_rounded_is_told(fraction, said):
     units = tuple(LabeledUnit(f"{place}", 0, 0, 64, 64) for place in range(24))
     subset = LabelSubset("x", "scene", 64, fraction, 0, units[: max(1, round(24 * fraction))], 24)
     with pytest.warns(UserWarning, match=said):
-        describe_labels(subset, {"a": 1_000}, 10_000)
+        describe_labels(subset, {"a": 1_000}, {"a": 10_000})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        describe_labels(LabelSubset("x", "scene", 64, 0.25, 0, units[:6], 24), {"a": 2_500}, 10_000)
+        describe_labels(LabelSubset("x", "scene", 64, 0.25, 0, units[:6], 24), {"a": 2_500}, {"a": 10_000})
 
 
 def test_labels_of_other_splits_are_none_of_the_training(store):
-    assert labeled_in_training(store) == 80 * 83 + 40 * 80
+    counts = labeled_in_training(store)
+    assert list(counts) == [each.name for each in store.manifest.classes]
+    masks = [store.mask(index) for index in store.scenes_of("train")]
+    assert list(counts.values()) == [sum(int((mask == label).sum()) for mask in masks) for label in range(len(counts))]
+    assert sum(counts.values()) == 80 * 83 + 40 * 80
+
+
+def test_a_class_that_no_mask_shows_is_not_looked_for_in_more_labels():
+    subset = LabelSubset("x", "tile", 64, 0.25, 0, (LabeledUnit("a", 0, 0, 64, 64),), 4)
+    with pytest.warns(UserWarning) as told:
+        describe_labels(subset, {"a": 10, "snow": 0, "road": 0}, {"a": 30, "snow": 0, "road": 10})
+    assert [str(each.message).split(": ")[0] for each in told] == [
+        "The training split's masks hold no pixel of snow",
+        "These labels hold no pixel of road",
+    ]
+    assert "Add masks that show it" in str(told[0].message)
+    assert "larger label_fraction" in str(told[1].message)
