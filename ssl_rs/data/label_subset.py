@@ -178,7 +178,7 @@ def labeled_pixels(store: Store, subset: LabelSubset) -> NDArray[np.int64]:
 def labeled_in_training(store: Store) -> dict[str, int]:
     """Count the labeled pixels of the training split by the names of the classes; no mask is read."""
     counts = [store.manifest.scenes[index].class_pixels for index in store.scenes_of("train")]
-    return {each.name: sum(of_class) for each, of_class in zip(store.manifest.classes, zip(*counts), strict=True)}
+    return {each.name: int(count) for each, count in zip(store.manifest.classes, np.sum(counts, axis=0), strict=True)}
 
 
 def describe_labels(subset: LabelSubset, pixels: Mapping[str, int], in_training: Mapping[str, int]) -> str:

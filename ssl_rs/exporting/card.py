@@ -23,7 +23,7 @@ TRAINED = {
 
 
 def write_card(
-    subject: Subject, trained: Mapping[str, Any], forms: Mapping[str, Form], left_out: Mapping[str, str]
+    subject: Subject, trained: Mapping[str, Any], forms: Mapping[str, Form], left_out: Mapping[str, str], seen: str = ""
 ) -> str:
     """Return the page as Markdown.
 
@@ -32,6 +32,7 @@ def write_card(
         trained: The result of the run, `downsample` of its data, and what its weights started from.
         forms: What was written, by its name.
         left_out: Why a form was not.
+        seen: The file that tells which images the weights have seen, where there is one.
     """
     metadata = subject.metadata
     classes = [f"- classes, in the order of the scores: {_quoted(metadata.classes)}"] if metadata.classes else []
@@ -49,6 +50,7 @@ def write_card(
         "training did so, and NaN would spread.",
         "```python", normalization(metadata), "```",
         *(line for form in forms.values() for line in _section(form)),
+        *(["", "## Images seen", *_kept_beside(seen)] if seen else []),
         *(["", "## What is not here", *missing] if missing else []),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
@@ -64,6 +66,13 @@ def _windows(trained: Mapping[str, Any]) -> list[str]:
         return []
     turns = ", each the mean over its eight flips and rotations" if augmented else ""
     return [f"- windows of that score: of {size} px, blended where they overlap by {overlap} of their side{turns}"]
+
+
+def _kept_beside(seen: str) -> list[str]:
+    return [
+        f"`{seen}` tells which images these weights have seen, and of which the labels. Keep it beside the weights:",
+        "`initialization=file` of ssl_rs reads it there, so that nothing is scored on what it was trained on.",
+    ]
 
 
 def normalization(metadata: WeightsMetadata) -> str:

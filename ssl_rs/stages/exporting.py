@@ -58,10 +58,11 @@ def export(settings: Settings) -> Path:
         subject = _read_finetuning(run, settings.trusted) if weights == run.model else _read_pretraining(run)
         with filled_aside(folder) as place:
             forms, left_out = _write_forms(subject, place, wanted, run)
-            if run.images_seen.is_file():  # what `initialization=file` must know
+            seen = run.images_seen.name if run.images_seen.is_file() else ""
+            if seen:  # what `initialization=file` must know
                 for each in (place, *(path for path in place.iterdir() if path.is_dir())):
-                    shutil.copyfile(run.images_seen, each / run.images_seen.name)
-            write_text(place / "README.md", write_card(subject, _training(run, result), forms, left_out))
+                    shutil.copyfile(run.images_seen, each / seen)
+            write_text(place / "README.md", write_card(subject, _training(run, result), forms, left_out, seen))
             about = {
                 "command": "export", "run": str(run.path), "weights_sha256": sha256, "config_hash": digest,
                 "left_out": left_out, "versions": versions, **_trained_on(subject.metadata),

@@ -177,7 +177,7 @@ def test_labels_of_other_splits_are_none_of_the_training(store):
 
 def test_a_class_that_no_mask_shows_is_not_looked_for_in_more_labels():
     subset = LabelSubset("x", "tile", 64, 0.25, 0, (LabeledUnit("a", 0, 0, 64, 64),), 4)
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning, match="hold no pixel") as told:
         describe_labels(subset, {"a": 10, "snow": 0, "road": 0}, {"a": 30, "snow": 0, "road": 10})
     assert [str(each.message).split(": ")[0] for each in told] == [
         "The training split's masks hold no pixel of snow",

@@ -209,3 +209,6 @@ def test_the_page_tells_what_trained_the_weights():
     page = write_card(Subject(bare, nn.Identity(), None, 8), {}, {}, {})
     assert page.startswith("# resnet18, pretrained by ssl_rs\n")
     assert "classes" not in page
+    assert "images_seen" not in page
+    page = write_card(Subject(bare, nn.Identity(), None, 8), {}, {}, {}, "images_seen.json")
+    assert "## Images seen\n`images_seen.json` tells which images these weights have seen" in page

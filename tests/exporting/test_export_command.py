@@ -361,6 +361,7 @@ def test_what_a_kill_left_is_cleared_and_two_at_once_are_refused(exported, refus
     assert {path.name for path in folder.iterdir()} == {
         "README.md", "export.json", "images_seen.json", "smp_encoder.safetensors"
     }  # fmt: skip
+    assert "`images_seen.json` tells" in (folder / "README.md").read_text()
     assert not aside.exists()
 
 
