@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -12,30 +11,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ssl_rs.messages import say_line
 
 
-class Display(Protocol):
-    """Shows how far a run is."""
+class Display:
+    """Shows how far a run is; this one shows nothing."""
 
     def step(self) -> None:
         """One step was done."""
-        ...
 
     def line(self, step: int, values: Mapping[str, float]) -> None:
         """Show losses and rates."""
-        ...
 
     def scoring(self) -> None:
         """Validation scenes are being scored."""
-        ...
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        ...
 
 
 def open_display(done: int, total: int, shown: bool) -> Display:
     """Return the display that fits standard error; `shown` is false on all ranks but the first."""
     if not shown:
-        return _Silent()
+        return Display()
     return _Bar(done, total) if sys.stderr.isatty() else _Lines(done, total)
 
 
@@ -50,21 +45,7 @@ def _score(values: Mapping[str, float]) -> str:
     return f"validation mIoU {100 * values['validation/miou']:.1f} %"
 
 
-class _Silent:
-    def step(self) -> None:
-        """Show nothing."""
-
-    def line(self, step: int, values: Mapping[str, float]) -> None:
-        """Show nothing."""
-
-    def scoring(self) -> None:
-        """Show nothing."""
-
-    def close(self) -> None:
-        """Nothing was opened."""
-
-
-class _Bar:
+class _Bar(Display):
     def __init__(self, done: int, total: int) -> None:
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         self.progress = Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True))
@@ -87,24 +68,17 @@ class _Bar:
         self.progress.stop()
 
 
-class _Lines:
+class _Lines(Display):
+    """Prints at log steps only."""
+
     def __init__(self, done: int, total: int) -> None:
         self.first, self.total, self.start = done, total, time.monotonic()
-
-    def step(self) -> None:
-        """Lines are printed at log steps only."""
 
     def line(self, step: int, values: Mapping[str, float]) -> None:
         left = (time.monotonic() - self.start) / (step - self.first) * (self.total - step)
         clock = f"{int(left // 3600)}:{int(left // 60 % 60):02d}:{int(left % 60):02d}"
         score = f"{_score(values)} | " if "validation/miou" in values else ""
         say_line(f"step {step}/{self.total} | {_summary(values)} | {score}{clock} left")
-
-    def scoring(self) -> None:
-        """Lines are printed at log steps only."""
-
-    def close(self) -> None:
-        """Nothing to restore."""
 
 
 class Clock:
