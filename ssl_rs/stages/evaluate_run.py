@@ -3,13 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
-from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.pixel_size import told_unlike, usual_size
 from ssl_rs.errors import InputError
@@ -59,7 +58,9 @@ def read_plan(settings: Settings) -> Plan:
     _refuse_keys_of_probes(settings)
     run = finished_finetuning(settings.value("run", str | None))
     site, stored = enter(settings, run)
-    evaluation, run_dir = _read_evaluation_like(settings, stored, site.dataset), settings.value("run_dir", str | None)
+    split: Scored = settings.value("evaluation.split", Scored)
+    evaluation = EvaluationSettings(split, windows_like(settings, stored), site.dataset)
+    run_dir = settings.value("run_dir", str | None)
     settings.check_all_read()
     trained, manifest = run.read_result() or {}, site.store.manifest
     metadata = read_weights_metadata(run.model)
@@ -152,7 +153,7 @@ def evaluate(settings: Settings) -> Path:
     directory = scores.directory
     if scores.is_finished("evaluate"):
         return directory.path
-    evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
+    evaluator = Evaluator(site.store, evaluation, site.device, site.precision)
     with opened(directory, _resolved(settings, plan.stored, site, evaluation), site):
         site.settle_memory()
         network.to(site.device).to(memory_format=torch.channels_last)  # as it was trained
@@ -172,12 +173,6 @@ def _settings_hash(plan: Plan) -> dict[str, str]:
         return {}
     own, now = stored_windows(plan.stored).identity, plan.evaluation.window.identity
     return {"settings_hash": trained if own == now else config_hash(now, {"trained": trained})}
-
-
-def _read_evaluation_like(settings: Settings, stored: Mapping[str, Any], dataset: Dataset) -> EvaluationSettings:
-    """Read the split and the windows; what is null is as the run had it."""
-    split: Literal["val", "test", "all"] = settings.value("evaluation.split", Scored)
-    return EvaluationSettings.of(dataset, split, windows_like(settings, stored))
 
 
 def _resolved(

@@ -1,6 +1,6 @@
 """Score a segmentation network on whole scenes: one pass, one pooled confusion matrix, every protocol."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_rs.config import Settings
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.splits import CUT_IT, FEWEST
 from ssl_rs.data.store import Store
@@ -41,28 +40,12 @@ class EvaluationSettings:
     Args:
         split: The scenes that are scored; all: those of every split.
         window: How scenes are cut.
-        clutter: The class that some protocols leave out, if the data set has one.
-        group_of: Maps a scene's id to the group of scenes that it lies with.
-        how_to_validate: What to do where no scene validates.
+        dataset: Says which protocols there are and whose metrics stand at the top, and which scenes lie together.
     """
 
     split: Literal["val", "test", "all"]
     window: WindowSettings
-    clutter: str | None
-    group_of: Callable[[str], str]
-    how_to_validate: str
-
-    @classmethod
-    def of(cls, dataset: Dataset, split: Literal["val", "test", "all"], window: WindowSettings) -> "EvaluationSettings":
-        """Return them with what a data set says of clutter, groups and validation."""
-        return cls(split, window, dataset.clutter, dataset.group_of, dataset.how_to_validate)
-
-
-def read_evaluation(settings: Settings) -> EvaluationSettings:
-    """Read the `evaluation` node, and what the data set says of clutter, groups and validation."""
-    dataset: Dataset = settings.build("dataset")
-    split, window = settings.value("evaluation.split", Literal["val", "test"]), settings.build("evaluation.window")
-    return EvaluationSettings.of(dataset, split, window)
+    dataset: Dataset
 
 
 def check_classes(dataset: Dataset, use: str) -> None:
@@ -94,17 +77,15 @@ class Evaluator:
 
     Args:
         store: The data.
-        settings: Split and windows.
+        settings: What is scored, and how.
         device: Where it computes.
         precision: Of the forward pass.
-        protocol: The protocol whose metrics stand at the top of the result.
     """
 
     store: Store
     settings: EvaluationSettings
     device: torch.device
     precision: str
-    protocol: str
 
     def __post_init__(self) -> None:
         manifest = self.store.manifest
@@ -114,19 +95,20 @@ class Evaluator:
             )
         for protocol in self.protocols:
             counted_classes(self._class_names(), protocol)
-        counted = counted_classes(self._class_names(), find_protocol(self.protocol, self.protocols))
+        main = self._main_protocol()
+        counted = counted_classes(self._class_names(), main)
         pixels = np.sum([manifest.scenes[index].class_pixels for index in self._scenes()], axis=0)
         if not pixels[counted].any():
             raise InputError(
                 f"evaluation.split={self.settings.split}: no such scene of {manifest.dataset} has a labeled pixel that "
-                f"counts by dataset.protocol={self.protocol}. Check their masks, or choose another evaluation.split."
+                f"counts by dataset.protocol={main.name}. Check their masks, or choose another evaluation.split."
             )
 
     def _other_scenes(self) -> str:
         """Return what to do where the split has no scenes."""
         scenes = self.store.manifest.scenes
         other = "val" if self.settings.split == "test" else "test"
-        how = self.settings.how_to_validate if other == "test" else Dataset.how_to_validate
+        how = self.settings.dataset.how_to_validate if other == "test" else Dataset.how_to_validate
         there = any(scene.split == other for scene in scenes)
         told = f"Choose evaluation.split={other}, or {how}" if there else f"{how[0].upper()}{how[1:]}"
         cut = f" {CUT_IT}" if sum(scene.split != "unlabeled" for scene in scenes) < FEWEST else ""
@@ -135,7 +117,7 @@ class Evaluator:
     @property
     def protocols(self) -> tuple[Protocol, ...]:
         """All that one evaluation is scored by."""
-        return protocols_of(self.settings.clutter, self.store.manifest.eroded)
+        return protocols_of(self.settings.dataset.clutter, self.store.manifest.eroded)
 
     def score(self, network: Segments, processes: Processes, samples: Path) -> dict[str, Any]:
         """Predict every scene once, ranks sharing the scenes, and score the pooled counts.
@@ -210,8 +192,9 @@ class Evaluator:
 
     def _result(self, scenes: Mapping[Labels, Tensor]) -> dict[str, Any]:
         """Return what result.json says of the counts of all scenes, int64 [S, K, K] by the labels."""
-        names, main = self._class_names(), find_protocol(self.protocol, self.protocols)
+        names, main = self._class_names(), self._main_protocol()
         ids = [self.store.manifest.scenes[index].id for index in self._scenes()]
+        group_of = self.settings.dataset.group_of
         confusions = {labels: counts.sum(dim=0) for labels, counts in scenes.items()}
         return {
             **score(confusions[main.labels], names, main),
@@ -221,7 +204,7 @@ class Evaluator:
             "confusion": confusions[main.labels].tolist(),
             "confusions": {labels: counts.tolist() for labels, counts in confusions.items()},
             "scene_confusions": {kind: dict(zip(ids, each.tolist(), strict=True)) for kind, each in scenes.items()},
-            "scene_groups": {scene: group for scene in ids if (group := self.settings.group_of(scene)) != scene},
+            "scene_groups": {scene: group for scene in ids if (group := group_of(scene)) != scene},
             "classes": [{"name": item.name, "color": list(item.color)} for item in self.store.manifest.classes],
         }
 
@@ -230,6 +213,10 @@ class Evaluator:
         """Return the class map uint8 [H, W] of a scene [C, H, W]."""
         logits = scores_of(network, self.device, self.precision)
         return predict_scene(logits, image, self.store.manifest.value_scale, self.settings.window, self.device)
+
+    def _main_protocol(self) -> Protocol:
+        """Return the one whose metrics stand at the top of the result."""
+        return find_protocol(self.settings.dataset.protocol, self.protocols)
 
     def _scenes(self) -> list[int]:
         return list(self.store.scenes_of(self.settings.split))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -16,7 +16,7 @@ from ssl_rs.encoder import Backbone, check_image_size, check_side, input_divisor
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation
 from ssl_rs.segmentation.loss import SegmentationLoss
 from ssl_rs.segmentation.network import GIVEN, build_segmentation_model
-from ssl_rs.stages.evaluation import Evaluator, check_classes, read_evaluation
+from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, check_classes
 from ssl_rs.stages.identified import Identified, identify
 from ssl_rs.stages.recipe import Recipe
 from ssl_rs.stages.site import Site, SiteSettings, check_once
@@ -76,16 +76,17 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     surroundings, recipe = SiteSettings.read(settings), Recipe.read(settings)
     decoder, augmentation, loss = (settings.build(name) for name in ("decoder", "augmentation", "loss"))
     fraction: LabelFraction = settings.build("label_fraction")
-    evaluation = read_evaluation(settings)
+    split, window = settings.value("evaluation.split", Literal["val", "test"]), settings.build("evaluation.window")
     every_steps = read_every_steps(settings)
     settings.check_all_read()
     dataset = surroundings.dataset
+    evaluation = EvaluationSettings(split, window, dataset)
     check_classes(dataset, "fine-tuning")
 
     def check_early() -> None:
         recipe.check(surroundings, planned)
         bands, classes = len(dataset.band_names), len(dataset.classes)
-        sides = dataset.crop_size, evaluation.window.size
+        sides = dataset.crop_size, window.size
         chosen = [settings.values[key] for key in ("backbone", "decoder")]
         build = partial(build_model, decoder, recipe.backbone, bands, classes, *sides)
         check_once(build, "finetune", chosen, bands, classes, sides)
@@ -93,7 +94,7 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     def enter() -> Plan:
         site = surroundings.enter(check_early)
         manifest = site.store.manifest
-        evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
+        evaluator = Evaluator(site.store, evaluation, site.device, site.precision)
         validator = None if every_steps is None else Validator.of(evaluator, every_steps)
         subset = choose_labels(site.store, site.dataset.tile_size, fraction, site.seed)
         kind = settings.values["initialization"]["_target_"].rpartition(".")[2].lower()

@@ -101,7 +101,7 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
         raise InputError(f"value_scale={scale:g} means something with run=... only; dataset.value_scale=... says it.")
     split: Literal["val", "test"] = settings.value("evaluation.split", Literal["val", "test"])
     window = changed_windows(settings, WindowSettings(surroundings.dataset.crop_size))
-    evaluation = EvaluationSettings.of(surroundings.dataset, split, window)
+    evaluation = EvaluationSettings(split, window, surroundings.dataset)
     settings.check_all_read()
     check_classes(surroundings.dataset, "a probe")
     check_side(evaluation.window.size, DIVISOR, "evaluation.window.size")
@@ -128,7 +128,7 @@ def _place(
     evaluation: EvaluationSettings, run_dir: str | None, overrides: Sequence[str],
 ) -> Plan:  # fmt: skip
     """Choose the labels, and derive where the scores live from all that can change them."""
-    evaluator = Evaluator(site.store, evaluation, site.device, site.precision, site.dataset.protocol)
+    evaluator = Evaluator(site.store, evaluation, site.device, site.precision)
     subset = choose_labels(site.store, site.dataset.tile_size, fraction, site.seed)
     found = initialization.locate(site.target(backbone))
     how = {

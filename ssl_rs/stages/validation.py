@@ -47,14 +47,15 @@ class Validator:
         if not evaluator.store.scenes_of("val"):
             raise InputError(
                 f"{KEY}={every_steps}: {evaluator.store.manifest.dataset} has no validation scenes to score. Leave it "
-                f"out, or {evaluator.settings.how_to_validate}."
+                f"out, or {evaluator.settings.dataset.how_to_validate}."
             )
         try:
             return cls(every_steps, replace(evaluator, settings=replace(evaluator.settings, split="val")))
         except InputError as error:
             raise InputError(
                 f"{KEY}={every_steps}: no validation scene of {evaluator.store.manifest.dataset} has a labeled pixel "
-                f"that counts by dataset.protocol={evaluator.protocol}. Check their masks, or leave it out."
+                f"that counts by dataset.protocol={evaluator.settings.dataset.protocol}. Check their masks, or leave "
+                "it out."
             ) from error
 
     def of_network(self, network: Segments, processes: Processes) -> Validation:

@@ -1,6 +1,7 @@
 """One pass over whole scenes gives every protocol; what cannot be scored is refused early, or null, never a crash."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,7 +81,12 @@ class Oracle(nn.Module):
 
 
 def evaluator_of(store, protocol="all_classes", clutter="clutter"):
-    return Evaluator(store, EvaluationSettings("test", WINDOW, clutter, str, ""), torch.device("cpu"), "fp32", protocol)
+    return Evaluator(store, scored(protocol=protocol, clutter=clutter), torch.device("cpu"), "fp32")
+
+
+def scored(**of_data):
+    known = {"protocol": "all_classes", "clutter": "clutter", "group_of": str, "how_to_validate": ""}
+    return EvaluationSettings("test", WINDOW, SimpleNamespace(**{**known, **of_data}))
 
 
 @pytest.fixture
@@ -113,8 +119,8 @@ def test_one_pass_counts_both_kinds_of_labels(make_store, masks, tmp_path):
 
 def test_the_groups_of_scenes_are_written(make_store, masks, tmp_path):
     store = make_store(masks)
-    settings = EvaluationSettings("test", WINDOW, "clutter", lambda scene: "both" if scene in "01" else scene, "")
-    evaluator = Evaluator(store, settings, torch.device("cpu"), "fp32", "all_classes")
+    settings = scored(group_of=lambda scene: "both" if scene in "01" else scene)
+    evaluator = Evaluator(store, settings, torch.device("cpu"), "fp32")
     result = evaluator.score(Oracle(), Processes(), tmp_path / "samples.npz")
     assert result["scene_groups"] == {"0": "both", "1": "both"}
     assert {"0", "1"} < result["scene_confusions"]["full"].keys()
