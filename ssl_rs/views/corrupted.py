@@ -16,13 +16,12 @@ from ssl_rs.views.fused import (
     ColorJitter,
     check_range,
     color_matrix,
-    indices,
     recolor,
     transform_matrix,
 )
 from ssl_rs.views.resampling import dihedral_source
 
-_TURNED = tuple(index for index, name in enumerate(TRANSFORMS) if name != "rot0")
+_TURNED = torch.tensor([index for index, name in enumerate(TRANSFORMS) if name != "rot0"])
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class CorruptedMaker(TwoPartMaker):
     def _draw(self, draws: Draws, window: int, height: int, width: int) -> tuple[Tensor, ...]:
         """Draw one block of each image: its place, the matrix [B, 2, 3] that turns it, and the change of its colors."""
         blocks = self._draw_blocks(draws, window, height, width)
-        turned = indices(_TURNED, torch.device("cpu"))[draws.integers(0, len(_TURNED))]
+        turned = _TURNED[draws.integers(0, len(_TURNED))]
         return blocks.top, blocks.left, blocks.side, transform_matrix(turned), *self.color.draw(draws)
 
     def _draw_blocks(self, draws: Draws, window: int, height: int, width: int) -> Blocks:

@@ -38,23 +38,15 @@ _RGB_TO_YUV = kornia.color.rgb_to_yuv(torch.eye(3, dtype=torch.float64).unsqueez
 _YUV_TO_RGB = torch.linalg.inv(_RGB_TO_YUV)
 
 
-_ON_DEVICE: dict[tuple[object, str, int | None], Tensor] = {}
-"""Constants by what they are and the device they lie on; torch.compile reads a dictionary, but no lru_cache."""
+_ON_DEVICE: dict[tuple[str, int | None], Tensor] = {}
+"""The constant by the device it lies on; torch.compile reads a dictionary, but no lru_cache."""
 
 
 def _transform_matrices(device: torch.device) -> Tensor:
     """Return the constant on a device; it is copied there once, since every copy waits for the device."""
-    key = ("transforms", device.type, device.index)
+    key = (device.type, device.index)
     if key not in _ON_DEVICE:
         _ON_DEVICE[key] = _TRANSFORM_MATRICES.to(device)
-    return _ON_DEVICE[key]
-
-
-def indices(values: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return whole numbers as int64 on a device; they are copied there once."""
-    key = (values, device.type, device.index)
-    if key not in _ON_DEVICE:
-        _ON_DEVICE[key] = torch.tensor(values, device=device)
     return _ON_DEVICE[key]
 
 
