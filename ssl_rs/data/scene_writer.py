@@ -61,8 +61,8 @@ def write_scene(dataset: Dataset, number: int, source: SceneSource, folder: Path
         found = dataset.read(source)
     scene = _whole(found) if isinstance(found, SceneArrays) else found
     factor = dataset.downsample
-    height, width = coarser_size(scene, factor, where)
-    tally = _write_strips(dataset, number, source, scene, folder, where)
+    height, width = size = coarser_size(scene, factor, where, dataset.downsample_key)
+    tally = _write_strips(dataset, number, source, scene, size, folder, where)
     record = SceneRecord(
         number=number,
         id=source.id,
@@ -116,12 +116,13 @@ class _Tally:
     moments: list[Moments]
 
 
-def _write_strips(dataset: Dataset, number: int, source: SceneSource, scene: Scene, folder: Path, where: str) -> _Tally:
-    """Write the arrays of a scene and count what is in them."""
+def _write_strips(
+    dataset: Dataset, number: int, source: SceneSource, scene: Scene, size: tuple[int, int], folder: Path, where: str
+) -> _Tally:
+    """Write the arrays of a scene, whose height and width in the store are given, and count what is in them."""
     dtype, moments, valid_pixels = "", [], 0
     class_pixels = np.zeros(256, np.int64)
-    height, width = coarser_size(scene, dataset.downsample, where, dataset.downsample_key)
-    with SceneFiles(folder, number, height) as files:
+    with SceneFiles(folder, number, size[0]) as files:
         for top, strip, valid in downsample(_checked_strips(dataset, source, scene, where), dataset.downsample):
             dtype = strip.image.dtype.name
             valid_pixels += int(np.count_nonzero(valid))
@@ -140,7 +141,7 @@ def _write_strips(dataset: Dataset, number: int, source: SceneSource, scene: Sce
                 moments.append(measure(image, strip.valid, _ceiling(dataset, dtype), strip.nodata))
         if valid_pixels == 0 and not dataset.may_be_empty:
             raise InputError(f"{where}: no pixel holds data: all are nodata. Take the scene out.")
-        hashes = files.finish(leave_out=["valid"] if valid_pixels == height * width else [])
+        hashes = files.finish(leave_out=["valid"] if valid_pixels == size[0] * size[1] else [])
     if dataset.erodes and "mask" in hashes and "eroded" not in hashes:
         hashes["eroded"] = _write_eroded(folder, number)
     return _Tally(dtype, hashes, class_pixels, valid_pixels, moments)

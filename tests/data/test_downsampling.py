@@ -5,10 +5,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from ssl_rs.data.dataset import Scene, SceneArrays
+from ssl_rs.data.dataset import Scene, SceneArrays, SceneSource
 from ssl_rs.data.downsampling import coarser_size, coarser_transform, downsample
+from ssl_rs.data.new_scenes import NewScenes
 from ssl_rs.data.prepare import prepare
+from ssl_rs.data.scene_writer import write_scene
+from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 
 
@@ -111,6 +115,14 @@ def test_a_scene_smaller_than_a_block_is_named(made_up, tmp_path):
     arrays = SceneArrays(np.ones((2, 3, 9), np.uint8), np.zeros((3, 9), np.uint8))
     with pytest.raises(InputError, match=r"3 x 9 pixels \(rows x columns\) hold no block of dataset.downsample=4"):
         prepare(made_up([("a", "train", arrays)], downsample=4), tmp_path / "stores")
+
+
+def test_of_a_new_image_smaller_than_a_block_the_key_of_its_command_is_named(tmp_path):
+    Image.fromarray(np.zeros((3, 9, 3), np.uint8)).save(tmp_path / "a.png")
+    rgb = ("red", "green", "blue")
+    scenes = NewScenes(name="new", downsample=4, expected=rgb, chosen=None, trained_dtype="uint8")
+    with pytest.raises(InputError, match=r"hold no block of downsample=4"):
+        write_scene(scenes, 0, SceneSource("a", "test", (SourceFile(tmp_path / "a.png"),)), tmp_path)
 
 
 def test_the_factor_is_checked(made_up):
