@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cached_property
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ssl_rs.data.records import read_record, to_json
 from ssl_rs.data.store import Store
-from ssl_rs.data.stratified import class_pixels, stratified_order
+from ssl_rs.data.stratified import stratified_order
 from ssl_rs.errors import InputError
 from ssl_rs.files import write_text
 
@@ -144,8 +144,7 @@ def choose_labels(store: Store, tile_size: int, label_fraction: LabelFraction, s
         )
     found.sort(key=lambda unit: _rank(seed, manifest.dataset, unit))
     if label_fraction.order == "stratified":
-        corners = [(unit.scene, unit.row, unit.column) for unit in found]
-        found = [found[place] for place in stratified_order(class_pixels(store, corners, size))]
+        found = [found[place] for place in stratified_order(class_pixels(store, label_fraction.unit, found))]
     share = Decimal(str(label_fraction.fraction)) * len(found)  # decimal: 0.29 of 50 is 14.5, not 14.499999999999998
     count = max(1, int(share.to_integral_value(ROUND_HALF_UP)))
     units = tuple(found[:count])
@@ -154,25 +153,29 @@ def choose_labels(store: Store, tile_size: int, label_fraction: LabelFraction, s
     return LabelSubset(manifest.dataset, unit, tile_size, fraction, seed, units, len(found), order)
 
 
-def pixels_of_units(store: Store, subset: LabelSubset) -> NDArray[np.int64]:
-    """Count the labeled pixels of a subset by unit and class: int64 [U, K], in the order of its units."""
-    size = subset.tile_size if subset.unit == "tile" else None
-    return class_pixels(store, [(unit.scene, unit.row, unit.column) for unit in subset.units], size)
+def class_pixels(store: Store, unit: Unit, units: Sequence[LabeledUnit]) -> NDArray[np.int64]:
+    """Count the labeled pixels of units by class: int64 [U, K], in their order; of scenes no mask is read."""
+    scenes = {store.manifest.scenes[index].id: index for index in store.scenes_of("train")}
+    found = np.zeros((len(units), len(store.manifest.classes)), np.int64)
+    for place in sorted(range(len(units)), key=lambda each: units[each].scene):  # mask after mask
+        one = units[place]
+        index = scenes[one.scene]
+        if unit == "scene":
+            found[place] = store.manifest.scenes[index].class_pixels
+        else:
+            mask = store.mask(index)[one.row : one.row + one.height, one.column : one.column + one.width]
+            found[place] = np.bincount(mask.ravel(), minlength=256)[: found.shape[1]]
+    return found
 
 
 def labeled_pixels(store: Store, subset: LabelSubset) -> NDArray[np.int64]:
     """Count the labeled pixels of a subset by class: int64 [K]. Of masks only what is labeled is read, if that."""
-    scenes = {store.manifest.scenes[index].id: index for index in store.scenes_of("train")}
-    if subset.unit == "scene" or len(subset.units) == subset.total_units:
-        named = {unit.scene for unit in subset.units}
-        counts = [store.manifest.scenes[scenes[scene]].class_pixels for scene in named]
-        whole: NDArray[np.int64] = np.sum(counts, axis=0, dtype=np.int64)
-        return whole
-    found = np.zeros(256, np.int64)
-    for unit in subset.units:
-        rows, columns = slice(unit.row, unit.row + unit.height), slice(unit.column, unit.column + unit.width)
-        found += np.bincount(store.mask(scenes[unit.scene])[rows, columns].ravel(), minlength=256)
-    return found[: len(store.manifest.classes)]
+    if len(subset.units) == subset.total_units:
+        counts = np.array([store.manifest.scenes[index].class_pixels for index in store.scenes_of("train")], np.int64)
+    else:
+        counts = class_pixels(store, subset.unit, subset.units)
+    total: NDArray[np.int64] = counts.sum(axis=0)
+    return total
 
 
 def labeled_in_training(store: Store) -> dict[str, int]:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_rs.data.label_subset import LabeledUnit, LabelSubset, pixels_of_units
+from ssl_rs.data.label_subset import LabeledUnit, LabelSubset, class_pixels
 from ssl_rs.data.store import Store
 from ssl_rs.errors import InputError
 from ssl_rs.randomness import derive_seed
@@ -48,7 +48,7 @@ def draw_pixels(store: Store, subset: LabelSubset, number: int, sampling: Sampli
     Raises:
         InputError: Balanced, and fewer are wanted than there are classes.
     """
-    counts = pixels_of_units(store, subset)  # [U, K]
+    counts = class_pixels(store, subset.unit, subset.units)  # [U, K]
     classes = range(counts.shape[1])
     groups = [list(classes)] if sampling == "uniform" else [[index] for index in classes]
     if number < len(groups):

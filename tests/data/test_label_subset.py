@@ -12,10 +12,10 @@ from ssl_rs.data.label_subset import (
     LabelFraction,
     LabelSubset,
     choose_labels,
+    class_pixels,
     describe_labels,
     labeled_in_training,
     labeled_pixels,
-    pixels_of_units,
 )
 from ssl_rs.errors import InputError
 
@@ -137,7 +137,7 @@ def test_labeled_pixels_are_the_sum_over_the_units(store, unit, fraction):
                 if label < len(slow):
                     slow[label] += 1
     assert counts.tolist() == slow.tolist()
-    assert (pixels_of_units(store, subset).sum(axis=0) == counts).all()
+    assert (class_pixels(store, unit, subset.units).sum(axis=0) == counts).all()
     assert counts.sum() > 0
 
 

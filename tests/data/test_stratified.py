@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
-from ssl_rs.data.stratified import class_pixels, stratified_order
+from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels, class_pixels
+from ssl_rs.data.stratified import stratified_order
 
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 PINNED = [8, 9, 0, 12, 4, 3, 5, 16, 7, 15, 6, 13, 10, 2, 1, 17, 11, 19, 18, 14]
@@ -115,18 +115,17 @@ def test_pixels_of_units_are_counted_by_class(store, size):
         ]
         for u in units
     ]
-    found = class_pixels(store, [(unit.scene, unit.row, unit.column) for unit in units], size)
+    found = class_pixels(store, unit, units)
     assert found.tolist() == expected
 
 
 def test_stratified_subsets_are_nested_named_and_nearer_to_the_shares(store):
     def shares_off(subset):
-        corners = [(unit.scene, unit.row, unit.column) for unit in subset.units]
-        found = class_pixels(store, corners, 8).sum(axis=0)
+        found = class_pixels(store, "tile", subset.units).sum(axis=0)
         return np.abs(found / found.sum() - whole).sum()
 
     every = choose_labels(store, 8, LabelFraction(1.0, "tile"), 0)
-    whole = class_pixels(store, [(unit.scene, unit.row, unit.column) for unit in every.units], 8).sum(axis=0)
+    whole = class_pixels(store, "tile", every.units).sum(axis=0)
     whole = whole / whole.sum()
     off = {"random": [], "stratified": []}
     for seed in range(5):
