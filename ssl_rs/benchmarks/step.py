@@ -30,7 +30,7 @@ from ssl_rs.training.finite import FirstBadSteps
 from ssl_rs.training.job import Job, as_it_is
 from ssl_rs.training.replay import Replayed, Work, replayed_or_not
 from ssl_rs.training.settings import MOST_STEPS, exactness
-from ssl_rs.training.state import Identity, Progress
+from ssl_rs.training.state import Progress
 from ssl_rs.training.step import gradient_norm, gradients_of, take_step, update, wrap
 from ssl_rs.views.base import View, make_views
 
@@ -105,12 +105,11 @@ class Step:
         source = endless.bring(scene_crops(plan, site.seed))
         # What is read ahead while nobody takes any: by each process, and what is on its way to a GPU.
         self.ready = READ_AHEAD * endless.readers(source) + (site.device.type == "cuda")
-        identity = Identity(plan.run.hash, site.processes.world_size, site.precision)
         make_batch, complete = batch_making(plan)
         job = Job(
             self.network, partial(endless.batches, source), make_batch, plan.weights,
-            self.optimizer, plan.recipe.schedule, self.trainer, site.device, plan.run.directory, identity,
-            site.processes, site.seed, after_step=self.network.after_step, complete=complete,
+            self.optimizer, plan.recipe.schedule, self.trainer, site.device, plan.run.directory,
+            plan.run.identity(site), site.processes, site.seed, after_step=self.network.after_step, complete=complete,
         )  # fmt: skip
         self.network.train()
         self.module, self.job = wrap(job, 0)

@@ -32,7 +32,7 @@ from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.placed_network import place_network
 from ssl_rs.stages.trained_network import train_network
 from ssl_rs.stages.validation import KEY
-from ssl_rs.training.job import as_it_is
+from ssl_rs.training.job import Job, as_it_is
 from ssl_rs.training.tracking import closed_on_error
 from ssl_rs.transfer import to_device
 from ssl_rs.weights_metadata import WeightsMetadata
@@ -66,20 +66,14 @@ def finetune(settings: Settings) -> Path:
             print_line(provenance.describe())
             print_line(describe_labels(plan.subset, counts, labeled_in_training(plan.site.store)))
             warn_of_small_images(site.store.manifest, site.dataset.crop_size, ("train",))
-        progress, tracker = train_network(
-            network,
-            optimizer,
-            site,
-            plan.recipe,
-            plan.run,
-            {"segmentation": 1.0},
-            partial(site.batches, site.bring(_crops(plan))),
-            make_batch,
-            settings.values,
-            begin=partial(plan.subset.write, directory.path / "label_subset.json"),
+        job = Job(
+            network, partial(site.batches, site.bring(_crops(plan))), make_batch, {"segmentation": 1.0}, optimizer,
+            plan.recipe.schedule, site.trainer, site.device, directory, plan.run.identity(site), site.processes,
+            site.seed, complete=complete,
             validation=plan.validator.of_network(network, site.processes) if plan.validator else None,
-            complete=complete,
-        )
+        )  # fmt: skip
+        write_labels = partial(plan.subset.write, directory.path / "label_subset.json")
+        progress, tracker = train_network(job, site, plan.recipe, plan.run, settings.values, write_labels)
         with closed_on_error(tracker):
             result = _result(plan, provenance, network, progress.seconds) | {"labeled_pixels": counts}
             if site.processes.is_first:

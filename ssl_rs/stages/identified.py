@@ -18,6 +18,7 @@ from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Recipe
 from ssl_rs.stages.site import Site, environment
+from ssl_rs.training.state import Identity
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Identified:
     hash: str
     settings: Mapping[str, Any]
     overrides: Sequence[str]
+
+    def identity(self, site: Site) -> Identity:
+        """Return what a checkpoint of the run must agree with."""
+        return Identity(self.hash, site.processes.world_size, site.precision)
 
     def origin(self, site: Site) -> dict[str, Any]:
         """Return what result.json says of how it came about, so that it can be judged where it lies alone."""

@@ -25,6 +25,7 @@ from ssl_rs.stages.pretraining_batches import batch_making, scene_crops
 from ssl_rs.stages.pretraining_plan import Plan, draft, read_plan, tell_of_own_keys, tell_of_small_values
 from ssl_rs.stages.pretraining_result import warn_of_collapse, write_result
 from ssl_rs.stages.trained_network import train_network
+from ssl_rs.training.job import Job
 from ssl_rs.training.tracking import closed_on_error
 
 
@@ -65,21 +66,13 @@ def pretrain(settings: Settings) -> Path:
             tell_of_small_values(plan)
             tell_of_own_keys(plan, network.tasks)
             warn_of_small_images(site.store.manifest, site.dataset.crop_size, plan.splits)
-        progress, tracker = train_network(
-            network,
-            optimizer,
-            site,
-            plan.recipe,
-            plan.run,
-            plan.weights,
-            partial(site.batches, site.bring(scene_crops(plan, site.seed))),
-            make_batch,
-            settings.values,
-            network.probe_collapse,
-            network.after_step,
-            complete=complete,
+        job = Job(
+            network, partial(site.batches, site.bring(scene_crops(plan, site.seed))), make_batch, plan.weights,
+            optimizer, plan.recipe.schedule, site.trainer, site.device, directory, plan.run.identity(site),
+            site.processes, site.seed, probe=network.probe_collapse, after_step=network.after_step, complete=complete,
             after_part=network.after_part,
-        )
+        )  # fmt: skip
+        progress, tracker = train_network(job, site, plan.recipe, plan.run, settings.values)
         with closed_on_error(tracker):
             result = write_result(plan, provenance, network, progress.seconds) if site.processes.is_first else None
             if result is not None:

@@ -1,61 +1,38 @@
 """A network trained in its run's folder, from where an earlier start was stopped."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
-
-import torch
-from torch import Tensor, nn
 
 from ssl_rs.config import read_yaml, to_yaml
 from ssl_rs.errors import InputError, some
 from ssl_rs.stages.identified import Identified, changed_settings
 from ssl_rs.stages.recipe import Recipe
 from ssl_rs.stages.site import Site, environment
-from ssl_rs.training.job import Job, Validation, as_it_is
+from ssl_rs.training.job import Job
 from ssl_rs.training.loop import train
-from ssl_rs.training.state import Identity, OtherRunError, Progress
+from ssl_rs.training.state import OtherRunError, Progress
 from ssl_rs.training.tracking import NoLogger, Tracker
 
 
 def train_network(
-    network: nn.Module, optimizer: torch.optim.Optimizer, site: Site, recipe: Recipe, run: Identified,
-    weights: Mapping[str, float], crops: Callable[[int], Iterator[Any]], make_batch: Callable[[Any, int], Any],
-    config: Mapping[str, Any], probe: Callable[[], Mapping[str, Tensor]] | None = None,
-    after_step: Callable[[int, int], None] | None = None, begin: Callable[[], None] | None = None,
-    validation: Validation | None = None, complete: Callable[[Any], Any] = as_it_is,
-    after_part: Callable[[int], None] | None = None,
+    job: Job, site: Site, recipe: Recipe, run: Identified, config: Mapping[str, Any],
+    begin: Callable[[], None] | None = None,
 ) -> tuple[Progress, Tracker]:  # fmt: skip
-    """Train the network from where it stopped.
+    """Train a network from where it stopped.
 
     Args:
-        network: Maps a batch to named outputs; on its device.
-        optimizer: Over its parameters.
+        job: What is trained.
         site: Where it runs.
-        recipe: Schedule and logger.
+        recipe: The logger.
         run: Its folder and hash.
-        weights: Factor of each output's loss.
-        crops: Stored crops from a step on.
-        make_batch: Brings the crops of a step to the device, with what is drawn for them.
         config: The settings, as config.yaml and the mirror of the logs show them.
-        probe: Numbers that tell whether features collapsed.
-        after_step: Moves what no optimizer moves, after each of its steps.
         begin: What the first process also writes down once nothing speaks against the run.
-        validation: Scores that are told on the way.
-        complete: Makes the network's input of that.
-        after_part: Notes what the probe looks at, after the forward pass of each part of a batch.
 
     Raises:
         InputError: As `train`; of a folder that holds another run, with the settings that differ.
     """
     site.settle_memory()
-    identity = Identity(run.hash, site.processes.world_size, site.precision)
-    job = Job(
-        network, crops, make_batch, weights, optimizer, recipe.schedule, site.trainer, site.device, run.directory,
-        identity, site.processes, site.seed, probe, after_step, validation, complete=complete,
-        after_part=after_part,
-    )  # fmt: skip
-
     try:
         return train(job, partial(_open_tracker, site, recipe, run, config, begin))
     except OtherRunError as error:
