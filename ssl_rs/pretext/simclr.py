@@ -17,7 +17,8 @@ class SimClr(PretextTask):
     """Pool the deepest map of both views, project it, and compare all pairs of the batch, over all ranks.
 
     Source: Chen et al., A Simple Framework for Contrastive Learning (SimCLR), ICML 2020; a BatchNorm behind every layer
-    of the projection and its two layers are those of their code, three are those of SimCLR v2 (NeurIPS 2020).
+    of the projection and its two layers are those of their code, three are those of SimCLR v2 (NeurIPS 2020). The last
+    BatchNorm shifts as well as scales; theirs only scales.
 
     Args:
         channels: Channels of each pyramid level; the deepest is read.

@@ -49,7 +49,7 @@ class SegmentationAugmentation:
             check_probability(name, getattr(self, name))
 
     def draw(self, draws: Draws) -> tuple[Tensor, ...]:
-        """Return all that is random, on the CPU: the matrices [B, 2, 3], and the four of `ColorChange`."""
+        """Return all that is random, on the CPU: the matrices [B, 2, 3], and those of `ColorChange`."""
         matrix = draw_dihedral(draws, self.horizontal_flip, self.vertical_flip, self.rotation)
         if not self._only_moves:
             scale = draws.uniform(*self.scale)

@@ -30,18 +30,54 @@ class Cosine:
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.warmup < 1 and 0 <= self.final <= 1):
-            raise InputError(
-                f"schedule: warmup must be in [0, 1) and final in [0, 1], got {self.warmup} and {self.final}."
-            )
+        _check_ends(self.warmup, self.final)
 
     def __call__(self, step: int, max_steps: int) -> float:
         """Return the factor at `step`."""
         rising = self.warmup * max_steps
         if step < rising:
-            return (step + 1) / (rising + 1)
+            return _rise(step, rising)
         progress = (step - rising) / (max_steps - rising)
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """Rise linearly, then fall as a power of the steps that are left ("poly").
+
+    Source: Chen et al., TPAMI 40, 2018 (DeepLab), with power 0.9.
+
+    Args:
+        power: Above 0; 1 falls along a line.
+        warmup: Share of the steps that rise, in [0, 1).
+        final: Factor at the end, in [0, 1].
+    """
+
+    power: float = 0.9
+    warmup: float = 0.0
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_ends(self.warmup, self.final)
+        if not 0 < self.power < math.inf:
+            raise InputError(f"schedule: power must be above 0 and finite, got {self.power}.")
+
+    def __call__(self, step: int, max_steps: int) -> float:
+        """Return the factor at `step`."""
+        rising = self.warmup * max_steps
+        if step < rising:
+            return _rise(step, rising)
+        left = (max_steps - step) / (max_steps - rising)
+        return float(self.final + (1 - self.final) * left**self.power)
+
+
+def _check_ends(warmup: float, final: float) -> None:
+    if not (0 <= warmup < 1 and 0 <= final <= 1):
+        raise InputError(f"schedule: warmup must be in [0, 1) and final in [0, 1], got {warmup} and {final}.")
+
+
+def _rise(step: int, rising: float) -> float:
+    return (step + 1) / (rising + 1)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from ssl_rs.views.resampling import move_known
 class CleanMaker(TwoPartMaker):
     """Flip and rotate by multiples of 90 degrees; every pixel keeps its value.
 
-    Source: Li, Chen & Shi, JSTARS 2021. Where they rotate by 0 to 360 degrees, we rotate by 90, 180 or 270.
+    Source: Li, Chen & Shi, JSTARS 2021. Their code turns every image by 0, 90, 180, 270 or 360 degrees, each
+    equally likely; here half stay as they are, and the others turn by 90, 180 or 270.
 
     Args:
         source: The view it is made from.

@@ -171,17 +171,21 @@ class ColorChange(NamedTuple):
     contrast: Tensor
     saturation: Tensor
     hue: Tensor
+    brightness_offset: Tensor
 
 
 def color_matrix(
-    mean: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, rgb: Sequence[int] | None
-) -> Tensor:
+    mean: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, brightness_offset: Tensor,
+    rgb: Sequence[int] | None,
+) -> Tensor:  # fmt: skip
     """Compose brightness, contrast, saturation and hue into one affine map of the bands.
 
-    Brightness multiplies; contrast scales about the image's mean gray, of bands that are not red, green or blue about
-    their own mean; saturation scales the distance to the pixel's own gray, so that 0 is grayscale; hue turns the plane
-    of chrominance. Each of them scales luminance or scales or turns chrominance, so they commute: no order of them has
-    to be drawn. Gray is luminance; without bands for red, green and blue saturation and hue do nothing.
+    Brightness multiplies, and its offset is added to every band at the end; contrast scales about the image's mean
+    gray, of bands that are not red, green or blue about their own mean; saturation scales the distance to the pixel's
+    own gray, so that 0 is grayscale; hue turns the plane of chrominance. Each of them scales or shifts luminance or
+    scales or turns chrominance, and what is scaled keeps the mean, so they commute but for the offset and the factor of
+    brightness: no order of them has to be drawn. Gray is luminance; without bands for red, green and blue saturation
+    and hue do nothing.
     Differs from torchvision's jitter in clamping once at the end, and in turning the hue in YUV (the plane of YIQ) at
     constant luminance, not in HSV.
 
@@ -191,6 +195,7 @@ def color_matrix(
         contrast: [B], factor.
         saturation: [B], factor.
         hue: [B], turns; positive goes from red to green to blue.
+        brightness_offset: [B], added.
         rgb: The indices of the red, green and blue band; saturation and hue leave all others as they are.
 
     Returns:
@@ -202,7 +207,7 @@ def color_matrix(
     linear.addcmul_(_each(saturation * angle.sin()), colors.turn)
     gray = (mean * colors.luma).sum(dim=1, keepdim=True)  # [B, 1]
     pivot = torch.where(colors.is_color, gray, mean)
-    offset = (brightness * (1 - contrast))[:, None] * pivot
+    offset = (brightness * (1 - contrast))[:, None] * pivot + brightness_offset[:, None]
     return torch.cat([_each(brightness * contrast) * linear, offset.unsqueeze(2)], dim=2)
 
 
@@ -239,7 +244,8 @@ class ColorJitter:
         saturation: Range of the factor.
         hue: Range in turns, within [-0.5, 0.5].
         grayscale: Probability.
-        probability: That the four factors change anything; grayscale has its own.
+        probability: That these change anything but for grayscale, which has its own.
+        brightness_offset: Range of what is added to all bands, within [-1, 1].
     """
 
     brightness: tuple[float, float] = (1.0, 1.0)
@@ -248,10 +254,12 @@ class ColorJitter:
     hue: tuple[float, float] = (0.0, 0.0)
     grayscale: float = 0.0
     probability: float = 1.0
+    brightness_offset: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
             check_range(name, getattr(self, name), 0, math.inf)
+        check_range("brightness_offset", self.brightness_offset, -1, 1)
         check_range("hue", self.hue, -0.5, 0.5)
         for name in ("grayscale", "probability"):
             check_probability(name, getattr(self, name))
@@ -261,10 +269,12 @@ class ColorJitter:
         brightness, contrast = draws.uniform(*self.brightness), draws.uniform(*self.contrast)
         saturation, hue = draws.uniform(*self.saturation), draws.uniform(*self.hue)
         colored = ~draws.chance(self.grayscale)
-        if self.probability < 1:  # else nothing is drawn: the numbers of a run depend on how many came before
+        # What nothing asks for is not drawn: the numbers of a run depend on how many came before.
+        offset = draws.uniform(*self.brightness_offset) if any(self.brightness_offset) else torch.zeros_like(hue)
+        if self.probability < 1:
             changed = draws.chance(self.probability)
             brightness, contrast, saturation = (
                 torch.where(changed, factor, 1.0) for factor in (brightness, contrast, saturation)
             )
-            hue = torch.where(changed, hue, 0.0)
-        return ColorChange(brightness, contrast, saturation * colored, hue)
+            hue, offset = (torch.where(changed, added, 0.0) for added in (hue, offset))
+        return ColorChange(brightness, contrast, saturation * colored, hue, offset)

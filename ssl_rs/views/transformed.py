@@ -45,7 +45,7 @@ class TransformedMaker(TwoPartMaker):
         check_range("side", self.side, LEAST_PART, 1)
 
     def draw(self, size: tuple[int, int], draws: Draws) -> tuple[Tensor, ...]:
-        """Return the class of the transform, int64 [B], the matrices [B, 2, 3], and the four of `ColorChange`."""
+        """Return the class of the transform, int64 [B], the matrices [B, 2, 3], and those of `ColorChange`."""
         transform = draws.integers(0, len(TRANSFORMS))
         part = crop_matrix(draws.uniform(*self.side), draws.uniform(-1, 1, 2))
         return transform, compose(transform_matrix(transform), part), *self.color.draw(draws)

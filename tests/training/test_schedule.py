@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssl_rs.errors import InputError
-from ssl_rs.training.schedule import Constant, Cosine, StepDecay
+from ssl_rs.training.schedule import Constant, Cosine, Polynomial, StepDecay
 
 
 def test_cosine_falls_along_half_a_cosine():
@@ -63,6 +63,24 @@ def test_step_decay_is_that_of_torch():
     assert [schedule(step, 0) for step in (0, 4, 5, 9, 10)] == pytest.approx([1, 1, 0.7, 0.7, 0.49])
 
 
+def test_polynomial_is_that_of_torch():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    reference = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=37, power=0.9)
+    for step in range(37):
+        assert Polynomial()(step, 37) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        reference.step()
+
+
+def test_polynomial_rises_and_ends_at_its_final_factor():
+    schedule = Polynomial(power=2.0, warmup=0.1, final=0.2)
+    assert [schedule(step, 100) for step in range(11)] == pytest.approx([(step + 1) / 11 for step in range(11)])
+    assert schedule(55, 100) == pytest.approx(0.2 + 0.8 * 0.5**2)
+    assert schedule(100, 100) == pytest.approx(0.2)
+    factors = [schedule(step, 100) for step in range(10, 100)]
+    assert all(first > second for first, second in pairwise(factors))
+
+
 def test_constant_is_one():
     assert {Constant()(step, 10) for step in range(10)} == {1.0}
 
@@ -73,6 +91,10 @@ def test_constant_is_one():
         (Cosine, (1.0, 0.0), "warmup"),
         (Cosine, (-0.1, 0.0), "warmup"),
         (Cosine, (0.1, 1.5), "final"),
+        (Polynomial, (0.0,), "power"),
+        (Polynomial, (math.inf,), "power"),
+        (Polynomial, (0.9, 1.0), "warmup"),
+        (Polynomial, (0.9, 0.0, -0.1), "final"),
         (StepDecay, (0, 0.5), "every_steps"),
         (StepDecay, (1, 0.0), "gamma"),
         (StepDecay, (1, 1.1), "gamma"),

@@ -10,7 +10,7 @@ from ssl_rs.randomness import Draws, Rows
 from ssl_rs.views.fused import ColorJitter, band_means, color_matrix, compose, recolor
 
 RGB = (0, 1, 2)
-NEUTRAL = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
+NEUTRAL = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0, "brightness_offset": 0.0}
 
 
 def matrix_of(mean, rgb=RGB, **settings):
@@ -72,7 +72,11 @@ def test_hue_agrees_with_a_loop_over_pixels_in_yiq(image):
 def test_all_changes_together_agree_with_a_loop_over_samples_and_pixels():
     image = torch.rand(3, 3, 6, 5, generator=torch.Generator().manual_seed(1))  # to 0 and 1: some results are clamped
     brightness, contrast, saturation, hue = [0.8, 1.3, 1.1], [1.4, 0.6, 1.2], [0.0, 1.4, 0.7], [0.3, -0.2, 0.05]
-    factors = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+    offset = [0.0, -0.3, 0.2]
+    factors = {
+        "brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue,
+        "brightness_offset": offset,
+    }  # fmt: skip
     matrix = color_matrix(
         image.mean(dim=(-2, -1)), **{name: torch.tensor(values) for name, values in factors.items()}, rgb=RGB
     )
@@ -85,7 +89,7 @@ def test_all_changes_together_agree_with_a_loop_over_samples_and_pixels():
             angle = 2 * math.pi * hue[sample]
             turned = torch.stack([u * math.cos(angle) - v * math.sin(angle), u * math.sin(angle) + v * math.cos(angle)])
             chrominance = saturation[sample] * contrast[sample] * brightness[sample] * turned
-            luma = brightness[sample] * (mean + contrast[sample] * (luma - mean))
+            luma = brightness[sample] * (mean + contrast[sample] * (luma - mean)) + offset[sample]
             color = torch.linalg.solve(
                 kornia.color.rgb_to_yuv(torch.eye(3, dtype=torch.float64).view(3, 3, 1)).squeeze(-1),
                 torch.cat([luma.view(1), chrominance]),
@@ -207,6 +211,18 @@ def test_jitter_draws_brightness_over_its_range():
     assert gain.mean() == pytest.approx(1.0, abs=0.01)
 
 
+def test_jitter_adds_its_offset_to_every_band_where_it_changes_anything():
+    added = jitter(brightness_offset=(-0.4, 0.4), probability=0.75)[:, :, 3]
+    assert (added == added[:, :1]).all()
+    changed = added[:, 0] != 0
+    assert changed.float().mean() == pytest.approx(0.75, abs=0.03)
+    assert -0.4 <= added.min() < -0.39
+    assert 0.39 < added.max() <= 0.4
+    assert added[changed].mean() == pytest.approx(0, abs=0.02)
+    still = jitter(brightness=(0.7, 1.3), brightness_offset=(0.0, 0.0))
+    torch.testing.assert_close(still, jitter(brightness=(0.7, 1.3)), rtol=0, atol=0)
+
+
 def test_jitter_draws_grayscale_with_its_probability():
     matrix = jitter(grayscale=0.3)
     is_gray = (matrix[:, 0] - matrix[:, 1]).abs().amax(dim=1) < 1e-5
@@ -231,7 +247,14 @@ def test_jitter_of_grayscale_makes_the_color_bands_alike_and_leaves_the_others()
 
 
 @pytest.mark.parametrize(
-    "settings", [{"hue": (-0.6, 0.1)}, {"contrast": (1.5, 0.5)}, {"brightness": (-0.1, 1)}, {"saturation": (2, 1)}]
+    "settings",
+    [
+        {"hue": (-0.6, 0.1)},
+        {"contrast": (1.5, 0.5)},
+        {"brightness": (-0.1, 1)},
+        {"saturation": (2, 1)},
+        {"brightness_offset": (-1.1, 0)},
+    ],
 )
 def test_jitter_refuses_ranges_without_a_meaning(settings):
     with pytest.raises(InputError, match=rf"^{next(iter(settings))}"):
