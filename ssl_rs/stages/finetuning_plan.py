@@ -13,6 +13,7 @@ from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
 from ssl_rs.encoder import Backbone, check_image_size, check_side, input_divisor
+from ssl_rs.errors import MissingWeightsError
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation
 from ssl_rs.segmentation.loss import SegmentationLoss
 from ssl_rs.segmentation.network import GIVEN, build_segmentation_model
@@ -120,7 +121,11 @@ def place(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:
 
 
 def _placed(settings: Settings, plan: Plan) -> tuple[Path, dict[str, Any]]:
-    found = plan.recipe.starts_from(plan.site)
+    found, lacks = None, {}
+    try:
+        found = plan.recipe.initialization.locate(plan.recipe.target(plan.site))
+    except MissingWeightsError as error:
+        lacks = {"lacks": str(error)}
     node = settings.values["initialization"]
     named = node.get("label") or node.get("run") or type(plan.recipe.initialization).__name__.lower()
     label = found.label if found else named
@@ -138,7 +143,7 @@ def _placed(settings: Settings, plan: Plan) -> tuple[Path, dict[str, Any]]:
         "manifest_sha256": plan.site.store.manifest.sha256,
         "settings_hash": plan.settings_hash,
         "waits_for_weights": found is None,
-        **({} if found else {"lacks": plan.recipe.lacks(plan.site)}),
+        **lacks,
         "pretraining_settings_hash": found and (found.pretraining or {}).get("settings_hash"),
     }
     return plan.run.directory.path, row

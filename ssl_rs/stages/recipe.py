@@ -103,18 +103,6 @@ class Recipe:
         except MissingWeightsError:
             return None
 
-    def lacks(self, site: Site) -> str | None:
-        """Return why what the encoder starts from is not there; None where it is.
-
-        Raises:
-            InputError: It is there and cannot be used.
-        """
-        try:
-            self.initialization.locate(self.target(site))
-        except MissingWeightsError as error:
-            return str(error)
-        return None
-
 
 def _try(step: Callable[[], object]) -> None:
     """Take a step of an optimizer, which may refuse only then.
