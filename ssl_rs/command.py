@@ -7,30 +7,25 @@ import importlib
 import inspect
 import itertools
 import os
-import signal
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ssl_rs.config import Settings, asks_for_sweep, compose_config, resolve, to_yaml
 from ssl_rs.config_comments import commented
 from ssl_rs.config_files import conf_dir, options, search_in, set_by, used_groups
-from ssl_rs.errors import InputError, Interrupted, RefusedElsewhereError, explain
-from ssl_rs.messages import OutputClosed, print_line, say_line
+from ssl_rs.errors import InputError, Interrupted, InUseError, RefusedElsewhereError, explain
+from ssl_rs.interrupts import INTERRUPTED, MESSAGE, say, signals_end_the_command
+from ssl_rs.messages import OutputClosed, print_line
 from ssl_rs.overrides import quoted, without_sweeps
 
-DONE, DEFECT, BAD_INPUT, INTERRUPTED, OUTPUT_CLOSED = 0, 1, 2, 130, 141  # 141: as a shell tells of SIGPIPE
+DONE, DEFECT, BAD_INPUT, OUTPUT_CLOSED = 0, 1, 2, 141  # 141: as a shell tells of SIGPIPE
 
 COMMANDS = ("prepare", "preview", "pretrain", "finetune", "evaluate", "report", "predict", "export", "benchmark")
 """All commands, in the order of their use."""
-
-GRACE = 30.0
-"""Seconds for a last step and a checkpoint after torchrun was killed: as many as torchrun itself gives."""
 
 LOST_RANK = (
     "Another process of this run has ended, and this one cannot go on alone. What that one said tells why. "
@@ -55,7 +50,7 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
     gc.set_threshold(10_000)
     atexit.register(gc.freeze)
     try:
-        with _signals_end_the_command(), _plain_warnings():
+        with signals_end_the_command(), _plain_warnings():
             try:
                 given = list(sys.argv[1:] if arguments is None else arguments)
                 with _removals_told(given):
@@ -63,42 +58,19 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
             finally:
                 _leave_processes()
     except Interrupted as stopped:
-        return _say(str(stopped), INTERRUPTED)
+        return say(str(stopped), INTERRUPTED)
     except OutputClosed:
         return OUTPUT_CLOSED
     except KeyboardInterrupt as stopped:
-        return _say(str(stopped) or "Interrupted. The same command goes on from what is on disk.", INTERRUPTED)
+        return say(str(stopped) or MESSAGE, INTERRUPTED)
     except RefusedElsewhereError:
         return BAD_INPUT
     except Exception as error:
         if (told := explain(error)) is not None:
-            return _say(told, BAD_INPUT)
+            return say(told, BAD_INPUT)
         if isinstance(error, RuntimeError) and _is_loss_of_rank(error):
-            return _say(LOST_RANK, INTERRUPTED)
+            return say(LOST_RANK, INTERRUPTED)
         raise
-
-
-@contextmanager
-def _signals_end_the_command() -> Iterator[None]:
-    """Within it SIGTERM and SIGUSR1 end the command as Ctrl-C does, but for a loop that first saves a checkpoint."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)  # a cluster may send it to the launcher and to us
-        raise KeyboardInterrupt
-
-    try:
-        before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    except ValueError:  # not the main thread: whoever runs us there handles signals
-        yield
-        return
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        threading.Thread(target=_end_with_launcher, args=(os.getppid(),), daemon=True).start()
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -130,22 +102,13 @@ def _removals_told(arguments: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        removed = [each for each in arguments if each.startswith("~")]
-        if not removed:
+        removed = [each[1:].partition("=")[0] for each in arguments if each.startswith("~")]
+        if not removed or isinstance(error, RefusedElsewhereError | InUseError):
             raise
         raise InputError(
-            f"{error} The command line takes {', '.join(removed).replace('~', '')} out of the config: leave "
-            f"{removed[0]} out if that was not meant."
+            f"{error} The command line takes {', '.join(removed)} out of the config: leave ~{removed[0]} out if that "
+            "was not meant."
         ) from error
-
-
-def _end_with_launcher(launcher: int) -> None:
-    """Ask this process to stop when torchrun was killed: nobody waits for it, and it would hold the run and its GPU."""
-    while os.getppid() == launcher:
-        time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE)  # where it waits inside of torch, e.g. for the launcher itself, it hears no signal
-    os._exit(INTERRUPTED)
 
 
 def _is_loss_of_rank(error: RuntimeError) -> bool:
@@ -272,13 +235,6 @@ def _comment(path: Path) -> str:
     )
     sentence, point, _ = " ".join(line.lstrip("# ") for line in block).partition(". ")
     return f"{sentence}{point.strip()}"
-
-
-def _say(message: str, code: int) -> int:
-    rank = os.environ.get("RANK", "0")
-    with suppress(OutputClosed):  # the code tells, too
-        say_line(message if rank == "0" else f"[rank {rank}] {message}")
-    return code
 
 
 def _leave_processes() -> None:

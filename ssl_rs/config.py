@@ -95,10 +95,10 @@ def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
         group, _, value = several.partition("=")
         a_list = entry_of(group, value.partition(",")[0]) if group in groups() else _may_be_list(command, group)
         return too_many(several, command, bool(a_list))
-    if text.startswith("Multiple values for "):
+    if text.startswith("Multiple values for ") or "more than once in the final defaults list" in text:
         for override in overrides:
             group = override.lstrip("+").partition("=")[0]
-            if override.startswith("+") and text.startswith(f"Multiple values for {group}."):
+            if override.startswith("+") and re.match(rf"(Multiple values for )?{re.escape(group)}\W", text):
                 return f"{override}: {command} has {group} already. Write {override.lstrip('+')}, without the +."
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if key:
@@ -128,13 +128,14 @@ def _nearest_key(name: str, command: str, overrides: Sequence[str]) -> str:
     if foreign := experiment_that_sets(name, overrides):
         return f"experiment={foreign} sets it: that is an experiment of another command."
     group, own = name.partition(".")[0], used_groups(command)
-    if others := [each for each in ("pretrain", "finetune") if group in used_groups(each) and group not in own]:
-        return f"{group} is for {' and '.join(others)}. `python -m ssl_rs.{command} --cfg` prints every key."
     chosen = [text for text in overrides if text.partition("=")[0] in (*groups(), "hydra.searchpath")]
     try:
         values = resolve(_compose(command, chosen))
     except Exception:  # a file that is chosen holds the key
         values = resolve(_compose(command, []))
+    others = [each for each in ("pretrain", "finetune") if group in used_groups(each)]
+    if others and group not in (*own, *values):
+        return f"{group} is for {' and '.join(others)}. `python -m ssl_rs.{command} --cfg` prints every key."
     keys = _dotted(values)
     group, _, rest = name.partition(".")
     entry = rest.partition(".")[0]

@@ -59,7 +59,7 @@ def seen_beside(weights: Path) -> SeenImages:
     Raises:
         InputError: What lies there is damaged.
     """
-    folder = RunDirectory(weights.parent)
+    folder = RunDirectory(weights.resolve().parent)  # of a link, where it leads
     return read_seen(folder) if folder.images_seen.is_file() else SeenImages()
 
 

@@ -141,6 +141,12 @@ def test_files_of_runs_and_exports_tell_what_they_have_seen(command, tiny, other
     said = refused(command, "evaluate", "dataset=folder", *data, *probe)
     assert "had labels of 1 of the 3 images" in said
     assert "save the tensors" not in said  # which would only hide it
+    own = (f"encoder={others[0] / 'model.safetensors'}", "probe=knn")
+    assert "had labels of 1 of the 3 images" in refused(command, "evaluate", "dataset=folder", *data, *own)
+    link = folder.parent / "link.safetensors"
+    link.symlink_to((others[0] / "model.safetensors").resolve())
+    start = ("initialization=file", f"initialization.weights={link}")
+    assert "had labels of 1 of the 3 images" in refused(command, "finetune", *mixed, *start)
     alone = folder.parent / "alone.safetensors"
     shutil.copy(others[0] / "model.safetensors", alone)  # nobody knows any more
     finished(command, "finetune", *mixed, *STILL, "initialization=file", f"initialization.weights={alone}")

@@ -15,9 +15,9 @@ SIBLINGS = (
 )  # fmt: skip
 LEAVES = (
     "agreement", "bands", "batch_norm", "config_hash", "cores", "distributed", "encoder", "errors", "files", "hidden",
-    "imagenet", "locks", "messages", "own_code", "pictures", "plain_types", "precision", "pretrained", "randomness",
-    "run_directory", "scene_groups", "seen_images", "several_pretrainings", "task_output", "transfer", "weights",
-    "weights_metadata",
+    "imagenet", "interrupts", "locks", "messages", "own_code", "pictures", "plain_types", "precision", "pretrained",
+    "randomness", "run_directory", "scene_groups", "seen_images", "several_pretrainings", "task_output", "transfer",
+    "weights", "weights_metadata",
 )  # fmt: skip
 COMPOSING = ("config", "overrides", "sweep", "sweep_plan")  # these, and nothing below them, may know Hydra
 

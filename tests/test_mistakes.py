@@ -350,6 +350,8 @@ def test_a_result_that_is_no_json_is_named(capsys, tiny, tmp_path):
             "~trainer.max_steps",
             "The command line takes trainer.max_steps out of the config: leave ~trainer.max",
         ),
+        ("finetune", "~logger.api_key=123", "takes logger.api_key out of the config: leave ~logger.api_key out if"),
+        ("finetune", "+decoder=unet", "+decoder=unet: finetune has decoder already. Write decoder=unet, without"),
         (
             "finetune",
             "+optimizer=sgd",
@@ -428,6 +430,11 @@ def test_a_misspelt_key_beside_an_experiment_is_told_as_such(capsys, tiny, name,
     told = fails(capsys, name, *tiny, *given)
     assert said in told
     assert "of another command" not in told
+
+
+def test_a_key_of_a_part_that_the_command_has_is_no_key_of_another(capsys):
+    assert "Did you mean 'trainer.device'?" in fails(capsys, "predict", "trainer.devise=cpu")
+    assert "decoder is for finetune." in fails(capsys, "predict", "decoder.name=unet")
 
 
 def test_an_own_option_with_the_name_of_ours_is_refused(capsys, tiny, tmp_path):

@@ -15,10 +15,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are w
 
 DEAF = """
 import os, sys, datetime
-from ssl_rs import command
-command.GRACE = 4.0
+from ssl_rs import interrupts
+interrupts.GRACE = 4.0
 from torch.distributed import TCPStore
-with command._signals_end_the_command():
+with interrupts.signals_end_the_command():
     print(os.getpid(), flush=True)
     TCPStore("localhost", int(sys.argv[1]), is_master=False, timeout=datetime.timedelta(minutes=30))
 """

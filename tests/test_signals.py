@@ -18,6 +18,7 @@ from PIL import Image
 import ssl_rs.command
 from ssl_rs.command import main
 from ssl_rs.data.sampling import batches
+from ssl_rs.interrupts import signals_end_the_command
 from ssl_rs.randomness import Rows
 from ssl_rs.run_directory import RunDirectory
 
@@ -190,6 +191,41 @@ def test_a_stop_during_an_import_is_a_clean_end(tmp_path, number, module):
     done = subprocess.run(call, capture_output=True, text=True, check=False)
     assert done.returncode == 130, done.stderr
     assert done.stderr == "Interrupted. The same command goes on from what is on disk.\n"
+
+
+CAUGHT_IN_AN_IMPORT = """
+import sys
+from ssl_rs.interrupts import signals_end_the_command
+
+with signals_end_the_command():
+    print("begun")
+    import careless
+    print("gone on")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_stop_is_not_lost_in_an_import_that_catches_all(tmp_path, number):
+    text = f"import os\ntry:\n    os.kill(os.getpid(), {int(number)})\nexcept BaseException:\n    pass\n"
+    (tmp_path / "careless.py").write_text(text)
+    paths = os.pathsep.join([str(tmp_path), *(path for path in sys.path if path)])
+    done = subprocess.run(
+        [sys.executable, "-c", CAUGHT_IN_AN_IMPORT], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (130, "begun\n")
+    assert done.stderr == "Interrupted. The same command goes on from what is on disk.\n"
+
+
+def test_ctrl_c_that_is_ignored_stays_so():
+    """As with nohup, or behind `&` in a script."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with signals_end_the_command():
+            signal.raise_signal(signal.SIGINT)
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_request_that_comes_twice_does_not_disturb_the_end(monkeypatch, capsys):

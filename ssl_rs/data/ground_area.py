@@ -69,7 +69,7 @@ def _on_the_ground(crs: CRS, place: Sequence[float], column: float, row: float) 
     east = WGS84_RADIUS / math.sqrt(bend) * math.cos(latitude)
     (x1, y1), (x2, y2) = (
         (
-            math.radians(longitudes[end] - longitudes[start]) * east,
+            math.radians((longitudes[end] - longitudes[start] + 180) % 360 - 180) * east,  # across 180 degrees, too
             math.radians(latitudes[end] - latitudes[start]) * north,
         )
         for start, end in ((0, 1), (2, 3))

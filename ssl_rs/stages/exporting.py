@@ -48,7 +48,8 @@ def export(settings: Settings) -> Path:
     weights = run.model if result["command"] == "finetune" else run.encoder
     sha256 = sha256_of(weights)
     versions = {"ssl_rs": ssl_rs.__version__, **{library: version_of(library) for library in LIBRARIES}}
-    digest = config_hash({"formats": wanted, "versions": versions}, {"weights": sha256})
+    seen = {"images_seen": sha256_of(run.images_seen)} if run.images_seen.is_file() else {}
+    digest = config_hash({"formats": wanted, "versions": versions}, {"weights": sha256, **seen})
     own = output_dir / "export" / str(result["dataset"]) / f"{run.path.resolve().name}-{digest}"
     folder = check_place(run_dir) if run_dir else own
     make_folder(folder.parent)
@@ -58,11 +59,11 @@ def export(settings: Settings) -> Path:
         subject = _read_finetuning(run, settings.trusted) if weights == run.model else _read_pretraining(run)
         with filled_aside(folder) as place:
             forms, left_out = _write_forms(subject, place, wanted, run)
-            seen = run.images_seen.name if run.images_seen.is_file() else ""
             if seen:  # what `initialization=file` must know
                 for each in (place, *(path for path in place.iterdir() if path.is_dir())):
-                    shutil.copyfile(run.images_seen, each / seen)
-            write_text(place / "README.md", write_card(subject, _training(run, result), forms, left_out, seen))
+                    shutil.copyfile(run.images_seen, each / run.images_seen.name)
+            kept = run.images_seen.name if seen else ""
+            write_text(place / "README.md", write_card(subject, _training(run, result), forms, left_out, kept))
             about = {
                 "command": "export", "run": str(run.path), "weights_sha256": sha256, "config_hash": digest,
                 "left_out": left_out, "versions": versions, **_trained_on(subject.metadata),

@@ -13,6 +13,7 @@ from ssl_rs.errors import InputError, LabelsSeenError
 from ssl_rs.files import no_file, sha256_of
 from ssl_rs.initialization import ImageNet, Initialization, Pretrained, Provenance, Random, Target
 from ssl_rs.run_directory import RunDirectory
+from ssl_rs.seen_images import compare_with_data, marks, seen_beside, warn_of_seen
 from ssl_rs.weights import load_strictly, read_weights
 from ssl_rs.weights_file import File
 from ssl_rs.weights_metadata import read_weights_metadata
@@ -43,17 +44,21 @@ class EncoderFile:
         """Read what the file says of itself and check that it fits.
 
         Raises:
-            InputError: It tells nothing or nonsense, or is of another backbone, other bands or another value scale.
+            InputError: It tells nothing or nonsense, or is of another backbone, other bands or another value scale; or
+                its training had labels of images that are held out here.
         """
         metadata = read_weights_metadata(self.path)
         metadata.check_backbone(f"encoder={self.path}", target.backbone)
         metadata.check_data(f"encoder={self.path}", target.bands, target.value_scale)
-        label = self.label or self.path.stem
-        return Provenance("pretrained", label, str(self.path), sha256_of(self.path), metadata.statistics)
+        images = seen_beside(self.path)
+        seen = compare_with_data(f"encoder={self.path}", images, target.held_out, target.training, False)
+        label, sha256 = (self.label or self.path.stem) + marks(seen, False), sha256_of(self.path)
+        return Provenance("pretrained", label, str(self.path), sha256, metadata.statistics, seen or None, seen=images)
 
     def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:
         """Load the file strictly into the encoder; it holds no decoder."""
         found = self.locate(target)
+        warn_of_seen(f"encoder={self.path}", found.pretraining or {}, target.held_out)
         weights = read_weights(self.path)
         load_strictly(encoder, weights, f"encoder={self.path}", f"backbone {target.backbone}")
         return replace(found, loaded_tensors=len(weights))

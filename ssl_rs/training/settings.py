@@ -16,8 +16,10 @@ MOST_READERS = 4
 """Processes that read crops for one GPU unless the settings say otherwise."""
 
 LARGEST_BATCH = 2**16
-MOST_STEPS = 10**9
 """Crops a step and process: drawing more takes minutes, and no device holds them."""
+
+MOST_STEPS = 10**9
+"""Optimizer steps: more than any run takes, and counters of every kind hold them."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ def manifest(*scenes):
         (DEGREES, (0.01, 0.0, 10.0, 0.0, -0.01, 0.0), 0.01 * math.radians(RADIUS)),
         (DEGREES, (0.01, 0.0, 10.0, 0.0, -0.01, 60.0), 0.01 * math.radians(RADIUS) * math.sqrt(0.5)),
         (GRADS, (0.01, 0.0, 10.0, 0.0, -0.01, 0.0), 0.009 * math.radians(RADIUS)),
+        ("EPSG:3995", (10.0, 0.0, -30.0, 0.0, -10.0, 2e6), 10.0),  # the middle lies at 180 degrees
+        ("EPSG:3832", (10.0, 0.0, 3339584.7 - 30, 0.0, -10.0, 20.0), 10.0),
         (None, grid(10.0), None),
         (LOCAL, grid(10.0), None),
         ("no such system", grid(10.0), None),

@@ -452,3 +452,16 @@ def test_what_is_no_finished_run_is_refused(refused, pretrained, tuned, tmp_path
         (copy / weights).unlink()
         assert f"{weights} is missing" in refused(copy, "formats=[timm]")
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_an_export_made_before_its_run_told_what_it_saw_is_made_again(exported, pretrained, tmp_path):
+    run, folder = shutil.copytree(pretrained.path, tmp_path / "run"), tmp_path / "out"
+    seen = (run / "images_seen.json").read_text()
+    (run / "images_seen.json").unlink()
+    chosen = (f"run_dir={folder}", "formats=[smp]")
+    exported(RunDirectory(run), *chosen)
+    assert not (folder / "images_seen.json").exists()
+    assert "images_seen" not in (folder / "README.md").read_text()
+    (run / "images_seen.json").write_text(seen)
+    exported(RunDirectory(run), *chosen)
+    assert (folder / "images_seen.json").read_text() == seen
