@@ -331,6 +331,7 @@ def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny,
         assert scored["made_with"]["precision"] == precision
         assert scored["trained_with"] == trained["made_with"]
         assert scored["dataset"] == "folder"
+        assert Path(out.splitlines()[-1]).parent == Path("outputs/evaluate/folder")
         folders.append(scored["config_hash"])
     assert len(set(folders)) == 2
     shutil.move("outputs/stores", tmp_path / "stores")
@@ -443,6 +444,29 @@ def test_other_data_of_another_type_are_scored_by_what_is_as_bright(command, tin
         code, _, err = command("evaluate", *wrong)
         assert code == 2
         assert "expected a number above 0, by which the values of the data at dataset.root=... are divided" in err
+
+
+def test_scored_scenes_of_pixels_of_another_size_than_in_training_are_told(command, tiny, tmp_path, draw_scene):
+    """Those that train there, and are not scored, have its size."""
+    own, other = tmp_path / "own", tmp_path / "other"
+    for root, first, tested in ((own, 0, 0.5), (other, 10, 2.0)):
+        for index, split in enumerate(("train", "train", "test")):
+            draw_scene(root, split, f"s{index}", first + index)
+            path = root / f"images/{split}/s{index}.png"
+            side = tested if split == "test" else 0.5
+            with rasterio.open(
+                path.with_suffix(".tif"), "w", driver="GTiff", count=3, height=96, width=96, dtype="uint8",
+                crs="EPSG:32633", transform=rasterio.Affine(side, 0.0, 4e5, 0.0, -side, 5.8e6),
+            ) as file:  # fmt: skip
+                file.write(np.array(Image.open(path)).transpose(2, 0, 1))
+            path.unlink()
+        (root / "classes.yaml").write_text("classes: [{name: a, index: 0}, {name: b, index: 1}, {name: c, index: 2}]")
+    code, out, err = command("finetune", *tiny, f"dataset.root={own}", "trainer.max_steps=1")
+    assert code == 0, err
+    run = out.splitlines()[-1]
+    code, _, err = command("evaluate", f"run={run}", f"dataset.root={other}")
+    assert code == 0, err
+    assert "other: pixels are of 2 m on the ground, those of the training were of 0.5 m" in err
 
 
 def test_a_sweep_fills_every_cell_and_names_what_failed(command, tiny):

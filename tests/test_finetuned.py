@@ -243,7 +243,10 @@ def test_two_sources_of_one_name_are_not_one_row(others, tmp_path):
     result = json.loads((others[0] / "result.json").read_text())
     assert _settings(result) == _settings(result | {"seed": 5})
     before = {**result["provenance"], "pretraining": {"settings_hash": "0"}}
-    for change in ({"manifest_sha256": "0"}, {"label_fraction": 0.1}, {"settings_hash": "0"}, {"provenance": before}):
+    for change in (
+        {"manifest_sha256": "0"}, {"label_fraction": 0.1}, {"settings_hash": "0"}, {"provenance": before},
+        {"label": "imagenet"}, {"label_unit": "scene"}, {"label_order": "stratified"},
+    ):  # fmt: skip
         assert _settings(result) != _settings(result | change), change
 
 

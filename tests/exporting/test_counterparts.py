@@ -1,5 +1,6 @@
 """Weights under the names of other libraries: which models are the same, and that others are refused."""
 
+import logging
 from functools import partial
 
 import pytest
@@ -20,7 +21,7 @@ from ssl_rs.exporting.counterparts import (
     torchvision_name,
 )
 from ssl_rs.exporting.forms import Subject
-from ssl_rs.exporting.onnx_graph import Normalizing
+from ssl_rs.exporting.onnx_graph import Normalizing, _quiet
 from ssl_rs.weights_metadata import WeightsMetadata
 
 
@@ -212,3 +213,20 @@ def test_the_page_tells_what_trained_the_weights():
     assert "images_seen" not in page
     page = write_card(Subject(bare, nn.Identity(), None, 8), {}, {}, {}, "images_seen.json")
     assert "## Images seen\n`images_seen.json` tells which images these weights have seen" in page
+
+
+def test_a_model_that_leaves_out_the_last_layers_is_refused():
+    ours, same = Two(1), Two(1)
+    with pytest.raises(InputError, match="computes other values"):
+        renamed(ours, same, same.first, IMAGE, "the first half")
+
+
+def test_what_was_silent_before_an_export_stays_so():
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with _quiet():
+            assert logging.root.manager.disable == logging.ERROR
+        assert logging.root.manager.disable == logging.INFO
+    finally:
+        logging.disable(before)

@@ -214,3 +214,27 @@ def test_seeds_may_differ_where_settings_are_told(tmp_path, write_run):
 
 def test_of_less_than_twice_the_steps_the_most_are_compared(budgets):
     assert budgets({steps: {RANDOM: [0.5, 0.6]} for steps in (20, 25, 30)})[20].longer == 30
+
+
+def test_of_several_longer_rows_that_may_be_meant_the_one_of_the_same_name_is(tmp_path, write_run):
+    """The run with fewer steps, of an earlier version, does not tell its settings."""
+    write_run("short", fraction=1.0, steps=20, miou=0.5)
+    for seed, (flip, miou) in enumerate(((0.0, 0.6), (0.0, 0.6), (0.5, 0.9))):
+        told = {"settings_hash": str(flip), "settings": {"augmentation.flip": flip}}
+        write_run(f"long{seed}", seed=0 if flip else seed, fraction=1.0, steps=40, miou=miou, **told)
+    tables, _ = compare(told_apart(read_runs(tmp_path / "runs")[0]))
+    longer = next(table for table in tables if table.comparison.steps == 40)
+    assert longer.labels == ["random", "random, augmentation.flip=0.5"]
+    budget = budget_of(next(table for table in tables if table.comparison.steps == 20), tables)
+    assert budget.random.seeds.mean == pytest.approx(0.1)
+
+
+def test_scores_by_another_protocol_are_not_compared(budgets):
+    score = {"miou": 0.6, "overall_accuracy": 0.8, "mean_f1": 0.7, "kappa": 0.6, "class_iou": {}}
+    assert budgets({20: {RANDOM: [0.5]}, 40: {RANDOM: [0.6]}}, of_40={"protocols": {"other": score}})[20] is None
+
+
+def test_what_an_interval_does_not_exclude_is_its_farther_end(budgets):
+    budget = budgets({20: {RANDOM: [0.6, 0.6, 0.6]}, 40: {RANDOM: [0.588, 0.598, 0.608]}})[20]
+    assert budget.random.seeds.interval == pytest.approx((-0.0268, 0.0228), abs=1e-4)
+    assert budget_sentence(budget).endswith("The interval does not exclude 2.7 points.")

@@ -40,3 +40,26 @@ def test_runs_of_one_label_that_start_from_other_weights_are_no_seeds_of_one_ano
     assert reasons["cd2"].startswith("it starts from another file of weights")
     assert reasons["imagenet2"].startswith("its weights start from imagenet, not as those of most")
     assert len(reasons) == 2
+
+
+@pytest.mark.parametrize(("sources", "left"), [(("a.pth", "b.pth"), 0), (("a.pth, net.", "a.pth, other."), 1)])
+def test_a_file_is_known_by_what_it_holds_and_what_is_taken_of_it_and_not_by_its_name(
+    write_run, tables_of, sources, left
+):
+    for seed, source in enumerate((sources[0], *sources)):
+        provenance = {"kind": "file", "label": "theirs", "sha256": "ab" * 32, "source": source}
+        write_run(f"{seed}", label="theirs", seed=seed, initialization="file", provenance=provenance)
+    _, left_out = tables_of()
+    assert len(left_out) == left
+    assert all(each.reason.startswith("it starts from another file of weights, or takes") for each in left_out)
+
+
+def test_scores_of_a_run_give_it_no_further_vote(write_run, tables_of):
+    odd = write_run("a", fraction=1.0, settings_hash="odd")
+    for name in ("again", "and_again"):
+        write_run(name, fraction=1.0, settings_hash="odd", command="evaluate")
+    for seed in range(2):
+        write_run(f"b{seed}", seed=seed, settings_hash="usual")
+    (table,), left_out = tables_of()
+    assert table.fractions == [0.1]
+    assert odd in {each.path for each in left_out}

@@ -179,3 +179,20 @@ def test_a_run_that_is_worse_than_chance_counts(tmp_path, write_run):
     runs, (left_out,) = read_runs(tmp_path / "runs")
     assert {run.directory.name: run.scores["all_classes"].kappa for run in runs} == {"worse": -0.25, "wrong": -1}
     assert left_out.path.parent.name == "beyond"
+
+
+def test_what_is_told_of_classes_beside_several_protocols_is_no_ones(tmp_path, write_run):
+    write_run("one", protocols={"p": SCORES}, class_iou={"water": 0.9})
+    write_run("two", protocols={"p": SCORES, "q": SCORES}, class_iou={"water": 0.9})
+    one, two = read_runs(tmp_path / "runs")[0]
+    assert one.scores["p"].class_iou == {"water": 0.9}
+    assert two.scores["p"].class_iou == two.scores["q"].class_iou == {}
+
+
+def test_how_batch_norm_was_measured_is_told_of_random_weights_alone(tmp_path, write_run):
+    """All others have statistics of their own."""
+    for label in ("random", "tasks"):
+        write_run(label, label=label, command="evaluate", probe={})
+    random, tasks = read_runs(tmp_path / "runs")[0]
+    assert random.settings["probe.batch_norm"] == "not told"
+    assert "probe.batch_norm" not in tasks.settings

@@ -101,3 +101,12 @@ def test_an_ignored_index_next_to_the_classes_counts_for_nothing(write_run, writ
     np.savez(directory / "samples.npz", **content)
     grid, _ = grid_of()
     assert grid.rows[0][1][2].right == 1.0
+
+
+def test_runs_of_one_seed_from_several_pretrainings_count_once(write_run, write_samples, grid_of):
+    for label in ("random", "tasks"):
+        write_samples(write_run(label, label=label, seed=0))
+    for weights in ("p", "q", "r"):
+        write_samples(write_run(weights, label="tasks", seed=1, provenance={"sha256": weights}))
+    grid, _ = grid_of()
+    assert (grid.seed, len(grid.columns)) == (0, 2)

@@ -456,3 +456,9 @@ def test_of_as_many_pairs_more_seeds_count_before_more_fractions():
     few = {0.1: 0.4, 1.0: 0.4}
     found = labels_saved({0: many, 1: many, 2: few, 3: few}, dict.fromkeys(range(4), 0.3))
     assert (found.seeds, found.smallest) == (4, 0.1)
+
+
+def test_fewer_labels_of_a_seed_that_does_not_count_are_told():
+    whole = {0: {0.1: 0.6, 1.0: 0.7}, 1: {0.1: 0.6, 1.0: 0.7}}
+    found = labels_saved(whole | {2: {0.02: 0.1}}, dict.fromkeys(range(3), 0.5))
+    assert (found.seeds, found.smallest, found.tried_less) == (2, 0.1, True)

@@ -572,3 +572,31 @@ def test_summary_csv_counts_pretrainings_apart_from_seeds(write_run, tables_of):
     (table,) = tables_of()
     (row,) = rows_of(summary_csv([(table, study_of(table))]))
     assert (row["runs"], row["seeds"], row["pretrainings"]) == ("6", "3", "2")
+
+
+def test_published_weights_are_what_others_are_measured_by(write_run, tables_of):
+    for label, kind in (("random", "random"), ("theirs", "file"), ("tasks", "pretrained"), ("more", "pretrained")):
+        write_run(label, label=label, initialization=kind)
+    (table,) = tables_of()
+    study = study_of(table)
+    assert study.references == {"random", "theirs"}
+    assert {(each.label, each.reference) for each in study.other_differences} == {("tasks", "more")}
+
+
+def test_draws_without_a_score_have_no_interval_and_stop_nothing(write_run, tables_of):
+    """All is clutter, and the result says a score none the less."""
+    score = {"miou": 0.5, "overall_accuracy": 1.0, "mean_f1": 0.5, "kappa": 0.0, "class_iou": {}}
+    protocol = score | {"labels": "full", "excluded": ["land"], "excluded_pixels": "error"}
+    scenes = {f"scene{place}": [[0, 0], [0, 9]] for place in range(6)}
+    write_run("a", protocols={"clutter_as_error": protocol}, scene_confusions={"full": scenes})
+    (table,) = tables_of()
+    (cell,) = study_of(table).cells
+    assert (cell.seeds.mean, cell.scenes) == (0.5, None)
+
+
+@pytest.mark.parametrize(("fractions", "broken"), [((1.0,), 0), ((0.1, 1.0), 1)])
+def test_a_long_name_is_broken_where_the_table_has_many_columns(write_run, tables_of, fractions, broken):
+    for fraction in fractions:
+        write_run(f"{fraction}", label="a name of more letters than a column should have", fraction=fraction)
+    (table,) = tables_of()
+    assert tables_text([(table, study_of(table))], "latex").count(r"\parbox") == broken

@@ -138,3 +138,19 @@ def test_a_share_that_is_rounded_a_little_keeps_its_name(write_run, tables_of):
     (table,), _ = tables_of()
     assert table.rounded_shares == {0.01: 0.02}
     assert table.share(0.255) == 0.255
+
+
+def test_shares_are_of_the_units_of_their_own_row_where_no_run_tells_how_many_there_are(write_run, tables_of):
+    """Of earlier versions; tiles of another size are others in number."""
+    for label, units in (("random", (10, 100)), ("large tiles", (1, 4))):
+        for fraction, count in zip((0.1, 1.0), units, strict=True):
+            write_run(f"{label}{fraction}", label=label, fraction=fraction, labeled_units=count)
+    (table,), _ = tables_of()
+    assert table.share(0.1) == pytest.approx((0.1 + 0.25) / 2)
+
+
+def test_no_share_is_more_than_all(write_run, tables_of):
+    for fraction, units in ((0.8, 120), (1.0, 100)):
+        write_run(f"{fraction}", fraction=fraction, labeled_units=units)
+    (table,), _ = tables_of()
+    assert table.share(0.8) == 1.0

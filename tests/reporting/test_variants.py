@@ -278,10 +278,12 @@ def test_a_row_scored_in_another_precision_than_it_was_trained_in_says_so(write_
     assert table.mixed_rows == {"random": ["evaluation.precision (as trained, fp32)"]}
 
 
-def test_a_hash_that_meant_several_things_joins_nothing(write_run, labels):
+def test_a_hash_that_meant_several_things_joins_nothing(write_run, labels, tmp_path):
     """`auto` on two kinds of computers: the rows of either precision stay two."""
     for seed, precision in enumerate(("bf16", "fp32")):
         kept(write_run, f"auto{seed}", "auto", seed, precision=precision, **{"trainer.precision": "auto"})
         kept(write_run, precision, precision, 2, precision=precision, **{"trainer.precision": precision})
     found = labels()
     assert found["bf16"] != found["fp32"]
+    runs = told_apart(read_runs(tmp_path / "runs")[0])
+    assert all(run.row_hash == run.settings_hash for run in runs)

@@ -13,6 +13,7 @@ from ssl_rs.build import build
 from ssl_rs.config_files import conf_dir
 from ssl_rs.encoder import Backbone, Normalization, Statistics, check_side, input_divisor
 from ssl_rs.errors import InputError
+from ssl_rs.segmentation import network as network_module
 from ssl_rs.segmentation.network import SegmentationBatch, SegmentationNetwork, build_segmentation_model
 
 BACKBONES = ["resnet18", "resnet34", "resnet50", "vgg16_bn", "mobilenet_v2", "tu-convnext_tiny"]
@@ -184,3 +185,18 @@ def test_no_checkpoint_holds_the_weights_of_the_classes():
     normalization = Normalization(Statistics((0.5,) * 3, (0.2,) * 3, ""))
     network = SegmentationNetwork(model, normalization, 255, class_weights=torch.tensor([1.0, 2.0]))
     assert "class_weights" not in network.state_dict()
+
+
+def test_a_decoder_that_looks_at_values_while_it_is_built_is_offered_too(monkeypatch):
+    """Whether a decoder serves is tried without memory for its weights, where no tensor has values."""
+
+    def refusing(**_):
+        raise ValueError("too deep")
+
+    def looking(**_):
+        assert torch.linspace(0, 1, 3)[1].item() == 0.5
+        return nn.Identity()
+
+    monkeypatch.setattr(network_module, "DECODERS", {"refusing": refusing, "looking": looking})
+    with pytest.raises(InputError, match=r"decoder=refusing cannot be built .* too deep\. Choose decoder=looking\.$"):
+        build_segmentation_model(refusing, "resnet18", in_channels=3, num_classes=2)

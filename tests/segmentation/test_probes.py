@@ -191,3 +191,16 @@ def test_probabilities_of_cells_are_interpolated(normalization):
     torch.testing.assert_close(found.sum(dim=1), torch.ones(1, 64, 64))
     # Between the cells 28-32 and 32-36 the share of class 1 rises in steps of an eighth and a quarter.
     assert found[0, 1, 10, 28:36].tolist() == pytest.approx([0, 0, 1 / 8, 3 / 8, 5 / 8, 7 / 8, 1, 1], abs=1e-5)
+
+
+def test_a_channel_that_never_varied_says_little_where_it_does():
+    standardization = Standardization(torch.full((64, 1), 0.25), [1])
+    assert standardization(torch.tensor([[0.75]])).item() == 0.5
+
+
+def test_more_labeled_pixels_than_similarities_are_held_at_once_vote_too(monkeypatch):
+    (bank, labels), (queries, _) = data(), data(20, seed=1)
+    vote = NearestNeighbors(**KNN).fit(bank, labels, 3)
+    whole = vote(queries)
+    monkeypatch.setattr("ssl_rs.segmentation.probes.AT_ONCE", len(bank) - 1)
+    torch.testing.assert_close(vote(queries), whole)

@@ -6,6 +6,7 @@ import torch
 
 from ssl_rs.errors import InputError
 from ssl_rs.segmentation.sliding_window import (
+    LARGEST_SIDE,
     WindowSettings,
     blended_strips,
     most_probable,
@@ -209,6 +210,12 @@ def test_the_last_window_is_shifted_in_to_the_border():
 def test_settings_that_make_no_sense_are_refused(arguments):
     with pytest.raises(InputError, match=r"evaluation\.window"):
         WindowSettings(*arguments)
+
+
+def test_a_window_may_be_as_large_as_the_limit_says():
+    assert WindowSettings(LARGEST_SIDE).size == LARGEST_SIDE
+    with pytest.raises(InputError, match=f"must be at most {LARGEST_SIDE} pixels"):
+        WindowSettings(LARGEST_SIDE + 1)
 
 
 def test_batches_are_full_but_for_the_last():

@@ -209,3 +209,12 @@ def test_of_a_large_scene_among_scraps_not_every_pixel_is_a_sample():
 def test_a_scene_with_room_for_a_quarter_of_the_usual_sample_is_shown(side, shown):
     masks = [np.zeros((size, size), np.uint8) for size in (SIDE, SIDE, SIDE, side)]
     assert {sample.scene for sample in choose_samples(Scenes(masks), range(4), 4)} == shown
+
+
+def test_a_tile_with_few_labeled_pixels_is_not_varied_for_these():
+    array = np.zeros((SIDE, 2 * SIDE), np.uint8)
+    array[SIDE // 4 :, :SIDE] = IGNORE
+    array[: SIDE // 8, :SIDE] = 1  # both classes alike, on a quarter of the tile
+    array[: SIDE // 4, SIDE:] = 1  # three to one, on all of it
+    (sample,) = choose_samples(Scenes([array]), [0], 1)
+    assert sample.area[1].start == SIDE

@@ -1,6 +1,7 @@
 """One pass over whole scenes gives every protocol; what cannot be scored is refused early, or null, never a crash."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import nn
 from ssl_rs.data.dataset import IGNORE, Dataset, SceneArrays, SceneSource, SegmentationClass
 from ssl_rs.data.prepare import prepare
 from ssl_rs.data.source_files import SourceFile
+from ssl_rs.data.splits import CUT_IT
+from ssl_rs.data.store import Store
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError
 from ssl_rs.segmentation.protocols import protocols_of
@@ -214,3 +217,18 @@ def test_a_wrong_protocol_is_refused_before_the_data_is_prepared(command, tiny, 
     assert "dataset.protocol=clutter_ignored" in error
     assert "['all_classes']" in error
     assert not list(tmp_path.rglob("manifest.json"))
+
+
+@pytest.mark.parametrize(("unlabeled", "told"), [(1, False), (2, True)])
+def test_too_few_labeled_scenes_for_splits_are_to_be_cut(make_store, masks, unlabeled, told):
+    """However many there are without labels."""
+    store = make_store(masks)
+    scenes = [
+        replace(each, split="unlabeled") if place < unlabeled else each
+        for place, each in enumerate(store.manifest.scenes)
+    ]
+    few = Store(store.path, replace(store.manifest, scenes=tuple(scenes)))
+    settings = replace(scored(), split="val")
+    with pytest.raises(InputError, match="tiny has no such scenes") as said:
+        Evaluator(few, settings, torch.device("cpu"), "fp32")
+    assert (CUT_IT in str(said.value)) == told

@@ -14,6 +14,10 @@ from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Provenance
 from ssl_rs.randomness import Rows
 from ssl_rs.run_directory import RunDirectory
+from ssl_rs.segmentation.sliding_window import WindowSettings
+from ssl_rs.stages.evaluate_run import _identify_scores
+from ssl_rs.stages.evaluation import EvaluationSettings
+from ssl_rs.stages.finetuning_plan import place
 from ssl_rs.stages.finetuning_plan import read_plan as finetuning
 from ssl_rs.stages.identified import Identified, changed_settings, identify, unavailable
 from ssl_rs.stages.pretraining_plan import read_plan as pretraining
@@ -142,6 +146,30 @@ def test_weights_that_are_not_there_yet_are_known_by_what_names_them():
     found = [named(), named(run=None, weights=None), named(run="a"), named(run="b"), named(weights="c")]
     assert found[0] == found[1]
     assert len(set(found)) == 4
+
+
+def test_a_planned_cell_whose_weights_are_not_there_yet_is_called_by_what_names_them(tiny):
+    labels = []
+    for more in (("initialization.label=mine",), ()):
+        given = (*tiny, "trainer.device=cpu", "initialization=pretrained", "initialization.run=outputs/later", *more)
+        _, row = place(Settings("finetune", resolve(compose_config("finetune", list(given)))))()
+        assert row["waits_for_weights"]
+        labels.append(row["label"])
+    assert labels == ["mine", "outputs/later"]
+
+
+def test_scores_on_other_data_than_the_run_was_trained_on_are_others(tmp_path):
+    """Earlier versions took them for scores on its own."""
+    store = SimpleNamespace(manifest=SimpleNamespace(sha256="scored"))
+    data = SimpleNamespace(name="city", scene_group=None)
+    site = SimpleNamespace(store=store, dataset=data, precision="fp32", output_dir=tmp_path)
+    evaluation = EvaluationSettings("test", WindowSettings(32), data)
+
+    def hash_of(trained_on):
+        trained = {"config_hash": "a", "model_sha256": "b", "manifest_sha256": trained_on}
+        return _identify_scores(RunDirectory(tmp_path), trained, site, evaluation, None, ()).hash
+
+    assert hash_of("scored") == hash_of("scored") != hash_of("other")
 
 
 def test_what_differs_is_told_of_settings_that_count():

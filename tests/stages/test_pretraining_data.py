@@ -460,6 +460,16 @@ def test_other_seeds_start_fine_tuning_from_other_weights(tiny, monkeypatch):
         assert not torch.equal(seen[0][name], seen[1][name])
 
 
+def test_fine_tuning_tells_of_images_that_are_smaller_than_its_crops(tiny, monkeypatch):
+    def train(*_, **__):
+        raise Placed
+
+    monkeypatch.setattr(finetuning, "train_network", train)
+    given = [*tiny, "dataset.crop_size=128", "run_dir=small"]
+    with pytest.warns(UserWarning, match="4 of 4 images to train on are smaller than"), pytest.raises(Placed):
+        finetuning.finetune(Settings("finetune", resolve(compose_config("finetune", given))))
+
+
 def test_a_queue_longer_than_the_images_have_crops_is_told(tiny):
     """Six images of 96 x 96 pixels, of which two hold out: nine crops of 32 in each of the others."""
     plan = read_plan(pretraining, "pretrain", *tiny, "pretext=[moco_v2]")
