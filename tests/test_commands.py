@@ -331,12 +331,12 @@ def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny,
         assert scored["made_with"]["precision"] == precision
         assert scored["trained_with"] == trained["made_with"]
         assert scored["dataset"] == "folder"
-        assert Path(out.splitlines()[-1]).parent == Path("outputs/evaluate/folder")
         folders.append(scored["config_hash"])
     assert len(set(folders)) == 2
     shutil.move("outputs/stores", tmp_path / "stores")
-    code, _, err = command("evaluate", f"run={run.path}", f"dataset.root={tmp_path / 'moved'}")
+    code, out, err = command("evaluate", f"run={run.path}", f"dataset.root={tmp_path / 'moved'}")
     assert (code, "other data" in err) == (0, False)  # prepared anew, by the scale of the run
+    assert Path(out.splitlines()[-1]).parent == Path("outputs/evaluate/folder")
     shutil.move(roots[0], tmp_path / "elsewhere")
     code, _, err = command("evaluate", f"run={run.path}", "evaluation.split=val")
     assert code == 2

@@ -65,7 +65,8 @@ class Standardization(nn.Module):
     def __init__(self, features: Tensor, channels: list[int]) -> None:
         super().__init__()
         std = features.std(dim=0, unbiased=False)
-        std = torch.where(std > 0, std, torch.ones_like(std))  # a channel that never varies carries nothing
+        varies = features.amax(dim=0) > features.amin(dim=0)  # the deviation of a constant may round to above 0
+        std = torch.where(varies, std, torch.ones_like(std))  # a channel that never varies carries nothing
         roots = torch.cat([torch.full((count,), float(count) ** 0.5) for count in channels]).to(features.device)
         self.register_buffer("mean", features.mean(dim=0))
         self.register_buffer("scale", 1 / (std * roots))

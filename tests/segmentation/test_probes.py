@@ -196,6 +196,9 @@ def test_probabilities_of_cells_are_interpolated(normalization):
 def test_a_channel_that_never_varied_says_little_where_it_does():
     standardization = Standardization(torch.full((64, 1), 0.25), [1])
     assert standardization(torch.tensor([[0.75]])).item() == 0.5
+    constant = torch.full((10_000, 1), 0.1)
+    assert constant.std(unbiased=False) > 0  # by rounding
+    assert Standardization(constant, [1])(torch.tensor([[0.6]])).item() == pytest.approx(0.5, abs=1e-6)
 
 
 def test_more_labeled_pixels_than_similarities_are_held_at_once_vote_too(monkeypatch):
