@@ -18,8 +18,8 @@ from ssl_rs.files import writing, written_aside
 KEPT = 2
 """The newest checkpoints, of which the older one is whole if a kill or a disk damages the newer."""
 
-SEAL = b"ssl_rs checkpoint 2, sha256 "
-"""How a checkpoint begins; the hash of all that follows and a line break come next."""
+SEAL = b"ssl_rs checkpoint 3, sha256 "
+"""Stands behind what torch saved, and before the hash of that: `torch.load` does not mind what comes last."""
 
 MUST_AGREE = ("ssl_rs_version", "torch_version")
 """Surroundings of which another value is refused unless the user accepts it."""
@@ -113,14 +113,12 @@ def save_checkpoint(
         "surroundings": vars(Surroundings.here(device)),
     }
     with written_aside(path) as file:
-        file.write(SEAL + bytes(2 * hashlib.sha256().digest_size) + b"\n")
         hashed = _Hashed(file)
         try:
             torch.save(content, cast(IO[bytes], hashed))
         except RuntimeError as error:  # torch's own, of a file that ends too early, hides what the system said
             raise hashed.refused or error from None
-        file.seek(len(SEAL))
-        file.write(hashed.sha256.hexdigest().encode())
+        file.write(SEAL + hashed.sha256.hexdigest().encode())
     for old in _newest_first(folder)[KEPT:]:
         old.unlink()
     return path
@@ -241,7 +239,9 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    seal, _, packed = path.read_bytes().partition(b"\n")
+    content_and_seal = memoryview(path.read_bytes())
+    end = max(0, len(content_and_seal) - len(SEAL) - 2 * hashlib.sha256().digest_size)
+    packed, seal = content_and_seal[:end], content_and_seal[end:]
     if seal != SEAL + hashlib.sha256(packed).hexdigest().encode():
         raise ValueError("its checksum is wrong")
     # Network and optimizer take to the device what they keep there: Adam's counts stay, unless it is fused.

@@ -314,7 +314,7 @@ def checkpoints(draw: st.DrawFn) -> bytes:
     kind = draw(st.sampled_from(("bytes", "resealed", "structure", "structure", "structure")))
     if kind == "bytes":
         return draw(st.one_of(damages().map(lambda damage: damaged(content, damage)), st.binary(max_size=100)))
-    packed = content.partition(b"\n")[2]
+    packed = content.rpartition(SEAL)[0]
     if kind == "resealed":
         return sealed(damaged(packed, draw(damages())))
     whole = torch.load(io.BytesIO(packed), weights_only=True)
@@ -329,7 +329,7 @@ def sealed(packed: bytes) -> bytes:
     """Return bytes with the seal of a checkpoint."""
     import hashlib
 
-    return SEAL + hashlib.sha256(packed).hexdigest().encode() + b"\n" + packed
+    return packed + SEAL + hashlib.sha256(packed).hexdigest().encode()
 
 
 def _change_somewhere(node: Any, draw: st.DrawFn) -> None:

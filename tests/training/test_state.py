@@ -104,6 +104,7 @@ def test_the_newest_two_are_kept(tmp_path):
         assert path.is_file()
     assert sorted(found.name for found in tmp_path.iterdir()) == ["step-00000200.ckpt", "step-00001000.ckpt"]
     assert load_checkpoint(tmp_path, *start(), IDENTITY, CPU).step == 1000
+    assert torch.load(path, weights_only=True)["progress"]["step"] == 1000  # by anybody
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_those_before(tmp_path, monkeypatch):
