@@ -138,8 +138,9 @@ def _numbers(raster: Raster, name: object) -> Codes:
     values = raster.values
     if len(values) == 1 and values.dtype.kind == "f":
         raise InputError(
-            f"{name}: expected a mask of one band of whole numbers, got {values.dtype}. Convert it: `gdal_translate "
-            "-ot Byte`."
+            f"{name}: expected a mask of one band of whole numbers, got {values.dtype}. Convert it, and give "
+            "pixels without a label a number that is no class: `gdalwarp -ot Byte -dstnodata 255` (with `-srcnodata` "
+            "where the file does not declare its own)."
         )
     if len(values) > 1 and all(np.array_equal(values[0], other) for other in values[1:]):
         raise InputError(

@@ -186,10 +186,13 @@ def _of_one_type(
         if scene.dtype == usual:
             kept.append(scene)
             continue
-        reason = (
-            f"{source.files[0]} has values of type {scene.dtype}, most scenes of {usual}. Convert it: `gdal_translate "
-            f"-ot {GDAL_NAMES[usual]}`."
-        )
+        convert = f"Convert it: `gdal_translate -ot {GDAL_NAMES[usual]}`."
+        if scene.dtype == "float32":  # -ot alone rounds
+            convert = (
+                "Convert it to what a value means in those, e.g. reflectance to ten thousand times it: "
+                f"`gdal_translate -ot {GDAL_NAMES[usual]} -scale 0 1 0 10000`."
+            )
+        reason = f"{source.files[0]} has values of type {scene.dtype}, most scenes of {usual}. {convert}"
         odd.append((source, reason))
     return kept, left_out(dataset, odd, len(written), len(written))
 

@@ -231,7 +231,8 @@ def _check_finite(image: NDArray[Any], valid: NDArray[np.bool_], top: int, where
         row, column = np.argwhere(bad)[0]
         raise InputError(
             f"{where}: {int(bad.sum())} pixels are NaN or infinite, the first at row {top + row}, column {column}. "
-            "Give the file a nodata value that all its bands have there, or repair the values."
+            "Give the file a nodata value that all its bands have there (NaN in some bands alone is none), or repair "
+            "the values."
         )
 
 

@@ -127,7 +127,7 @@ def test_color_masks_need_three_bands(tmp_path, shape):
     [
         (np.arange(12, dtype=np.uint8).reshape(3, 2, 2), "give every class a 'color'"),
         (np.zeros((3, 2, 2), np.uint8), "Keep one: `gdal_translate -b 1`"),
-        (np.zeros((1, 2, 2), np.float32), "Convert it: `gdal_translate -ot Byte`"),
+        (np.zeros((1, 2, 2), np.float32), "a number that is no class: `gdalwarp -ot Byte -dstnodata 255`"),
     ],
 )
 def test_number_masks_need_one_band_of_whole_numbers(tmp_path, values, remedy):
