@@ -15,6 +15,8 @@ from torch import Tensor
 from ssl_rs.bands import RGB, color_bands
 from ssl_rs.encoder import Statistics
 from ssl_rs.errors import InputError, MissingWeightsError
+from ssl_rs.files import no_file
+from ssl_rs.seen_images import refuse_seen_beside
 
 
 def first_convolution(state: Mapping[str, Tensor]) -> str:
@@ -97,6 +99,22 @@ def torchvision_weights(backbone: str) -> Any:
             f"initialization=imagenet: torchvision has no ImageNet weights for backbone.name={backbone}. "
             "Use one of torchvision's architectures, e.g. backbone=resnet50."
         ) from error
+
+
+def weights_file(weights: str | None, backbone: str) -> Path:
+    """Return the file of an architecture's weights: the user's, or torchvision's, downloaded where it is not there.
+
+    Raises:
+        InputError: torchvision does not know the architecture, or the file is not there or of another training.
+    """
+    recorded = torchvision_weights(backbone)
+    if not weights:
+        return download(recorded, backbone)
+    path = Path(weights)
+    if not path.is_file():
+        raise MissingWeightsError(f"initialization.weights={weights}: {no_file(path)}.")
+    refuse_seen_beside(path)
+    return path
 
 
 def download(recorded: Any, backbone: str) -> Path:

@@ -13,15 +13,15 @@ from typing import Any, ClassVar, Literal, Protocol
 from torch import nn
 
 from ssl_rs.encoder import Statistics
-from ssl_rs.errors import InputError, MissingWeightsError
-from ssl_rs.files import no_file, sha256_of
+from ssl_rs.errors import InputError
+from ssl_rs.files import sha256_of
 from ssl_rs.imagenet import (
     describe_filters,
-    download,
     filters_for_bands,
     first_convolution,
     statistics_for_bands,
     torchvision_weights,
+    weights_file,
 )
 from ssl_rs.pretrained import Pretraining, check_decoder, find_pretraining, read_pretraining
 from ssl_rs.run_directory import RunDirectory
@@ -194,11 +194,7 @@ class ImageNet(Keys):
     def check(self, dataset: str, backbone: str, pretrainings: Path, value_scale: float | None) -> None:
         """Refuse an architecture that torchvision does not know, and weights that are neither here nor downloaded."""
         self._refuse_unused()
-        recorded = torchvision_weights(backbone)
-        if not self.weights:
-            download(recorded, backbone)
-        elif not Path(self.weights).is_file():
-            raise MissingWeightsError(f"initialization.weights={self.weights}: {no_file(Path(self.weights))}.")
+        weights_file(self.weights, backbone)
 
     def locate(self, target: Target) -> Provenance:
         """Find the file; torchvision's record of the architecture tells the statistics.
@@ -208,7 +204,7 @@ class ImageNet(Keys):
         """
         self.check(target.dataset, target.backbone, target.pretrainings, target.value_scale)
         recorded = torchvision_weights(target.backbone)
-        path = Path(self.weights) if self.weights else download(recorded, target.backbone)
+        path = weights_file(self.weights, target.backbone)
         transforms = recorded.transforms()
         imagenet = Statistics(tuple(transforms.mean), tuple(transforms.std), f"ImageNet ({recorded})")
         statistics = statistics_for_bands(imagenet, target.statistics, target.bands, target.dtype, target.value_scale)
@@ -219,7 +215,7 @@ class ImageNet(Keys):
     def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:
         """Load the file strictly; only the classifier, which no encoder has, is left out."""
         found = self.locate(target)
-        path = Path(self.weights) if self.weights else download(torchvision_weights(target.backbone), target.backbone)
+        path = weights_file(self.weights, target.backbone)
         weights = read_weights(path)
         kept = {
             name: value for name, value in weights.items() if name.split(".")[0] not in ("fc", "classifier", "head")

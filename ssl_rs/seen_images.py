@@ -63,6 +63,19 @@ def seen_beside(weights: Path) -> SeenImages:
     return read_seen(folder) if folder.images_seen.is_file() else SeenImages()
 
 
+def refuse_seen_beside(weights: Path) -> None:
+    """Refuse weights that are called ImageNet's and lie in the folder of a run or of an export.
+
+    Raises:
+        InputError: They have seen other images.
+    """
+    if seen_beside(weights) != SeenImages():
+        raise InputError(
+            f"initialization.weights={weights} is no file of ImageNet's weights: images_seen.json beside it tells "
+            "which other images it was trained on. Take initialization=file."
+        )
+
+
 def write_seen(run: RunDirectory, seen: SeenImages) -> None:
     """Write down what a training has seen."""
     content = {"sha256": sorted(seen.images), "labeled": sorted(seen.labeled)}

@@ -129,13 +129,15 @@ def test_labels_of_what_is_scored_are_refused(command, others, mixed, tmp_path):
 
 @pytest.mark.slow
 def test_files_of_runs_and_exports_tell_what_they_have_seen(command, tiny, others, mixed):
-    code, out, err = command("export", f"run={others[0]}", "formats=[timm,smp]")
+    code, out, err = command("export", f"run={others[0]}", "formats=[torchvision,timm,smp]")
     assert code == 0, err
     folder = Path(out.strip().splitlines()[-1])
     for file in (others[0] / "model.safetensors", folder / "timm.safetensors", folder / "smp/model.safetensors"):
         start = ("initialization=file", f"initialization.weights={file}")
         assert "had labels of 1 of the 3 images that validate" in refused(command, "finetune", *mixed, *start)
         assert (file.parent / "images_seen.json").is_file()
+    start = ("initialization=imagenet", f"initialization.weights={folder / 'torchvision.pth'}")
+    assert "is no file of ImageNet's weights" in refused(command, "finetune", *mixed, *start)
     probe = ("encoder=file", f"encoder_weights={others[0] / 'model.safetensors'}", "probe=knn", "backbone=resnet18")
     data = [each for each in mixed if each.startswith("dataset.")]
     said = refused(command, "evaluate", "dataset=folder", *data, *probe)

@@ -178,6 +178,7 @@ class Stop:
             sys.meta_path.remove(self)
             os.kill(os.getpid(), int(sys.argv[2]))
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # behind `&` tests, too, inherit that it is ignored
 sys.meta_path.insert(0, Stop())
 sys.exit(main("pretrain", sys.argv[3:]))
 """
@@ -194,9 +195,10 @@ def test_a_stop_during_an_import_is_a_clean_end(tmp_path, number, module):
 
 
 CAUGHT_IN_AN_IMPORT = """
-import sys
+import signal
 from ssl_rs.interrupts import signals_end_the_command
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with signals_end_the_command():
     print("begun")
     import careless

@@ -106,11 +106,12 @@ def warn_of_clipping(store: Store) -> None:
         found.setdefault(scene.split, []).append(outside)
     for split, scenes in found.items():
         if some := _many(split, [scene.above for scene in scenes]):
+            largest = max(scene.largest for scene in scenes)
             warnings.warn(
-                f"{some} above value_scale={manifest.value_scale:g}: these count as white. If that is not meant, give "
-                f"all data one scale: dataset.value_scale={max(scene.largest for scene in scenes):g} or more, by some "
-                "rows of each; of a finished run it stays: are these values of the same kind? Where that value is "
-                "nodata, give it to all bands of a pixel: in one band it counts.",
+                f"{some} above value_scale={manifest.value_scale:g}: these count as white. If {largest:g} is nodata, "
+                "give it to all bands of a pixel: in one band it counts. If these are values, and white is not meant, "
+                f"give all data one scale: dataset.value_scale={largest:g} or more, by some rows of each; that of a "
+                "finished run cannot change.",
                 stacklevel=2,
             )
         if some := _many(split, [scene.below for scene in scenes]):
