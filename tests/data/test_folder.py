@@ -452,7 +452,7 @@ def test_nodata_of_one_band_sets_no_value_scale(tmp_path, make, dtype, nodata):
     (tmp_path / "data" / "images").mkdir(parents=True)
     with rasterio.open(tmp_path / "data" / "images" / "a.tif", "w", **profile) as file:
         file.write(values)
-    with pytest.warns(UserWarning, match="Where that value is nodata, give it to all bands of a pixel"):
+    with pytest.warns(UserWarning, match=rf"If {re.escape(f'{nodata:g}')} is nodata, give it to all bands of a pixel"):
         manifest = prepare(make(val_share=0.0, test_share=0.0), tmp_path / "stores").manifest
     seen = np.minimum(values, values[values < nodata].max()) / manifest.value_scale
     assert manifest.value_scale == values[values < nodata].max()
