@@ -4,13 +4,13 @@
 # usage: scripts/study_mbrsc.sh DATA WEIGHTS STAGE ...
 #   DATA     folder with 'Tile 1' to 'Tile 8'
 #   WEIGHTS  torchvision's mobilenet_v2-b0353104.pth
-#   STAGE    pretrain   three encoders by the three tasks together, from the training images without their labels
+#   STAGE    pretrain   for each of SEEDS an encoder by the three tasks together, from the training images without labels
 #            choose     three learning rates for each initialization, 10 % of the labels, 2,000 steps, scored on validation
 #                       parts; for random initialization, whose best rate depends on them, also more labels and steps
 #            batch      batches of 32 crops instead of 8: random initialization, all labels, seed 0, scored on validation parts
 #            augmentation   what fine-tuning does to its crops: all, flips and rotations, nothing; random initialization, 10 % and
 #                       all labels, 2,000 steps, and nothing for 4,000, scored on validation parts
-#            compare    the three initializations at FRACTIONS, three seeds, scored on the test parts
+#            compare    the three initializations at FRACTIONS, seeds SEEDS, scored on the test parts
 #            scenes     the three initializations with 10 % of the scenes labeled whole, instead of 10 % of the tiles
 #            imagenet_first   pretraining that starts from ImageNet, its encoder at a tenth of the rate, then 2 and 10 %
 #                             of the tiles and 10 % of the scenes
@@ -49,7 +49,7 @@ fi
 data=$1 weights=$2
 shift 2
 python=${PYTHON:-python} out=${OUT:-outputs/study} steps=${STEPS:-2800} batch=${BATCH:-32} downsample=${DOWNSAMPLE:-2}
-augmentation=${AUGMENTATION:-none} precision=${PRECISION:-fp32} decay=${DECAY:-0.05}
+augmentation=${AUGMENTATION:-none} precision=${PRECISION:-fp32} decay=${DECAY:-0.05} seeds=${SEEDS:-0 1 2}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 [ "$downsample" = 2 ] || out=$out/downsample$downsample   # other images, other encoders
 [ "$precision" = fp32 ] || out=$out/$precision             # other encoders
@@ -92,10 +92,10 @@ start() {
   esac
 }
 
-# Fine-tune the three initializations with three seeds and the learning rate of each.
+# Fine-tune the three initializations with each of SEEDS and the learning rate of each.
 compare() {
   local seed name given
-  for seed in 0 1 2; do
+  for seed in $seeds; do
     for name in random imagenet pretrained; do
       given=$(start $name $seed)
       # shellcheck disable=SC2086
@@ -157,7 +157,7 @@ lever() {
 on_validation=('dataset.val_parts=[8]' evaluation.split=val)
 for stage in "$@"; do
   case $stage in
-    pretrain) pretrain seed=0,1,2 ;;
+    pretrain) pretrain "seed=${seeds// /,}" ;;
     choose)
       for name in random imagenet pretrained; do
         for lr in ${grid[$name]}; do
@@ -215,7 +215,7 @@ for stage in "$@"; do
         done
       done ;;
     others | others_tiles)
-      for seed in ${SEEDS:-0 1 2}; do
+      for seed in $seeds; do
         for names in ${METHODS:-$methods}; do
           if [ "$stage" = others ]; then
             pretrain "pretext=[$names]" "seed=$seed"
