@@ -22,7 +22,10 @@ GRACE = 30.0
 
 @contextmanager
 def signals_end_the_command() -> Iterator[None]:
-    """Within it SIGTERM and SIGUSR1 end the command as Ctrl-C does, but for a loop that first saves a checkpoint."""
+    """Within it SIGTERM and SIGUSR1 end the command as Ctrl-C does, but for a loop that first saves a checkpoint.
+
+    While something is imported all three end the process at once.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if number != signal.SIGINT:
@@ -33,9 +36,11 @@ def signals_end_the_command() -> Iterator[None]:
         raise KeyboardInterrupt
 
     asked = (signal.SIGTERM, signal.SIGUSR1)
-    of_terminal = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # nohup and `&` have it ignored
+    heard = [*asked]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # `&` in a script has it ignored
+        heard.append(signal.SIGINT)
     try:
-        before = {each: signal.signal(each, interrupt) for each in (*asked, *[signal.SIGINT] * of_terminal)}
+        before = {each: signal.signal(each, interrupt) for each in heard}
     except ValueError:  # not the main thread: whoever runs us there handles signals
         yield
         return

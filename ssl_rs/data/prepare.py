@@ -23,7 +23,7 @@ from ssl_rs.data.scene_writer import WrittenScene
 from ssl_rs.data.store import Store
 from ssl_rs.data.store_location import locate_store, name_of
 from ssl_rs.data.tiff_file import small_cache
-from ssl_rs.data.value_types import GDAL_NAMES
+from ssl_rs.data.value_types import GDAL_NAMES, USUAL_WHITE
 from ssl_rs.data.workers import write_scenes
 from ssl_rs.errors import FULL, GONE, TOLD, InputError
 from ssl_rs.files import write_beside
@@ -186,13 +186,11 @@ def _of_one_type(
         if scene.dtype == usual:
             kept.append(scene)
             continue
-        convert = f"Convert it: `gdal_translate -ot {GDAL_NAMES[usual]}`."
-        if scene.dtype == "float32":  # -ot alone rounds
-            convert = (
-                "Convert it to what a value means in those, e.g. reflectance to ten thousand times it: "
-                f"`gdal_translate -ot {GDAL_NAMES[usual]} -scale 0 1 0 10000`."
-            )
-        reason = f"{source.files[0]} has values of type {scene.dtype}, most scenes of {usual}. {convert}"
+        own, theirs = (USUAL_WHITE[dtype] for dtype in (scene.dtype, usual))
+        reason = (
+            f"{source.files[0]} has values of type {scene.dtype}, most scenes of {usual}. Convert it: `gdal_translate "
+            f"-ot {GDAL_NAMES[usual]} -scale 0 {own} 0 {theirs}`, with the values that are white in it and in those."
+        )
         odd.append((source, reason))
     return kept, left_out(dataset, odd, len(written), len(written))
 

@@ -13,6 +13,9 @@ STORED = get_args(ValueType)
 GDAL_NAMES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "float32": "Float32"}
 """What `gdal_translate -ot` calls them."""
 
+USUAL_WHITE = {"uint8": 255, "uint16": 10000, "int16": 10000, "float32": 1}
+"""The value of white in most files of a type: of reflectance, but for 8 bits."""
+
 AS_FLOAT32 = ("int8", "int32", "uint32", "int64", "uint64", "float16", "float64")
 """Of files that are read as float32, which is exact for whole numbers up to 2 ** 24."""
 

@@ -71,7 +71,7 @@ def _windows(trained: Mapping[str, Any]) -> list[str]:
 def _kept_beside(seen: str) -> list[str]:
     return [
         f"`{seen}` tells which images these weights have seen, and of which the labels. Keep it beside the weights:",
-        "`initialization=file` of ssl_rs reads it there, so that nothing is scored on what it was trained on.",
+        "ssl_rs reads it there (`initialization=file`), so that nothing is scored on what it was trained on.",
     ]
 
 

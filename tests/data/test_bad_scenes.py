@@ -35,8 +35,14 @@ def broken_float():
 
 BAD = {
     "bands": (lambda: arrays(bands=3), "expected 2 bands"),
-    "type": (lambda: arrays(dtype=np.uint16), "values of type uint16, most scenes of uint8. Convert it: `gdal"),
-    "rounded": (lambda: arrays(dtype=np.float32), "most scenes of uint8.*gdal_translate -ot Byte -scale 0 1 0 10000"),
+    "type": (
+        lambda: arrays(dtype=np.uint16),
+        "values of type uint16, most scenes of uint8. Convert it: `gdal_translate -ot Byte -scale 0 10000 0 255`",
+    ),
+    "rounded": (
+        lambda: arrays(dtype=np.float32),
+        "most scenes of uint8. Convert it: `gdal_translate -ot Byte -scale 0 1 0 255`",
+    ),
     "float64": (lambda: arrays(dtype=np.float64), "got float64"),
     "infinite": (broken_float, "NaN or infinite, the first at row 4, column 5"),
     "nodata": (lambda: arrays(valid=np.zeros((6, 7), bool)), "no pixel holds data"),

@@ -183,6 +183,19 @@ def test_a_file_of_weights_is_probed_where_its_run_is_gone(command, blocks, pret
     assert found["provenance"]["loaded_tensors"] == 120
 
 
+def test_a_file_whose_training_saw_the_test_images_says_so(blocks, command, tmp_path):
+    seen = ("dataset.transductive=true", "trainer.max_steps=2", "trainer.batch_size=4", "logger=none")
+    code, out, err = command("pretrain", *blocks, *seen, "pretext=[contrastive]")
+    assert code == 0, err
+    run, folder = RunDirectory(Path(out.strip().splitlines()[-1])), tmp_path / "elsewhere"
+    folder.mkdir()
+    for file in (run.encoder, run.images_seen):
+        shutil.copy(file, folder)
+    with pytest.warns(UserWarning, match="not their labels: reports call it transductive"):
+        found = result_of(command, f"encoder={folder / run.encoder.name}", "probe=knn", *blocks, *SMALL)
+    assert found["provenance"]["label"] == "encoder (transductive)"
+
+
 BARE = ("encoder=random", "backbone=resnet18", "probe=linear", "dataset=blue_marble")
 
 
