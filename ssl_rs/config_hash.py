@@ -38,7 +38,8 @@ _TURNS = {
     for place in ("first", "second")
     for key in ("vertical_flip", "rotation")
 }
-LATER = _TURNS | {
+_SIZES = {key.rsplit(".", 1)[0] + ".size": None for key in _TURNS}
+LATER = _TURNS | _SIZES | {
     "dataset.channels": None,
     "dataset.without_mask": "error",
     "evaluation.window.test_time_augmentation": False,

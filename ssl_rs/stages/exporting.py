@@ -56,7 +56,7 @@ def export(settings: Settings) -> Path:
     with hold(folder.with_name(f".{folder.name}.lock"), str(folder), "choose another run_dir"):
         if is_there(folder, digest):
             return folder
-        subject = _read_finetuning(run, settings.trusted) if weights == run.model else _read_pretraining(run)
+        subject = _read_finetuning(run, settings.trusted) if weights == run.model else _read_pretraining(run, result)
         with filled_aside(folder) as place:
             forms, left_out = _write_forms(subject, place, wanted, run)
             if seen:  # what `initialization=file` must know
@@ -113,14 +113,17 @@ def _read_finetuning(run: RunDirectory, trusted: Sequence[str]) -> Subject:
     return Subject(metadata, model.encoder, model, window.size)
 
 
-def _read_pretraining(run: RunDirectory) -> Subject:
-    metadata, side = read_pretraining(run).metadata, _dataset_of(run).get("crop_size")
-    if not fits(side, int) or side < 1:  # type: ignore[operator]
-        raise InputError(f"{run.config} has dataset.crop_size={side!r:.80}: it is damaged. {run.from_scratch}")
+def _read_pretraining(run: RunDirectory, result: Mapping[str, Any]) -> Subject:
+    metadata, file, key = read_pretraining(run).metadata, run.result, "image_size"
+    side: Any = result.get(key)
+    if side is None:  # older results do not tell it: then views had the size of the crops
+        file, key, side = run.config, "dataset.crop_size", _dataset_of(run).get("crop_size")
+    if not fits(side, int) or side < 1:
+        raise InputError(f"{file} has {key}={side!r:.80}: it is damaged. {run.from_scratch}")
     encoder, bands = Backbone(metadata.backbone).build(len(metadata.bands)), len(metadata.bands)
     load_strictly(encoder, read_weights(run.encoder), str(run.encoder), f"backbone {metadata.backbone}")
-    check_image_size(encoder, bands, side, "dataset.crop_size")  # type: ignore[arg-type]
-    return Subject(metadata, encoder.eval(), None, side)  # type: ignore[arg-type]
+    check_image_size(encoder, bands, side, key)
+    return Subject(metadata, encoder.eval(), None, side)
 
 
 def _dataset_of(run: RunDirectory) -> Mapping[str, Any]:

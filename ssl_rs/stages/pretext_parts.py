@@ -11,20 +11,27 @@ from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.network import build_task
 
 
-def build_encoder(backbone: Backbone, bands: int, crop_size: int) -> nn.Module:
-    """Return the encoder, which takes crops of this size."""
+def check_parts(
+    backbone: Backbone, tasks: Mapping[str, "partial[PretextTask]"], bands: int, side: int, key: str
+) -> None:
+    """Refuse an encoder or tasks that do not take views of a side, and tasks that cannot be built on the encoder.
+
+    Args:
+        backbone: The encoder.
+        tasks: Tasks by name.
+        bands: Channels of the images.
+        side: Of the views, pixels.
+        key: The setting that chose it.
+
+    Raises:
+        InputError: Names what does not fit.
+    """
     encoder = backbone.build(bands)
-    check_image_size(encoder, bands, crop_size, "dataset.crop_size")
-    return encoder
-
-
-def check_tasks(backbone: Backbone, tasks: Mapping[str, "partial[PretextTask]"], bands: int, crop_size: int) -> None:
-    """Refuse tasks that cannot be built on the encoder, or that do not take these crops."""
-    encoder = build_encoder(backbone, bands, crop_size)
-    maps = map_sides(encoder, bands, crop_size)
+    check_image_size(encoder, bands, side, key)
+    maps = map_sides(encoder, bands, side)
     for name, task in build_tasks(tasks, encoder, bands).items():
         with explained(f"pretext.{name}.task"):
-            task.check_side(crop_size, maps)
+            task.check_side(side, maps)
 
 
 def build_tasks(tasks: Mapping[str, "partial[PretextTask]"], encoder: nn.Module, bands: int) -> dict[str, PretextTask]:

@@ -20,7 +20,7 @@ from ssl_rs.seen_images import label_of
 from ssl_rs.stages.held_folder import held
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.placed_network import place_network
-from ssl_rs.stages.pretext_parts import build_encoder, build_tasks
+from ssl_rs.stages.pretext_parts import build_tasks
 from ssl_rs.stages.pretraining_batches import batch_making, scene_crops
 from ssl_rs.stages.pretraining_plan import Plan, draft, read_plan, tell_of_own_keys, tell_of_small_values
 from ssl_rs.stages.pretraining_result import warn_of_collapse, write_result
@@ -89,7 +89,7 @@ def initial_network(plan: Plan) -> tuple[PretextNetwork, Provenance]:
     site = plan.site
     torch.manual_seed(derive_seed(site.seed, "weights"))
     bands = len(site.store.manifest.bands)
-    encoder = build_encoder(plan.recipe.backbone, bands, site.dataset.crop_size)
+    encoder = plan.recipe.backbone.build(bands)
     provenance = plan.recipe.initialization.apply(encoder, plan.recipe.target(site))
     tasks = build_tasks(plan.tasks, encoder, bands)
     network = PretextNetwork(encoder, Normalization(provenance.statistics), tasks, plan.encoder_pass)

@@ -21,11 +21,11 @@ from ssl_rs.pretext.inpainting import Inpainting
 from ssl_rs.pretext.network import check_views
 from ssl_rs.pretext.queue import KeyQueue
 from ssl_rs.stages.identified import Identified, identify
-from ssl_rs.stages.pretext_parts import check_tasks
+from ssl_rs.stages.pretext_parts import check_parts
 from ssl_rs.stages.recipe import Recipe
 from ssl_rs.stages.site import Site, SiteSettings, check_once
 from ssl_rs.views.augmented import AugmentedMaker
-from ssl_rs.views.base import ViewMaker, views_to_make
+from ssl_rs.views.base import ViewMaker, common_side, views_to_make
 from ssl_rs.views.kornia_chain import KorniaMaker
 from ssl_rs.views.transformed import TransformedMaker
 
@@ -58,6 +58,7 @@ class Plan:
         tasks: The chosen tasks; each still takes the channels of the encoder.
         weights: Factor of each task's loss.
         encoder_pass: All views in one pass of the encoder, or one pass a view.
+        side: Of the images that the encoder sees, pixels.
         settings_hash: Of all settings but the seed and its name: what several pretrainings of one row have in common.
         run: Its folder and hash.
     """
@@ -68,6 +69,7 @@ class Plan:
     tasks: Mapping[str, "partial[PretextTask]"]
     weights: Mapping[str, float]
     encoder_pass: EncoderPass
+    side: int
     settings_hash: str
     run: Identified
 
@@ -104,7 +106,10 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
         raise InputError("Every pretext.*.weight is 0: nothing would be learnt. Give one of the tasks a weight.")
     classes = {name: task.func for name, task in tasks.items()}
     check_views(classes, makers)
-    needed = views_to_make(makers, [view for task in classes.values() for view in (*task.views, *task.momentum_views)])
+    read = [view for task in classes.values() for view in (*task.views, *task.momentum_views)]
+    needed = views_to_make(makers, read)
+    own_makers = {name: makers[name] for name in needed}
+    side = common_side(read, own_makers, surroundings.dataset.crop_size)
     unread = [name for name in makers if name not in needed]
     if not planned:
         tell_of_unread(settings, unread)
@@ -114,19 +119,19 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
 
     def check_early() -> None:
         recipe.check(surroundings, planned)
-        bands, side = len(surroundings.dataset.band_names), surroundings.dataset.crop_size
+        bands = len(surroundings.dataset.band_names)
         chosen = [settings.values[key] for key in ("backbone", "pretext")]
-        check_once(partial(check_tasks, recipe.backbone, tasks, bands, side), "pretrain", chosen, bands, side)
+        key = "dataset.crop_size" if side == surroundings.dataset.crop_size else "views.*.size"
+        check_once(partial(check_parts, recipe.backbone, tasks, bands, side, key), "pretrain", chosen, bands, side, key)
 
     def enter() -> Plan:
         site = surroundings.enter(check_early)
         folder = Path("pretrain", site.store.manifest.dataset, recipe.backbone.name, "+".join(tasks))
-        other_crops = {**_nodata(site, [makers[name] for name in needed]), **_passes(site)}
+        other_crops = {**_nodata(site, list(own_makers.values())), **_passes(site)}
         run = identify(settings, site, recipe, folder, _order(tuple(tasks)) | other_crops, LABELS_ONLY)
         shared = {"manifest": site.store.manifest.sha256, "global_batch": str(site.rows.total), **other_crops}
         settings_hash = config_hash(settings.values, shared, (*VARIED, *LABELS_ONLY))
-        own_makers = {name: makers[name] for name in needed}
-        return Plan(site, recipe, own_makers, tasks, weights, encoder_pass, settings_hash, run)
+        return Plan(site, recipe, own_makers, tasks, weights, encoder_pass, side, settings_hash, run)
 
     if planned:
         check_early()

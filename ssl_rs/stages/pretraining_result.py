@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ssl_rs.data.scene_crops import SceneCrops
 from ssl_rs.files import sha256_of
 from ssl_rs.initialization import Provenance
 from ssl_rs.messages import say_line
@@ -16,7 +17,7 @@ from ssl_rs.pretext.segmentation_decoder import SegmentationDecoder
 from ssl_rs.randomness import Rows, derive_seed
 from ssl_rs.run_directory import save_tensors
 from ssl_rs.seen_images import SeenImages, write_seen
-from ssl_rs.stages.pretraining_batches import crop_on_device, scene_crops
+from ssl_rs.stages.pretraining_batches import crop_on_device
 from ssl_rs.stages.pretraining_plan import Plan
 from ssl_rs.training.collapse import COLLAPSED_STD
 from ssl_rs.weights_metadata import WeightsMetadata
@@ -48,6 +49,7 @@ def write_result(plan: Plan, provenance: Provenance, network: PretextNetwork, se
         "seed": site.seed,
         "steps": site.trainer.max_steps,
         "images_seen": site.trainer.max_steps * site.rows.total,
+        "image_size": plan.side,
         "wall_seconds": round(seconds, 1),
         "final_losses": {name.removeprefix("loss/"): value for name, value in last.items() if name.startswith("loss/")},
         "final_metrics": {name: value for name, value in last.items() if "/" in name and not name.startswith("loss/")},
@@ -65,7 +67,7 @@ def write_result(plan: Plan, provenance: Provenance, network: PretextNetwork, se
 def _probe_collapse(plan: Plan, network: PretextNetwork) -> dict[str, float]:
     """Measure how the pooled deepest features of some training crops spread."""
     site = plan.site
-    source = scene_crops(plan, derive_seed(site.seed, "collapse probe"))
+    source = SceneCrops(site.store, plan.splits, plan.side, derive_seed(site.seed, "collapse probe"))
     crop = crop_on_device(plan, source.batch(0, Rows(0, PROBED, PROBED)))
     network.eval()
     maps = torch.cat([network.encoder(part)[-1].float() for part in network.normalization(crop.image).split(32)])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ssl_rs.errors import ArgumentError
 from ssl_rs.randomness import Draws
 from ssl_rs.views.base import TwoPartMaker, View
 from ssl_rs.views.fused import (
@@ -55,6 +56,8 @@ class AugmentedMaker(TwoPartMaker):
         blur: Probability.
         blur_sigma: Range of the standard deviation, in pixels of an image of 224 px; it grows with the image.
         solarization: Probability that values above 0.5 are inverted.
+        size: Side of the view, pixels; None: that of the source. Of a larger source, parts need not be enlarged; one of
+            more than twice the view's side skips pixels, as no filter goes before.
     """
 
     source: str
@@ -67,34 +70,50 @@ class AugmentedMaker(TwoPartMaker):
     solarization: float = 0.0
     vertical_flip: float = 0.0
     rotation: float = 0.0
+    size: int | None = None
 
     def __post_init__(self) -> None:
+        if self.size is not None and self.size < 1:
+            raise ArgumentError(f"size={self.size}: expected at least 1 pixel, or null for the side of the source.")
         check_range("area", self.area, LEAST_PART**2, 1)
         check_range("ratio", self.ratio, 0.01, 100)
         check_range("blur_sigma", self.blur_sigma, 0.01, AUTHORS_SIDE)
         for name in ("horizontal_flip", "vertical_flip", "rotation", "blur", "solarization"):
             check_probability(name, getattr(self, name))
 
+    def size_of_view(self, source: tuple[int, int]) -> tuple[int, int]:
+        """Return height and width of the view of a source, pixels."""
+        return source if self.size is None else (self.size, self.size)
+
     def draw(self, size: tuple[int, int], draws: Draws) -> tuple[Tensor, ...]:
         """Return the matrices [B, 2, 3]; rows [B]: the blur's sigma, which are blurred and which solarized; colors."""
         part = draw_part(draws, self.area, self.ratio)
         matrix, colors = compose(part, self._turn(draws)), self.color.draw(draws)
-        sigma = draws.uniform(*self.blur_sigma) * size[1] / AUTHORS_SIDE
+        sigma = draws.uniform(*self.blur_sigma) * self.size_of_view(size)[1] / AUTHORS_SIDE
         return matrix, sigma, draws.chance(self.blur), draws.chance(self.solarization), *colors
 
     def make(self, source: View, *drawn: Tensor) -> View:
-        """Return the view of images [B, C, H, W]."""
+        """Return the view, [B, C, size, size], of images [B, C, H, W]."""
         matrix, sigma, blurred, solarized, *change = drawn
-        image, valid = warp_known(source.image, source.valid, matrix, inside=True)
+        image, valid = warp_known(source.image, source.valid, matrix, inside=True, side=self.size)
         if source.valid is not None and valid is not None:
-            empty = _each(~valid.flatten(1).any(dim=1))
-            image, valid = torch.where(empty, source.image, image), torch.where(empty, source.valid, valid)
-            matrix = torch.where(empty[:, 0], torch.eye(2, 3, device=matrix.device), matrix)
+            empty, identity = _each(~valid.flatten(1).any(dim=1)), torch.eye(2, 3, device=matrix.device)
+            whole, whole_valid = self._whole(source.image, source.valid, identity.expand_as(matrix))
+            image, valid = torch.where(empty, whole, image), torch.where(empty, whole_valid, valid)
+            matrix = torch.where(empty[:, 0], identity, matrix)
         image = recolor(image, color_matrix(band_means(image, valid), *ColorChange(*change), source.rgb))
         image = torch.where(_each(blurred), gaussian_blur(image, sigma, valid), image)
         inverted = _each(solarized) & (image >= 0.5)
         image = torch.where(inverted, 1 - image, image)
         return View(image, compose(source.geometry, matrix), rgb=source.rgb, valid=valid)
+
+    def _whole(self, image: Tensor, valid: Tensor, identity: Tensor) -> tuple[Tensor, Tensor]:
+        """Return whole images, and where they are valid, in the size of the view."""
+        if self.size is None:
+            return image, valid
+        resampled, known = warp_known(image, valid, identity, inside=True, side=self.size)
+        assert known is not None
+        return resampled, known
 
     def _turn(self, draws: Draws) -> Tensor:
         """Draw the matrices [B, 2, 3] of flips and rotations."""

@@ -98,6 +98,10 @@ class TwoPartMaker(ABC):
             drawn: What `draw` returned, on the device of the images.
         """
 
+    def size_of_view(self, source: tuple[int, int]) -> tuple[int, int]:
+        """Return height and width of the view of a source, pixels: by default the same."""
+        return source
+
     def __call__(self, source: View, draws: Draws) -> View:
         """Return the view; every random number comes from `draws`."""
         return self.make(source, *draws.send(*self.draw(size_of(source), draws)))
@@ -157,6 +161,48 @@ def views_to_make(makers: Mapping[str, ViewMaker], wanted: Iterable[str]) -> tup
     return tuple(order)
 
 
+def sizes_of(makers: Mapping[str, ViewMaker], size: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    """Return height and width of the crop and of each view, pixels.
+
+    Args:
+        makers: The maker of each view; sources come first, as `views_to_make` orders them.
+        size: Of the stored crops.
+    """
+    sizes = {CROP: size}
+    for name, maker in makers.items():
+        source = sizes[maker.source]
+        sizes[name] = maker.size_of_view(source) if isinstance(maker, TwoPartMaker) else source
+    return sizes
+
+
+def common_side(names: Iterable[str], makers: Mapping[str, ViewMaker], crop_size: int) -> int:
+    """Return the side that all of some views have, which the encoder sees, pixels.
+
+    Args:
+        names: The views.
+        makers: As of `sizes_of`.
+        crop_size: Side of the stored crops.
+
+    Raises:
+        InputError: They have several, or a view is larger than the crops.
+    """
+    sizes = sizes_of(makers, (crop_size, crop_size))
+    for name, (side, _) in sizes.items():
+        if side > crop_size:
+            raise InputError(
+                f"views.{name}.size={side}: expected at most dataset.crop_size={crop_size}, the side of the crops that "
+                "views are cut from. Raise dataset.crop_size, or lower the size."
+            )
+    sides = {name: sizes[name][0] for name in names}
+    if len(set(sides.values())) > 1:
+        told = ", ".join(f"{name} {side}" for name, side in sides.items())
+        raise InputError(
+            f"The views that tasks read differ in their side ({told} px), and the encoder takes one. Set views.*.size "
+            f"of all of them, or of none: those without have dataset.crop_size={crop_size}."
+        )
+    return next(iter(sides.values()))
+
+
 @torch.no_grad()
 def make_views(crop: View, makers: Mapping[str, ViewMaker], *, seed: int, step: int, rows: Rows) -> dict[str, View]:
     """Make the views of one batch; where a view has no data its image is 0.
@@ -184,10 +230,10 @@ def draw_views(
     device: torch.device,
 ) -> dict[str, tuple[Tensor, ...]]:
     """Draw all that is random in the views of one batch, and bring it to the device; arguments as of `make_views`."""
-    drawn = {}
+    drawn, sizes = {}, sizes_of(makers, size)
     for name, maker in makers.items():
         draws = Draws(seed, step, name, rows, device)
-        drawn[name] = draws.send(*maker.draw(size, draws))
+        drawn[name] = draws.send(*maker.draw(sizes[maker.source], draws))
     return drawn
 
 

@@ -40,7 +40,7 @@ def _(image: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
     return image.new_empty((*image.shape[:2], *grid.shape[1:3]))
 
 
-def warp(image: Tensor, matrix: Tensor, *, inside: bool = False) -> Tensor:
+def warp(image: Tensor, matrix: Tensor, *, inside: bool = False, side: int | None = None) -> Tensor:
     """Resample images [B, C, H, W] bilinearly by matrices [B, 2, 3]; what lies outside mirrors the inside.
 
     Args:
@@ -48,14 +48,26 @@ def warp(image: Tensor, matrix: Tensor, *, inside: bool = False) -> Tensor:
         matrix: From the result's coordinates to the image's.
         inside: Says that nothing outside is asked for; then mirroring and holding the edge are the same, and the
             latter is quicker.
+        side: Of the result, pixels; None: it has the image's size.
     """
-    grid = sampling_grid(matrix, *image.shape[-2:])
+    grid = sampling_grid(matrix, *_size(image, side))
     return _sample(image, grid, "bilinear", "border" if inside else "reflection")
 
 
-def warp_valid(valid: Tensor, matrix: Tensor) -> Tensor:
-    """Resample bool [B, 1, H, W] to the nearest pixel by matrices [B, 2, 3]; what lies outside mirrors the inside."""
-    grid = sampling_grid(matrix, *valid.shape[-2:])
+def _size(image: Tensor, side: int | None) -> tuple[int, int]:
+    height, width = image.shape[-2:]
+    return (height, width) if side is None else (side, side)
+
+
+def warp_valid(valid: Tensor, matrix: Tensor, side: int | None = None) -> Tensor:
+    """Resample bool [B, 1, H, W] to the nearest pixel by matrices [B, 2, 3]; what lies outside mirrors the inside.
+
+    Args:
+        valid: What is resampled.
+        matrix: As of `warp`.
+        side: As of `warp`.
+    """
+    grid = sampling_grid(matrix, *_size(valid, side))
     return _sample(valid.float(), grid, "nearest", "reflection") > 0.5
 
 
@@ -66,7 +78,7 @@ def warp_all_valid(valid: Tensor, matrix: Tensor) -> Tensor:
 
 
 def warp_known(
-    image: Tensor, valid: Tensor | None, matrix: Tensor, *, inside: bool = False
+    image: Tensor, valid: Tensor | None, matrix: Tensor, *, inside: bool = False, side: int | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Resample images as `warp` does, of their valid pixels alone, and where they are valid as `warp_valid` does.
 
@@ -75,15 +87,16 @@ def warp_known(
         valid: bool [B, 1, H, W]; None: all pixels are.
         matrix: As of `warp`.
         inside: As of `warp`.
+        side: As of `warp`.
 
     Returns:
         The images, 0 where they are not valid, and where they are.
     """
     if valid is None:
-        return warp(image, matrix, inside=inside), None
+        return warp(image, matrix, inside=inside, side=side), None
     known = valid.to(image.dtype)
-    both = warp(torch.cat([image * known, known], dim=1), matrix, inside=inside)
-    valid = warp_valid(valid, matrix)
+    both = warp(torch.cat([image * known, known], dim=1), matrix, inside=inside, side=side)
+    valid = warp_valid(valid, matrix, side)
     # Where the nearest pixel is valid, so is a quarter at least of what a bilinear sample is made of.
     return torch.where(valid, both[:, :-1] / both[:, -1:].clamp_min(0.2), 0.0), valid
 

@@ -378,8 +378,8 @@ def test_places_that_cannot_be_replaced_are_refused(refused, pretrained, tmp_pat
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("config.yaml", "crop_size: 32", "crop_size: 0"),
-        ("config.yaml", "crop_size: 32", "crop_size: [1]"),
+        ("result.json", '"image_size": 32', '"image_size": 0'),
+        ("result.json", '"image_size": 32', '"image_size": [1]'),
         ("result.json", '"dataset": "folder"', '"dataset": "/tmp/elsewhere"'),
         ("result.json", '"dataset": "folder"', '"dataset": 3'),
     ],
@@ -390,7 +390,21 @@ def test_damaged_files_of_a_run_are_named(refused, pretrained, tmp_path, file, o
     text = (copy / file).read_text()
     assert old in text
     (copy / file).write_text(text.replace(old, new))
-    assert f"{copy / file} has dataset" in refused(copy, "formats=[smp]")
+    key = old.split('"')[1]
+    assert f"{copy / file} has {key}=" in refused(copy, "formats=[smp]")
+
+
+def test_results_from_before_have_the_size_of_their_crops(exported, refused, pretrained, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(pretrained.path, copy)
+    result = json.loads((copy / "result.json").read_text())
+    del result["image_size"]
+    (copy / "result.json").write_text(json.dumps(result))
+    assert (exported(RunDirectory(copy), "formats=[smp]") / "export.json").is_file()
+    text = (copy / "config.yaml").read_text()
+    for crop_size in ("0", "[1]"):
+        (copy / "config.yaml").write_text(text.replace("crop_size: 32", f"crop_size: {crop_size}"))
+        assert f"{copy / 'config.yaml'} has dataset.crop_size=" in refused(copy, "formats=[smp]", "run_dir=again")
 
 
 OURS = "ssl_rs.segmentation.sliding_window.WindowSettings"
