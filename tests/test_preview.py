@@ -104,6 +104,13 @@ def test_only_what_the_tasks_read_is_drawn_and_equal_commands_write_equal_bytes(
     assert both.height > Image.open(first).height  # three views instead of two
 
 
+def test_views_smaller_than_the_crops_tell_their_size(command, tiny, drawn):
+    given = ("pretext=[simclr]", "dataset.crop_size=48", "views.simclr_first.size=32", "views.simclr_second.size=32")
+    assert command("preview", *tiny, *given, "crops=2")[0] == 0
+    assert [row.about for row in drawn["rows"]] == ["as stored", *["of crop, 32 px; read by simclr"] * 2]
+    assert [cell.shape[:2] for cell in drawn["cells"]] == [(48, 48)] * 2 + [(32, 32)] * 4
+
+
 def test_views_that_the_command_line_names_are_shown_also_where_no_task_reads_them(command, tiny, drawn, trained_on):
     chosen = (*tiny, "pretext=[simclr]", "views=[clean,simclr,masked]")
     assert command("pretrain", *chosen)[0] == 0

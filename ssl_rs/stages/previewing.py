@@ -96,7 +96,9 @@ def _rows(plan: Plan, stored: Crops, step: int) -> list[Row]:
     classes: dict[str, Any] = {name: task.func for name, task in plan.tasks.items()}
     for name, view in views_of(plan, stored, step, plan.site.rows).items():
         readers = [task for task, kind in classes.items() if name in (*kind.views, *kind.momentum_views)]
-        source = f"of {plan.makers[name].source}"
+        side = view.image.shape[-1]
+        pixels = "" if side == plan.site.dataset.crop_size else f", {side} px"
+        source = f"of {plan.makers[name].source}{pixels}"
         others = any(maker.source == name for maker in plan.makers.values())
         unread = "read by no task, made for others" if others else "read by no task"
         read = f"read by {', '.join(readers)}" if readers else unread
