@@ -28,10 +28,10 @@ class PretextTask(nn.Module, ABC):
     momentum: MomentumRule | None = None
 
     def check_side(self, pixels: int, maps: Sequence[int]) -> None:
-        """Refuse crops of a side that it cannot take, before data is prepared.
+        """Refuse views of a side that it cannot take, before data is prepared.
 
         Args:
-            pixels: Side of the crops.
+            pixels: Side of the views: dataset.crop_size, or a smaller one that they are given.
             maps: Side of the map that the encoder makes of them, of each level of the pyramid.
 
         Raises:

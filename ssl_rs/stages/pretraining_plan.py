@@ -58,7 +58,7 @@ class Plan:
         tasks: The chosen tasks; each still takes the channels of the encoder.
         weights: Factor of each task's loss.
         encoder_pass: All views in one pass of the encoder, or one pass a view.
-        side: Of the images that the encoder sees, pixels.
+        image_size: Side of the images that the encoder sees, pixels.
         settings_hash: Of all settings but the seed and its name: what several pretrainings of one row have in common.
         run: Its folder and hash.
     """
@@ -69,7 +69,7 @@ class Plan:
     tasks: Mapping[str, "partial[PretextTask]"]
     weights: Mapping[str, float]
     encoder_pass: EncoderPass
-    side: int
+    image_size: int
     settings_hash: str
     run: Identified
 
@@ -109,7 +109,7 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     read = [view for task in classes.values() for view in (*task.views, *task.momentum_views)]
     needed = views_to_make(makers, read)
     own_makers = {name: makers[name] for name in needed}
-    side = common_side(read, own_makers, surroundings.dataset.crop_size)
+    image_size = common_side(read, own_makers, surroundings.dataset.crop_size)
     unread = [name for name in makers if name not in needed]
     if not planned:
         tell_of_unread(settings, unread)
@@ -121,8 +121,9 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
         recipe.check(surroundings, planned)
         bands = len(surroundings.dataset.band_names)
         chosen = [settings.values[key] for key in ("backbone", "pretext")]
-        key = "dataset.crop_size" if side == surroundings.dataset.crop_size else "views.*.size"
-        check_once(partial(check_parts, recipe.backbone, tasks, bands, side, key), "pretrain", chosen, bands, side, key)
+        key = "dataset.crop_size" if image_size == surroundings.dataset.crop_size else "views.*.size"
+        given = bands, image_size, key
+        check_once(partial(check_parts, recipe.backbone, tasks, *given), "pretrain", chosen, *given)
 
     def enter() -> Plan:
         site = surroundings.enter(check_early)
@@ -131,7 +132,7 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
         run = identify(settings, site, recipe, folder, _order(tuple(tasks)) | other_crops, LABELS_ONLY)
         shared = {"manifest": site.store.manifest.sha256, "global_batch": str(site.rows.total), **other_crops}
         settings_hash = config_hash(settings.values, shared, (*VARIED, *LABELS_ONLY))
-        return Plan(site, recipe, own_makers, tasks, weights, encoder_pass, side, settings_hash, run)
+        return Plan(site, recipe, own_makers, tasks, weights, encoder_pass, image_size, settings_hash, run)
 
     if planned:
         check_early()

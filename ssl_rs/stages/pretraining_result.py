@@ -49,7 +49,7 @@ def write_result(plan: Plan, provenance: Provenance, network: PretextNetwork, se
         "seed": site.seed,
         "steps": site.trainer.max_steps,
         "images_seen": site.trainer.max_steps * site.rows.total,
-        "image_size": plan.side,
+        "image_size": plan.image_size,
         "wall_seconds": round(seconds, 1),
         "final_losses": {name.removeprefix("loss/"): value for name, value in last.items() if name.startswith("loss/")},
         "final_metrics": {name: value for name, value in last.items() if "/" in name and not name.startswith("loss/")},
@@ -67,7 +67,7 @@ def write_result(plan: Plan, provenance: Provenance, network: PretextNetwork, se
 def _probe_collapse(plan: Plan, network: PretextNetwork) -> dict[str, float]:
     """Measure how the pooled deepest features of some training crops spread."""
     site = plan.site
-    source = SceneCrops(site.store, plan.splits, plan.side, derive_seed(site.seed, "collapse probe"))
+    source = SceneCrops(site.store, plan.splits, plan.image_size, derive_seed(site.seed, "collapse probe"))
     crop = crop_on_device(plan, source.batch(0, Rows(0, PROBED, PROBED)))
     network.eval()
     maps = torch.cat([network.encoder(part)[-1].float() for part in network.normalization(crop.image).split(32)])

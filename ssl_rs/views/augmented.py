@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_rs.errors import ArgumentError
@@ -35,7 +36,7 @@ AUTHORS_SIDE = 224
 
 @dataclass(frozen=True)
 class AugmentedMaker(TwoPartMaker):
-    """Enlarge a random part to the whole, flip it, and change its colors, sharpness and bright values.
+    """Resample a random part to the view, flip it, and change its colors, sharpness and bright values.
 
     Source: Szegedy et al., Going Deeper with Convolutions, CVPR 2015, for the part; Chen et al. (SimCLR), ICML 2020,
     for the chain; Grill et al. (BYOL), NeurIPS 2020, appendix B, for solarization and two views of unequal settings.
@@ -97,23 +98,24 @@ class AugmentedMaker(TwoPartMaker):
         matrix, sigma, blurred, solarized, *change = drawn
         image, valid = warp_known(source.image, source.valid, matrix, inside=True, side=self.size)
         if source.valid is not None and valid is not None:
-            empty, identity = _each(~valid.flatten(1).any(dim=1)), torch.eye(2, 3, device=matrix.device)
-            whole, whole_valid = self._whole(source.image, source.valid, identity.expand_as(matrix))
+            empty = _each(~valid.flatten(1).any(dim=1))
+            whole, whole_valid = self._whole(source.image, source.valid)
             image, valid = torch.where(empty, whole, image), torch.where(empty, whole_valid, valid)
-            matrix = torch.where(empty[:, 0], identity, matrix)
+            matrix = torch.where(empty[:, 0], torch.eye(2, 3, device=matrix.device), matrix)
         image = recolor(image, color_matrix(band_means(image, valid), *ColorChange(*change), source.rgb))
         image = torch.where(_each(blurred), gaussian_blur(image, sigma, valid), image)
         inverted = _each(solarized) & (image >= 0.5)
         image = torch.where(inverted, 1 - image, image)
         return View(image, compose(source.geometry, matrix), rgb=source.rgb, valid=valid)
 
-    def _whole(self, image: Tensor, valid: Tensor, identity: Tensor) -> tuple[Tensor, Tensor]:
-        """Return whole images, and where they are valid, in the size of the view."""
+    def _whole(self, image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Return whole images in the size of the view, means over their valid pixels, and where there are any."""
         if self.size is None:
             return image, valid
-        resampled, known = warp_known(image, valid, identity, inside=True, side=self.size)
-        assert known is not None
-        return resampled, known
+        known = valid.to(image)
+        share = F.adaptive_avg_pool2d(known, self.size)
+        mean = F.adaptive_avg_pool2d(image * known, self.size) / share.clamp_min(torch.finfo(image.dtype).tiny)
+        return mean, share > 0
 
     def _turn(self, draws: Draws) -> Tensor:
         """Draw the matrices [B, 2, 3] of flips and rotations."""

@@ -85,7 +85,7 @@ class TwoPartMaker(ABC):
         """Return all that is random in the views of a batch, on the CPU, rows [B, ...] each.
 
         Args:
-            size: Height and width of the images.
+            size: Height and width of the source's images.
             draws: A row a sample.
         """
 
@@ -99,7 +99,7 @@ class TwoPartMaker(ABC):
         """
 
     def size_of_view(self, source: tuple[int, int]) -> tuple[int, int]:
-        """Return height and width of the view of a source, pixels: by default the same."""
+        """Return height and width of the view of a source, pixels: by default the source's."""
         return source
 
     def __call__(self, source: View, draws: Draws) -> View:
@@ -170,8 +170,8 @@ def sizes_of(makers: Mapping[str, ViewMaker], size: tuple[int, int]) -> dict[str
     """
     sizes = {CROP: size}
     for name, maker in makers.items():
-        source = sizes[maker.source]
-        sizes[name] = maker.size_of_view(source) if isinstance(maker, TwoPartMaker) else source
+        size_of_view = getattr(maker, "size_of_view", None)
+        sizes[name] = sizes[maker.source] if size_of_view is None else size_of_view(sizes[maker.source])
     return sizes
 
 
@@ -179,28 +179,31 @@ def common_side(names: Iterable[str], makers: Mapping[str, ViewMaker], crop_size
     """Return the side that all of some views have, which the encoder sees, pixels.
 
     Args:
-        names: The views.
+        names: The views; of none it is that of the crops.
         makers: As of `sizes_of`.
         crop_size: Side of the stored crops.
 
     Raises:
-        InputError: They have several, or a view is larger than the crops.
+        InputError: They have several, or a view is no square or larger than the crops.
     """
     sizes = sizes_of(makers, (crop_size, crop_size))
-    for name, (side, _) in sizes.items():
-        if side > crop_size:
+    for name, (height, width) in sizes.items():
+        if height != width:
+            raise InputError(f"View {name} has {height} x {width} pixels, expected a square. Change views.{name}.")
+        if height > crop_size:
             raise InputError(
-                f"views.{name}.size={side}: expected at most dataset.crop_size={crop_size}, the side of the crops that "
-                "views are cut from. Raise dataset.crop_size, or lower the size."
+                f"View {name} has {height} pixels a side, expected at most those of the crops that it is cut from, "
+                f"dataset.crop_size={crop_size}. Raise that, or lower views.{name}.size."
             )
     sides = {name: sizes[name][0] for name in names}
     if len(set(sides.values())) > 1:
         told = ", ".join(f"{name} {side}" for name, side in sides.items())
-        raise InputError(
-            f"The views that tasks read differ in their side ({told} px), and the encoder takes one. Set views.*.size "
-            f"of all of them, or of none: those without have dataset.crop_size={crop_size}."
-        )
-    return next(iter(sides.values()))
+        without = [name for name in sides if not hasattr(makers[name], "size")]
+        remedy = "Give views.*.size of all of them, or of none."
+        if without:
+            remedy = f"{', '.join(without)} cannot be smaller than the source: leave out views.*.size, or their tasks."
+        raise InputError(f"The views that tasks read differ in their side ({told} px), expected one. {remedy}")
+    return next(iter(sides.values()), crop_size)
 
 
 @torch.no_grad()

@@ -53,7 +53,7 @@ class KorniaMaker:
         if image.shape != source.image.shape:
             raise InputError(
                 f"views.*.augmentations turn {tuple(source.image.shape)} into {tuple(image.shape)}; "
-                "a view keeps its size. Set the augmentation's size to dataset.crop_size."
+                f"these views keep their source's size. Set the augmentation's size to {source.image.shape[-1]}."
             )
         # [B, 3, 3], pixels of the source to those of the image; None where no augmentation has one.
         matrix = cast(Tensor | None, self.augmentation.transform_matrix)

@@ -60,7 +60,7 @@ def test_draws_follow_the_global_generator():
 @pytest.mark.parametrize(
     ("augmentation", "message"),
     [
-        (K.CenterCrop(16), "keeps its size"),
+        (K.CenterCrop(16), "keep their source's size. Set the augmentation's size to 32"),
         (K.RandomPerspective(0.5, p=1.0), "RandomPerspective bends"),
         (K.RandomJigsaw(p=1.0), "RandomJigsaw mixes"),
         (K.RandomMosaic(p=1.0), "RandomMosaic mixes"),

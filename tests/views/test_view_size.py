@@ -105,13 +105,41 @@ def test_views_that_tasks_read_have_one_side():
     makers = {"small": SMALL, "clean": CleanMaker("crop"), "turned": CleanMaker("small")}
     assert common_side(["small", "turned"], makers, 24) == 10
     assert common_side(["clean"], makers, 24) == 24
-    with pytest.raises(InputError, match=r"\(small 10, clean 24 px\), and the encoder takes one. Set views"):
+    with pytest.raises(InputError, match=r"\(small 10, clean 24 px\), expected one. clean cannot be smaller than the"):
         common_side(["small", "clean"], makers, 24)
 
 
 def test_a_view_is_not_larger_than_the_crops():
-    with pytest.raises(InputError, match=r"views.small.size=10: expected at most dataset.crop_size=9"):
+    said = r"View small has 10 pixels a side, .* dataset\.crop_size=9\. Raise that, or lower views\.small\.size"
+    with pytest.raises(InputError, match=said):
         common_side(["small"], {"small": SMALL}, 9)
+
+
+class Own:
+    """A maker that is no TwoPartMaker, but tells what it makes."""
+
+    source = "crop"
+
+    def __init__(self, height, width):
+        self.made = height, width
+
+    def size_of_view(self, source):
+        return self.made
+
+
+def test_own_makers_tell_what_they_make():
+    assert common_side(["own"], {"own": Own(8, 8)}, 24) == 8
+    with pytest.raises(InputError, match="View own has 24 x 12 pixels, expected a square"):
+        common_side(["own"], {"own": Own(24, 12)}, 24)
+
+
+def test_a_single_valid_pixel_is_not_lost():
+    valid = torch.zeros(6, 1, 24, 24, dtype=torch.bool)
+    valid[:, :, 13, 6] = True
+    view = SMALL(crop_view(images(), None, valid), draws(6))
+    assert view.valid.flatten(1).any(dim=1).all()
+    shown = (view.image * view.valid).amax(dim=(2, 3))  # every value of a view is that of the pixel
+    torch.testing.assert_close(shown, images()[:, :, 13, 6], atol=1e-5, rtol=0)
 
 
 def test_a_size_below_one_pixel_is_refused():
@@ -145,11 +173,11 @@ def test_the_encoder_sees_the_views_size_alone(command, tiny, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (SIZES[:3], "simclr_first 32, simclr_second 48 px"),
-        ((*SIZES, "backbone=vgg16_bn", "views.simclr_first.size=9", "views.simclr_second.size=9"), r"views.*.size=9: "),
+        (SIZES[:3], "(simclr_first 32, simclr_second 48 px), expected one. Give views.*.size of all of them"),
+        ((*SIZES, "backbone=vgg16_bn", "views.simclr_first.size=9", "views.simclr_second.size=9"), "views.*.size=9: "),
         (
             (*SIZES[:2], "views.simclr_first.size=64"),
-            "views.simclr_first.size=64: expected at most dataset.crop_size=48",
+            "View simclr_first has 64 pixels a side, expected at most",
         ),
         ((*SIZES, "views.simclr_second.size=0"), "size=0: expected at least 1 pixel"),
     ],
