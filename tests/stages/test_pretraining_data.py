@@ -415,10 +415,10 @@ def probed(monkeypatch):
     for row in range(40):
         valid[row, :, : 8 * (row % 3)] = False
     crops = Crops(torch.randint(1, 100, (40, 3, 32, 32)) * valid, valid)
-    monkeypatch.setattr(pretraining_result, "scene_crops", lambda plan, seed: SimpleNamespace(batch=lambda *_: crops))
+    monkeypatch.setattr(pretraining_result, "SceneCrops", lambda *_: SimpleNamespace(batch=lambda *_: crops))
     network = nn.Module()
     network.encoder, network.normalization = Collapsed(), nn.Identity()
-    plan = SimpleNamespace(site=site(("red", "green", "blue")))
+    plan = SimpleNamespace(site=site(("red", "green", "blue")), splits=("train",), image_size=32)
     return pretraining_result._probe_collapse(plan, network.train()), network
 
 
