@@ -193,6 +193,7 @@ def help_text(name: str, overrides: Sequence[str], own_dir: Path | None) -> str:
         first,
         "",
         f"usage: python -m ssl_rs.{name} [group=option ...] [key=value ...]",
+        "       --help            print this, with the keys of the options that are given with it",
         "       --cfg             print every key of the run and stop",
         *(["       -m, --multirun    run every combination of comma-separated values"] if sweeps else []),
         "       --config-dir DIR  also look for groups and options in a folder of your own",
