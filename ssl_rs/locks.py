@@ -12,6 +12,9 @@ from ssl_rs.errors import InUseError
 from ssl_rs.files import writing
 from ssl_rs.messages import say_line
 
+LOOK_SECONDS = 0.2
+"""Longer than `holder` needs a file to see who holds it."""
+
 _held: "WeakSet[IO[str]]" = WeakSet()
 
 
@@ -39,13 +42,11 @@ def hold(path: Path, what: str, remedy: str, wait: bool = False) -> IO[str]:
     """
     with writing(path):
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - held open as long as the lock
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not _lock(file):
         told = f"{what} is in use by {_holder(file)}."
         if not wait:
             file.close()
-            raise InUseError(f"{told} Wait for it, or {remedy}.") from error
+            raise InUseError(f"{told} Wait for it, or {remedy}.")
         say_line(f"{told} Waiting for it.")
         fcntl.flock(file, fcntl.LOCK_EX)
     with writing(path):
@@ -56,10 +57,24 @@ def hold(path: Path, what: str, remedy: str, wait: bool = False) -> IO[str]:
     return file
 
 
+def _lock(file: IO[str]) -> bool:
+    """Lock a file, and tell whether nobody held it for longer than `holder` takes to look."""
+    until = time.monotonic() + LOOK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(LOOK_SECONDS / 10)
+        else:
+            return True
+
+
 def holder(path: Path) -> str | None:
     """Tell who holds a file that `hold` locks; None where nobody does.
 
-    It holds the file itself for a moment: who asks for it just then is refused.
+    It shares the file for a moment, which `hold` waits for.
     """
     if not path.is_file():
         return None

@@ -1,8 +1,11 @@
 """Run from test_distributed.py: alone it trains; two ranks go on, one of which does not see the newest.
 
-usage: checkpoints_of_ranks.py FOLDER
+usage: checkpoints_of_ranks.py FOLDER [metrics]
+
+With metrics, two ranks begin, of which one has a metric more.
 """
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -11,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 sys.path.append(str(Path(__file__).parent / "training"))
-from test_loop import Recorder, job
+from test_loop import Network, Recorder, job
 
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError
@@ -20,7 +23,16 @@ from ssl_rs.training.loop import train
 from ssl_rs.training.state import Identity
 
 
-def main(folder):
+class Chatty(Network):
+    """One more metric."""
+
+    def forward(self, batch):
+        outputs = super().forward(batch)
+        far = outputs["far"]
+        return outputs | {"far": dataclasses.replace(far, metrics={"more": far.loss.detach()})}
+
+
+def main(folder, with_metrics):
     torch.set_num_threads(1)
     if "RANK" not in os.environ:
         train(job(folder), Recorder)
@@ -31,8 +43,11 @@ def main(folder):
     def newest_first(folder):
         return whole(folder)[rank:]
 
-    state._newest_first = newest_first
+    if not with_metrics:
+        state._newest_first = newest_first
     here = job(folder, processes=Processes(rank, 2, rank, 2), identity=Identity("hash", 1, "fp32"))
+    if with_metrics and rank:
+        here = dataclasses.replace(here, network=Chatty())
     try:
         train(here, Recorder)
     except InputError as error:
@@ -42,4 +57,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:] == ["metrics"])

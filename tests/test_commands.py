@@ -769,8 +769,19 @@ def test_a_report_does_not_overwrite_a_page_of_somebody_elses(command, tiny):
     Path("mine/index.html").write_text("my own\n")
     code, _, err = command("report", "run_dir=mine")
     assert code == 2
-    assert "run_dir=mine holds index.html and no cells.csv: no report wrote it" in err
+    assert "run_dir=mine holds index.html, which no report wrote" in err
     assert Path("mine/index.html").read_text() == "my own\n"
+
+
+@pytest.mark.parametrize("name", ["differences.csv", "confusions.csv", "curve_7.svg", "cells.csv"])
+def test_a_report_leaves_every_file_of_somebody_elses_alone(command, name):
+    Path("mine").mkdir()
+    Path("mine", name).write_text("place,state\nhere,done\n")
+    code, _, err = command("report", "run_dir=mine")
+    assert code == 2
+    assert f"run_dir=mine holds {name}, which no report wrote" in err
+    assert [path.name for path in Path("mine").iterdir()] == [name]
+    assert Path("mine", name).read_text() == "place,state\nhere,done\n"
 
 
 @pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--help"], 0), (["pretrain"], 2)])

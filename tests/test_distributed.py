@@ -63,6 +63,15 @@ def test_ranks_that_read_different_checkpoints_stop(tmp_path):
     assert sorted(path.read_bytes() for path in (tmp_path / "run/checkpoints").iterdir()) == checkpoints
 
 
+def test_ranks_with_different_metrics_stop_instead_of_waiting_for_each_other(tmp_path):
+    script = str(Path(__file__).with_name("checkpoints_of_ranks.py"))
+    subprocess.run([*TORCHRUN, script, str(tmp_path), "metrics"], check=True, capture_output=True, timeout=300)
+    said = [(tmp_path / f"rank{rank}.txt").read_text() for rank in (0, 1)]
+    assert "Ranks have different metrics, of which no mean can be taken; rank 0 has gradient_norm, loss, " in said[0]
+    assert "rank 1 has far/more, gradient_norm, " in said[1]
+    assert list((tmp_path / "run").rglob("*.ckpt")) == []
+
+
 def test_torchrun_runs_both_stages(tiny):
     overrides = (*tiny, "trainer.batch_size=2")
     done = subprocess.run(

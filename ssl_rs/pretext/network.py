@@ -50,7 +50,13 @@ class PretextNetwork(nn.Module):
         self.views = tuple(dict.fromkeys(name for task in tasks.values() for name in task.views))
         self.momentum_views = tuple(dict.fromkeys(name for task in tasks.values() for name in task.momentum_views))
         self.momentum = common_rule({name: task.momentum for name, task in tasks.items() if task.momentum is not None})
-        assert (self.momentum is None) == (not self.momentum_views), "momentum views and their rule go together"
+        for name, task in tasks.items():
+            if (task.momentum is None) != (not task.momentum_views):
+                lacks = "momentum" if task.momentum is None else "momentum_views"
+                raise InputError(
+                    f"pretext.{name}.task: {type(task).__name__} has no {lacks}: a task that reads features of the "
+                    "momentum encoder needs both momentum_views and momentum."
+                )
         self.momentum_encoder = None if self.momentum is None else momentum_copy(encoder)
         self.pooled: Tensor | None = None  # [B, D], the deepest map of the first view of the last part of a batch
         self.noted: Tensor | None = None  # the same of all its parts
@@ -187,7 +193,7 @@ def check_views(tasks: Mapping[str, PretextTask | type[PretextTask]], makers: Ma
                 f"pretext.{name}.task is a {getattr(task, '__name__', kind_of_task.__name__)}, expected a class "
                 "derived from ssl_rs.pretext.base.PretextTask."
             )
-        if not isinstance(getattr(task, "views", None), tuple):
+        if not isinstance(getattr(task, "views", None), tuple) or not task.views:
             raise InputError(
                 f'pretext.{name}.task: {kind_of_task.__name__} has to say which views it reads: views = ("clean",).'
             )
@@ -198,6 +204,11 @@ def check_views(tasks: Mapping[str, PretextTask | type[PretextTask]], makers: Ma
                     f"Add {_option(view)} to views=[...], or leave the task out of pretext=[...]."
                 )
         for view, kind in task.view_kinds.items():
+            if view not in (*task.views, *task.momentum_views):
+                raise InputError(
+                    f"pretext.{name}.task: view_kinds of {kind_of_task.__name__} names the view '{view}', which it "
+                    "does not read. Add it to views, or leave it out."
+                )
             made = kind_made_by(makers[view])
             if isinstance(made, type):
                 check_kind(view, made, kind)

@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ssl_rs.errors import InputError
 from ssl_rs.files import make_folder, write_beside
-from ssl_rs.reporting.cells_file import cells_csv
+from ssl_rs.reporting.cells_file import COLUMNS, cells_csv
 from ssl_rs.reporting.csv_files import (
     budgets_csv,
     confusions_csv,
@@ -38,6 +38,12 @@ from ssl_rs.reporting.wording import (
     signed_points_text,
     unplanned_text,
 )
+
+FILES = (
+    "cells.csv", "results.csv", "summary.csv", "differences.csv", "labels_saved.csv", "budgets.csv", "confusions.csv",
+    "table.md", "table.tex", "pretrainings.csv", "index.html",
+)  # fmt: skip
+"""What a report writes, next to the curves; cells.csv comes first."""
 
 
 def write_report(
@@ -81,17 +87,33 @@ def write_report(
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse to write over files that no report wrote; of its own, cells.csv is the first.
+    """Refuse to write over files that no report wrote; in a folder of its own, cells.csv has the columns of a report.
 
     Raises:
         InputError: Names one.
     """
-    for name in ("index.html", "results.csv", "summary.csv", "table.md", "table.tex"):
-        if (folder / name).exists() and not (folder / "cells.csv").is_file():
+    if _is_of_report(folder / "cells.csv"):
+        return
+    for path in [*(folder / name for name in FILES), *_curves(folder)]:
+        if path.exists():
             raise InputError(
-                f"run_dir={folder} holds {name} and no cells.csv: no report wrote it, and it is not overwritten. "
-                "Choose an empty or new folder."
+                f"run_dir={folder} holds {path.name}, which no report wrote, and it is not overwritten. Choose an "
+                "empty or new folder."
             )
+
+
+def _is_of_report(cells: Path) -> bool:
+    """Tell whether a report wrote a file, in this version or in an earlier one with fewer columns."""
+    if not cells.is_file():
+        return False
+    with open(cells, encoding="utf-8", errors="replace") as file:
+        found = file.readline().strip().split(",")
+    return found[0] == COLUMNS[0] and found[-1] == COLUMNS[-1]
+
+
+def _curves(folder: Path) -> list[Path]:
+    """Return the pictures of curves in the folder of a report."""
+    return [path for path in sorted(folder.glob("curve_*.svg")) if re.fullmatch(r"curve_\d+\.svg", path.name)]
 
 
 def _write_tables(out_dir: Path, runs: Sequence[Run], sections: Sequence[Section]) -> None:
@@ -106,8 +128,8 @@ def _write_tables(out_dir: Path, runs: Sequence[Run], sections: Sequence[Section
     curves = {scored.curve_file: scored.curve for section in sections for scored in section.tables if scored.curve}
     for name, curve in curves.items():
         write_beside(out_dir / name, str(curve).replace("<svg", '<svg style="background: #fff"', 1))
-    for left in out_dir.glob("curve_*.svg"):  # of an earlier report with more tables
-        if re.fullmatch(r"curve_\d+\.svg", left.name) and left.name not in curves:
+    for left in _curves(out_dir):
+        if left.name not in curves:  # of an earlier report with more tables
             left.unlink(missing_ok=True)
     write_beside(out_dir / "table.md", tables_text(studies, "markdown"))
     write_beside(out_dir / "table.tex", tables_text(studies, "latex"))

@@ -1,12 +1,14 @@
 """The training loop of both stages: batch, forward, backward, step; logs and checkpoints between steps."""
 
 import math
-from collections.abc import Callable, Generator, Iterator
+import zlib
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ssl_rs import distributed
 from ssl_rs.agreement import Agreement
@@ -139,10 +141,10 @@ def _line(job: Job, progress: Progress, clock: Clock) -> dict[str, float]:
     """Return the means since the last line, over steps and ranks, and start new sums."""
     probed = {f"collapse/{name}": value.float() for name, value in job.probe().items()} if job.probe else {}
     sums = {name: value / progress.count for name, value in progress.sums.items()} | probed
-    names = sorted(sums)
+    names = _same_names(sums, job)
     means = distributed.mean_over_ranks(torch.stack([sums[name] for name in names])).tolist() if names else []
-    # Of a step that was left out, the features may be no numbers, for which JSON has none.
-    values = {name: mean for name, mean in zip(names, means, strict=True) if name not in probed or math.isfinite(mean)}
+    # The features of a step that was left out, or a metric of a task, may be no numbers, for which JSON has no word.
+    values = {name: mean for name, mean in zip(names, means, strict=True) if math.isfinite(mean)}
     progress.sums, progress.count = {}, 0
     return {
         "step": progress.step,
@@ -152,6 +154,23 @@ def _line(job: Job, progress: Progress, clock: Clock) -> dict[str, float]:
         "images_per_second": clock.rate(progress.step),
         "seconds": round(progress.seconds, 3),
     }
+
+
+def _same_names(values: Mapping[str, Tensor], job: Job) -> list[str]:
+    """Return the names of what is to be averaged over ranks, in order; without this check ranks would wait in vain.
+
+    Raises:
+        InputError: Ranks have other names; on every rank.
+    """
+    names = sorted(values)
+    number = zlib.crc32("\n".join(names).encode())
+    least, most = distributed.min_over_ranks(torch.tensor([number, -number], device=job.device)).tolist()
+    if least != -most:
+        raise InputError(
+            f"Ranks have different metrics, of which no mean can be taken; rank {job.processes.rank} has "
+            f"{', '.join(names)}. A task has to return the same metrics on every rank."
+        )
+    return names
 
 
 def _scores(job: Job, clock: Clock, display: Display) -> dict[str, float]:
@@ -200,7 +219,7 @@ def _save(job: Job, progress: Progress) -> None:
     Raises:
         InputError: A weight is not finite, on every rank.
     """
-    names = sorted(progress.sums)
+    names = _same_names(progress.sums, job)
     ranks = distributed.gather(torch.stack([progress.sums[name] for name in names])[None]) if names else None
     sums = {name: ranks[:, column] for column, name in enumerate(names)} if ranks is not None else {}
     check_weights(job.network, progress.step, job.run.checkpoints)

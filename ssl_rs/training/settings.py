@@ -108,7 +108,7 @@ class TrainerSettings:
     @property
     def computes_on_cpu(self) -> bool:
         """Whether the device is a CPU, told without opening another."""
-        return self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available())
+        return self.device.partition(":")[0] == "cpu" or (self.device == "auto" and not torch.cuda.is_available())
 
     def resolve_device(self, local_rank: int, on_this_machine: int = 1) -> torch.device:
         """Return the device of this process.
@@ -186,10 +186,11 @@ def computes_bf16(device: torch.device) -> bool:
 def exactness(deterministic: bool) -> Iterator[None]:
     """Within it torch refuses operations that may differ from run to run; afterwards everything is as before."""
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
+        torch.use_deterministic_algorithms(before[0], warn_only=only_warned)
         torch.backends.cudnn.benchmark = before[1]

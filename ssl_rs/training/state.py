@@ -81,11 +81,21 @@ class Progress:
     collapsed: int = 0
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Add what a step came to; a GPU starts one operation for all values that have a sum already."""
-        known = [name for name in values if name in self.sums]
-        if known:
-            torch._foreach_add_([self.sums[name] for name in known], [values[name] for name in known])
-        self.sums |= {name: value.clone() for name, value in values.items() if name not in self.sums}
+        """Add what a step came to; a GPU starts one operation for all values.
+
+        Raises:
+            InputError: The step has other values than those before it, of which no mean could be taken.
+        """
+        if not self.count:
+            self.sums = {name: value.clone() for name, value in values.items()}
+        elif values.keys() != self.sums.keys():
+            names = sorted(values.keys() ^ self.sums.keys())
+            raise InputError(
+                f"Step {self.step + 1} has {'no ' if names[0] in self.sums else ''}{names[0]}, unlike the steps before "
+                "it: a task has to return the same metrics in every step."
+            )
+        else:
+            torch._foreach_add_([self.sums[name] for name in values], list(values.values()))
         self.count += 1
 
 
@@ -235,7 +245,7 @@ def _progress(stored: Mapping[str, Any], device: torch.device) -> Progress:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*.ckpt"), reverse=True)
+    return sorted(folder.glob("step-*.ckpt"), key=lambda path: (len(path.name), path.name), reverse=True)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def _has_key() -> bool:
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
     try:
         return host in netrc(os.environ.get("NETRC", Path.home() / ".netrc")).hosts
-    except (OSError, NetrcParseError):
+    except (OSError, NetrcParseError, ValueError, RuntimeError):  # no text, or nobody knows whose home this is
         return False
 
 

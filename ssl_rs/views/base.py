@@ -119,7 +119,10 @@ def crop_view(image: Tensor, rgb: tuple[int, int, int] | None = None, valid: Ten
 def kind_made_by(maker: ViewMaker) -> type[View] | None:
     """Return the class of a maker's views by its annotations; None where they say nothing."""
     function = type(maker).make if _is_in_two_parts(maker) else type(maker).__call__
-    return get_type_hints(function).get("return")
+    try:
+        return get_type_hints(function).get("return")
+    except NameError:  # annotations of another package that it imports for type checkers only
+        return None
 
 
 def all_in_two_parts(makers: Mapping[str, ViewMaker]) -> TypeGuard[Mapping[str, TwoPartMaker]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_rs.locks import hold
+from ssl_rs.locks import hold, holder
 from ssl_rs.run_directory import RunDirectory
 
 pytestmark = pytest.mark.slow
@@ -177,3 +177,20 @@ def test_who_waits_for_a_store_holds_the_lock_that_a_third_one_finds(tmp_path):
     with pytest.raises(InputError, match=f"in use by process {waiting.pid}"), _held(tmp_path / "store", wait=False):
         pass
     waiting.communicate("\n")
+
+
+def test_who_only_looks_stops_nobody(tmp_path):
+    """One process asks in a loop who holds the lock, while this one takes it again and again."""
+    code = "import sys; from pathlib import Path; from ssl_rs.locks import holder; print(1, flush=True)\n"
+    code += "while True: holder(Path(sys.argv[1]))"
+    lock = tmp_path / ".lock"
+    lock.touch()
+    with subprocess.Popen([sys.executable, "-c", code, lock], stdout=subprocess.PIPE, text=True) as looking:
+        try:
+            assert looking.stdout.readline() == "1\n"
+            for _ in range(300):
+                hold(lock, "it", "wait").close()
+        finally:
+            looking.kill()
+    with hold(lock, "it", "wait"):
+        assert holder(lock).startswith(f"process {os.getpid()} on ")

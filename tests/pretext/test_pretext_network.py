@@ -12,6 +12,7 @@ from ssl_rs.pretext.base import PretextTask
 from ssl_rs.pretext.contrastive import Contrastive
 from ssl_rs.pretext.decoder import AdditiveDecoder
 from ssl_rs.pretext.inpainting import Inpainting
+from ssl_rs.pretext.momentum import MomentumRule
 from ssl_rs.pretext.network import PretextNetwork, build_task, check_views, split_views
 from ssl_rs.pretext.transform_prediction import TransformPrediction
 from ssl_rs.pretext.transform_prediction_pooled import PooledTransformPrediction
@@ -173,6 +174,28 @@ def test_a_transform_is_told_against_the_view_that_it_was_applied_to():
         views, view_kinds = ("transformed",), TransformPrediction.view_kinds
 
     check_views({"alone": Alone}, makers)  # it compares with nothing
+
+
+def test_a_kind_of_a_view_that_a_task_does_not_read_is_refused():
+    class Odd(PretextTask):
+        views, view_kinds = ("clean",), TransformPrediction.view_kinds
+
+    with pytest.raises(InputError, match=r"view_kinds of Odd names the view 'transformed', which it does not read"):
+        check_views({"odd": Odd}, {"clean": MAKERS["clean"]})
+
+
+def test_a_task_that_reads_no_view_is_refused():
+    with pytest.raises(InputError, match="Recorder has to say which views it reads"):
+        check_views({"blind": Recorder()}, MAKERS)
+
+
+@pytest.mark.parametrize(("given", "lacks"), [("momentum_views", "momentum"), ("momentum", "momentum_views")])
+def test_a_momentum_encoder_needs_views_and_a_rule(given, lacks):
+    task = Recorder("clean")
+    setattr(task, given, {"momentum_views": ("clean",), "momentum": MomentumRule(0.9, 1.0)}[given])
+    normalization = Normalization(Statistics((0.5,) * 3, (0.25,) * 3, "test"))
+    with pytest.raises(InputError, match=rf"pretext\.odd\.task: Recorder has no {lacks}: "):
+        PretextNetwork(CountingEncoder(), normalization, {"odd": task}, "joint")
 
 
 def test_features_of_pixels_without_data_hide_no_collapse():

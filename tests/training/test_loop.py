@@ -515,6 +515,21 @@ def test_lines_hold_no_number_that_json_has_not(tmp_path):
     assert all("loss" in line and "collapse/feature_std" not in line for line in own.run.read_metrics())
 
 
+class Undefined(Network):
+    """Its metric is no number."""
+
+    def forward(self, batch):
+        outputs = super().forward(batch)
+        return outputs | {"near": TaskOutput(outputs["near"].loss, {"size": torch.tensor(math.nan)})}
+
+
+def test_a_metric_that_is_no_number_is_left_out_of_the_lines(tmp_path):
+    own = job(tmp_path, network=Undefined(), log_every_steps=1)
+    train(own, Recorder)
+    assert "NaN" not in own.run.metrics.read_text()
+    assert all("loss/near" in line and "near/size" not in line for line in own.run.read_metrics())
+
+
 def test_a_collapse_can_stop_the_run(tmp_path):
     own = job(tmp_path, log_every_steps=1, on_collapse="stop", probe=probe(*[0.001] * STEPS))
     with pytest.raises(InputError, match=r"have collapsed at step 3.*trainer\.on_collapse=warn"):

@@ -44,6 +44,7 @@ def test_the_least_values_are_good():
 
 @pytest.mark.parametrize(("device", "gpu", "on_cpu"), [
     ("cpu", True, True), ("auto", True, False), ("auto", False, True), ("mps", False, False), ("cuda:1", True, False),
+    ("cpu:0", True, True),
 ])  # fmt: skip
 def test_it_is_known_without_opening_a_device_whether_a_cpu_computes(monkeypatch, device, gpu, on_cpu):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
@@ -133,17 +134,19 @@ def test_gpus_compute_bf16_from_ampere_on(monkeypatch, capability, good):
     assert not computes_bf16(torch.device("mps"))
 
 
-@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize(("before", "only_warned"), [(True, False), (True, True), (False, False)])
 @pytest.mark.parametrize("deterministic", [True, False])
-def test_exactness_ends_with_its_block(before, deterministic):
-    torch.use_deterministic_algorithms(before)
+def test_exactness_ends_with_its_block(before, only_warned, deterministic):
+    torch.use_deterministic_algorithms(before, warn_only=only_warned)
     benchmark = torch.backends.cudnn.benchmark
     try:
         with suppress(KeyError), exactness(deterministic):
             assert torch.are_deterministic_algorithms_enabled() == deterministic
+            assert not torch.is_deterministic_algorithms_warn_only_enabled()
             assert torch.backends.cudnn.benchmark != deterministic
             raise KeyError
         assert torch.are_deterministic_algorithms_enabled() == before
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == only_warned
         assert torch.backends.cudnn.benchmark == benchmark
     finally:
         torch.use_deterministic_algorithms(False)

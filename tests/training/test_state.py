@@ -292,3 +292,23 @@ def test_sums_are_none_of_the_values_that_a_recording_writes_anew():
         progress.add({"loss": value})
         assert value == number
     assert (progress.sums["loss"], progress.count) == (7.0, 3)
+
+
+@pytest.mark.parametrize(("later", "said"), [
+    (("loss",), "Step 3 has no error, unlike the steps before it: a task has to return the same metrics"),
+    (("loss", "error", "size"), "Step 3 has size, unlike the steps before it"),
+])  # fmt: skip
+def test_values_that_only_some_steps_have_are_refused(later, said):
+    progress, one = Progress(), torch.tensor(1.0)
+    for _ in range(2):
+        progress.add({"loss": one, "error": one})
+        progress.step += 1
+    with pytest.raises(InputError, match=said):
+        progress.add(dict.fromkeys(later, one))
+
+
+def test_the_newest_is_the_one_with_the_highest_number_however_many_digits_it_has(tmp_path):
+    network, optimizer = start()
+    for number in (99_999_999, 100_000_000, 100_000_001):
+        assert save(tmp_path, network, optimizer, number).is_file()
+    assert load_checkpoint(tmp_path, *start(), IDENTITY, CPU).step == 100_000_001

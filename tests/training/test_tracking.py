@@ -14,6 +14,7 @@ import pytest
 import wandb
 
 from ssl_rs.errors import InputError
+from ssl_rs.training import tracking
 from ssl_rs.training.tracking import NoLogger, WandbLogger
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -99,6 +100,21 @@ def test_a_netrc_without_a_key_of_wandb_is_none(session, tmp_path, content):
     (tmp_path / "netrc").write_text(content)
     open_mirror(tmp_path)
     assert session.opened[0]["mode"] == "offline"
+
+
+def test_a_netrc_that_is_no_text_holds_no_key(session, tmp_path):
+    (tmp_path / "netrc").write_bytes(b"machine api.wandb.ai login user password \xff\n")
+    open_mirror(tmp_path)
+    assert session.opened[0]["mode"] == "offline"
+
+
+def test_without_a_home_there_is_no_key(session, monkeypatch):
+    def nobodys():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("NETRC")
+    monkeypatch.setattr(tracking.Path, "home", nobodys)
+    assert not tracking._has_key()
 
 
 def test_a_key_belongs_to_its_server(session, tmp_path, monkeypatch):

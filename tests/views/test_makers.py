@@ -94,6 +94,14 @@ def test_makers_that_do_more_than_draw_and_compute_are_called_as_they_are(maker)
     assert kind_made_by(MAKERS["masked"]) is CorruptedView
 
 
+def test_annotations_of_names_that_only_type_checkers_know_say_nothing():
+    class Own:
+        def __call__(self, source: "Somewhere", draws) -> View:  # noqa: F821
+            return source
+
+    assert kind_made_by(Own()) is None
+
+
 @pytest.mark.parametrize("name", PLAIN)
 def test_geometry_samples_the_crop_where_the_view_comes_from(name):
     crop = images()
