@@ -22,6 +22,9 @@ NARROWER = {"segmentation_models_pytorch": "segmentation_models_pytorch.decoders
 """Where in such a package it must be defined: other classes may download what their arguments name. Those of there may
 too, unless they are told not to, so that our code makes them: `_partial_: true`."""
 
+WITHOUT_NAME = "_args_"
+"""The list of arguments of a node that have no name, as Hydra calls it."""
+
 PLACES = tuple(NARROWER.get(package, package) for package in PACKAGES)
 
 
@@ -29,7 +32,8 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
     """Build the object that a config node describes.
 
     Args:
-        node: `_target_` and its arguments; `_partial_: true` leaves the call to the entry point.
+        node: `_target_` and its arguments, those without a name as a list under `_args_`; `_partial_: true` leaves the
+            call to the entry point.
         where: Dotted key of the node, for messages.
         trusted: Packages besides `PACKAGES` that may be used.
 
@@ -45,17 +49,18 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
         if name not in ("_target_", "_partial_")
     }
     _check_arguments(target, arguments, where)
+    without_name = arguments.pop(WITHOUT_NAME, [])
     if node.get("_partial_", False):
-        return partial(target, **arguments)
+        return partial(target, *without_name, **arguments)
     if is_within(target.__module__, tuple(NARROWER.values())) and not is_within(target.__module__, trusted):
         raise InputError(f"{where}: {target.__name__} is made when bands and classes are known. Add _partial_: true.")
-    lacking = _lacking(target, arguments)
+    lacking = _lacking(target, arguments, where)
     if lacking:
         raise InputError(
             f"{where} lacks what {target.__name__} needs: {', '.join(lacking)}. Its YAML file must name them."
         )
     try:
-        return target(**arguments)
+        return target(*without_name, **arguments)
     except ArgumentError as error:
         raise InputError(f"{where}.{error}") from error
     except (ValueError, TypeError) as error:
@@ -181,24 +186,42 @@ def import_target(name: str, where: str, trusted: Sequence[str] = ()) -> Callabl
     return typing.cast(Callable[..., Any], found)
 
 
-def _lacking(target: Callable[..., Any], arguments: Mapping[str, Any]) -> list[str]:
+def _lacking(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> list[str]:
     """Return the arguments without a default that are not given."""
-    parameters = inspect.signature(target).parameters.values()
     given_by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = _parameters(target, where).values()
     needed = [each.name for each in parameters if each.kind in given_by_name and each.default is each.empty]
     return [name for name in needed if name not in arguments]
 
 
 def _check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> None:
-    parameters = inspect.signature(target).parameters
-    named = [name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
-    for name in arguments:
+    parameters = _parameters(target, where).values()
+    named = [each.name for each in parameters if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)]
+    if any(each.kind is each.VAR_POSITIONAL for each in parameters):  # all others then have names
+        named.append(WITHOUT_NAME)
+    for name, value in arguments.items():
         if name not in named:
             raise InputError(f"{where}.{name}: {target.__name__} has no such argument. {nearest(name, named)}")
+        if name == WITHOUT_NAME and not isinstance(value, list):
+            raise InputError(f"{where}.{name}: expected a list of the arguments without a name, got {value!r:.60}.")
     hints = _hints(target)
     for name, value in arguments.items():
         if name in hints and not fits(value, hints[name]):
             raise InputError(misfit(f"{where}.{name}", value, hints[name]))
+
+
+def _parameters(target: Callable[..., Any], where: str) -> Mapping[str, inspect.Parameter]:
+    """Return what a target takes.
+
+    Raises:
+        InputError: It does not say that, as some that are written in C.
+    """
+    try:
+        return inspect.signature(target).parameters
+    except ValueError as error:
+        raise InputError(
+            f"{where}._target_: {target.__name__} does not tell which arguments it takes. Wrap it in your own class."
+        ) from error
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:

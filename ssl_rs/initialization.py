@@ -192,9 +192,11 @@ class ImageNet(Keys):
     uses = ("weights",)
 
     def check(self, dataset: str, backbone: str, pretrainings: Path, value_scale: float | None) -> None:
-        """Refuse an architecture that torchvision does not know, and weights that are neither here nor downloaded."""
+        """Refuse an architecture that torchvision does not know, and weights that are not here or cannot be read."""
         self._refuse_unused()
-        weights_file(self.weights, backbone)
+        path = weights_file(self.weights, backbone)
+        if self.weights is not None:
+            read_weights(path)
 
     def locate(self, target: Target) -> Provenance:
         """Find the file; torchvision's record of the architecture tells the statistics.
@@ -202,7 +204,7 @@ class ImageNet(Keys):
         Raises:
             InputError: No such file, or torchvision does not know the architecture.
         """
-        self.check(target.dataset, target.backbone, target.pretrainings, target.value_scale)
+        self._refuse_unused()
         recorded = torchvision_weights(target.backbone)
         path = weights_file(self.weights, target.backbone)
         transforms = recorded.transforms()

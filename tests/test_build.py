@@ -43,6 +43,11 @@ class Whole:
         self.parts, self.first, self.note = parts, first, note
 
 
+class Chain:
+    def __init__(self, *links: Any, note: str = "") -> None:
+        self.links, self.note = links, note
+
+
 def flexible(known: int, **others: int) -> int:
     return known
 
@@ -183,6 +188,17 @@ def test_arguments_of_a_catch_all_are_not_admitted(own):
 
 def test_arguments_without_annotation_are_left_to_the_target(own):
     assert build({"_target_": f"{own}.unannotated", "anything": {"a": [1]}}, "here", ["my_parts"]) == {"a": [1]}
+
+
+def test_arguments_without_a_name_are_a_list_of_their_own(own):
+    node = {"_target_": f"{own}.Chain", "_args_": [{"_target_": f"{own}.Part", "size": 2}, 3], "note": "x"}
+    built = build(node, "here", [own.partition(".")[0]])
+    assert ([built.links[0].size, built.links[1]], built.note) == ([2, 3], "x")
+    trusted = [own.partition(".")[0]]
+    assert build({**node, "_partial_": True}, "here", trusted)().links[1] == 3
+    refused({"_target_": f"{own}.Chain", "_args_": 3}, "._args_: expected a list", trusted=trusted)
+    refused({"_target_": f"{own}.Chain", "links": [3]}, ".links: Chain has no such argument", trusted=trusted)
+    refused({"_target_": f"{own}.Part", "_args_": [3]}, "._args_: Part has no such argument", trusted=trusted)
 
 
 def test_what_a_component_says_of_its_arguments_names_the_key(own):

@@ -131,6 +131,17 @@ def fails(capsys, name, *arguments):
         ("evaluate", "dataset=folder", "or others of the same bands and classes, dataset.root=... says alone"),
         ("report", "runs=nowhere", "runs"),
         ("prepare", "seed=x", "seed must be a whole number"),
+        (
+            "pretrain",
+            "pretext=[moco_v2,byol]",
+            "different rules: 'moco_v2' from 0.99 to 0.99, 'byol' from 0.97 to 1",
+        ),
+        (
+            "pretrain",
+            "optimizer._target_=builtins.dict trusted_packages=[builtins]",
+            "optimizer._target_: dict does not tell which arguments it takes",
+        ),
+        ("pretrain", "+optimizer._args_=[1]", "optimizer._args_: AdamW has no such argument"),
     ],
 )
 def test_a_wrong_setting_is_named_before_anything_heavy(capsys, tiny, monkeypatch, name, override, said):
@@ -142,6 +153,23 @@ def test_a_wrong_setting_is_named_before_anything_heavy(capsys, tiny, monkeypatc
     assert said in err
     assert not list(Path("outputs").glob(f"{name}/**/config.yaml"))
     assert not list(Path("outputs/stores").glob("*"))
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune"])
+def test_a_folder_of_somebody_elses_is_refused_before_data_is_prepared(capsys, tiny, name):
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("my own\n")
+    assert "run_dir=mine holds notes.txt and no environment.json" in fails(capsys, name, *tiny, "run_dir=mine")
+    assert not list(Path("outputs/stores").glob("*"))
+
+
+def test_weights_that_cannot_be_read_are_refused_before_data_is_prepared(capsys, tiny):
+    Path("bad.pth").write_text("no weights")
+    given = ("initialization=imagenet", "initialization.weights=bad.pth")
+    assert "bad.pth cannot be read as weights" in fails(capsys, "finetune", *tiny, *given)
+    assert "bad.pth cannot be read as weights" in fails(capsys, "finetune", *tiny, *given, "-m", "seed=0,1")
+    assert not list(Path("outputs/stores").glob("*"))
+    assert not list(Path("outputs").glob("finetune/**/failure.json"))
 
 
 @pytest.mark.parametrize("given", ["backbone=resnet18 encoder_weights=gone.pth", "backbone.name=resnet19"])

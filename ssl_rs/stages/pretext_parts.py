@@ -8,13 +8,14 @@ from torch import nn
 from ssl_rs.build import explained, refuse_bound
 from ssl_rs.encoder import Backbone, check_image_size, map_sides
 from ssl_rs.pretext.base import PretextTask
+from ssl_rs.pretext.momentum import common_rule
 from ssl_rs.pretext.network import build_task
 
 
 def check_parts(
     backbone: Backbone, tasks: Mapping[str, "partial[PretextTask]"], bands: int, side: int, key: str
 ) -> None:
-    """Refuse an encoder or tasks that do not take views of a side, and tasks that cannot be built on the encoder.
+    """Refuse an encoder or tasks that do not take views of a side, and tasks that cannot be built on it or together.
 
     Args:
         backbone: The encoder.
@@ -29,7 +30,9 @@ def check_parts(
     encoder = backbone.build(bands)
     check_image_size(encoder, bands, side, key)
     maps = map_sides(encoder, bands, side)
-    for name, task in build_tasks(tasks, encoder, bands).items():
+    built = build_tasks(tasks, encoder, bands)
+    common_rule({name: task.momentum for name, task in built.items() if task.momentum is not None})
+    for name, task in built.items():
         with explained(f"pretext.{name}.task"):
             task.check_side(side, maps)
 

@@ -5,6 +5,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import signature
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from ssl_rs.config import Settings
 from ssl_rs.encoder import Backbone
 from ssl_rs.errors import InputError, MissingWeightsError
 from ssl_rs.initialization import Initialization, Provenance, Target
+from ssl_rs.run_directory import RunDirectory
 from ssl_rs.several_pretrainings import SeveralPretrainingsError
 from ssl_rs.stages.site import Site, SiteSettings
 from ssl_rs.training.schedule import Schedule
@@ -67,7 +69,7 @@ class Recipe:
             planned: It runs later: the weights that it starts from may not be there yet.
 
         Raises:
-            InputError: Settings of the optimizer, or weights that are not there.
+            InputError: Settings of the optimizer, weights that are not there, or a folder of somebody else's.
         """
         with explained("optimizer", self.optimizer.keywords):
             weight = nn.Parameter(torch.zeros(1))
@@ -80,6 +82,8 @@ class Recipe:
                 )
             if surroundings.trainer.computes_on_cpu:  # elsewhere it would open a context on a GPU
                 _try(step)
+        if self.run_dir and not planned:
+            RunDirectory(Path(self.run_dir)).check_own()
         dataset, backbone = surroundings.dataset, self.backbone.name
         pretrainings = surroundings.pretrainings(backbone)
         try:

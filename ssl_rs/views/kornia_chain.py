@@ -92,8 +92,8 @@ def _check(module: nn.Module) -> None:
         raise ArgumentError(f"augmentations: {name} mixes images, or parts of one; a view shows one. Remove it.")
     if isinstance(module, nn.Sequential) and not isinstance(module, AugmentationSequential):
         raise ArgumentError(
-            f"augmentations: {name} does not tell how it moves pixels. List its members themselves, or in a "
-            "kornia.augmentation.AugmentationSequential with data_keys=[input]; its random_apply draws among them."
+            f"augmentations: {name} does not tell how it moves pixels. List its members themselves, or under _args_ of "
+            "a kornia.augmentation.AugmentationSequential with data_keys=[input]; its random_apply draws among them."
         )
 
 

@@ -2,8 +2,10 @@ import kornia.augmentation as K
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from kornia.augmentation.auto import RandAugment
 
+from ssl_rs.build import build
 from ssl_rs.errors import InputError
 from ssl_rs.randomness import Draws, Rows
 from ssl_rs.views.base import crop_view
@@ -45,6 +47,29 @@ def test_geometry_is_that_of_the_augmentations(name):
     assert inside.float().mean() > 0.5
     assert (view.image - crops)[inside].abs().max() > 0.3  # something moved
     torch.testing.assert_close(view.image[inside], warp(crops, view.geometry)[inside], atol=0.03, rtol=0)
+
+
+def test_a_chain_within_a_chain_can_be_named_in_yaml():
+    named = yaml.safe_load(
+        """
+        _target_: ssl_rs.views.kornia_chain.KorniaMaker
+        source: clean
+        augmentations:
+          - _target_: kornia.augmentation.AugmentationSequential
+            _args_:
+              - {_target_: kornia.augmentation.RandomHorizontalFlip, p: 1.0}
+              - {_target_: kornia.augmentation.RandomVerticalFlip, p: 1.0}
+            random_apply: 1
+            data_keys: [input]
+        """
+    )
+    made = []
+    for maker in (build(named, "views.mine"), KorniaMaker("clean", AUGMENTATIONS["drawn"])):
+        torch.manual_seed(0)
+        made.append(maker(crop_view(smooth_crops()), Draws(0, 0, "view", ROWS)))
+    assert torch.equal(made[0].image, made[1].image)
+    assert torch.equal(made[0].geometry, made[1].geometry)
+    assert not torch.equal(made[0].image, smooth_crops())
 
 
 def test_draws_follow_the_global_generator():
