@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ssl_rs.build import build
 from ssl_rs.config import compose_config, resolve
 from ssl_rs.data import stratified
-from ssl_rs.data.label_subset import LabelFraction, choose_labels
+from ssl_rs.data.label_subset import LabelFraction, choose_labels, class_pixels
 from ssl_rs.data.prepare import prepare
 from ssl_rs.data.store import Store
 
@@ -33,7 +33,7 @@ def measure(store: Store, tile_size: int, candidates: int | None) -> str:
     table, seconds, tenths = [], [], []
     for seed in SEEDS:
         units = choose_labels(store, tile_size, LabelFraction(1.0, "tile"), seed).units
-        counts = stratified.class_pixels(store, [(unit.scene, unit.row, unit.column) for unit in units], tile_size)
+        counts = class_pixels(store, "tile", units)
         started = time.perf_counter()
         if candidates is not None:
             stratified.CANDIDATES = candidates

@@ -25,7 +25,7 @@ def studies(
 ) -> list[tuple[Curves, dict[int, float]]]:
     """Draw curves [F] and targets of some seeds, each off by normal noise."""
     generator = np.random.default_rng(0)
-    drawn = []
+    drawn: list[tuple[Curves, dict[int, float]]] = []
     for _ in range(number):
         rows = true_curve + generator.normal(0, DEVIATION, (seeds, len(FRACTIONS)))
         curves = {seed: dict(zip(FRACTIONS, row, strict=True)) for seed, row in enumerate(rows)}

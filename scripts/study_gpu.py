@@ -184,4 +184,4 @@ if __name__ == "__main__":
     if len(sys.argv) not in (3, 4):
         print(__doc__, file=sys.stderr)
         sys.exit(2)
-    sys.exit(run_all(Study(*sys.argv[1:3], Path([*sys.argv, "outputs/study_gpu"][3]).absolute())))
+    sys.exit(run_all(Study(sys.argv[1], sys.argv[2], Path([*sys.argv, "outputs/study_gpu"][3]).absolute())))
