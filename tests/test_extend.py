@@ -71,11 +71,12 @@ def test_the_documented_parts_run(documented, command, folder_dataset):
         code, out, err = command(name, *arguments, *own, *(SHORT if name != "prepare" else ()))
         assert code == 0, err
         ran.append((name, Path(out.splitlines()[-1])))
-    assert [name for name, _ in ran] == ["pretrain", "preview", "pretrain", "prepare", "finetune", "pretrain"]
-    pretrained, picture, hazy, prepared, tuned, following = (path for _, path in ran)
+    assert [name for name, _ in ran] == ["pretrain", "preview", "pretrain", "pretrain", "prepare", "finetune", "pretrain"]
+    pretrained, picture, hazy, blurry, prepared, tuned, following = (path for _, path in ran)
     assert "mean_color/error" in (pretrained / "metrics.jsonl").read_text()
     assert picture.name == "views.png"
     assert "HazyMaker" in (hazy / "config.yaml").read_text()
+    assert "random_apply: 2" in (blurry / "config.yaml").read_text()
     assert "following/agreement" in (following / "metrics.jsonl").read_text()
     assert "nir" in (prepared / "manifest.json").read_text()
     assert (tuned / "result.json").is_file()
