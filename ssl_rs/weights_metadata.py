@@ -29,6 +29,8 @@ class WeightsMetadata:
         dtype: Type of the values it was trained on; None where an encoder alone is stored, or by earlier versions.
         pixel_size: Usual side on the ground of the pixels it was trained on, m; None where an encoder alone is stored,
             where nobody knows, or by earlier versions.
+        data_mean: Mean over the bands of the values it was trained on, in [0, 1], which `statistics` need not be of;
+            None where an encoder alone is stored, where all is black, or by earlier versions.
     """
 
     backbone: str
@@ -38,6 +40,7 @@ class WeightsMetadata:
     classes: tuple[str, ...] = ()
     dtype: str | None = None
     pixel_size: float | None = None
+    data_mean: float | None = None
 
     def texts(self) -> dict[str, str]:
         """Return what a file of weights stores: texts, of which `read_weights_metadata` makes this again."""
@@ -51,7 +54,8 @@ class WeightsMetadata:
         }
         found |= {"classes": json.dumps(self.classes)} if self.classes else {}
         found |= {} if self.dtype is None else {"dtype": self.dtype}
-        return found | ({} if self.pixel_size is None else {"pixel_size_m": json.dumps(self.pixel_size)})
+        found |= {} if self.pixel_size is None else {"pixel_size_m": json.dumps(self.pixel_size)}
+        return found | ({} if self.data_mean is None else {"data_mean": json.dumps(self.data_mean)})
 
     def check_backbone(self, where: str, backbone: str) -> None:
         """Refuse another encoder than the run has.
@@ -124,6 +128,7 @@ def read_weights_metadata(path: Path) -> WeightsMetadata:
         classes=tuple(_value(path, texts, "classes", tuple[str, ...])) if "classes" in texts else (),
         dtype=_short(path, "dtype", texts["dtype"]) if "dtype" in texts else None,
         pixel_size=_positive(path, texts, "pixel_size_m") if "pixel_size_m" in texts else None,
+        data_mean=_positive(path, texts, "data_mean") if "data_mean" in texts else None,
     )
 
 

@@ -71,7 +71,15 @@ def test_the_documented_parts_run(documented, command, folder_dataset):
         code, out, err = command(name, *arguments, *own, *(SHORT if name != "prepare" else ()))
         assert code == 0, err
         ran.append((name, Path(out.splitlines()[-1])))
-    assert [name for name, _ in ran] == ["pretrain", "preview", "pretrain", "pretrain", "prepare", "finetune", "pretrain"]
+    assert [name for name, _ in ran] == [
+        "pretrain",
+        "preview",
+        "pretrain",
+        "pretrain",
+        "prepare",
+        "finetune",
+        "pretrain",
+    ]
     pretrained, picture, hazy, blurry, prepared, tuned, following = (path for _, path in ran)
     assert "mean_color/error" in (pretrained / "metrics.jsonl").read_text()
     assert picture.name == "views.png"

@@ -19,8 +19,10 @@ from safetensors.torch import load_file
 
 from ssl_rs.command import main
 from ssl_rs.data.dataset import SceneSource
+from ssl_rs.data.folder import Folder
 from ssl_rs.data.map_writer import Grid, MapWriter, enlarged
 from ssl_rs.data.new_scenes import NewScenes
+from ssl_rs.data.scene_writer import write_scene
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.store import array_file
 from ssl_rs.errors import InputError
@@ -233,6 +235,26 @@ def test_an_image_far_darker_than_those_of_the_training_is_told(command, tuned, 
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         assert command("predict", *given, "value_scale=20400")[0] == 0  # half as bright
+
+
+def test_the_mean_that_darkness_is_told_by_is_that_of_the_training_and_not_of_imagenet(
+    command, tuned, image, tmp_path, monkeypatch
+):
+    """A run from ImageNet's weights normalizes by the statistics of ImageNet, whatever its images are like."""
+    monkeypatch.chdir(tmp_path)
+    known = read_weights_metadata(tuned.model)
+    assert known.data_mean == pytest.approx(sum(known.statistics.mean) / 3)
+    run = RunDirectory(Path(shutil.copytree(tuned.path, tmp_path / "run")))
+    metadata = {**read_metadata(run.model), "data_mean": "0.01"}  # with the mean of brighter images beside it
+    scene = write_tiff(tmp_path / "night.tif", (image[0] // 20).astype(np.uint8))
+    for told in (False, True):
+        save_tensors(run.model, load_file(run.model), metadata)
+        run.result.write_text(json.dumps({**run.read_result(), "model_sha256": sha256_of(run.model)}))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert command("predict", f"run={run.path}", f"images={scene}")[0] == 0
+        assert any("nearly black to the network" in str(each.message) for each in caught) == told
+        metadata["data_mean"] = "0.9"
 
 
 def test_of_many_images_of_one_mistake_some_are_told(refused, tmp_path):
@@ -856,7 +878,8 @@ def test_alpha_of_the_channels_is_that_of_new_images_too(command, folder_dataset
 
 
 def test_a_file_that_is_read_whole_says_itself_where_it_has_data(tmp_path):
-    """Black of an opaque pixel is no nodata, nor is the color of a palette whose index means so."""
+    """The color of a palette whose index means nodata does not mean it. With alpha, as in training, the bands that are
+    left count: of an opaque pixel, too, all of them may say so."""
     values = np.full((4, 6, 5), 255, np.uint8)
     values[:3, 2, 3] = 0
     colors = write_tiff(tmp_path / "opaque.tif", values, nodata=0)
@@ -872,6 +895,39 @@ def test_a_file_that_is_read_whole_says_itself_where_it_has_data(tmp_path):
         (strip,) = scenes.read(SceneSource("a", "test", (SourceFile(path),))).strips
         return [] if strip.valid is None else np.argwhere(~strip.valid).tolist()
 
-    assert missing(colors, alpha=4) == []
+    assert missing(colors, alpha=4) == [[2, 3]]
     assert missing(colors, chosen=[3, 2, 1], alpha=4) == [[2, 3]]  # of the bands that are read, all say so
     assert missing(palette) == [[1, 1]]
+
+
+@pytest.mark.parametrize(("bands", "count", "nodata"), [
+    (None, 3, -9999), (["red", "green", "blue", "alpha"], 4, 0), (["a", "b"], 2, -9999), (["a", "alpha"], 2, 7),
+])  # fmt: skip
+@pytest.mark.parametrize("factor", [1, 2])
+def test_new_images_are_read_as_those_of_the_training(tmp_path, bands, count, nodata, factor):
+    """Whatever holds no data: all bands of some pixels, and single bands of others."""
+    values = np.random.default_rng(0).integers(1, 2000, (count, 8, 8)).astype(np.int16)
+    values[:, :2, :3] = nodata
+    values[0, 4, 4] = nodata
+    if bands and bands[-1] == "alpha":
+        values[-1] = 255
+        values[-1, 6:, 6:] = 0
+    (tmp_path / "data/images").mkdir(parents=True)
+    path = write_tiff(tmp_path / "data/images/a.tif", values, nodata=nodata)
+    shared = {"name": "x", "downsample": factor}
+    trained = Folder(
+        **shared, root=str(tmp_path / "data"), crop_size=32, tile_size=32, tile_shift=0.0, protocol="full",
+        value_scale=2000.0, on_bad_scene="error", transductive=False, bands=bands, val_share=0.0, test_share=0.0,
+        split_seed=0,
+    )  # fmt: skip
+    expected = trained.band_names
+    new = NewScenes(
+        **shared, expected=expected, chosen=None, trained_dtype="int16", trained_alpha=len(expected) < count
+    )
+    for name, dataset in {"train": trained, "new": new}.items():
+        (tmp_path / name).mkdir()
+        write_scene(dataset, 0, SceneSource("a", "test", (SourceFile(path),)), tmp_path / name)
+    for kind in ("image", "valid"):
+        stored = [np.load(tmp_path / name / array_file(0, kind)) for name in ("train", "new")]
+        np.testing.assert_array_equal(*stored)
+    assert not stored[0].all()

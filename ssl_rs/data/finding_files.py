@@ -56,21 +56,23 @@ def files_below(root: Path, unusable: Unusable = _refuse) -> Iterator[Path]:
     Raises:
         InputError: A folder that cannot be listed, or a link to what is not there.
     """
-    base, followed = root.resolve(), set[Path]()
+    base, seen = root.resolve(), set[Path]()
     for name, folders, files in os.walk(root, onerror=_refuse_folder, followlinks=True):
         folder, open_folders = Path(name), []
         for child in sorted(child for child in folders if not _hidden([child])):
+            target = (folder / child).resolve()
             if (folder / child).is_symlink():
-                target = (folder / child).resolve()
                 if base != target and base.is_relative_to(target):
                     warnings.warn(
                         f"{folder / child} links to {target}, in which {root} itself lies: it is left out. Link to the "
                         "folders there that are meant, one by one.",
                         stacklevel=2,
                     )
-                if target in followed or target.is_relative_to(base) or base.is_relative_to(target):
+                if target.is_relative_to(base) or base.is_relative_to(target):
                     continue
-                followed.add(target)
+            if target in seen:
+                continue
+            seen.add(target)
             open_folders.append(child)
         folders[:] = open_folders
         for file in (folder / each for each in files if not _hidden([each])):

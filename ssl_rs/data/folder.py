@@ -16,6 +16,7 @@ from ssl_rs.data.folder_files import (
     by_stem,
     listed_splits,
     others,
+    stem_of,
     unlabeled_files,
     warn_of_unused,
     without_mask,
@@ -162,7 +163,7 @@ class Folder(Dataset):
                 problem, alike = without_mask(stem, image, self.path / "masks", rest)
             scenes.append(SceneSource(stem, splits[stem], tuple(map(SourceFile, files)), problem, alike))
         unlabeled = list(self._unlabeled({stem: masks[stem] for stem in masks if stem not in images}))
-        known = {*images, *(scene.files[0].stem for scene in unlabeled)}
+        known = {*images, *(stem_of(scene.files[0]) for scene in unlabeled)}
         warn_of_unused(self.path, [path for stem, path in masks.items() if stem not in known])
         return [*scenes, *unlabeled]
 
@@ -181,11 +182,11 @@ class Folder(Dataset):
         """
         split: Split = "unlabeled" if self.mask_format else "train"
         for name, image in unlabeled_files(self.path / "images").items():
-            problem = None
-            if image.stem in masks:
+            problem, stem = None, stem_of(image)
+            if stem in masks:
                 problem = (
-                    f"{image} lies among the unlabeled, but has a mask, {masks[image.stem]}. Move the image out of "
-                    "there, or take the mask away."
+                    f"{image} lies among the unlabeled, but has a mask, {masks[stem]}. Move the image out of there, or "
+                    "take the mask away."
                 )
             yield SceneSource(name, split, (SourceFile(image),), problem)
 

@@ -11,6 +11,7 @@ from ssl_rs.data.classes_file import read_yaml_mapping
 from ssl_rs.data.dataset import Split
 from ssl_rs.data.finding_files import check_link, check_text, files_below
 from ssl_rs.data.raster import EXTENSIONS
+from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError, nearest, some
 
 UNLABELED: Split = "unlabeled"
@@ -76,18 +77,23 @@ def by_stem(
         if not path.is_file():
             continue
         check_text(path)
-        stem = unicodedata.normalize("NFC", path.stem)  # a Mac writes accents apart from their letters
+        stem = stem_of(path)
         if stem in found:
             problems[stem] = f"{path} and {found[stem]} have the same stem. Rename or remove one of them."
         found.setdefault(stem, path)
     return dict(sorted(found.items())), problems
 
 
+def stem_of(path: Path | SourceFile) -> str:
+    """Return the stem of a file's name as one spelling: a Mac writes accents apart from their letters."""
+    return unicodedata.normalize("NFC", path.stem)
+
+
 def others(folder: Path, stems: Collection[str]) -> str:
     """Return which pictures below a folder of masks are no masks of these stems, and what to do; "" without any."""
     found = files_below(folder) if folder.is_dir() else ()
     pictures = [path for path in found if path.suffix.lower() in EXTENSIONS]
-    masks = [path for path in pictures if unicodedata.normalize("NFC", path.stem) in stems]
+    masks = [path for path in pictures if stem_of(path) in stems]
     if blurred := sorted(path for path in masks if path.suffix.lower() in (".jpg", ".jpeg")):
         return f", which holds {_some(blurred)}: JPEG blurs labels; make PNG files from what these were made from"
     if named := sorted(set(pictures) - set(masks)):

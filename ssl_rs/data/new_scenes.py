@@ -244,9 +244,9 @@ class NewScenes(Dataset):
         asked = f"bands={in_brackets(chosen)}{self.told_by}"
         if max(chosen) <= bands:
             asked = f"alpha={alpha}{self.alpha_told_by}"
-        # All bands of a file: it has said already where these hold no data.
-        known = strip if self.chosen else replace(strip, nodata=None)
-        taken = with_channels(known, chosen, alpha, file, asked)
+        # As in training: a file that is read whole has said already where it holds no data.
+        whole = self.chosen is None and alpha is None
+        taken = strip if whole else with_channels(strip, chosen, alpha, file, asked)
         if self.trained_dtype not in (None, as_stored(strip.image[:0]).dtype.name):
             raise InputError(
                 f"{file} has values of type {dtype}, the run was trained on {self.trained_dtype}, divided by "

@@ -165,7 +165,7 @@ def _build(
     kept = {SCENES_FILE, SHEET_FILE, HASH_FILE, MANIFEST_FILE}
     kept |= {array.name for scene in manifest.scenes for array in scene.arrays}
     for path in folder.iterdir():  # last: killed before, the next start finds every record
-        if path.name not in kept:
+        if path.name not in kept and not path.is_dir():  # folders are of others, such as a server's index
             path.unlink()
     _flush(folder)
 

@@ -59,7 +59,7 @@ def write_scene(dataset: Dataset, number: int, source: SceneSource, folder: Path
     where = ", ".join(map(str, source.files[:2]))
     with _about(where):
         found = dataset.read(source)
-    scene = _whole(found) if isinstance(found, SceneArrays) else found
+    scene = _whole(found, where) if isinstance(found, SceneArrays) else found
     factor = dataset.downsample
     height, width = size = coarser_size(scene, factor, where, dataset.downsample_key)
     tally = _write_strips(dataset, number, source, scene, size, folder, where)
@@ -98,10 +98,11 @@ def _about(where: str) -> Iterator[None]:
         raise InputError(f"{where} cannot be read: {in_a_line(error)}. Mend it, or take the scene out.") from error
 
 
-def _whole(arrays: SceneArrays) -> Scene:
+def _whole(arrays: SceneArrays, where: str) -> Scene:
     """Return a scene in memory as one strip."""
     if arrays.image.ndim != 3 or arrays.image.size == 0:
-        raise InputError(f"expected an image of bands, rows and columns, got the shape {list(arrays.image.shape)}.")
+        shape = list(arrays.image.shape)
+        raise InputError(f"{where}: expected an image of bands, rows and columns, got the shape {shape}.")
     return Scene(arrays.image.shape[1], arrays.image.shape[2], arrays.crs, arrays.transform, iter([arrays]))
 
 
@@ -186,7 +187,8 @@ def _checked_strips(
         known = None if valid.all() else valid
         yield top, SceneArrays(image, masks[0], valid=known, eroded=masks[1], nodata=strip.nodata), valid
         top += height
-    assert top == scene.height, f"{where}: {top} rows instead of {scene.height}"
+    if top != scene.height:
+        raise InputError(f"{where}: its strips have {top} rows in all, expected its height of {scene.height}.")
 
 
 def _read_strips(scene: Scene, where: str) -> Iterator[SceneArrays]:

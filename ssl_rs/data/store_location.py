@@ -86,8 +86,14 @@ def name_of(dataset: Dataset) -> str:
 
 
 def _source_hash(dataset: Dataset, scenes: Sequence[SceneSource]) -> str:
-    """Return 12 hex digits over the settings and the listing of the files: equal as long as nothing changed."""
-    listing = [(s.id, s.split, [file.identity() for file in s.files if file.exists()]) for s in scenes]
+    """Return 12 hex digits over the settings and the listing of the files: equal as long as nothing changed.
+
+    What was wrong with a scene may have been another file, which is none of its own.
+    """
+    listing = [
+        (s.id, s.split, [file.identity() for file in s.files if file.exists()], *(["problem"] if s.problem else []))
+        for s in scenes
+    ]
     classes = [dataclasses.astuple(entry) for entry in dataset.classes]
     own = [] if (digest := hash_of_own(type(dataset))) is None else [digest]
     content = json.dumps(

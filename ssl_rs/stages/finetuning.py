@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -128,6 +129,7 @@ def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, se
         metadata = WeightsMetadata(
             plan.recipe.backbone.name, manifest.bands, manifest.value_scale, provenance.statistics,
             tuple(item.name for item in manifest.classes), manifest.dtype, usual_size(manifest),
+            fmean(manifest.mean) or None,
         )  # fmt: skip
         texts = metadata.texts() | {"decoder": plan.decoder_name, "config_hash": plan.run.hash}
         save_tensors(directory.model, network.model.state_dict(), texts)

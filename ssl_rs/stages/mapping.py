@@ -60,7 +60,7 @@ class Job:
         probabilities: Whether they are written too.
         folder: Where the maps go.
         hash: Over the weights and all settings that can change a map.
-        mean: Of the values that the network learnt from, in [0, 1].
+        mean: Of the values that the network learnt from, in [0, 1]; None where nobody knows.
         pixel_size: Of the images that the network learnt from, m; None where nobody knows.
     """
 
@@ -76,7 +76,7 @@ class Job:
     probabilities: bool
     folder: Path
     hash: str
-    mean: float
+    mean: float | None
     pixel_size: float | None
 
 
@@ -194,7 +194,7 @@ def _share_clipped(job: Job, scratch: Path, file: SourceFile) -> float:
             f"as white; the largest seen is {outside.largest:g}. Are its values of the same kind?",
             stacklevel=2,
         )
-    mean = job.mean * job.value_scale
+    mean = (job.mean or 0.0) * job.value_scale
     if 0 < outside.usual < DARK * mean:
         warnings.warn(
             f"{file}: nearly all of its values lie below {outside.usual:.3g}, the mean of the training is {mean:.3g}: "

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -131,14 +130,13 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
     how = {**window.identity, "bands": scenes.chosen, "value_scale": value_scale}
     how |= {"downsample": scenes.downsample, "precision": trainer.resolve_precision(here)}
     how |= {} if scenes.alpha is None else {"alpha": scenes.alpha}
-    # An earlier version asked all bands of the file.
-    how |= {} if scenes.chosen is None else {"nodata": "of these bands"}
+    how["nodata"] = "of these bands"  # an earlier version asked all bands of the file
     digest = config_hash(how, {"model": result["model_sha256"]})
     own = output_dir / "predict" / scenes.name / f"{run.path.resolve().name}-{digest}"
     return Job(
         run, result["model_sha256"], network, here, trainer.resolve_precision(here), window, scenes, value_scale,
         _colors(run, result, metadata.classes), settings.value("probabilities", bool),
-        Path(run_dir) if run_dir else own, digest, fmean(metadata.statistics.mean),
+        Path(run_dir) if run_dir else own, digest, metadata.data_mean,
         metadata.pixel_size,
     )  # fmt: skip
 

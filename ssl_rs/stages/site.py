@@ -249,9 +249,11 @@ def version_of(library: str) -> str | None:
         return None
 
 
+@cache
 def git_commit() -> str | None:
     """Return the commit of the checkout this code runs from, marked if files differ from it; None outside of one.
 
+    It is asked for once: what is committed while a run goes on is not what runs.
     Installed into an environment that lies within somebody's repository, this code is no file of that.
     """
     folder = Path(__file__).parent

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_rs.data.dataset import SceneArrays
+from ssl_rs.data.dataset import Scene, SceneArrays
 from ssl_rs.data.folder import Folder
 from ssl_rs.data.image_files import open_raster
 from ssl_rs.data.manifest import SkippedScene
@@ -45,6 +45,11 @@ BAD = {
     ),
     "float64": (lambda: arrays(dtype=np.float64), "got float64"),
     "infinite": (broken_float, "NaN or infinite, the first at row 4, column 5"),
+    "shape": (lambda: SceneArrays(np.ones((6, 7), np.uint8)), "expected an image of bands, rows and columns"),
+    "rows": (
+        lambda: Scene(9, 7, None, None, iter([arrays()])),
+        "its strips have 6 rows in all, expected its height of 9",
+    ),
     "nodata": (lambda: arrays(valid=np.zeros((6, 7), bool)), "no pixel holds data"),
     "size": (lambda: arrays(mask=np.zeros((6, 6), np.uint8)), "the mask has 6 x 6 pixels, its image 6 x 7"),
     "class": (lambda: arrays(mask=np.full((6, 7), 9, np.uint8)), r"the mask holds \[9\]"),

@@ -29,6 +29,18 @@ def test_archives_of_archives_name_the_remedy(zipped, tmp_path):
         find_files(tmp_path)
 
 
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_a_place_that_two_links_lead_to_is_listed_once(tmp_path, names):
+    """Whichever comes first: the link to a folder, or the one to a folder in it."""
+    (tmp_path / "disk/sub").mkdir(parents=True)
+    (tmp_path / "root").mkdir()
+    for path in ("disk/x.png", "disk/sub/y.png"):
+        (tmp_path / path).write_text("image")
+    (tmp_path / "root" / names[0]).symlink_to(tmp_path / "disk")
+    (tmp_path / "root" / names[1]).symlink_to(tmp_path / "disk/sub")
+    assert sorted(file.name for file in find_files(tmp_path / "root")) == ["x.png", "y.png"]
+
+
 def test_a_link_to_a_folder_above_is_left_out_and_told(root):
     before = find_files(root)
     (root / "images" / "link").symlink_to(root.parent)

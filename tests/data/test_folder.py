@@ -563,6 +563,25 @@ def test_accents_of_other_systems_are_the_same(labeled, make, tmp_path):
         prepare(make(), tmp_path / "stores")
 
 
+def test_an_unlabeled_image_with_an_accent_of_another_system_has_its_mask_all_the_same(labeled, make, tmp_path):
+    (labeled / "images/unlabeled").mkdir()
+    save(labeled / "images/unlabeled/Zu\u0308rich.png", rgb())
+    shutil.copy(labeled / "masks/scene1.png", labeled / "masks/Zu\u0308rich.png")
+    with pytest.raises(InputError, match=r"rich\.png lies among the unlabeled, but has a mask, .*rich\.png\."):
+        prepare(make(), tmp_path / "stores")
+
+
+def test_a_scene_that_was_mended_is_no_longer_left_out(labeled, make, tmp_path):
+    """What was wrong with it was another file, and its own did not change."""
+    save(labeled / "images" / "scene4.jpg", rgb())
+    before = prepare(make(on_bad_scene="skip"), tmp_path / "stores").manifest
+    assert [scene.id for scene in before.skipped] == ["scene4"]
+    (labeled / "images" / "scene4.jpg").unlink()
+    after = prepare(make(on_bad_scene="skip"), tmp_path / "stores").manifest
+    assert after.skipped == ()
+    assert len(after.scenes) == len(before.scenes) + 1
+
+
 @pytest.mark.parametrize(("share", "number"), [(0.07, 7), (0.14, 14), (0.1, 10), (0.071, 8)])
 def test_shares_are_what_they_read(make, tmp_path, share, number):
     images = {f"{index}": tmp_path / "data" / "images" / f"{index}.png" for index in range(100)}

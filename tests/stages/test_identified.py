@@ -1,6 +1,7 @@
 """Which run a config is: what makes it another one, and when it is finished."""
 
 import json
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,18 @@ from ssl_rs.stages.finetuning_plan import read_plan as finetuning
 from ssl_rs.stages.identified import Identified, changed_settings, identify, unavailable
 from ssl_rs.stages.pretraining_plan import read_plan as pretraining
 from ssl_rs.stages.probing import read_plan as probing
-from ssl_rs.stages.site import Site
+from ssl_rs.stages.site import Site, git_commit
+
+
+def test_the_commit_of_a_run_is_that_at_its_start(monkeypatch):
+    commits = iter(["a" * 40, "b" * 40])
+    git_commit.cache_clear()
+    answers = {"ls-files": lambda: "", "rev-parse": lambda: next(commits), "status": lambda: "", "diff": lambda: ""}
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **how: SimpleNamespace(stdout=answers[command[1]](), returncode=0)
+    )
+    assert git_commit() == git_commit() == "a" * 40
+    git_commit.cache_clear()
 
 
 def test_a_key_that_came_later_is_no_difference_to_a_run_before_it():
