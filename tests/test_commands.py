@@ -774,7 +774,7 @@ def test_a_report_does_not_overwrite_a_page_of_somebody_elses(command, tiny):
 
 
 @pytest.mark.parametrize("name", ["differences.csv", "confusions.csv", "curve_7.svg", "cells.csv"])
-def test_a_report_leaves_every_file_of_somebody_elses_alone(command, name):
+def test_a_report_leaves_every_file_of_somebody_elses_alone(command, tiny, name):
     Path("mine").mkdir()
     Path("mine", name).write_text("place,state\nhere,done\n")
     code, _, err = command("report", "run_dir=mine")

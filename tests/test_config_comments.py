@@ -74,8 +74,8 @@ def test_explanations_come_from_where_the_key_is_defined():
 
 
 def test_a_key_may_mean_something_else_to_another_command():
-    assert lines("evaluate")["size: null"].startswith("pixels a side; null: as when the run was trained")
-    assert lines("evaluate")["root: null"] == "where its data lies; null: where it lay when the run was trained"
+    assert lines("evaluate")["size: null"].startswith("pixels a side; null, here and below: as in training; ")
+    assert lines("evaluate")["root: null"] == "folder of the data; null: where it was when the run was trained"
 
 
 def test_lists_are_written_in_a_line():
