@@ -197,7 +197,9 @@ def _lacking(target: Callable[..., Any], arguments: Mapping[str, Any], where: st
 def _check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> None:
     parameters = _parameters(target, where).values()
     named = [each.name for each in parameters if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)]
-    if any(each.kind is each.VAR_POSITIONAL for each in parameters):  # all others then have names
+    kinds = [each.kind for each in parameters]
+    takes_more, by_place = inspect.Parameter.VAR_POSITIONAL in kinds, inspect.Parameter.POSITIONAL_OR_KEYWORD in kinds
+    if takes_more and not by_place:  # else the first of the list would be taken for those that have names
         named.append(WITHOUT_NAME)
     for name, value in arguments.items():
         if name not in named:

@@ -192,7 +192,7 @@ class ImageNet(Keys):
     uses = ("weights",)
 
     def check(self, dataset: str, backbone: str, pretrainings: Path, value_scale: float | None) -> None:
-        """Refuse an architecture that torchvision does not know, and weights that are not here or cannot be read."""
+        """Refuse an architecture that torchvision does not know, missing weights, and a named file that is damaged."""
         self._refuse_unused()
         path = weights_file(self.weights, backbone)
         if self.weights is not None:

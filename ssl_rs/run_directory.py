@@ -251,7 +251,8 @@ class RunDirectory:
             InputError: Names something that lies there.
         """
         others = sorted(path.name for path in self.path.glob("*") if path.name[0] != "." and path.suffix != ".partial")
-        if others and not any(path.is_file() for path in (self.environment, self.failure, self.result)):
+        failed_at_once = others == [self.failure.name]
+        if others and not failed_at_once and not any(path.is_file() for path in (self.environment, self.result)):
             raise InputError(
                 f"run_dir={self.path} holds {others[0]} and no {self.environment.name}: it is no run, and nothing "
                 "there is overwritten. Choose an empty or new folder."

@@ -178,7 +178,9 @@ def run_cell(name: str, config: DictConfig, cell: Cell) -> None:
             "error": told,
             "traceback": defect,
         }
-        with suppress(OSError):  # of a full disk: the last lines of the sweep name the cell all the same
+        # Of a full disk, or a folder of somebody else's: the last lines of the sweep name the cell all the same.
+        with suppress(OSError, InputError):
+            RunDirectory(cell.run_dir).check_own()
             write_json(RunDirectory(cell.run_dir).failure, record)
         if isinstance(error, SpentProcessError):
             raise SweepEnded(f"{told} The sweep ends here, since its other runs need a new process.") from error

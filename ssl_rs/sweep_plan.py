@@ -18,6 +18,7 @@ from ssl_rs.errors import InputError
 from ssl_rs.hydra_node import check_sweep
 from ssl_rs.initialization import CHOICES
 from ssl_rs.overrides import names_several, parse_overrides, without_sweeps
+from ssl_rs.run_directory import RunDirectory
 
 MOST_CELLS = 10_000
 """Runs of a sweep: each is composed and checked before the first one starts, which takes a quarter of a second."""
@@ -50,7 +51,7 @@ def plan_cells(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
     have one cell.
 
     Raises:
-        InputError: The command runs no sweeps, or a cell of this one cannot be composed.
+        InputError: The command runs no sweeps, a cell of this one cannot be composed, or its folder is somebody else's.
     """
     stage = importlib.import_module(f"ssl_rs.{name}")
     if not hasattr(stage, "plan"):
@@ -68,6 +69,7 @@ def plan_cells(name: str, overrides: Sequence[str]) -> tuple[list[Cell], Path]:
         settings = cell_settings(name, compose_config(name, single), single)
         drafts.append((settings.overrides, stage.plan(settings)))
         if folder := settings.values.get("run_dir"):
+            RunDirectory(Path(folder)).check_own()
             folders.append(Path(folder))
     if len(set(folders)) < len(folders):
         raise InputError("Several runs of this sweep would share one folder. Leave run_dir out: each run has its own.")

@@ -48,6 +48,11 @@ class Chain:
         self.links, self.note = links, note
 
 
+class Headed:
+    def __init__(self, head: int, *links: Any) -> None:
+        self.head, self.links = head, links
+
+
 def flexible(known: int, **others: int) -> int:
     return known
 
@@ -198,6 +203,7 @@ def test_arguments_without_a_name_are_a_list_of_their_own(own):
     assert build({**node, "_partial_": True}, "here", trusted)().links[1] == 3
     refused({"_target_": f"{own}.Chain", "_args_": 3}, "._args_: expected a list", trusted=trusted)
     refused({"_target_": f"{own}.Chain", "links": [3]}, ".links: Chain has no such argument", trusted=trusted)
+    refused({"_target_": f"{own}.Headed", "_args_": [1, 2]}, "._args_: Headed has no such argument", trusted=trusted)
     refused({"_target_": f"{own}.Part", "_args_": [3]}, "._args_: Part has no such argument", trusted=trusted)
 
 

@@ -24,6 +24,8 @@ from ssl_rs.command import COMMANDS
 from ssl_rs.config_files import conf_dir
 from ssl_rs.data.label_subset import LabelSubset
 from ssl_rs.files import sha256_of
+from ssl_rs.reporting.cells_file import COLUMNS
+from ssl_rs.reporting.page import _is_of_report
 from ssl_rs.run_directory import RunDirectory, save_tensors
 from ssl_rs.segmentation.loss import SegmentationLoss
 from ssl_rs.stages import site
@@ -769,7 +771,7 @@ def test_a_report_does_not_overwrite_a_page_of_somebody_elses(command, tiny):
     Path("mine/index.html").write_text("my own\n")
     code, _, err = command("report", "run_dir=mine")
     assert code == 2
-    assert "run_dir=mine holds index.html, which no report wrote" in err
+    assert "run_dir=mine holds index.html, and no cells.csv of a report" in err
     assert Path("mine/index.html").read_text() == "my own\n"
 
 
@@ -779,9 +781,18 @@ def test_a_report_leaves_every_file_of_somebody_elses_alone(command, tiny, name)
     Path("mine", name).write_text("place,state\nhere,done\n")
     code, _, err = command("report", "run_dir=mine")
     assert code == 2
-    assert f"run_dir=mine holds {name}, which no report wrote" in err
+    assert f"run_dir=mine holds {name}, and no cells.csv of a report" in err
     assert [path.name for path in Path("mine").iterdir()] == [name]
     assert Path("mine", name).read_text() == "place,state\nhere,done\n"
+
+
+@pytest.mark.parametrize(("mark", "between", "quote"), [("", ",", ""), ("\ufeff", ";", ""), ("", "\t", '"')])
+def test_a_table_that_a_spreadsheet_saved_again_is_still_of_the_report(tmp_path, mark, between, quote):
+    cells = tmp_path / "cells.csv"
+    cells.write_text(mark + between.join(f"{quote}{name}{quote}" for name in COLUMNS) + "\n", encoding="utf-8")
+    assert _is_of_report(cells)
+    cells.write_text("state,of,affairs\n")
+    assert not _is_of_report(cells)
 
 
 @pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--help"], 0), (["pretrain"], 2)])

@@ -159,8 +159,14 @@ def test_a_wrong_setting_is_named_before_anything_heavy(capsys, tiny, monkeypatc
 def test_a_folder_of_somebody_elses_is_refused_before_data_is_prepared(capsys, tiny, name):
     Path("mine").mkdir()
     Path("mine/notes.txt").write_text("my own\n")
-    assert "run_dir=mine holds notes.txt and no environment.json" in fails(capsys, name, *tiny, "run_dir=mine")
+    for given in ((), ("-m",), ()):  # what a sweep says of its failed run must not make the folder ours
+        assert "run_dir=mine holds notes.txt and no environment.json" in fails(
+            capsys, name, *tiny, "run_dir=mine", *given
+        )
+    assert [path.name for path in Path("mine").iterdir()] == ["notes.txt"]
     assert not list(Path("outputs/stores").glob("*"))
+    Path("mine/failure.json").write_text("{}")
+    assert "run_dir=mine holds failure.json and no env" in fails(capsys, name, *tiny, "run_dir=mine")
 
 
 def test_weights_that_cannot_be_read_are_refused_before_data_is_prepared(capsys, tiny):

@@ -68,7 +68,7 @@ def files_below(root: Path, unusable: Unusable = _refuse) -> Iterator[Path]:
                         "folders there that are meant, one by one.",
                         stacklevel=2,
                     )
-                if target.is_relative_to(base) or base.is_relative_to(target):
+                if base.is_relative_to(target) or _is_found_below(base, target):
                     continue
             if target in seen:
                 continue
@@ -82,6 +82,11 @@ def files_below(root: Path, unusable: Unusable = _refuse) -> Iterator[Path]:
                 unusable(file, error)
             if file.is_file():
                 yield file
+
+
+def _is_found_below(base: Path, target: Path) -> bool:
+    """Tell whether a folder is listed without the link to it: it is below the same one, and not hidden there."""
+    return target.is_relative_to(base) and not _hidden(target.relative_to(base).parts)
 
 
 def check_link(path: Path) -> None:

@@ -14,7 +14,7 @@ from ssl_rs.encoder import Pyramid
 from ssl_rs.errors import InputError
 from ssl_rs.pretext.base import PretextTask, check_kind, momentum_of
 from ssl_rs.pretext.collapse import collapse_measures
-from ssl_rs.pretext.momentum import common_rule, follow, momentum_copy
+from ssl_rs.pretext.momentum import MomentumRule, common_rule, follow, momentum_copy
 from ssl_rs.pretext.pooling import pool
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.views.base import TransformedView, View, ViewMaker, kind_made_by
@@ -49,14 +49,7 @@ class PretextNetwork(nn.Module):
         # Each once, in order.
         self.views = tuple(dict.fromkeys(name for task in tasks.values() for name in task.views))
         self.momentum_views = tuple(dict.fromkeys(name for task in tasks.values() for name in task.momentum_views))
-        self.momentum = common_rule({name: task.momentum for name, task in tasks.items() if task.momentum is not None})
-        for name, task in tasks.items():
-            if (task.momentum is None) != (not task.momentum_views):
-                lacks = "momentum" if task.momentum is None else "momentum_views"
-                raise InputError(
-                    f"pretext.{name}.task: {type(task).__name__} has no {lacks}: a task that reads features of the "
-                    "momentum encoder needs both momentum_views and momentum."
-                )
+        self.momentum = momentum_of_tasks(tasks)
         self.momentum_encoder = None if self.momentum is None else momentum_copy(encoder)
         self.pooled: Tensor | None = None  # [B, D], the deepest map of the first view of the last part of a batch
         self.noted: Tensor | None = None  # the same of all its parts
@@ -174,6 +167,22 @@ def build_task(task: Callable[..., PretextTask], *, channels: Sequence[int], ban
     """
     asks_bands = "bands" in inspect.signature(task).parameters
     return task(channels=channels, bands=bands) if asks_bands else task(channels=channels)
+
+
+def momentum_of_tasks(tasks: Mapping[str, PretextTask]) -> MomentumRule | None:
+    """Return the rule by which the momentum encoder of these tasks moves; None where none reads its features.
+
+    Raises:
+        InputError: They disagree, or one names a rule without views, or views without a rule.
+    """
+    for name, task in tasks.items():
+        if (task.momentum is None) != (not task.momentum_views):
+            lacks = "momentum" if task.momentum is None else "momentum_views"
+            raise InputError(
+                f"pretext.{name}.task: {type(task).__name__} has no {lacks}: a task that reads features of the "
+                "momentum encoder needs both momentum_views and momentum."
+            )
+    return common_rule({name: task.momentum for name, task in tasks.items() if task.momentum is not None})
 
 
 def check_views(tasks: Mapping[str, PretextTask | type[PretextTask]], makers: Mapping[str, ViewMaker]) -> None:

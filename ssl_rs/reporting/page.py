@@ -97,17 +97,17 @@ def _check_folder(folder: Path) -> None:
     for path in [*(folder / name for name in FILES), *_curves(folder)]:
         if path.exists():
             raise InputError(
-                f"run_dir={folder} holds {path.name}, which no report wrote, and it is not overwritten. Choose an "
-                "empty or new folder."
+                f"run_dir={folder} holds {path.name}, and no cells.csv of a report: it is not overwritten. Choose "
+                "an empty or new folder, or delete it if a report wrote it."
             )
 
 
 def _is_of_report(cells: Path) -> bool:
-    """Tell whether a report wrote a file, in this version or in an earlier one with fewer columns."""
+    """Tell whether a report wrote a file, in this version or an earlier one, also if a spreadsheet saved it again."""
     if not cells.is_file():
         return False
-    with open(cells, encoding="utf-8", errors="replace") as file:
-        found = file.readline().strip().split(",")
+    with open(cells, encoding="utf-8-sig", errors="replace") as file:
+        found = re.split(r"[,;\t]", file.readline().strip().replace('"', ""))
     return found[0] == COLUMNS[0] and found[-1] == COLUMNS[-1]
 
 

@@ -8,8 +8,7 @@ from torch import nn
 from ssl_rs.build import explained, refuse_bound
 from ssl_rs.encoder import Backbone, check_image_size, map_sides
 from ssl_rs.pretext.base import PretextTask
-from ssl_rs.pretext.momentum import common_rule
-from ssl_rs.pretext.network import build_task
+from ssl_rs.pretext.network import build_task, momentum_of_tasks
 
 
 def check_parts(
@@ -31,7 +30,7 @@ def check_parts(
     check_image_size(encoder, bands, side, key)
     maps = map_sides(encoder, bands, side)
     built = build_tasks(tasks, encoder, bands)
-    common_rule({name: task.momentum for name, task in built.items() if task.momentum is not None})
+    momentum_of_tasks(built)
     for name, task in built.items():
         with explained(f"pretext.{name}.task"):
             task.check_side(side, maps)

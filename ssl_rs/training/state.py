@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import ssl_rs
 from ssl_rs.errors import InputError
 from ssl_rs.files import writing, written_aside
+from ssl_rs.task_output import check_same_metrics
 
 KEPT = 2
 """The newest checkpoints, of which the older one is whole if a kill or a disk damages the newer."""
@@ -88,13 +89,8 @@ class Progress:
         """
         if not self.count:
             self.sums = {name: value.clone() for name, value in values.items()}
-        elif values.keys() != self.sums.keys():
-            names = sorted(values.keys() ^ self.sums.keys())
-            raise InputError(
-                f"Step {self.step + 1} has {'no ' if names[0] in self.sums else ''}{names[0]}, unlike the steps before "
-                "it: a task has to return the same metrics in every step."
-            )
         else:
+            check_same_metrics(values, self.sums, f"Step {self.step}", "step")
             torch._foreach_add_([self.sums[name] for name in values], list(values.values()))
         self.count += 1
 

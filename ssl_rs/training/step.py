@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssl_rs import distributed
 from ssl_rs.precision import autocast
 from ssl_rs.randomness import seed_step
-from ssl_rs.task_output import TaskOutput
+from ssl_rs.task_output import TaskOutput, check_same_metrics
 from ssl_rs.training.accumulation import in_parts
 from ssl_rs.training.compiling import compiled_or_eager
 from ssl_rs.training.finite import FirstBadSteps, save_crops
@@ -142,8 +142,9 @@ def _accumulate_gradients(module: nn.Module, job: Job, batch: Any) -> dict[str, 
                 job.after_part(number)
             total = torch.stack([job.weights[name] * output.loss for name, output in outputs.items()]).sum()
             (total / count).backward()  # type: ignore[no-untyped-call]
-        for name, value in _named_values(total, outputs).items():
-            sums[name] = sums[name] + value if name in sums else value
+        values = _named_values(total, outputs)
+        check_same_metrics(values, sums or values, f"Part {number} of a batch", "part")
+        sums = {name: sums[name] + value if name in sums else value for name, value in values.items()}
     return {name: value / count for name, value in sums.items()}
 
 

@@ -41,6 +41,18 @@ def test_a_place_that_two_links_lead_to_is_listed_once(tmp_path, names):
     assert sorted(file.name for file in find_files(tmp_path / "root")) == ["x.png", "y.png"]
 
 
+def test_a_link_to_a_hidden_folder_of_the_same_place_is_followed(tmp_path):
+    """As git-annex and other stores keep files; a link to a folder that is listed anyway adds nothing."""
+    for folder in (".store/images", "seen"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / f"{folder[-4:]}.png").write_text("image")
+    (tmp_path / "images").symlink_to(tmp_path / ".store/images")
+    (tmp_path / "again").symlink_to(tmp_path / "seen")
+    (tmp_path / ".store/images/back").symlink_to(tmp_path)
+    found = find_files(tmp_path)
+    assert [(file.path.parent.name, file.name) for file in found] == [("images", "ages.png"), ("seen", "seen.png")]
+
+
 def test_a_link_to_a_folder_above_is_left_out_and_told(root):
     before = find_files(root)
     (root / "images" / "link").symlink_to(root.parent)

@@ -530,6 +530,31 @@ def test_a_metric_that_is_no_number_is_left_out_of_the_lines(tmp_path):
     assert all("loss/near" in line and "near/size" not in line for line in own.run.read_metrics())
 
 
+class Moody(Network):
+    """One of its calls has a metric more."""
+
+    def __init__(self, call):
+        super().__init__()
+        self.left = call
+
+    def forward(self, batch):
+        outputs, self.left = super().forward(batch), self.left - 1
+        far = outputs["far"]
+        moody = {"far": dataclasses.replace(far, metrics={"mood": far.loss.detach()})}
+        return outputs if self.left else outputs | moody
+
+
+@pytest.mark.parametrize(("call", "parts", "said"), [
+    (3, 1, "Step 3 has far/mood, unlike every step before it"),
+    (2, 2, "Part 2 of a batch has far/mood, unlike every part before it"),
+    (1, 2, "Part 2 of a batch has no far/mood, unlike every part before it"),
+])  # fmt: skip
+def test_a_metric_that_only_some_steps_or_parts_have_ends_the_run(tmp_path, call, parts, said):
+    own = job(tmp_path, network=Moody(call), gradient_accumulation=parts)
+    with pytest.raises(InputError, match=said):
+        train(own, Recorder)
+
+
 def test_a_collapse_can_stop_the_run(tmp_path):
     own = job(tmp_path, log_every_steps=1, on_collapse="stop", probe=probe(*[0.001] * STEPS))
     with pytest.raises(InputError, match=r"have collapsed at step 3.*trainer\.on_collapse=warn"):

@@ -295,14 +295,14 @@ def test_sums_are_none_of_the_values_that_a_recording_writes_anew():
 
 
 @pytest.mark.parametrize(("later", "said"), [
-    (("loss",), "Step 3 has no error, unlike the steps before it: a task has to return the same metrics"),
-    (("loss", "error", "size"), "Step 3 has size, unlike the steps before it"),
+    (("loss",), "Step 3 has no error, unlike every step before it: a task has to return the same metrics"),
+    (("loss", "error", "size"), "Step 3 has size, unlike every step before it"),
 ])  # fmt: skip
 def test_values_that_only_some_steps_have_are_refused(later, said):
     progress, one = Progress(), torch.tensor(1.0)
-    for _ in range(2):
+    for progress.step in (1, 2):
         progress.add({"loss": one, "error": one})
-        progress.step += 1
+    progress.step = 3
     with pytest.raises(InputError, match=said):
         progress.add(dict.fromkeys(later, one))
 
