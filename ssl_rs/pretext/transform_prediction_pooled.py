@@ -19,8 +19,8 @@ from ssl_rs.views.fused import TRANSFORMS
 class PooledTransformPrediction(PretextTask):
     """Classify the flip or rotation from the concatenated deepest maps of both views, convolved and pooled.
 
-    In our trials it stays at chance (16 to 17 % of 6 classes after 1,500 steps from scratch), because pooling drops the
-    positions that a flip or rotation moves: `transform_prediction` is the head that learns.
+    In the run of docs/results.md it stayed at chance (17.3 % of 6 classes after 1,500 steps from scratch). Pooling
+    drops the positions that a flip or rotation moves: `transform_prediction` is the head that learns.
     Source: Li, Chen & Shi, JSTARS 2021, and their code.
 
     Args:
