@@ -144,7 +144,7 @@ def _accumulate_gradients(module: nn.Module, job: Job, batch: Any) -> dict[str, 
             (total / count).backward()  # type: ignore[no-untyped-call]
         values = _named_values(total, outputs)
         check_same_metrics(values, sums or values, f"Part {number} of a batch", "part")
-        sums = {name: sums[name] + value if name in sums else value for name, value in values.items()}
+        sums = {name: sums[name] + value for name, value in values.items()} if sums else values
     return {name: value / count for name, value in sums.items()}
 
 
