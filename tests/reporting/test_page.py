@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from ssl_rs.errors import InputError
+from ssl_rs.reporting import page as page_module
 from ssl_rs.reporting.page import duration_text, points_text, share_text, write_report
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -353,6 +354,7 @@ def test_the_same_runs_give_the_same_page_and_nothing_is_left_aside(write_run, r
     write_run("a")
     assert report() == report()
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(["index.html", *FILES])
+    assert sorted(page_module.FILES) == sorted(["index.html", *FILES])  # what no report may write over
 
 
 def test_a_table_without_a_line_still_has_its_columns(write_run, report, tmp_path):
