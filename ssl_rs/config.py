@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ssl_rs import build as targets
 from ssl_rs.config_files import at_home, conf_dir, entry_of, experiment_that_sets, groups, options, used_groups
 from ssl_rs.config_hash import is_within, leaves
-from ssl_rs.errors import InputError, nearest
+from ssl_rs.errors import InputError, did_you_mean, nearest
 from ssl_rs.files import check_can_be_folder
 from ssl_rs.hidden import environment_variable
 from ssl_rs.hydra_node import check_hydra
@@ -141,8 +141,8 @@ def _nearest_key(name: str, command: str, overrides: Sequence[str]) -> str:
     entry = rest.partition(".")[0]
     if group in values and f"{group}.{entry}" not in keys and entry_of(group, entry) == f"{group}.{entry}":
         return f"{entry} is not among {group}=[{','.join(values[group])}]. Add it there, or leave the key out."
-    said = nearest(name, {*used_groups(command), *keys} - {name})
-    return f"{said if said.startswith('Did') else ''} `python -m ssl_rs.{command} --cfg` prints every key.".strip()
+    said = did_you_mean(name, {*used_groups(command), *keys} - {name})
+    return f"{said} `python -m ssl_rs.{command} --cfg` prints every key.".strip()
 
 
 def _dotted(node: Mapping[str, Any], prefix: str = "") -> list[str]:

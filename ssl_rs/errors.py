@@ -118,10 +118,14 @@ def nearest(name: str, choices: Iterable[str]) -> str:
         choices: What would have been accepted.
     """
     known = sorted(set(choices))
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"Did you mean '{close[0]}'?"
-    return f"Known: {', '.join(known)}." if known else "Nothing is known here."
+    listed = f"Known: {', '.join(known)}." if known else "Nothing is known here."
+    return did_you_mean(name, known) or listed
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Return a sentence that offers the choice nearest to a misspelt name, empty where none is near."""
+    close = difflib.get_close_matches(name, sorted(set(choices)), n=1)
+    return f"Did you mean '{close[0]}'?" if close else ""
 
 
 def some(names: Sequence[str], most: int = TOLD, between: str = ", ") -> str:

@@ -10,21 +10,21 @@ from torch import Tensor, nn
 
 from ssl_rs.errors import InputError, MissingWeightsError, some
 from ssl_rs.initialization import Keys, Provenance, Target
-from ssl_rs.pretrained import chain, intact
+from ssl_rs.pretrained import chain, check_record, intact
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.seen_images import compare_with_data, marks, read_seen, warn_of_seen, without_marks
 from ssl_rs.weights import load_decoder, load_strictly, read_weights
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
-CARRIED = (
-    "dataset", "initialization", "provenance", "label_fraction", "labeled_units", "label_unit", "label_order",
-    "subset_sha256", "seed", "steps",
-)  # fmt: skip
-"""What a later run records of the fine-tuning that it started from."""
+CARRIED: Mapping[str, type | tuple[type, ...]] = {
+    "dataset": str, "initialization": str, "provenance": dict, "label_fraction": (int, float), "labeled_units": int,
+    "label_unit": str, "label_order": str, "subset_sha256": str, "seed": int, "steps": int,
+}  # fmt: skip
+"""What a later run records of the fine-tuning that it started from, and of which type it is."""
 
 
-def finished_finetuning(chosen: str | None, key: str = "run") -> RunDirectory:
-    """Return the fine-tuning at a path.
+def finished_finetuning(chosen: str | None, key: str = "run") -> tuple[RunDirectory, Mapping[str, Any]]:
+    """Return the folder and the result of the fine-tuning at a path.
 
     Args:
         chosen: Its folder.
@@ -57,7 +57,7 @@ def finished_finetuning(chosen: str | None, key: str = "run") -> RunDirectory:
         if not path.is_file():
             raise InputError(f"{path} is missing, so {key}={chosen} cannot be used. {run.anew}")
     intact(run.model, result["model_sha256"], run.anew)
-    return run
+    return run, result
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,9 @@ class Finetuned(Keys):
         metadata.check_scale(f"initialization.run={run.path}", value_scale)
 
     def _find(self, backbone: str) -> tuple[RunDirectory, Mapping[str, Any], WeightsMetadata]:
-        self._refuse_unused()
-        run = finished_finetuning(self.run, "initialization.run")
-        result, metadata = run.read_result() or {}, read_weights_metadata(run.model)
-        lacking = [key for key in (*CARRIED, "settings_hash", "manifest_sha256", "label") if key not in result]
-        if lacking or not isinstance(result["provenance"], dict):
-            raise InputError(f"{run.result} lacks {lacking or 'a provenance'}: it is damaged. {run.anew}")
+        run, result = finished_finetuning(self.run, "initialization.run")
+        check_record(run, result, {**CARRIED, "settings_hash": str, "manifest_sha256": str, "label": str})
+        metadata = read_weights_metadata(run.model)
         metadata.check_backbone(f"initialization.run={run.path}", backbone)
         return run, result, metadata
 

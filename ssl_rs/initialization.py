@@ -157,11 +157,7 @@ class Keys:
     uses: ClassVar[tuple[str, ...]] = ()
     """Which of `run`, `weights` and `parts` mean something."""
 
-    def check(self, dataset: str, backbone: str, pretrainings: Path, value_scale: float | None) -> None:
-        """Refuse keys that mean nothing here."""
-        self._refuse_unused()
-
-    def _refuse_unused(self) -> None:
+    def __post_init__(self) -> None:
         for key in CHOICES:
             value = getattr(self, key)
             if value is not None and key not in self.uses:
@@ -170,6 +166,9 @@ class Keys:
                     f"Choose initialization={CHOICES[key]}, or leave it out."
                 )
 
+    def check(self, dataset: str, backbone: str, pretrainings: Path, value_scale: float | None) -> None:
+        """Refuse nothing more: the keys were checked when they were read."""
+
 
 @dataclass(frozen=True)
 class Random(Keys):
@@ -177,7 +176,6 @@ class Random(Keys):
 
     def locate(self, target: Target) -> Provenance:
         """Name the data's statistics: nothing else belongs to random weights."""
-        self._refuse_unused()
         return Provenance("random", self.label or "random", None, None, target.statistics)
 
     def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:
@@ -193,7 +191,6 @@ class ImageNet(Keys):
 
     def check(self, dataset: str, backbone: str, pretrainings: Path, value_scale: float | None) -> None:
         """Refuse an architecture that torchvision does not know, missing weights, and a named file that is damaged."""
-        self._refuse_unused()
         path = weights_file(self.weights, backbone)
         if self.weights is not None:
             read_weights(path)
@@ -204,7 +201,6 @@ class ImageNet(Keys):
         Raises:
             InputError: No such file, or torchvision does not know the architecture.
         """
-        self._refuse_unused()
         recorded = torchvision_weights(target.backbone)
         path = weights_file(self.weights, target.backbone)
         transforms = recorded.transforms()
@@ -242,7 +238,6 @@ class Pretrained(Keys):
         found.metadata.check_scale(f"initialization.run={found.run.path}", value_scale)
 
     def _find(self, dataset: str, backbone: str, pretrainings: Path) -> Pretraining:
-        self._refuse_unused()
         found = read_pretraining(find_pretraining(self.run, pretrainings, f"{backbone} on {dataset}"))
         found.metadata.check_backbone(f"initialization.run={found.run.path}", backbone)
         return found

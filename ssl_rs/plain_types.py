@@ -8,7 +8,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-from ssl_rs.errors import nearest
+from ssl_rs.errors import did_you_mean
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -77,8 +77,8 @@ def _nearest_choice(value: Any, hint: Any) -> str:
     """Return a sentence with the choice that a misspelt text, or one in a list, is near to; empty where none is."""
     choices = [str(each) for each in _choices(hint)]
     given = value if isinstance(value, list) else [value]
-    said = [nearest(each, choices) for each in given if isinstance(each, str) and choices and each not in choices]
-    return next((f" {each}" for each in said if each.startswith("Did")), "")
+    said = [did_you_mean(each, choices) for each in given if isinstance(each, str) and each not in choices]
+    return next((f" {each}" for each in said if each), "")
 
 
 def _choices(hint: Any) -> list[Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_rs.errors import InputError, MissingWeightsError, nearest
+from ssl_rs.errors import InputError, MissingWeightsError, did_you_mean
 from ssl_rs.files import sha256_of
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.seen_images import label_of
@@ -109,8 +109,8 @@ def _meant(chosen: str | None, known: Sequence[Path], base: Path) -> str:
     """
     below = [path.relative_to(base) for path in known]
     names = {str(each) for path in (*below, *known) for each in (path, path.parent) if each != Path()}
-    said = nearest(chosen, names) if chosen and names else ""
-    return f" {said}" if said.startswith("Did you mean") else ""
+    said = did_you_mean(chosen, names) if chosen else ""
+    return f" {said}" if said else ""
 
 
 def check_apart(chosen: str | None, pretrainings: Path, start: str, own: Path) -> None:
@@ -150,16 +150,33 @@ def read_pretraining(run: RunDirectory) -> Pretraining:
         raise MissingWeightsError(
             f"initialization.run={run.path} holds no finished pretraining (result.json and encoder.safetensors).{hint}"
         )
-    lacking = [key for key in CARRIED if key not in result]
-    if lacking:
-        raise InputError(f"{run.result} lacks {lacking}: it was not written by this version. {run.anew}")
-    odd = [f"{key}={result[key]!r:.40}" for key, kind in CARRIED.items() if not isinstance(result[key], kind)]
-    odd += [f"a task {task!r:.40}" for task in (result["pretext"] if not odd else ()) if not isinstance(task, str)]
-    odd += ["provenance without label"] if not odd and "label" not in result["provenance"] else []
-    if odd:
-        raise InputError(f"{run.result} holds {', '.join(odd)}: it is damaged or was replaced. {run.anew}")
+    check_record(run, result, CARRIED)
     sha256 = intact(run.encoder, result.get("encoder_sha256"), run.anew)
     return Pretraining(run, result, read_weights_metadata(run.encoder), sha256)
+
+
+def check_record(run: RunDirectory, result: Mapping[str, Any], expected: Mapping[str, type | tuple[type, ...]]) -> None:
+    """Refuse a training's result.json that does not hold what a later run records of it.
+
+    Args:
+        run: The training's folder.
+        result: What its result.json says.
+        expected: The keys that a later run reads, each with its types; `provenance` is among them.
+
+    Raises:
+        InputError: Names the keys that are missing or hold something else.
+    """
+    lacking = [key for key in expected if key not in result]
+    if lacking:
+        raise InputError(f"{run.result} lacks {lacking}: it was not written by this version. {run.anew}")
+    odd = [f"{key}={result[key]!r:.40}" for key, kind in expected.items() if not isinstance(result[key], kind)]
+    if not odd:
+        odd = [f"a task {task!r:.40}" for task in result.get("pretext", ()) if not isinstance(task, str)]
+        label, before = (result["provenance"].get(key) for key in ("label", "pretraining"))
+        odd += [] if isinstance(label, str) else ["provenance without label"]
+        odd += [] if isinstance(before, dict | None) else [f"provenance.pretraining={before!r:.40}"]
+    if odd:
+        raise InputError(f"{run.result} holds {', '.join(odd)}: it is damaged or was replaced. {run.anew}")
 
 
 def intact(path: Path, expected: Any, remedy: str) -> str:

@@ -54,7 +54,6 @@ class File(Keys):
 
     def check(self, dataset: str, backbone: str, pretrainings: Path, value_scale: float | None) -> None:
         """Refuse a file that is not there or cannot be read, and settings that make no sense."""
-        self._refuse_unused()
         if self.weights is None:
             raise InputError("initialization=file needs the file: initialization.weights=encoder.pth")
         if not Path(self.weights).is_file():

@@ -278,6 +278,12 @@ def test_what_does_not_fit_is_refused_with_what_would(command, tiny, others, tmp
     (damaged / "result.json").write_text(json.dumps({key: result[key] for key in result if key != "subset_sha256"}))
     said = refused(command, "finetune", *tiny, start[0], f"initialization.run={damaged}")
     assert "lacks ['subset_sha256']" in said
+    before = {**result["provenance"], "pretraining": [1]}
+    for key, value, odd in (("label_fraction", "a", "label_fraction='a'"), ("provenance", before, "pretraining=[1]")):
+        (damaged / "result.json").write_text(json.dumps({**result, key: value}))
+        said = refused(command, "finetune", *tiny, start[0], f"initialization.run={damaged}")
+        assert "result.json holds " in said
+        assert f"{odd}: it is damaged" in said
 
 
 def test_a_pretraining_is_no_fine_tuning(command, tiny):

@@ -71,21 +71,21 @@ def test_random_leaves_the_weights_and_takes_the_statistics_of_the_data(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("initialization", "key", "reader"),
+    ("kind", "keys", "said", "reader"),
     [
-        (Random(run="RUN"), "run=RUN", "pretrained or finetuned"),
-        (Random(weights="FILE"), "weights=FILE", "imagenet or file"),
-        (ImageNet(run="RUN"), "run=RUN", "pretrained or finetuned"),
-        (Pretrained(weights="FILE"), "weights=FILE", "imagenet or file"),
-        (Random(parts="encoder_and_decoder"), "parts=encoder_and_decoder", "pretrained or finetuned"),
-        (ImageNet(parts="encoder_and_decoder"), "parts=encoder_and_decoder", "pretrained or finetuned"),
-        (ImageNet(parts="encoder"), "parts=encoder", "pretrained or finetuned"),
+        (Random, {"run": "RUN"}, "run=RUN", "pretrained or finetuned"),
+        (Random, {"weights": "FILE"}, "weights=FILE", "imagenet or file"),
+        (ImageNet, {"run": "RUN"}, "run=RUN", "pretrained or finetuned"),
+        (Pretrained, {"weights": "FILE"}, "weights=FILE", "imagenet or file"),
+        (Random, {"parts": "encoder_and_decoder"}, "parts=encoder_and_decoder", "pretrained or finetuned"),
+        (ImageNet, {"parts": "encoder_and_decoder"}, "parts=encoder_and_decoder", "pretrained or finetuned"),
+        (ImageNet, {"parts": "encoder"}, "parts=encoder", "pretrained or finetuned"),
     ],
 )
-def test_keys_without_a_meaning_are_refused_with_the_option_that_reads_them(tmp_path, initialization, key, reader):
-    kind = type(initialization).__name__.lower()
-    with pytest.raises(InputError, match=f"initialization.{key} has no meaning with initialization={kind}") as error:
-        initialization.locate(target(tmp_path))
+def test_keys_without_a_meaning_are_refused_with_the_option_that_reads_them(kind, keys, said, reader):
+    option = kind.__name__.lower()
+    with pytest.raises(InputError, match=f"initialization.{said} has no meaning with initialization={option}") as error:
+        kind(**keys)
     assert str(error.value).endswith(f". Choose initialization={reader}, or leave it out.")
 
 
@@ -370,6 +370,7 @@ def test_a_result_of_another_version_is_refused(tmp_path):
         ("pretext", [1], "a task 1"),
         ("provenance", None, "provenance=None"),
         ("provenance", {}, "provenance without label"),
+        ("provenance", {"label": "random", "pretraining": [1]}, r"provenance.pretraining=\[1\]"),
         ("seed", "zero", "seed='zero'"),
     ],
 )

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ssl_rs.reporting.differing_settings import MEANT
+from ssl_rs.reporting.differing_settings import is_compared
 from ssl_rs.reporting.runs import Run
 from ssl_rs.reporting.starts import starts_differ
 from ssl_rs.reporting.statistics import Summary, means_by_key, paired_difference, summarize
@@ -144,5 +144,5 @@ def _other_settings(one: Run, other: Run) -> bool:
     """Tell whether two runs are known to differ in more than the number of steps of fine-tuning."""
     if starts_differ(one, other) or one.trained_on != other.trained_on:
         return True
-    shared = one.settings.keys() & other.settings.keys() - {"trainer.max_steps", *MEANT}
-    return any(one.settings[key] != other.settings[key] for key in shared if not key.startswith("initialization."))
+    shared = one.settings.keys() & other.settings.keys() - {"trainer.max_steps"}
+    return any(one.settings[key] != other.settings[key] for key in shared if is_compared(key))

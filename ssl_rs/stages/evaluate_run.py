@@ -56,13 +56,13 @@ def read_plan(settings: Settings) -> Plan:
         InputError: A key that means nothing here, a run that is not finished, or data that is not like its own.
     """
     _refuse_keys_of_probes(settings)
-    run = finished_finetuning(settings.value("run", str | None))
-    site, stored = enter(settings, run)
+    run, trained = finished_finetuning(settings.value("run", str | None))
+    site, stored = enter(settings, run, trained)
     split: Scored = settings.value("evaluation.split", Scored)
     evaluation = EvaluationSettings(split, windows_like(settings, stored), site.dataset)
     run_dir = settings.value("run_dir", str | None)
     settings.check_all_read()
-    trained, manifest = run.read_result() or {}, site.store.manifest
+    manifest = site.store.manifest
     metadata = read_weights_metadata(run.model)
     check_kinds(run, metadata, manifest.bands, manifest)
     if settings.value("value_scale", float | None) is None:  # else they are what it learnt from once they are divided
@@ -127,7 +127,7 @@ def _identify_scores(
         "evaluation.window.overlap": window.overlap,
         "evaluation.window.test_time_augmentation": window.test_time_augmentation,
     }
-    directory = RunDirectory(Path(run_dir) if run_dir else own)
+    directory = RunDirectory(Path(run_dir or own))
     return Identified(directory, digest, {**trained.get("settings", {}), **scored_by}, overrides)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ssl_rs
-from ssl_rs.config import Settings, read_yaml
+from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone, check_image_size
@@ -127,12 +127,8 @@ def _read_pretraining(run: RunDirectory, result: Mapping[str, Any]) -> Subject:
 
 
 def _dataset_of(run: RunDirectory) -> Mapping[str, Any]:
-    stored = read_yaml(run.config).get("dataset")
-    if not isinstance(stored, dict):
-        raise InputError(
-            f"{run.config} has dataset={stored!r:.80}, expected its settings: it is damaged. {run.from_scratch}"
-        )
-    return stored
+    dataset: Mapping[str, Any] = stored_config(run, ("dataset",))["dataset"]
+    return dataset
 
 
 def _training(run: RunDirectory, result: Mapping[str, Any]) -> dict[str, Any]:

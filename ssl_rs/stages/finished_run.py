@@ -17,15 +17,21 @@ from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.weights import load_strictly, read_weights
 from ssl_rs.weights_metadata import WeightsMetadata
 
+OF_FINETUNING = ("dataset", "trainer", "decoder", "evaluation")
 
-def stored_config(run: RunDirectory) -> Mapping[str, Any]:
+
+def stored_config(run: RunDirectory, groups: Sequence[str] = OF_FINETUNING) -> Mapping[str, Any]:
     """Read the config of a run, as plain data.
+
+    Args:
+        run: Its folder.
+        groups: Those of its groups that are needed.
 
     Raises:
         InputError: It is damaged.
     """
     stored = read_yaml(run.config)
-    lacking = [key for key in ("dataset", "trainer", "decoder", "evaluation") if not isinstance(stored.get(key), dict)]
+    lacking = [name for name in groups if not isinstance(stored.get(name), dict)]
     if lacking:
         raise InputError(f"{run.config} lacks {lacking}: it is damaged. {run.from_scratch}")
     return stored

@@ -37,13 +37,13 @@ def predict(settings: Settings) -> Path:
     Raises:
         InputError: There is nothing to map, or some images could not be mapped; the others then are.
     """
-    run = finished_finetuning(settings.value("run", str | None))
+    run, result = finished_finetuning(settings.value("run", str | None))
     places, run_dir = settings.value("images", str | tuple[str, ...] | None), settings.value("run_dir", str | None)
     output_dir = Path(settings.value("output_dir", str))
     if not places:
         raise InputError("images is not set. Name an image, a folder of images, or a list: images=SCENE.tif")
     Processes.alone("predict")
-    job = _read_job(settings, run, output_dir, run_dir)
+    job = _read_job(settings, run, result, output_dir, run_dir)
     without, unusable = [job.folder, output_dir / "predict"], list[str]()
     images = find_images([places] if isinstance(places, str) else places, without, unusable)
     targets = {name: Target.of(job.folder, name) for name in images}
@@ -118,8 +118,10 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: str | None) -> Job:
-    stored, result, metadata = stored_config(run), run.read_result() or {}, read_weights_metadata(run.model)
+def _read_job(
+    settings: Settings, run: RunDirectory, result: Mapping[str, Any], output_dir: Path, run_dir: str | None
+) -> Job:
+    stored, metadata = stored_config(run), read_weights_metadata(run.model)
     window = windows_like(settings, stored)
     scenes, scale = _read_scenes(settings, run, stored, metadata), settings.value("value_scale", float | None)
     trainer = read_computer(settings)
@@ -136,7 +138,7 @@ def _read_job(settings: Settings, run: RunDirectory, output_dir: Path, run_dir: 
     return Job(
         run, result["model_sha256"], network, here, trainer.resolve_precision(here), window, scenes, value_scale,
         _colors(run, result, metadata.classes), settings.value("probabilities", bool),
-        Path(run_dir) if run_dir else own, digest, metadata.data_mean,
+        Path(run_dir or own), digest, metadata.data_mean,
         metadata.pixel_size,
     )  # fmt: skip
 

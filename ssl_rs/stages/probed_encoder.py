@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from ssl_rs.config import read_yaml
 from ssl_rs.encoder import Backbone
 from ssl_rs.errors import InputError, LabelsSeenError
 from ssl_rs.files import no_file, sha256_of
 from ssl_rs.initialization import ImageNet, Initialization, Pretrained, Provenance, Random, Target
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.seen_images import compare_with_data, marks, seen_beside, warn_of_seen
+from ssl_rs.stages.finished_run import stored_config
 from ssl_rs.weights import load_strictly, read_weights
 from ssl_rs.weights_file import File
 from ssl_rs.weights_metadata import read_weights_metadata
@@ -132,11 +132,7 @@ def stored_run(chosen: str) -> Mapping[str, Any]:
     if result is None or result.get("command") != "pretrain":
         hint = "Finish it first." if result is None else f"It is a finished {result.get('command')}."
         raise InputError(f"encoder={chosen} holds no finished pretraining (result.json of pretrain). {hint}")
-    stored = read_yaml(run.config)
-    lacking = [key for key in ("dataset", "backbone") if not isinstance(stored.get(key), dict)]
-    if lacking:
-        raise InputError(f"{run.config} lacks {lacking}: it is damaged. {run.from_scratch}")
-    return stored
+    return stored_config(run, ("dataset", "backbone"))
 
 
 def stored_backbone(chosen: str, stored: Mapping[str, Any]) -> Backbone:

@@ -145,7 +145,7 @@ def _place(
     own |= how_measured(found.kind, site, evaluation.window.size)
     digest = config_hash({**how, "seed": site.seed}, {**inputs, **own})
     folder = Path(site.dataset.name, f"{backbone.name}-{probe.name}", found.kind, f"{fraction.fraction * 100:g}pct")
-    path = Path(run_dir) if run_dir else site.output_dir / "evaluate" / folder / f"seed{site.seed}-{digest}"
+    path = Path(run_dir or site.output_dir / "evaluate" / folder / f"seed{site.seed}-{digest}")
     run = Identified(RunDirectory(path), digest, leaves(how), overrides)
     return Plan(site, initialization, backbone, probe, subset, evaluator, config_hash(how, inputs), run)
 

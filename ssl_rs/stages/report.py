@@ -13,6 +13,6 @@ def report(settings: Settings) -> Path:
     runs, output_dir = settings.value("runs", str), Path(settings.value("output_dir", str))
     run_dir, pattern = settings.value("run_dir", str | None), settings.value("scene_group", str | None)
     settings.check_all_read()
-    out_dir = Path(run_dir) if run_dir else output_dir / "report"
+    out_dir = Path(run_dir or output_dir / "report")
     group_of = None if pattern is None else grouping(pattern, "scene_group")
     return write_report(Path(runs), output_dir / "sweeps", out_dir, say_line, group_of)

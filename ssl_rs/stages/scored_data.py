@@ -25,8 +25,13 @@ from ssl_rs.weights_metadata import read_weights_metadata
 Scored = Literal["val", "test", "all"]
 
 
-def enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, Any]]:
+def enter(settings: Settings, run: RunDirectory, result: Mapping[str, Any]) -> tuple[Site, Mapping[str, Any]]:
     """Open the run's data where it lay, or where `dataset.root` says, on the device that is wanted now.
+
+    Args:
+        settings: Of the command.
+        run: The fine-tuning.
+        result: What its result.json says.
 
     Raises:
         InputError: The data are not there, or are not what the run was trained on.
@@ -54,7 +59,7 @@ def enter(settings: Settings, run: RunDirectory) -> tuple[Site, Mapping[str, Any
     store_dir = Path(settings.value("store_dir", str))
     is_named = root is None or same_folder(root, of_training) or settings.value("dataset.name", str | None) is not None
     try:
-        dataset, store = _opened(run, built, root, None if is_named else root, store_dir, processes)
+        dataset, store = _opened(run, result, built, root, None if is_named else root, store_dir, processes)
     except InputError as error:
         if root is None and of_training is not None and not Path(of_training).exists():
             raise InputError(
@@ -106,13 +111,14 @@ def _scale_of_others(scale: float | None, root: str | None) -> dict[str, float]:
 
 
 def _opened(
-    run: RunDirectory, built: Callable[..., Dataset], root: str | None, moved_to: str | None, store_dir: Path,
-    processes: Processes,
+    run: RunDirectory, result: Mapping[str, Any], built: Callable[..., Dataset], root: str | None,
+    moved_to: str | None, store_dir: Path, processes: Processes,
 ) -> tuple[Dataset, Store]:  # fmt: skip
     """Open the data that a run is scored on, under the name of its own data where it is these.
 
     Args:
         run: The fine-tuning.
+        result: What its result.json says.
         built: Makes the data set, by another name and another value scale if these are given.
         root: What `dataset.root` says.
         moved_to: The same, where it is another folder than that of the training and nobody named what lies there.
@@ -120,7 +126,7 @@ def _opened(
         processes: Those that prepare it.
     """
     metadata, dataset, name = read_weights_metadata(run.model), built(), None
-    trained, own_data = dataset.name, (run.read_result() or {}).get("manifest_sha256")
+    trained, own_data = dataset.name, result.get("manifest_sha256")
     if root is not None and may_be_other(dataset, store_dir, own_data):
         name = None if moved_to is None else name_by_folder(moved_to, trained)
         # Of 8 bits all data have one scale; a store that others have made, too, is not made again.
