@@ -53,11 +53,13 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
     if node.get("_partial_", False):
         return partial(target, *without_name, **arguments)
     if is_within(target.__module__, tuple(NARROWER.values())) and not is_within(target.__module__, trusted):
-        raise InputError(f"{where}: {target.__name__} is made when bands and classes are known. Add _partial_: true.")
+        raise InputError(
+            f"{where}: {target.__name__} can only be made once bands and classes are known. Add _partial_: true."
+        )
     lacking = _lacking(target, arguments, where)
     if lacking:
         raise InputError(
-            f"{where} lacks what {target.__name__} needs: {', '.join(lacking)}. Its YAML file must name them."
+            f"{where} lacks arguments that {target.__name__} needs: {', '.join(lacking)}. Its YAML file must name them."
         )
     try:
         return target(*without_name, **arguments)

@@ -28,8 +28,8 @@ COMMANDS = ("prepare", "preview", "pretrain", "finetune", "evaluate", "report", 
 """All commands, in the order of their use."""
 
 LOST_RANK = (
-    "Another process of this run has ended, and this one cannot go on alone. What that one said tells why. "
-    "The same command goes on from the last checkpoint."
+    "Another process of this run has ended, so this one has to stop, too; the other's message says why. "
+    "Start the same command again: it goes on from the last checkpoint."
 )
 
 

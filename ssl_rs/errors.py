@@ -80,7 +80,7 @@ def _refused_by_system(error: OSError) -> str:
         errno.EROFS: "Make it writable, or choose another output_dir or run_dir",
         **dict.fromkeys(GONE, "Bring back what was moved or deleted"),
     }
-    remedy = remedies.get(error.errno or 0, "Mend that")
+    remedy = remedies.get(error.errno or 0, "Correct that")
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}. {remedy}; the same command then goes on where it stopped."
 

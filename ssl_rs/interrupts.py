@@ -14,7 +14,7 @@ from ssl_rs.messages import OutputClosed, say_line
 INTERRUPTED = 130
 """Exit code, as a shell tells of SIGINT."""
 
-MESSAGE = "Interrupted. The same command goes on from what is on disk."
+MESSAGE = "Interrupted. Start the same command again to go on from here."
 
 GRACE = 30.0
 """Seconds for a last step and a checkpoint after torchrun was killed: as many as torchrun itself gives."""

@@ -96,7 +96,7 @@ def _as_text(value: Any) -> Any:
 
 def describe(hint: Any) -> str:
     """Say a type annotation in words."""
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint in names:
         return names[hint]

@@ -240,7 +240,7 @@ class RunDirectory:
         if not isinstance(line, dict) or not isinstance(line.get("step"), int):
             raise InputError(
                 f"{self.metrics} is damaged: line {number} is {text!r:.80}. Delete that line; weights do not depend on "
-                "it. The same command then goes on."
+                "it. Then start the same command again."
             )
         return line
 

@@ -71,8 +71,8 @@ def refuse_seen_beside(weights: Path) -> None:
     """
     if seen_beside(weights) != SeenImages():
         raise InputError(
-            f"{weights} is no file of ImageNet's weights: images_seen.json beside it tells which other images it was "
-            "trained on. Take initialization=file, or encoder=file in evaluate."
+            f"{weights} holds no ImageNet weights: images_seen.json beside it lists other images that it was trained "
+            "on. Take initialization=file, or encoder=file in evaluate."
         )
 
 

@@ -199,7 +199,7 @@ def test_labels_without_some_class_are_told(command, tiny, folder_dataset, tmp_p
     for path in root.glob("masks/train/*.png"):
         mask = np.array(Image.open(path))
         Image.fromarray(np.where(mask == 2, 0, mask).astype(np.uint8)).save(path)
-    with pytest.warns(UserWarning, match=r"The training split's masks hold no pixel of c: .* Add masks that show it"):
+    with pytest.warns(UserWarning, match=r"training split's masks contain no pixel of c, .* Add masks that show it"):
         code, out, _ = command("finetune", *tiny, f"dataset.root={root}", "trainer.max_steps=2")
     assert code == 0
     told = next(line for line in out.splitlines() if line.startswith("Labels: "))
@@ -305,8 +305,8 @@ def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny,
     trained = run.read_result()
     code, out, err = command("evaluate", f"run={run.path}", f"dataset.root={roots[1]}")
     assert code == 0, err
-    assert "These are other data than the run was trained on (folder)" in err
-    assert "(folder): a table of their own, under the name other." in err
+    assert "This is not the data that the run was trained on (folder)" in err
+    assert "(folder); the report gives it a table of its own, under the name other." in err
     assert "on the test scenes of other, protocol" in err
     assert Path(out.splitlines()[-1]).parent == Path("outputs/evaluate/other")
     scored = RunDirectory(Path(out.splitlines()[-1])).read_result()
@@ -437,7 +437,7 @@ def test_other_data_of_another_type_are_scored_by_what_is_as_bright(command, tin
     given = (f"run={run}", f"dataset.root={wide}")
     code, _, err = command("evaluate", *given)
     assert code == 2
-    assert "Say what is as bright here, dataset.root=... value_scale=..., or" in err
+    assert "Say which value is as bright here, dataset.root=... value_scale=..., or" in err
     code, out, err = command("evaluate", *given, "value_scale=25500")
     assert code == 0, err
     scored = RunDirectory(Path(out.splitlines()[-1])).read_result()
@@ -748,7 +748,7 @@ def test_data_that_were_moved_are_not_split_anew(command, tiny, tmp_path, draw_s
     own.rename(moved)
     code, _, err = command("evaluate", f"run={run}", f"dataset.root={moved}")
     assert code == 2
-    assert r"These are the images of the training, whose splits kept dataset.scene_group=site\d+ together" in err
+    assert r"whose splits were drawn by dataset.scene_group=site\d+. Set it again" in err
     code, out, err = command("evaluate", f"run={run}", f"dataset.root={moved}", grouped)
     assert code == 0, err
     again = RunDirectory(Path(out.splitlines()[-1])).read_result()

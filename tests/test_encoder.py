@@ -102,7 +102,9 @@ def test_no_backbone_of_weights_makes_a_decoder_ask_the_network(monkeypatch):
     monkeypatch.setattr("socket.getaddrinfo", asked)
     with pytest.raises(InputError, match="no place"):
         build_segmentation_model(partial(smp.Unet), "tu-hf-hub:stranger/model", 3, 2)
-    with pytest.raises(InputError, match=r"decoder: Unet is made when bands and classes are known\. Add _partial_"):
+    with pytest.raises(
+        InputError, match=r"decoder: Unet can only be made once bands and classes are known\. Add _partial_"
+    ):
         build({"_target_": "segmentation_models_pytorch.Unet"}, "decoder")
     with pytest.raises(
         InputError, match=r"is not admitted\. Targets are classes of .*segmentation_models_pytorch\.dec"

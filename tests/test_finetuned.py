@@ -137,7 +137,7 @@ def test_files_of_runs_and_exports_tell_what_they_have_seen(command, tiny, other
         assert "had labels of 1 of the 3 images that validate" in refused(command, "finetune", *mixed, *start)
         assert (file.parent / "images_seen.json").is_file()
     start = ("initialization=imagenet", f"initialization.weights={folder / 'torchvision.pth'}")
-    assert "is no file of ImageNet's weights" in refused(command, "finetune", *mixed, *start)
+    assert "holds no ImageNet weights" in refused(command, "finetune", *mixed, *start)
     probe = ("encoder=file", f"encoder_weights={others[0] / 'model.safetensors'}", "probe=knn", "backbone=resnet18")
     data = [each for each in mixed if each.startswith("dataset.")]
     said = refused(command, "evaluate", "dataset=folder", *data, *probe)
@@ -185,7 +185,7 @@ def test_labels_are_remembered_over_further_trainings(command, tiny, others, mix
         for other in (("evaluation.split=all", f"dataset.root={others[1]}"), (root,)):
             said = refused(command, "evaluate", f"run={path}", *other)
             assert "other0" in said
-            assert "are of the training, to the last pixel" in said
+            assert "are the same, pixel for pixel, as images whose labels this run has seen" in said
 
 
 @pytest.mark.slow

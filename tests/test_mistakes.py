@@ -128,7 +128,11 @@ def fails(capsys, name, *arguments):
         ("finetune", "dataset.value_scale=inf", "dataset.value_scale must be a number above 0, or null"),
         ("pretrain", "trainer={", "trainer={"),
         ("evaluate", "run=nowhere", "run=nowhere: there is no such folder"),
-        ("evaluate", "dataset=folder", "or others of the same bands and classes, dataset.root=... says alone"),
+        (
+            "evaluate",
+            "dataset=folder",
+            "data of the same bands and classes, set dataset.root=... alone",
+        ),
         ("report", "runs=nowhere", "runs"),
         ("prepare", "seed=x", "seed must be a whole number"),
         (

@@ -417,7 +417,9 @@ def test_alpha_is_not_taken_for_a_band_of_the_run(command, folder_dataset, image
     given = ("predict", f"run={run.path}", f"images={drone}")
     code, _, err = command(*given)
     assert code == 2
-    assert "drone.tif calls the last of its 4 bands alpha, and it holds but 0 and the largest value there" in err
+    assert (
+        "drone.tif calls the last of its 4 bands alpha, and that band holds nothing but 0 and the largest value" in err
+    )
     assert "would take it for nir. If it is data, say so: bands=[1,2,3,4]." in err
     assert command(*given, "bands=[1,2,3,4]")[0] == 0
     rim, empty = np.concatenate([values, values[:1]]), np.zeros((4, 40, 40), np.uint8)
@@ -532,7 +534,7 @@ def test_a_pattern_that_links_to_nothing_alone_fit_is_refused(refused, tmp_path)
     (tmp_path / "scene_gone.tif").symlink_to(tmp_path / "nowhere.tif")
     said = refused(tmp_path / "scene*.tif", f"run_dir={tmp_path / 'maps'}")
     assert f"links to {tmp_path / 'nowhere.tif'}, which is not there" in said
-    assert f"images={tmp_path / 'scene*.tif'}: no image is left. Mend those, or name others." in said
+    assert f"images={tmp_path / 'scene*.tif'}: no image is left. Repair those, or name others." in said
     assert not (tmp_path / "maps").exists()
 
 

@@ -61,7 +61,7 @@ def test_scenes_whose_masks_hold_no_label_are_told(command, folder_dataset, tmp_
     Image.fromarray(np.full((96, 96), 9, np.uint8)).save(root / "masks/test/scene5.png")
     code, _, err = command("prepare", "dataset=folder", f"dataset.root={root}")
     assert code == 0
-    assert "warning: no pixel is labeled in the masks of test 'scene5': all of it is ignored." in err
+    assert "warning: no pixel is labeled in the masks of test 'scene5': these scenes count for nothing." in err
 
 
 def test_scenes_that_lie_together_are_told(command, folder_dataset, tmp_path, monkeypatch):
@@ -89,7 +89,7 @@ def test_scenes_that_lie_together_are_told(command, folder_dataset, tmp_path, mo
     (tmp_path / "own" / "splits.yaml").write_text(json.dumps(listed))
     code, _, err = command("prepare", *settings)
     assert code == 0
-    told = "lie in 3 groups; 1 of them both train and score, which tells little of new places."
+    told = "lie in 3 groups; 1 of them both train and score, so scores say little about new places."
     assert told in err
     assert told in command("prepare", *settings, "check=true")[2]
 

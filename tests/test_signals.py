@@ -49,7 +49,7 @@ def check_interrupted(process: "subprocess.Popen[str]") -> None:
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     assert out == ""
-    assert "Interrupted. The same command goes on from what is on disk." in err
+    assert "Interrupted. Start the same command again to go on from here." in err
     assert "Traceback" not in err
 
 
@@ -114,7 +114,7 @@ def test_a_stop_during_the_evaluation_loses_no_training(command, tiny, tmp_path,
         patched.setattr(Evaluator, "predict", lambda *arguments: os.kill(os.getpid(), signal.SIGTERM))
         code, _, err = command("finetune", *tiny, f"run_dir={run.path}")
     assert code == 130
-    assert "Interrupted. The same command goes on" in err
+    assert "Interrupted. Start the same command again" in err
     assert signal.getsignal(signal.SIGTERM) == handler
     assert not run.result.exists()
     monkeypatch.setattr(training_step, "seed_step", lambda *arguments: pytest.fail("it took a step again"))
@@ -191,7 +191,7 @@ def test_a_stop_during_an_import_is_a_clean_end(tmp_path, number, module):
     call = [sys.executable, "-c", STOPPED_IN_AN_IMPORT, module, str(int(number)), f"output_dir={tmp_path}"]
     done = subprocess.run(call, capture_output=True, text=True, check=False)
     assert done.returncode == 130, done.stderr
-    assert done.stderr == "Interrupted. The same command goes on from what is on disk.\n"
+    assert done.stderr == "Interrupted. Start the same command again to go on from here.\n"
 
 
 CAUGHT_IN_AN_IMPORT = """
@@ -216,7 +216,7 @@ def test_a_stop_is_not_lost_in_an_import_that_catches_all(tmp_path, number):
         env={**os.environ, "PYTHONPATH": paths},
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (130, "begun\n")
-    assert done.stderr == "Interrupted. The same command goes on from what is on disk.\n"
+    assert done.stderr == "Interrupted. Start the same command again to go on from here.\n"
 
 
 def test_ctrl_c_that_is_ignored_stays_so():
@@ -245,5 +245,5 @@ def test_a_request_that_comes_twice_does_not_disturb_the_end(monkeypatch, capsys
     monkeypatch.setattr(ssl_rs.command, "_run", run)
     assert main("pretrain", []) == 130
     assert tidied == ["pretrain"]
-    assert "Interrupted. The same command goes on" in capsys.readouterr().err
+    assert "Interrupted. Start the same command again" in capsys.readouterr().err
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == handlers

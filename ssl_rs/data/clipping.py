@@ -46,7 +46,7 @@ class Outside(NamedTuple):
             f"Where {self.least:g} means no data, tell the file by `gdal_edit.py -a_nodata {self.least:g}` "
             f"(JPEG 2000 becomes TIFF by `gdal_translate -a_nodata {self.least:g}`); else move "
             "values by `gdal_translate -scale LOW HIGH 0 1 -ot Float32`, with one LOW and one HIGH for all files. "
-            "Where the file tells it already, give it to all bands of a pixel: in one band it counts."
+            "Where the file tells it already, give it to all bands of a pixel: in one band alone it counts."
         )
 
 
@@ -109,9 +109,9 @@ def warn_of_clipping(store: Store) -> None:
             largest = max(scene.largest for scene in scenes)
             warnings.warn(
                 f"{some} above value_scale={manifest.value_scale:g}: these count as white. If {largest:g} is nodata, "
-                "give it to all bands of a pixel: in one band it counts. If these are values, and white is not meant, "
-                f"give all data one scale: dataset.value_scale={largest:g} or more, by some rows of each; that of a "
-                "finished run cannot change.",
+                "give it to all bands of a pixel: in one band alone it counts. If these are values, and white is not "
+                f"meant, give all data one scale: dataset.value_scale={largest:g} or more, by some rows of each; that "
+                "of a finished run cannot change.",
                 stacklevel=2,
             )
         if some := _many(split, [scene.below for scene in scenes]):

@@ -11,7 +11,7 @@ SCORING = ("val", "test")
 
 
 def warn_of_copies(store: Store) -> None:
-    """Warn of images that are the same to the last pixel, one of which scores and the other lies in another split."""
+    """Warn of images that are the same, pixel for pixel, one of which scores and the other lies in another split."""
     scoring: dict[str, SceneRecord] = {}
     pairs = []
     hashed = [(scene, store.image_hash(index)) for index, scene in enumerate(store.manifest.scenes)]
@@ -21,7 +21,7 @@ def warn_of_copies(store: Store) -> None:
             pairs.append(f"{other.split} '{other.id}' and {scene.split} '{scene.id}'")
     if pairs:
         warnings.warn(
-            f"{store.manifest.dataset}: images are the same to the last pixel, {some(pairs)}: scores are partly of "
+            f"{store.manifest.dataset}: images are the same, pixel for pixel, {some(pairs)}: scores are partly of "
             "what was trained on. Take the copies away, or put them into one split.",
             stacklevel=2,
         )

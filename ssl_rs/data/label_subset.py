@@ -140,7 +140,7 @@ def choose_labels(store: Store, tile_size: int, label_fraction: LabelFraction, s
     if not found:
         raise InputError(
             f"Data set '{manifest.dataset}' has zero labeled {label_fraction.unit}s: "
-            "every pixel of its training masks is ignored. Check the masks and what they ignore."
+            "every pixel of its training masks is ignored. Check the masks, and which values are ignored."
         )
     found.sort(key=lambda unit: _rank(seed, manifest.dataset, unit))
     if label_fraction.order == "stratified":
@@ -200,15 +200,14 @@ def describe_labels(subset: LabelSubset, pixels: Mapping[str, int], in_training:
     ):
         if names:
             warnings.warn(
-                f"{whose} hold no pixel of {', '.join(names)}: what is never seen is never predicted. {remedy}.",
+                f"{whose} contain no pixel of {', '.join(names)}, so it cannot be learnt. {remedy}.",
                 stacklevel=2,
             )
     asked = subset.fraction * subset.total_units
     if abs(len(subset.units) / asked - 1) > ROUNDED:
         warnings.warn(
-            f"{100 * subset.fraction:.4g} % of {subset.total_units} {subset.unit}s are {asked:.2g}: this run has "
-            f"{len(subset.units)}, {100 * len(subset.units) / subset.total_units:.2g} %. The report counts what there "
-            "was.",
+            f"{100 * subset.fraction:.4g} % of {subset.total_units} {subset.unit}s would be {asked:.2g}: this run "
+            f"has {len(subset.units)}, {100 * len(subset.units) / subset.total_units:.2g} %. The report counts those.",
             stacklevel=2,
         )
     share, of_units = sum(pixels.values()) / max(sum(in_training.values()), 1), len(subset.units) / subset.total_units

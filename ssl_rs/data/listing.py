@@ -22,7 +22,7 @@ def list_scene(
     """
     missing = [place for place, file in needed.items() if file is None]
     told = f"Scene '{scene_id}': {' and '.join(missing)} not found below dataset.root."
-    problem = f"{told} Add what is missing, or mend dataset.root."
+    problem = f"{told} Add what is missing, or correct dataset.root."
     files = tuple(file for file in (*needed.values(), extra) if file is not None)
     return SceneSource(scene_id, split, files, problem if missing else None)
 

@@ -58,7 +58,7 @@ def find_images(places: Sequence[str], without: Sequence[Path], problems: list[s
                     )
                 found[name] = file
         if not found:  # patterns that fit nothing usable; all else is refused where it is met
-            raise InputError(f"images={', '.join(places)}: no image is left. Mend those, or name others.")
+            raise InputError(f"images={', '.join(places)}: no image is left. Repair those, or name others.")
     except InputError as error:
         raise InputError("\n".join([*problems, str(error)])) from error
     return found
@@ -219,9 +219,9 @@ class NewScenes(Dataset):
         if is_read and image.calls_last_band_alpha and image.last_band_looks_like_alpha(surely=True):
             taken = in_brackets(self.chosen or range(1, wanted + 1))
             raise InputError(
-                f"{file} calls the last of its {last} bands alpha, and it holds but 0 and the largest value there; the "
-                f"run would take it for {self.expected[-1] if not self.chosen else 'data'}. If it is data, say so: "
-                f"bands={taken}. If it tells where data is, the image lacks a band that the run was trained on "
+                f"{file} calls the last of its {last} bands alpha, and that band holds nothing but 0 and the largest "
+                f"value; the run would take it for {self.expected[-1] if not self.chosen else 'data'}. If it is data, "
+                f"say so: bands={taken}. If it tells where data is, the image lacks a band that the run was trained on "
                 f"({', '.join(self.expected)})."
             )
 

@@ -62,8 +62,8 @@ def warn_of_sizes(manifest: Manifest) -> None:
     other = [f"'{scene}' ({size_text(size)})" for scene, size in sizes if usual and not _are_alike(size, usual)]
     if usual and other:
         warnings.warn(
-            f"{manifest.dataset}: pixels are of {size_text(usual)} in most scenes, of another size in {some(other)}: "
-            "the same house is another thing to a network there. Resample them to one size, unless it is to know both.",
+            f"{manifest.dataset}: pixels have {size_text(usual)} in most scenes, another size in {some(other)}: "
+            "objects have another scale there. Resample them to one pixel size, unless the network should learn both.",
             stacklevel=2,
         )
 

@@ -31,8 +31,8 @@ def refuse_bomb(file: SourceFile, bands: int, height: int, width: int, dtype: np
     if size > max(BOMB_BYTES, BOMB_RATIO * file.size):
         raise InputError(
             f"{file} has {file.size:,} bytes and claims {bands} x {height} x {width} pixels, "
-            f"{size / 2**30:.1f} GiB: few honest files are that small. If it is one, write it anew by `gdal_translate "
-            "-co COMPRESS=DEFLATE -co BIGTIFF=YES`; else replace it, or take it out."
+            f"{size / 2**30:.1f} GiB: this looks like a decompression bomb. If it is none, write it again by "
+            "`gdal_translate -co COMPRESS=DEFLATE -co BIGTIFF=YES`; else replace it, or take it out."
         )
 
 

@@ -95,7 +95,9 @@ def _about(where: str) -> Iterator[None]:
     except (OSError, EOFError, ValueError, KeyError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise InputError(f"{where} cannot be read: {in_a_line(error)}. Mend it, or take the scene out.") from error
+        raise InputError(
+            f"{where} cannot be read: {in_a_line(error)}. Repair the file, or take the scene out."
+        ) from error
 
 
 def _whole(arrays: SceneArrays, where: str) -> Scene:

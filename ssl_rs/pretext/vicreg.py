@@ -56,7 +56,9 @@ class VicReg(PretextTask):
             if not 0 <= weight < math.inf:
                 raise ArgumentError(f"{name}={weight:g}: expected a finite number, at least 0.")
         if not any(self.weights.values()):
-            raise ArgumentError("invariance=0, as variance and covariance: nothing would be learnt. Weigh one of them.")
+            raise ArgumentError(
+                "invariance=0, as variance and covariance: nothing would be learnt. Set one of them above 0."
+            )
         self.expand = mlp(channels[-1], widths, "hidden", "widths", last_bias)
 
     def forward(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> TaskOutput:

@@ -15,7 +15,7 @@ COLUMNS = (
     "state", *Comparison._fields, "label", "label_fraction", "seed", "reason", "command", "command_of_commit", "run",
 )  # fmt: skip
 
-REPEATED = "its run, which the table has, tells the same scores"
+REPEATED = "the table has these scores already, from the run itself"
 """Why a score of `evaluate` is no cell."""
 
 

@@ -52,7 +52,7 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
 def _why_twice(run: Run, first: Run) -> str:
     """Say what is to be done about a run whose place another one has."""
     if run.config_hash and run.config_hash == first.config_hash:
-        return f"the same run as {first.directory}, which is one too many here"
+        return f"a second copy of the run {first.directory}"
     remedy = "" if run.command == "evaluate" else "give it a row of its own by initialization.label, or "
     return (
         f"same label '{run.label}', label fraction and seed as {first.directory}, but other settings; "

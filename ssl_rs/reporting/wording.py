@@ -125,13 +125,16 @@ def saved_doubts(table: Table, study: Study) -> list[str]:
     own = study.saturation
     if table.random_label is None and table.random_labels:
         rows = ", ".join(sorted(table.random_labels))
-        return [f"Labels saved are not told: label one of the rows of random initialization ({rows}) random."]
+        return [
+            f"Labels saved cannot be computed: several rows start from random weights ({rows}). Label one of them "
+            "random."
+        ]
     if own is None or len(study.saved) == 1:
         return []
     reached = f"{_share(own.fraction)} of the labels ({_saved_interval(own)})"
     return [
-        f"Random initialization itself does with {reached} what it does with all: more did not show in these seeds. So "
-        "a share above that saves none, and one below it saves less than it seems."
+        f"Random initialization itself reaches with {reached} what it reaches with all: more labels did not show in "
+        "these seeds. So a share above that saves no labels, and one below it saves fewer than it seems."
     ]
 
 

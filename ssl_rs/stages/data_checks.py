@@ -46,7 +46,7 @@ def check_data(run: RunDirectory, metadata: WeightsMetadata, manifest: Manifest)
     if metadata.dtype not in (None, manifest.dtype):
         raise InputError(
             f"{run.model} was trained on values of type {metadata.dtype}, the data has {manifest.dtype}: divided by "
-            f"{metadata.value_scale:g}, these would mean something else. Say what is as bright here, "
+            f"{metadata.value_scale:g}, these would mean something else. Say which value is as bright here, "
             "dataset.root=... value_scale=..., or convert the images."
         )
     if metadata.value_scale != manifest.value_scale:
@@ -64,8 +64,8 @@ def refuse_other_splits(trained: str | None, now: str | None, seen: SeenImages, 
     """
     if trained is not None and now is None and seen.labeled and seen.labeled <= store.image_hashes(get_args(Split)):
         raise InputError(
-            f"These are the images of the training, whose splits kept dataset.scene_group={trained} together. Say so "
-            f"again, 'dataset.scene_group=\"{trained}\"', or others are scored."
+            f"These are the images of the run's own data, whose splits were drawn by dataset.scene_group={trained}. "
+            f"Set it again, 'dataset.scene_group=\"{trained}\"': without it other images would be scored."
         )
 
 
@@ -77,17 +77,19 @@ def compare_with_training(run: RunDirectory, store: Store, split: Literal["val",
     """
     seen, records = read_seen(run), store.manifest.scenes
     if seen.unknown:
-        say_line(f"{run.path} does not say of which images it had labels. See that none of these is among them.")
+        say_line(f"{run.path} does not say which images it had labels of. Make sure that none of these is among them.")
     scored = store.scenes_of(split)
     found = [records[index].id for index in scored if store.image_hash(index) in seen.labeled]
     if found:
         named = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         raise InputError(
-            f"{len(found)} images, {named}, are of the training, to the last pixel. Take them out: this run was "
-            "trained on some of these, and scores of what was seen with its labels say nothing."
+            f"{len(found)} images, {named}, are the same, pixel for pixel, as images whose labels this run has seen. "
+            "Take them out: scores on them would say nothing."
         )
     if count := sum(store.image_hash(index) in seen.images for index in scored):
-        say_line(f"Pretraining saw {count} of the {len(scored)} images, without labels: new ones may fare worse.")
+        say_line(
+            f"Pretraining saw {count} of the {len(scored)} images, without labels: scores on new images may be lower."
+        )
 
 
 def refuse_training_scenes(root: str | None, of_training: str | None) -> None:

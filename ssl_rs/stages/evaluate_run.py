@@ -76,21 +76,21 @@ def read_plan(settings: Settings) -> Plan:
 
 
 def _refuse_keys_of_probes(settings: Settings) -> None:
-    """Refuse what means something with `encoder=...` only.
+    """Refuse what only applies to `encoder=...`.
 
     Raises:
         InputError: Names the key.
     """
     for key in ("encoder", "encoder_weights", "label"):
         if (value := settings.value(key, str | None)) is not None:
-            raise InputError(f"{key}={value} means something with encoder=... only. Leave it out.")
+            raise InputError(f"{key}={value} only applies to encoder=... . Leave it out.")
     if "probe" in settings.values:
         raise InputError("probe=... probes a frozen encoder. Name it: encoder=outputs/pretrain/...")
     if "_target_" in settings.values["dataset"]:
         chosen = settings.value("run", str | None)
         raise InputError(
-            f"dataset=... says which data a probe of encoder=... reads. run={chosen} knows its own; where they lie by "
-            "now, or others of the same bands and classes, dataset.root=... says alone."
+            f"dataset=... only applies to encoder=... . run={chosen} knows its data set. If its files have moved, or "
+            "to score other data of the same bands and classes, set dataset.root=... alone."
         )
 
 
@@ -196,7 +196,7 @@ def _data(trained: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
         return told
     before, named = trained.get("dataset"), f", under the name {manifest.dataset}"
     say_line(
-        f"These are other data than the run was trained on ({before}): a table of their own"
+        f"This is not the data that the run was trained on ({before}); the report gives it a table of its own"
         f"{named if manifest.dataset != before else ''}."
     )
     return {**told, "trained_on_manifest_sha256": trained.get("manifest_sha256")}

@@ -45,7 +45,7 @@ def finetune(settings: Settings) -> Path:
     site, directory = plan.site, plan.run.directory
     if plan.run.is_finished("finetune"):
         if plan.validator and site.processes.is_first:
-            say_line(f"{KEY} scores nothing of it: run_dir=NEW_FOLDER trains once more.")
+            say_line(f"{KEY} has no effect on a finished run. run_dir=NEW_FOLDER trains again.")
         return directory.path
     torch.manual_seed(derive_seed(site.seed, "weights"))
     manifest = site.store.manifest

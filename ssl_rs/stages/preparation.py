@@ -62,7 +62,7 @@ def _tell_groups(dataset: Dataset, store: Store) -> None:
     for scene in (scene for scene in store.manifest.scenes if scene.split != "unlabeled"):
         splits.setdefault(dataset.group_of(scene.id), set()).add(scene.split)
     divided = [name for name, found in splits.items() if "train" in found and found & {"val", "test"}]
-    more = f"; {len(divided)} of them both train and score, which tells little of new places" if divided else ""
+    more = f"; {len(divided)} of them both train and score, so scores say little about new places" if divided else ""
     say_line(f"By dataset.scene_group={dataset.scene_group} the scenes lie in {len(splits)} groups{more}.")
 
 
@@ -72,7 +72,9 @@ def unlabeled_text(manifest: Manifest) -> str:
     blank = [f"{scene.split} '{scene.id}'" for scene in labeled if not any(scene.class_pixels)]
     if not manifest.classes or not blank:
         return ""
-    return f"warning: no pixel is labeled in the masks of {some(blank)}: all of it is ignored. Is that meant?"
+    return (
+        f"warning: no pixel is labeled in the masks of {some(blank)}: these scenes count for nothing. Is that intended?"
+    )
 
 
 def summary(store: Store) -> str:

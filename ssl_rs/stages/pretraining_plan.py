@@ -206,7 +206,7 @@ def tell_of_own_keys(plan: Plan, tasks: nn.ModuleDict) -> None:
         if keys > count:
             warnings.warn(
                 f"The queue of {name} holds {keys} keys, and the images have about {count} crops that do not overlap: "
-                "keys of its own ground are among the negatives of a crop. Take a shorter queue, e.g. "
+                "some negatives of a crop then show the same ground. Take a shorter queue, e.g. "
                 f"pretext.{name}.task.queue={max(1, count // 2)}, or more images.",
                 stacklevel=2,
             )

@@ -94,11 +94,9 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     if run is not None:
         raise InputError(f"run={run} is scored as it is, encoder={chosen} is probed. Give one of the two.")
     if (bands := settings.value("bands", tuple[int, ...] | None)) is not None:
-        raise InputError(
-            f"bands={list(bands)} means something with run=... only; dataset.channels=... of a folder says it."
-        )
+        raise InputError(f"bands={list(bands)} only applies to run=... ; for dataset=folder set dataset.channels=... .")
     if (scale := settings.value("value_scale", float | None)) is not None:
-        raise InputError(f"value_scale={scale:g} means something with run=... only; dataset.value_scale=... says it.")
+        raise InputError(f"value_scale={scale:g} only applies to run=... ; set dataset.value_scale=... .")
     split: Literal["val", "test"] = settings.value("evaluation.split", Literal["val", "test"])
     window = changed_windows(settings, WindowSettings(surroundings.dataset.crop_size))
     evaluation = EvaluationSettings(split, window, surroundings.dataset)

@@ -595,7 +595,7 @@ def test_copies_in_other_splits_are_told(labeled, make, tmp_path):
     drawn = splits(make())
     test, train = (next(name for name, split in drawn.items() if split == wanted) for wanted in ("test", "train"))
     shutil.copy(labeled / "images" / f"{test}.png", labeled / "images" / f"{train}.png")
-    with pytest.warns(UserWarning, match=rf"same to the last pixel, test '{test}' and train '{train}': scores are"):
+    with pytest.warns(UserWarning, match=rf"same, pixel for pixel, test '{test}' and train '{train}': scores are"):
         prepare(make(), tmp_path / "stores")
 
 

@@ -155,7 +155,7 @@ def test_far_fewer_labels_than_their_share_are_told():
 
 
 @pytest.mark.parametrize(
-    ("fraction", "said"), [(0.01, r"1 % of 24 scenes are 0\.24: this run has 1, 4\.2 %"), (0.1, "2.4")]
+    ("fraction", "said"), [(0.01, r"1 % of 24 scenes would be 0\.24: this run has 1, 4\.2 %"), (0.1, "2.4")]
 )
 def test_a_share_of_few_units_that_is_rounded_is_told(fraction, said):
     units = tuple(LabeledUnit(f"{place}", 0, 0, 64, 64) for place in range(24))
@@ -177,11 +177,11 @@ def test_labels_of_other_splits_are_none_of_the_training(store):
 
 def test_a_class_that_no_mask_shows_is_not_looked_for_in_more_labels():
     subset = LabelSubset("x", "tile", 64, 0.25, 0, (LabeledUnit("a", 0, 0, 64, 64),), 4)
-    with pytest.warns(UserWarning, match="hold no pixel") as told:
+    with pytest.warns(UserWarning, match="contain no pixel") as told:
         describe_labels(subset, {"a": 10, "snow": 0, "road": 0}, {"a": 30, "snow": 0, "road": 10})
     assert [str(each.message).split(": ")[0] for each in told] == [
-        "The training split's masks hold no pixel of snow",
-        "These labels hold no pixel of road",
+        "The training split's masks contain no pixel of snow",
+        "These labels contain no pixel of road",
     ]
     assert "Add masks that show it" in str(told[0].message)
     assert "larger label_fraction" in str(told[1].message)

@@ -92,7 +92,7 @@ def test_a_missing_file_and_a_missing_root_are_named(official, make, tmp_path):
     (tmp_path / "data" / "Tile 7" / "masks" / "image_part_009.png").unlink()
     assert [scene.problem for scene in make().scenes() if scene.problem] == [
         "Scene 'tile7_part9': Tile 7/masks/image_part_009.png not found below dataset.root. "
-        "Add what is missing, or mend dataset.root."
+        "Add what is missing, or correct dataset.root."
     ]
     with pytest.raises(InputError, match=r"holds no image.*Tile 1.*Found: "):
         make(tmp_path / "data" / "Tile 7" / "masks").scenes()

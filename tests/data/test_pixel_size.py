@@ -81,7 +81,7 @@ def test_the_usual_size_is_the_median_of_a_split():
 
 
 def test_scenes_of_another_size_than_most_are_named():
-    with pytest.warns(UserWarning, match=r"mine: pixels are of 10 m in most scenes, of another size in 's2' \(20 m\):"):
+    with pytest.warns(UserWarning, match=r"mine: pixels have 10 m in most scenes, another size in 's2' \(20 m\):"):
         warn_of_sizes(manifest(scenes_of(10.0, 10.0, 20.0, 12.0, 8.1)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

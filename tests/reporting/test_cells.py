@@ -382,8 +382,7 @@ def test_a_copy_of_a_run_is_called_one(tmp_path, write_run, plan):
     said = []
     write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report", said.append)
     assert said[0] == "Cells: 1 done, 0 failed, 0 missing, 0 stale, 1 left out"
-    assert "the same run as " in said[1]
-    assert "which is one too many here" in said[1]
+    assert "a second copy of the run" in said[1]
 
 
 def test_a_plan_is_that_of_the_folder_it_lies_in_wherever_that_is(tmp_path, write_run, monkeypatch):

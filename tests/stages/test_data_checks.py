@@ -41,7 +41,7 @@ class Scenes:
 )
 def test_images_of_which_the_run_had_labels_are_refused_and_some_are_named(run, labeled, named):
     write_seen(run, SeenImages(frozenset("abcdefg"), frozenset(labeled)))
-    with pytest.raises(InputError, match=f"^{named} of the training, to the last pixel"):
+    with pytest.raises(InputError, match=f"^{named} the same, pixel for pixel"):
         compare_with_training(run, Scenes(), "test")
     compare_with_training(run, Scenes(), "val")  # there is none
 
@@ -56,7 +56,7 @@ def test_images_that_were_seen_without_labels_are_told(run, capsys):
 def test_a_run_that_does_not_tell_of_which_images_it_had_labels_is_told(run, capsys, unknown):
     write_seen(run, SeenImages(frozenset("xyz"), frozenset("x"), unknown))
     compare_with_training(run, Scenes(), "test")
-    assert ("does not say of which images it had labels" in capsys.readouterr().err) == unknown
+    assert ("does not say which images it had labels of" in capsys.readouterr().err) == unknown
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_run_that_does_not_tell_of_which_images_it_had_labels_is_told(run, cap
 def test_splits_are_those_of_the_training_where_its_images_moved(labeled, trained, now, is_refused):
     seen = SeenImages(frozenset(labeled), frozenset(labeled))
     if is_refused:
-        with pytest.raises(InputError, match=r"whose splits kept dataset\.scene_group=site together"):
+        with pytest.raises(InputError, match=r"whose splits were drawn by dataset\.scene_group=site\."):
             refuse_other_splits(trained, now, seen, Scenes())
     else:
         refuse_other_splits(trained, now, seen, Scenes())

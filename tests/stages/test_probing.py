@@ -208,11 +208,14 @@ BARE = ("encoder=random", "backbone=resnet18", "probe=linear", "dataset=blue_mar
         (("encoder=random", "probe=linear", "dataset=blue_marble"), "backbone=resnet18"),
         (("encoder=random", "probe=linear", "encoder_weights=x.pth"), "names its data"),
         (("probe=linear",), "probe=... probes a frozen encoder"),
-        (("label=x",), "label=x means something with encoder=... only"),
+        (("label=x",), "label=x only applies to encoder=..."),
         (("run=x", "dataset=blue_marble"), "run=x"),
-        (("run=x", "encoder_weights=y"), "encoder_weights=y means something with encoder=... only"),
-        ((*BARE, "bands=[1,2,3]"), "bands=[1, 2, 3] means something with run=... only; dataset.channels=..."),
-        ((*BARE, "value_scale=100"), "value_scale=100 means something with run=... only; dataset.value_scale=..."),
+        (("run=x", "encoder_weights=y"), "encoder_weights=y only applies to encoder=..."),
+        (
+            (*BARE, "bands=[1,2,3]"),
+            "bands=[1, 2, 3] only applies to run=... ; for dataset=folder set dataset.channels=...",
+        ),
+        ((*BARE, "value_scale=100"), "value_scale=100 only applies to run=... ; set dataset.value_scale=..."),
     ],
 )
 def test_mistakes_are_named(command, tmp_path, monkeypatch, overrides, said):

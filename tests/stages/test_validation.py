@@ -84,7 +84,7 @@ def test_a_run_that_was_stopped_tells_the_same_scores(finetune, command, tiny, m
 def test_a_finished_run_says_that_nothing_of_it_is_scored(finetune):
     finetune("plain")
     run, told = finetune("plain", f"{EVERY}=2")
-    assert f"{EVERY} scores nothing of it: run_dir=NEW_FOLDER trains once more." in told
+    assert f"{EVERY} has no effect on a finished run. run_dir=NEW_FOLDER trains again." in told
     assert scores(run) == {}
 
 
