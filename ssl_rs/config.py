@@ -20,10 +20,10 @@ from ssl_rs.config_files import at_home, conf_dir, entry_of, experiment_that_set
 from ssl_rs.config_hash import is_within, leaves
 from ssl_rs.errors import InputError, did_you_mean, nearest
 from ssl_rs.files import check_can_be_folder
-from ssl_rs.hidden import environment_variable
 from ssl_rs.hydra_node import check_hydra
 from ssl_rs.overrides import check_lists, check_values, names_several, too_many, unreadable
 from ssl_rs.plain_types import fits, misfit, spelled
+from ssl_rs.secret_values import environment_variable
 
 NO_TEXT = r"(?i:[-+.\de]+|null|true|false)"
 """What the command line takes for a number, nothing, or a truth value, and so never for the name of an option."""

@@ -46,14 +46,24 @@ class SeveralPretrainingsError(InputError):
         lines = [f"  initialization.run={each.folder}  ({each.told_among(found, present)})" for each in found]
         patterns = [pattern for each in found if (pattern := self._pattern(each.folder))]
         hint = "A pattern that fits one alone will do, e.g. 'initialization.run={}'."
-        return [*lines, *(hint.format(each) for each in patterns[-1:])]
+        hints = [hint.format(each) for each in patterns[-1:]]
+        if self.asked.startswith("initialization.run="):
+            hints.append("In a sweep over initialization.run give all its values again, with this one in its place.")
+        return [*lines, *hints]
 
     def _pattern(self, folder: Path) -> str | None:
-        """Return what stands for a pretraining and is shorter to write: its tasks and seed; None where others fit."""
+        """Return what stands for a pretraining and is shorter to write: its tasks, seed, maybe some of its hash.
+
+        None where others fit, too.
+        """
         if not folder.is_relative_to(self.base) or "-" not in folder.name:
             return None
-        pattern = f"{folder.relative_to(self.base).parent}/{folder.name.partition('-')[0]}-*"
-        return pattern if [path for path in self.base.glob(pattern) if path in self.folders] == [folder] else None
+        seed, _, digest = folder.name.partition("-")
+        for known in ("", digest[:4]):
+            pattern = f"{folder.relative_to(self.base).parent}/{seed}-{known}*"
+            if [path for path in self.base.glob(pattern) if path in self.folders] == [folder]:
+                return pattern
+        return None
 
 
 @dataclass(frozen=True)

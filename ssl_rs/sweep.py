@@ -24,9 +24,9 @@ from ssl_rs.config_files import conf_dir
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import TOLD, InputError, Interrupted, InUseError, SpentProcessError, explain
 from ssl_rs.files import write_json, write_text
-from ssl_rs.hidden import hide_passwords, hide_secrets, without_secrets
 from ssl_rs.messages import print_line, say_line
 from ssl_rs.run_directory import RunDirectory
+from ssl_rs.secret_values import hide_passwords, hide_secrets, without_secrets
 from ssl_rs.sweep_plan import Cell, cell_settings, plan_cells
 
 

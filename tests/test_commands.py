@@ -159,6 +159,10 @@ def test_finetuning_evaluation_and_report_follow(command, tiny, pretrained):
     assert code == 0, err
     assert f"Scored: mIoU {100 * random['miou']:.1f} % on the test scenes of folder" in err
     again = json.loads((Path(out.strip()) / "result.json").read_text())
+    assert (
+        f"  overall accuracy {100 * again['overall_accuracy']:.1f} %, mean F1 {100 * again['mean_f1']:.1f} %, " in err
+    )
+    assert all(f"{name} {100 * iou:.1f} %" in err for name, iou in again["class_iou"].items() if iou is not None)
     assert again["confusion"] == random["confusion"]
     assert again["protocols"] == random["protocols"]
 

@@ -35,7 +35,7 @@ def test_deterministic_runs_are_equal_with_any_number_of_readers(tmp_path):
 
 
 def test_two_starts_of_one_fine_tuning_are_equal(tmp_path):
-    """Of two processes `test_kill.test_two_processes` says more: one of its runs is killed on the way."""
+    """Of two processes `test_resume.test_two_processes` says more: one of its runs is killed on the way."""
     write_dataset(tmp_path / "data")
     one, again = (
         Trial("finetune", 1, tmp_path / "data", tmp_path / name, EXACT, launch=way_to_start(name))

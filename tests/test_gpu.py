@@ -14,8 +14,8 @@ import torch
 from ssl_rs.benchmarks.step import Step
 from ssl_rs.command import main
 from ssl_rs.config import Settings, compose_config, resolve
-from ssl_rs.data.ahead import copied_ahead
 from ssl_rs.data.cutting import Place, ResidentScenes
+from ssl_rs.data.gpu_prefetch import copied_ahead
 from ssl_rs.data.sampling import batches
 from ssl_rs.data.scene_crops import SceneCrops
 from ssl_rs.randomness import Rows, seed_step
@@ -24,7 +24,7 @@ from ssl_rs.segmentation.sliding_window import WindowSettings, predict_scene
 from ssl_rs.stages.pretraining_plan import read_plan
 from ssl_rs.training import loop
 from ssl_rs.training import step as training_step
-from ssl_rs.training.replay import Replayed, replayed_or_not
+from ssl_rs.training.cuda_graph import Replayed, replayed_or_not
 from ssl_rs.training.step import take_step
 from ssl_rs.views.base import crop_view, make_views
 
@@ -160,7 +160,7 @@ def test_what_modules_note_is_of_the_last_batch_also_after_one_without_the_recor
 FAILS_IN_THE_RECORDING = """
 import torch
 from ssl_rs.errors import SpentProcessError
-from ssl_rs.training.replay import replayed_or_not
+from ssl_rs.training.cuda_graph import replayed_or_not
 network = torch.nn.Linear(3, 2).cuda()
 
 def work(batch):

@@ -14,10 +14,10 @@ SIBLINGS = (
     "exporting",
 )  # fmt: skip
 LEAVES = (
-    "agreement", "bands", "batch_norm", "config_hash", "cores", "distributed", "encoder", "errors", "files", "hidden",
-    "imagenet", "interrupts", "locks", "messages", "own_code", "pictures", "plain_types", "precision", "pretrained",
-    "randomness", "run_directory", "scene_groups", "seen_images", "several_pretrainings", "task_output", "transfer",
-    "weights", "weights_metadata",
+    "agreement", "bands", "batch_norm", "config_hash", "distributed", "encoder", "errors", "files", "imagenet",
+    "interrupts", "locks", "machine", "messages", "own_code", "pictures", "plain_types", "precision", "pretrained",
+    "randomness", "run_directory", "scene_groups", "secret_values", "seen_images", "several_pretrainings",
+    "task_output", "transfer", "weights", "weights_metadata",
 )  # fmt: skip
 COMPOSING = ("config", "overrides", "sweep", "sweep_plan")  # these, and nothing below them, may know Hydra
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import warnings
 from dataclasses import replace
 from datetime import datetime
@@ -420,8 +421,13 @@ def test_a_run_may_be_named_by_what_it_lies_below(tmp_path, monkeypatch):
         "initialization.run=simclr stands for 2 finished pretrainings; name one:\n"
         f"  initialization.run={other.path}  (ended 2024-05-06 07:08)\n"
         f"  initialization.run={one.path}  (ended 2024-05-06 09:10)\n"
-        "A pattern that fits one alone will do, e.g. 'initialization.run=simclr/seed0-*'."
+        "A pattern that fits one alone will do, e.g. 'initialization.run=simclr/seed0-*'.\n"
+        "In a sweep over initialization.run give all its values again, with this one in its place."
     )
+    pretraining(wanted.pretrainings / "simclr" / "seed0-ac0123")
+    with pytest.raises(InputError, match=r"e\.g\. 'initialization\.run=simclr/seed0-ac01\*'"):
+        Pretrained(run="simclr/seed0-*").locate(wanted)
+    shutil.rmtree(wanted.pretrainings / "simclr" / "seed0-ac0123")
     other.encoder.unlink()  # what holds no encoder is no pretraining
     assert Path(Pretrained(run="simclr").locate(wanted).source) == one.path
 

@@ -28,7 +28,7 @@ from ssl_rs.data.store import array_file
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.run_directory import RunDirectory, read_metadata, save_tensors
-from ssl_rs.stages import mapping, scenes
+from ssl_rs.stages import mapping, prepared_store
 from ssl_rs.weights_metadata import read_weights_metadata
 
 QUICK = (
@@ -368,12 +368,12 @@ def test_what_cannot_be_mapped_is_refused(refused, image, tmp_path):
 
 
 def test_a_long_image_is_told_in_parts_and_one_that_failed_not_at_all(mapped, refused, image, tmp_path, monkeypatch):
-    monkeypatch.setattr(scenes, "SILENCE", 0.0)
+    monkeypatch.setattr(prepared_store, "SILENCE", 0.0)
     _, said = mapped(image[2])
-    told = [float(share) for share in re.findall(r"mapped ([\d.]+)/1 scenes \(scene5\)", said)]
-    assert len(told) > 1
+    told = [int(share) for share in re.findall(r"mapped (\d+) % of scene5\n", said)]
+    assert told
     assert told == sorted(told)
-    assert told[-1] == 1
+    assert "mapped 1/1 scenes (scene5)" in said
     one_band = write_tiff(tmp_path / "one.tif", image[0][:1])
     assert "mapped" not in refused(one_band).replace("were not mapped", "")
 
@@ -604,7 +604,7 @@ def test_an_image_that_was_moved_is_mapped_again(mapped, image, tmp_path):
     scene = tmp_path / "scene.tif"
     write_tiff(scene, image[0], crs=None, transform=None)
     assert read_map(mapped(scene)[0])[1]["transform"] == rasterio.Affine.identity()
-    assert "1 of 1 images were mapped before: those maps are as they were" in mapped(scene)[1]
+    assert "Mapped before, and left as they were: 1 of 1 maps." in mapped(scene)[1]
     scene.with_suffix(".tfw").write_text("0.5\n0\n0\n-0.5\n389000.25\n5818999.75\n")
     moved, said = mapped(scene)
     assert read_map(moved)[1]["transform"] == PLACE
@@ -676,7 +676,7 @@ def test_why_no_image_was_found_is_told(refused, image, tmp_path):
     assert f"{folder / 'all.zip'} cannot be read as a zip archive" in said
     assert "holds no .jpg" in said
     write_tiff(folder / "a.tif", image[0])
-    assert refused(folder, "run_dir=maps").rstrip().endswith("All 1 images were mapped: maps")
+    assert refused(folder, "run_dir=maps").rstrip().endswith("Mapped all the same: maps")
     assert (tmp_path / "maps/a.json").is_file()
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from ssl_rs.data.clipping import usual_largest
 from ssl_rs.data.store import Store
 from ssl_rs.locks import hold
-from ssl_rs.stages.scenes import dim_scale, odd_scale, scene_progress
+from ssl_rs.stages.prepared_store import dim_scale, odd_scale, scene_progress
 
 
 def only_lines(text):

@@ -1,10 +1,9 @@
 """Where the time of one pretraining step goes."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +25,9 @@ from ssl_rs.stages.pretraining import initial_network
 from ssl_rs.stages.pretraining_batches import batch_making, crop_on_device, scene_crops
 from ssl_rs.stages.pretraining_plan import Plan
 from ssl_rs.training.accumulation import in_parts
-from ssl_rs.training.finite import FirstBadSteps
+from ssl_rs.training.cuda_graph import Replayed, Work, replayed_or_not
+from ssl_rs.training.divergence import FirstBadSteps
 from ssl_rs.training.job import Job, as_it_is
-from ssl_rs.training.replay import Replayed, Work, replayed_or_not
 from ssl_rs.training.settings import MOST_STEPS, exactness
 from ssl_rs.training.state import Progress
 from ssl_rs.training.step import gradient_norm, gradients_of, take_step, update, wrap
@@ -116,7 +115,7 @@ class Step:
         self.backward = gradients_of(self.module, self.job, 0)
         compiled = any(hasattr(part, "_orig_mod") for part in self.module.modules())  # what torch.compile wraps
         self.encoder = torch.compile(self.network.encoder) if compiled else self.network.encoder
-        self.crops = cast(Generator[Any, None, None], self.job.crops(0))
+        self.crops = self.job.crops(0)
         self.resident = _random_views(self.job)
         self.bare_job = replace(self.job, make_batch=lambda stored, step: self.resident, complete=as_it_is)
         self.bare_backward = gradients_of(self.module, self.bare_job, 0)

@@ -47,7 +47,8 @@ class LabelFraction:
     def __post_init__(self) -> None:
         """Check the fraction."""
         if not 0 < self.fraction <= 1:
-            raise InputError(f"label_fraction.fraction must be above 0 and at most 1, got {self.fraction}.")
+            percent = f" {self.fraction:g} % are {self.fraction / 100:g}." if 1 < self.fraction <= 100 else ""
+            raise InputError(f"label_fraction.fraction must be above 0 and at most 1, got {self.fraction}.{percent}")
 
 
 @dataclass(frozen=True)

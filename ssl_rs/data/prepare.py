@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ssl_rs.cores import usable_cores
 from ssl_rs.data.bad_scenes import left_out, refuse_listed
 from ssl_rs.data.clipping import warn_of_clipping
-from ssl_rs.data.copies import warn_of_copies
 from ssl_rs.data.dataset import IGNORE, Dataset, SceneSource
+from ssl_rs.data.duplicate_images import warn_of_copies
 from ssl_rs.data.manifest import FORMAT_VERSION, HASH_FILE, MANIFEST_FILE, Manifest, SkippedScene
 from ssl_rs.data.moments import mean_and_std
 from ssl_rs.data.overview import SCENES_FILE, SHEET_FILE, write_overview
@@ -28,6 +27,7 @@ from ssl_rs.data.workers import write_scenes
 from ssl_rs.errors import FULL, GONE, TOLD, InputError
 from ssl_rs.files import write_beside
 from ssl_rs.locks import hold
+from ssl_rs.machine import usable_cores
 
 Report = Callable[[int, int, str], None]
 """Called after each scene with the number of finished scenes, of all scenes, and the scene's id."""

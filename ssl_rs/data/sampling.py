@@ -2,7 +2,7 @@
 
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import torch
@@ -59,7 +59,7 @@ class _Steps(torch_data.Dataset[T | InputError | OSError], Generic[T]):
 
 def batches(
     source: BatchSource[T], start_step: int, stop_step: int, rows: Rows, num_workers: int, pinned: bool = False
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """Yield the batch of each step, in order; the same ones for any number of workers.
 
     Args:

@@ -217,8 +217,8 @@ def _check_image(dataset: Dataset, image: NDArray[Any], dtype: str | None, where
     if len(image) != len(dataset.band_names):
         raise InputError(
             f"{where}: expected {len(dataset.band_names)} bands ({', '.join(dataset.band_names)}), "
-            f"got {len(image)} bands of {image.dtype}. Name them all in dataset.bands (of a folder), convert the "
-            "image, or take the scene out."
+            f"got {len(image)} bands of {image.dtype}. Name them all in dataset.bands, or choose some "
+            "by dataset.channels=[1,...] (both of a folder); or convert the image, or take the scene out."
         )
 
 

@@ -87,11 +87,11 @@ def mean_iou(
 
 
 def resampled_miou(
-    scenes: NDArray[np.int64], counted: NDArray[np.bool_], scored: NDArray[np.bool_], seed: int = 0
+    scenes: NDArray[np.int64], counted: NDArray[np.bool_], scored: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """Return the pooled mean IoU of resampled test scenes, [R]: a resample sums the matrices of the scenes it drew.
 
-    The same seed draws the same scenes, so that two runs can be compared draw by draw. A class of these scenes that a
+    It always draws the same scenes, so that two runs can be compared draw by draw. A class of these scenes that a
     draw shows nowhere is left out of its mean: one stray pixel that was taken for it would make it count, with an IoU
     of 0. A class that none of these scenes shows, and that some pixel was taken for, is in the mean of each draw, as it
     is in that of all.
@@ -100,11 +100,10 @@ def resampled_miou(
         scenes: int64 [S, K, K], a confusion matrix a scene.
         counted: As in `mean_iou`.
         scored: As in `mean_iou`.
-        seed: Of the draws.
     """
     there = (scenes.sum(axis=-1) > 0) & counted  # [S, K]
     imagined = ~there.any(axis=0) & ((scenes * counted[:, None]).sum(axis=(0, 1)) > 0)  # [K]
-    counts, flat = resampled_counts(len(scenes), seed=seed), scenes.reshape(len(scenes), -1)
+    counts, flat = resampled_counts(len(scenes)), scenes.reshape(len(scenes), -1)
     found = []
     for first in range(0, len(counts), AT_ONCE):
         drawn = counts[first : first + AT_ONCE].astype(np.float64)  # [r, S]; whole numbers stay exact to 2^53

@@ -178,37 +178,19 @@ def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:
 
 def _run_row(run: Run, score: Score) -> dict[str, Any]:
     plain = (
-        "dataset",
-        "backbone",
-        "decoder",
-        "initialization",
-        "label",
-        "label_fraction",
-        "labeled_units",
-        "label_unit",
-    )
+        "dataset", "backbone", "decoder", "initialization", "label", "label_fraction", "labeled_units", "label_unit",
+    )  # fmt: skip
     rest = (
-        "split",
-        "label_order",
-        "seed",
-        "steps",
-        "wall_seconds",
-        "weights_sha256",
-        "subset_sha256",
-        "manifest_sha256",
-        "settings_hash",
-        "command",
-    )
+        "split", "label_order", "seed", "steps", "wall_seconds", "weights_sha256", "subset_sha256", "manifest_sha256",
+        "settings_hash", "command",
+    )  # fmt: skip
     return {
         **{name: getattr(run, name) for name in plain},
         "protocol": score.protocol.name,
         "labels": score.protocol.labels,
         "excluded": ", ".join(score.protocol.excluded),
         "excluded_pixels": score.protocol.excluded_pixels,
-        "miou": score.miou,
-        "overall_accuracy": score.overall_accuracy,
-        "mean_f1": score.mean_f1,
-        "kappa": score.kappa,
+        **{name: getattr(score, name) for name in ("miou", "overall_accuracy", "mean_f1", "kappa")},
         **{name: getattr(run, name) for name in rest},
         **{name: run.told_of_computer(name) for name in MADE_WITH},
         "run": str(run.directory),

@@ -96,9 +96,10 @@ def doubts_of_means(table: Table) -> list[str]:
         for label, differs in table.mixed_rows.items()
     ]
     if rows := table.of_one_pretraining:
+        whose = rows[0] if len(rows) == 1 else f"each of these rows ({'; '.join(rows)})"
         said.append(
-            f"All seeds of {'; '.join(rows)} start from one pretraining each: intervals over seeds hold for that one, "
-            "and do not say how another would fare."
+            f"All seeds of {whose} start from one pretraining: intervals over seeds hold for that one, and do not say "
+            "how another would fare."
         )
     return said
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ssl_rs.stages.site import Site
-from ssl_rs.training.replay import is_known
+from ssl_rs.training.cuda_graph import is_known
 
 Crops = TypeVar("Crops")
 Numbers = TypeVar("Numbers")

@@ -83,7 +83,7 @@ def compare_with_training(run: RunDirectory, store: Store, split: Literal["val",
     if found:
         named = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         raise InputError(
-            f"{len(found)} images, {named}, are the same, pixel for pixel, as images whose labels this run has seen. "
+            f"Images whose labels this run has seen are among these, pixel for pixel: {named} ({len(found)} in all). "
             "Take them out: scores on them would say nothing."
         )
     if count := sum(store.image_hash(index) in seen.images for index in scored):

@@ -9,12 +9,12 @@ from ssl_rs.config import Settings
 from ssl_rs.config_hash import LATER, NULL_MEANT, config_hash, leaves, without_effect
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError, some
-from ssl_rs.hidden import hide_secrets
 from ssl_rs.initialization import Provenance
 from ssl_rs.messages import say_line
 from ssl_rs.own_code import hashes_of_own
 from ssl_rs.pretrained import intact
 from ssl_rs.run_directory import RunDirectory
+from ssl_rs.secret_values import hide_secrets
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Recipe
 from ssl_rs.stages.site import Site, environment

@@ -19,9 +19,25 @@ def tell(what: str, result: Mapping[str, Any]) -> None:
         return
     said = "; ".join(outcome_of(result)) if result.get("command") == "pretrain" else _scored(result)
     say_line(f"{what}: {said}." if said else f"{what}.")
+    for line in _all_scores(result):
+        say_line(line)
 
 
 def _scored(result: Mapping[str, Any]) -> str:
     split, dataset, protocol, miou = (result.get(key) for key in ("split", "dataset", "protocol", "miou"))
     where = f"on {'all' if split == 'all' else f'the {split}'} scenes of {dataset}, protocol {protocol}"
     return f"mIoU {100 * miou:.1f} % {where}; result.json has all scores" if isinstance(miou, float) else ""
+
+
+def _all_scores(result: Mapping[str, Any]) -> list[str]:
+    """Return the scores beside the mIoU, and the IoU of each class; none where there is no mIoU."""
+    names = {"overall_accuracy": "overall accuracy", "mean_f1": "mean F1", "kappa": "kappa"}
+    if not isinstance(result.get("miou"), float):
+        return []
+    scores = ", ".join(f"{name} {_percent(result.get(key))}" for key, name in names.items())
+    of_classes = ", ".join(f"{name} {_percent(iou)}" for name, iou in result.get("class_iou", {}).items())
+    return [f"  {scores}", *([f"  IoU: {of_classes}"] if of_classes else [])]
+
+
+def _percent(score: float | None) -> str:
+    return "undefined" if score is None else f"{100 * score:.1f} %"

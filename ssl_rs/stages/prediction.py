@@ -23,7 +23,7 @@ from ssl_rs.run_directory import RunDirectory
 from ssl_rs.stages.finished_run import load_network, read_computer, stored_config, windows_like
 from ssl_rs.stages.map_files import Target
 from ssl_rs.stages.mapping import Job, map_image
-from ssl_rs.stages.scenes import scene_progress
+from ssl_rs.stages.prepared_store import scene_progress
 from ssl_rs.training.host_memory import keep_freed_memory
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
@@ -59,7 +59,7 @@ def predict(settings: Settings) -> Path:
         more = f"\n... and so on, {len(problems) - MOST_TOLD} more" if len(problems) > MOST_TOLD else ""
         told = f"{more}\n{len(failed)} of {len(images)} images were not mapped."
         if not failed:
-            told = f"{more}\nAll {len(images)} images were mapped: {job.folder}"
+            told = f"{more}\nMapped all the same: {job.folder}"
         elif len(images) == len(problems) == 1:
             told = ""
         raise InputError("\n".join(problems[:MOST_TOLD]) + told)
@@ -83,7 +83,7 @@ def _map_all(job: Job, images: Mapping[str, SourceFile], targets: Mapping[str, T
             except InputError as error:  # the others are mapped all the same
                 problems.append(str(error))
     if before:
-        say_line(f"{before} of {len(images)} images were mapped before: those maps are as they were.")
+        say_line(f"Mapped before, and left as they were: {before} of {len(images)} maps.")
     return problems
 
 

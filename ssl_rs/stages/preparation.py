@@ -12,7 +12,7 @@ from ssl_rs.data.store import Store
 from ssl_rs.data.verify import verify
 from ssl_rs.errors import InputError, some
 from ssl_rs.messages import say_line
-from ssl_rs.stages.scenes import prepare_store, scene_progress
+from ssl_rs.stages.prepared_store import prepare_store, scene_progress
 
 
 def prepare(settings: Settings) -> Path:

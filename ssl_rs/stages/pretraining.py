@@ -22,7 +22,14 @@ from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.placed_network import place_network
 from ssl_rs.stages.pretext_parts import build_tasks
 from ssl_rs.stages.pretraining_batches import batch_making, scene_crops
-from ssl_rs.stages.pretraining_plan import Plan, draft, read_plan, tell_of_own_keys, tell_of_small_values
+from ssl_rs.stages.pretraining_plan import (
+    Plan,
+    draft,
+    read_plan,
+    tell_of_dark_views,
+    tell_of_own_keys,
+    tell_of_small_values,
+)
 from ssl_rs.stages.pretraining_result import warn_of_collapse, write_result
 from ssl_rs.stages.trained_network import train_network
 from ssl_rs.training.job import Job
@@ -64,6 +71,7 @@ def pretrain(settings: Settings) -> Path:
         if site.processes.is_first:
             print_line(provenance.describe())
             tell_of_small_values(plan)
+            tell_of_dark_views(plan)
             tell_of_own_keys(plan, network.tasks)
             warn_of_small_images(site.store.manifest, site.dataset.crop_size, plan.splits)
         job = Job(

@@ -26,6 +26,7 @@ from ssl_rs.stages.recipe import Recipe
 from ssl_rs.stages.site import Site, SiteSettings, check_once
 from ssl_rs.views.augmented import AugmentedMaker
 from ssl_rs.views.base import ViewMaker, common_side, views_to_make
+from ssl_rs.views.fused import ColorJitter
 from ssl_rs.views.kornia_chain import KorniaMaker
 from ssl_rs.views.transformed import TransformedMaker
 
@@ -42,6 +43,12 @@ SMALL = 0.05
 
 USUAL_SPREAD = 0.2
 """That of 8-bit images from above, about."""
+
+MOST_LOWERED = 1.5
+"""By how much a view may lower all values, as a share of the images' mean, before it is told."""
+
+MEAN_OF_PHOTOS = 0.45
+"""Of ImageNet's images, for which BYOL's authors chose their offset."""
 
 USUAL_ORDER = ("inpainting", "transform_prediction", "contrastive")
 """The paper's tasks as kept results have them, others behind them by name: the hash tells no order but other ones."""
@@ -189,6 +196,25 @@ def tell_of_small_values(plan: Plan) -> None:
                 f"pretext.{name}.weight={more} makes up for it, or a smaller dataset.value_scale.",
                 stacklevel=2,
             )
+
+
+def tell_of_dark_views(plan: Plan) -> None:
+    """Warn where what a view adds to all values is much against the images' mean: dark images become black ones."""
+    mean = fmean(plan.site.store.manifest.mean)
+    remedies, most = [], 0.0
+    for name, maker in plan.makers.items():
+        color = getattr(maker, "color", None)
+        lowered = -color.brightness_offset[0] if isinstance(color, ColorJitter) else 0.0
+        if lowered > MOST_LOWERED * mean > 0:
+            most = max(most, lowered)
+            fair = f"{lowered * mean / MEAN_OF_PHOTOS:.2g}"
+            remedies.append(f"views.{name}.color.brightness_offset=[-{fair},{fair}]")
+    if remedies:
+        warnings.warn(
+            f"Views are darkened by up to {most:g}, and the mean of the images is {mean:.2g}: many of these views are "
+            f"black. An offset of the size of the data: {' '.join(remedies)}",
+            stacklevel=2,
+        )
 
 
 def tell_of_own_keys(plan: Plan, tasks: nn.ModuleDict) -> None:

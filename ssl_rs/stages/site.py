@@ -6,7 +6,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -19,9 +19,9 @@ import torch
 import ssl_rs
 from ssl_rs import distributed
 from ssl_rs.config import Settings
-from ssl_rs.data.ahead import copied_ahead
 from ssl_rs.data.cutting import ResidentScenes, resident_bytes
 from ssl_rs.data.dataset import Dataset
+from ssl_rs.data.gpu_prefetch import copied_ahead
 from ssl_rs.data.prepare import prepare
 from ssl_rs.data.sampling import BatchSource, batches
 from ssl_rs.data.store import Store
@@ -29,11 +29,11 @@ from ssl_rs.data.store_location import locate_store
 from ssl_rs.distributed import Processes
 from ssl_rs.encoder import Backbone, Statistics
 from ssl_rs.errors import InputError
-from ssl_rs.hidden import hide_secrets
 from ssl_rs.initialization import Target
 from ssl_rs.randomness import Rows
+from ssl_rs.secret_values import hide_secrets
 from ssl_rs.segmentation.protocols import find_protocol, protocols_of
-from ssl_rs.stages.scenes import prepare_store
+from ssl_rs.stages.prepared_store import prepare_store
 from ssl_rs.training.host_memory import keep_freed_memory
 from ssl_rs.training.settings import TrainerSettings
 
@@ -97,7 +97,7 @@ class Site:
         size = resident_bytes(self.store, source.scenes, source.kinds)
         return self.trainer.resolve_workers(self.device, self.processes.on_this_machine, size)
 
-    def batches(self, source: BatchSource[T], start: int) -> Iterator[T]:
+    def batches(self, source: BatchSource[T], start: int) -> Generator[T, None, None]:
         """Yield this process's share of the batch of each step from one on."""
         resident = isinstance(source.cutter, ResidentScenes)
         on_gpu = self.device.type == "cuda"

@@ -1,6 +1,6 @@
 """What one training needs: the network, its data, what moves it, and where it runs."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +60,7 @@ class Job:
     """
 
     network: nn.Module
-    crops: Callable[[int], Iterator[Any]]
+    crops: Callable[[int], Generator[Any, None, None]]
     make_batch: Callable[[Any, int], Any]
     weights: Mapping[str, float]
     optimizer: torch.optim.Optimizer

@@ -2,10 +2,9 @@
 
 import math
 import zlib
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,11 +13,11 @@ from ssl_rs import distributed
 from ssl_rs.agreement import Agreement
 from ssl_rs.errors import InputError, Interrupted
 from ssl_rs.messages import OutputClosed, say_line
+from ssl_rs.training.checkpoint_times import Saving
 from ssl_rs.training.collapse import check_collapse
-from ssl_rs.training.finite import FirstBadSteps, check_weights, save_crops, without_data
+from ssl_rs.training.divergence import FirstBadSteps, check_weights, save_crops, without_data
 from ssl_rs.training.job import Job
 from ssl_rs.training.progress import Clock, Display, open_display
-from ssl_rs.training.saving import Saving
 from ssl_rs.training.settings import TrainerSettings, exactness
 from ssl_rs.training.state import Progress, load_checkpoint, save_checkpoint
 from ssl_rs.training.step import gradients_of, take_step, wrap
@@ -51,7 +50,7 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
         closed_on_error(tracker),
         exactness(settings.deterministic),
         stop_requests() as requested,
-        _closed(job.crops(progress.step)) as crops,
+        closing(job.crops(progress.step)) as crops,
     ):
         backward = gradients_of(*wrap(job, progress.step), progress.step)
         while progress.step < settings.max_steps:
@@ -74,16 +73,6 @@ def train(job: Job, open_tracker: Callable[[], Tracker]) -> tuple[Progress, Trac
         if any(agreement.settle()[:1]):
             raise unheard or _stopped(progress, settings)
     return progress, tracker
-
-
-@contextmanager
-def _closed(crops: Iterator[Any]) -> Iterator[Iterator[Any]]:
-    """Within it crops come; behind it the processes that read them are gone, also where an error keeps them in use."""
-    try:
-        yield crops
-    finally:
-        if isinstance(crops, Generator):
-            crops.close()
 
 
 def _stopped(progress: Progress, settings: TrainerSettings) -> Interrupted:

@@ -9,8 +9,8 @@ from typing import Literal
 
 import torch
 
-from ssl_rs.cores import memory_of_machine, usable_cores
 from ssl_rs.errors import InputError
+from ssl_rs.machine import memory_of_machine, usable_cores
 
 MOST_READERS = 4
 """Processes that read crops for one GPU unless the settings say otherwise."""

@@ -15,9 +15,9 @@ from ssl_rs.randomness import seed_step
 from ssl_rs.task_output import TaskOutput, check_same_metrics
 from ssl_rs.training.accumulation import in_parts
 from ssl_rs.training.compiling import compiled_or_eager
-from ssl_rs.training.finite import FirstBadSteps, save_crops
+from ssl_rs.training.cuda_graph import Work, does_the_same_each_step, replayed_or_not
+from ssl_rs.training.divergence import FirstBadSteps, save_crops
 from ssl_rs.training.job import Job
-from ssl_rs.training.replay import Work, does_the_same_each_step, replayed_or_not
 from ssl_rs.training.state import Progress
 
 

@@ -17,7 +17,7 @@ from ssl_rs.data.prepare import prepare
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
-from ssl_rs.stages.scenes import lost_splits
+from ssl_rs.stages.prepared_store import lost_splits
 
 RNG = np.random.default_rng(0)
 

@@ -179,7 +179,7 @@ def test_a_class_that_no_mask_shows_is_not_looked_for_in_more_labels():
     subset = LabelSubset("x", "tile", 64, 0.25, 0, (LabeledUnit("a", 0, 0, 64, 64),), 4)
     with pytest.warns(UserWarning, match="contain no pixel") as told:
         describe_labels(subset, {"a": 10, "snow": 0, "road": 0}, {"a": 30, "snow": 0, "road": 10})
-    assert [str(each.message).split(": ")[0] for each in told] == [
+    assert [str(each.message).split(", so ")[0] for each in told] == [
         "The training split's masks contain no pixel of snow",
         "These labels contain no pixel of road",
     ]

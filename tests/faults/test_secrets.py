@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ssl_rs.hidden import hide_secrets, without_secrets
 from ssl_rs.reporting.cells import command_line
 from ssl_rs.run_directory import RunDirectory
+from ssl_rs.secret_values import hide_secrets, without_secrets
 
 pytestmark = pytest.mark.slow
 

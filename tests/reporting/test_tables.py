@@ -97,7 +97,7 @@ def test_rows_of_one_pretraining_are_said_to_hold_for_it_alone(write_run, tmp_pa
     assert table.of_one_pretraining == (["tasks"] if one else [])
     page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report")
     for text in (page.read_text(), *((page.parent / name).read_text() for name in ("table.md", "table.tex"))):
-        assert ("All seeds of tasks start from one pretraining each" in " ".join(text.split())) == one
+        assert ("All seeds of tasks start from one pretraining: intervals" in " ".join(text.split())) == one
 
 
 def test_a_table_says_on_which_other_data_its_networks_were_trained(write_run, tables_of, tmp_path):

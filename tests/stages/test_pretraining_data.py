@@ -29,8 +29,8 @@ from ssl_rs.stages import (
     pretraining_plan,
     pretraining_result,
 )
+from ssl_rs.training.cuda_graph import _tensors_and_shape
 from ssl_rs.training.job import as_it_is
-from ssl_rs.training.replay import _tensors_and_shape
 from ssl_rs.training.structure import map_tensors
 from ssl_rs.views.base import all_in_two_parts
 from ssl_rs.views.clean import CleanMaker
@@ -211,6 +211,21 @@ def test_images_that_use_little_of_their_scale_are_told_where_inpainting_would_h
     with pytest.warns(UserWarning, match=said) if said else warnings.catch_warnings():
         warnings.simplefilter("error" if said is None else "always")
         pretraining_plan.tell_of_small_values(dim)
+
+
+@pytest.mark.parametrize(("method", "mean", "said"), [
+    ("byol", 0.09, r"by up to 0\.4, .* mean of the images is 0\.09.*"
+                   r"views\.byol_first\.color\.brightness_offset=\[-0\.08,0\.08\] views\.byol_second\.color\."),
+    ("byol", 0.3, None),
+    ("simclr", 0.09, None),
+])  # fmt: skip
+def test_images_that_views_would_turn_black_are_told(tiny, method, mean, said):
+    plan = read_plan(pretraining, "pretrain", *tiny, f"pretext=[{method}]")
+    store = SimpleNamespace(manifest=SimpleNamespace(mean=(mean, mean)))
+    dark = replace(plan, site=SimpleNamespace(store=store))
+    with pytest.warns(UserWarning, match=said) if said else warnings.catch_warnings():
+        warnings.simplefilter("error" if said is None else "always")
+        pretraining_plan.tell_of_dark_views(dark)
 
 
 def test_the_batch_of_all_processes_is_part_of_a_run(tiny, monkeypatch):

@@ -18,8 +18,8 @@ from ssl_rs.messages import OutputClosed
 from ssl_rs.randomness import derive_seed
 from ssl_rs.run_directory import TIMING_KEYS, RunDirectory
 from ssl_rs.task_output import TaskOutput
-from ssl_rs.training import loop, saving
-from ssl_rs.training.finite import without_data
+from ssl_rs.training import checkpoint_times, loop
+from ssl_rs.training.divergence import without_data
 from ssl_rs.training.job import Job, Validation
 from ssl_rs.training.loop import train
 from ssl_rs.training.schedule import Cosine
@@ -256,8 +256,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_no_checkpoint_holds_it(
 
 @pytest.mark.parametrize(("least", "saved"), [(0.0, list(range(1, STEPS + 1))), (1000.0, [STEPS])])
 def test_without_a_number_of_steps_checkpoints_come_by_the_time_and_at_the_end(tmp_path, monkeypatch, least, saved):
-    monkeypatch.setattr(saving, "LEAST", least)
-    monkeypatch.setattr(saving, "SHARE", 1e9)
+    monkeypatch.setattr(checkpoint_times, "LEAST", least)
+    monkeypatch.setattr(checkpoint_times, "SHARE", 1e9)
     steps = []
 
     def save(folder, network, optimizer, progress, *more):

@@ -12,7 +12,7 @@ from torch import nn
 import ssl_rs
 from ssl_rs.errors import InputError
 from ssl_rs.training import state as states
-from ssl_rs.training.finite import check_weights
+from ssl_rs.training.divergence import check_weights
 from ssl_rs.training.state import Identity, Progress, load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")

@@ -1,6 +1,6 @@
 """Copies to a GPU that overlap the step before."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import Any, TypeVar, cast
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 T = TypeVar("T", bound=tuple[Any, ...])
 
 
-def copied_ahead(batches: Iterator[T], device: torch.device) -> Iterator[T]:
+def copied_ahead(batches: Generator[T, None, None], device: torch.device) -> Generator[T, None, None]:
     """Yield batches on a CUDA device; the next one is copied in a stream of its own while this one is worked on.
 
     Args:
@@ -29,8 +29,7 @@ def copied_ahead(batches: Iterator[T], device: torch.device) -> Iterator[T]:
             following = _copied(next(batches, None), device, stream)
             yield batch
     finally:
-        if isinstance(batches, Generator):
-            batches.close()
+        batches.close()
 
 
 def _copied(batch: T | None, device: torch.device, stream: torch.cuda.Stream) -> T | None:

@@ -16,7 +16,7 @@ from ssl_rs.encoder import Normalization, Statistics
 from ssl_rs.segmentation.network import SegmentationNetwork, build_segmentation_model
 from ssl_rs.stages.pretraining import initial_network
 from ssl_rs.stages.pretraining_plan import read_plan
-from ssl_rs.training import replay
+from ssl_rs.training import cuda_graph
 from ssl_rs.training.leaving_no_trace import leaving_no_trace
 from ssl_rs.training.settings import TrainerSettings
 from ssl_rs.training.step import records
@@ -38,20 +38,20 @@ def counting(*given):
 
 def test_networks_of_known_packages_are_recorded_and_those_with_anything_of_ones_own_are_not():
     network = smp.Unet("resnet18", encoder_weights=None)
-    assert replay.does_the_same_each_step(network)
+    assert cuda_graph.does_the_same_each_step(network)
     network.encoder.loss = partial(torch.relu)
-    assert replay.does_the_same_each_step(network)
+    assert cuda_graph.does_the_same_each_step(network)
     network.encoder.loss = partial(counting)  # a loss is no module
-    assert not replay.does_the_same_each_step(network)
+    assert not cuda_graph.does_the_same_each_step(network)
     del network.encoder.loss
     for kind in ("forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"):
         hook = getattr(network.decoder, f"register_{kind}")(counting)
-        assert not replay.does_the_same_each_step(network), kind
+        assert not cuda_graph.does_the_same_each_step(network), kind
         hook.remove()
-        assert replay.does_the_same_each_step(network)
+        assert cuda_graph.does_the_same_each_step(network)
     network.add_module("head", OwnTask())
-    assert not replay.does_the_same_each_step(network)
-    assert not replay.does_the_same_each_step(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)))
+    assert not cuda_graph.does_the_same_each_step(network)
+    assert not cuda_graph.does_the_same_each_step(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_networks_of_known_packages_are_recorded_and_those_with_anything_of_ones
 def test_every_network_of_ours_is_recorded(tiny, given):
     command, *chosen = given
     plan = read_plan(Settings(command, resolve(compose_config(command, [*tiny, *chosen]))))
-    assert replay.does_the_same_each_step(initial_network(plan)[0])
+    assert cuda_graph.does_the_same_each_step(initial_network(plan)[0])
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "balanced", "focal", "dice"])
@@ -75,7 +75,7 @@ def test_every_segmentation_network_of_ours_is_recorded(loss, decoder):
     model = build_segmentation_model(settings.build("decoder"), "resnet18", 3, 4)
     statistics = Statistics((0.5,) * 3, (0.2,) * 3, "nowhere")
     network = SegmentationNetwork(model, Normalization(statistics), 255, settings.build("loss"), None)
-    assert replay.does_the_same_each_step(network)
+    assert cuda_graph.does_the_same_each_step(network)
 
 
 @pytest.mark.parametrize(
@@ -90,16 +90,16 @@ def test_every_segmentation_network_of_ours_is_recorded(loss, decoder):
 )
 def test_only_a_batch_that_differs_in_values_alone_is_served_by_a_recording(other):
     batch = {"a": Piece(torch.rand(2), "x")}
-    tensors, shape = replay._tensors_and_shape(batch)
+    tensors, shape = cuda_graph._tensors_and_shape(batch)
     assert tensors[0] is batch["a"].image
-    assert replay._tensors_and_shape({"a": Piece(torch.rand(2), "x")})[1] == shape
-    assert replay._tensors_and_shape(other)[1] != shape
+    assert cuda_graph._tensors_and_shape({"a": Piece(torch.rand(2), "x")})[1] == shape
+    assert cuda_graph._tensors_and_shape(other)[1] != shape
 
 
 def test_values_that_have_no_truth_are_not_equal():
     """As arrays in a view of one's own: the batch is then worked on without the recording."""
-    assert replay._is_equal([("a", 1)], [("a", 1)])
-    assert not replay._is_equal([("a", np.arange(2))], [("a", np.arange(2))])
+    assert cuda_graph._is_equal([("a", 1)], [("a", 1)])
+    assert not cuda_graph._is_equal([("a", np.arange(2))], [("a", np.arange(2))])
 
 
 def test_work_that_cannot_be_recorded_is_done_as_it_is_with_a_warning():
@@ -112,7 +112,7 @@ def test_work_that_cannot_be_recorded_is_done_as_it_is_with_a_warning():
         return {"loss": network(batch).sum()}
 
     with pytest.warns(UserWarning, match="cannot be recorded.*trainer.cuda_graph=never"):
-        assert replay.replayed_or_not(work, network, lambda: torch.ones(1, 3)) is work
+        assert cuda_graph.replayed_or_not(work, network, lambda: torch.ones(1, 3)) is work
 
 
 def test_a_trial_leaves_buffers_as_they_were_and_no_gradient():

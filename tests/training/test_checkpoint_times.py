@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssl_rs.training.saving import LEAST, SHARE, Saving
+from ssl_rs.training.checkpoint_times import LEAST, SHARE, Saving
 
 
 class Time:
