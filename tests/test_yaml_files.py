@@ -175,10 +175,12 @@ def test_a_sweep_varies_what_its_command_has(command, name, monkeypatch):
     assert asks_for_sweep(config)
     params = config.hydra.sweeper.params
     assert len(params) > 0
-    for parsed in OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()]):
-        values = [str(value) for value in parsed.sweep_string_iterator()] if parsed.is_sweep_override() else []
-        for value in values or [parsed.get_value_string()]:
-            settings = composed(command, f"sweep={name}", f"{parsed.get_key_element()}={value}")
+    overrides = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
+    fixed = [each.input_line for each in overrides if not each.is_sweep_override()]  # which all cells have
+    read_every_key(command, composed(command, f"sweep={name}", *fixed), monkeypatch)
+    for parsed in (each for each in overrides if each.is_sweep_override()):
+        for value in parsed.sweep_string_iterator():
+            settings = composed(command, f"sweep={name}", *fixed, f"{parsed.get_key_element()}={value}")
             read_every_key(command, settings, monkeypatch)
 
 
