@@ -373,7 +373,7 @@ def test_what_hydra_cannot_read_is_told_with_quoting_that_it_reads(argument, sai
     ],
 )
 def test_a_number_for_a_text_is_told_with_quotes_that_make_it_one(argument, key, text):
-    with pytest.raises(InputError, match=f"dataset.{key} must be .*text.*, got ") as error:
+    with pytest.raises(InputError, match=f"dataset.{key} must be .*\\btext\\b.*, got ") as error:
         Settings("prepare", resolve(compose_config("prepare", ["dataset=folder", argument]))).build("dataset")
     typed = shlex.split(str(error.value).partition("Quotes make it a text: ")[2].removesuffix("."))
     values = resolve(compose_config("prepare", ["dataset=folder", *map(quoted, typed)]))

@@ -676,7 +676,7 @@ def test_why_no_image_was_found_is_told(refused, image, tmp_path):
     assert f"{folder / 'all.zip'} cannot be read as a zip archive" in said
     assert "holds no .jpg" in said
     write_tiff(folder / "a.tif", image[0])
-    assert refused(folder, "run_dir=maps").rstrip().endswith("Mapped all the same: maps")
+    assert refused(folder, "run_dir=maps").rstrip().endswith("All others were mapped: maps")
     assert (tmp_path / "maps/a.json").is_file()
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 from ssl_rs.data.clipping import usual_largest
 from ssl_rs.data.store import Store
 from ssl_rs.locks import hold
+from ssl_rs.stages import prepared_store
 from ssl_rs.stages.prepared_store import dim_scale, odd_scale, scene_progress
 
 
@@ -294,6 +295,17 @@ def test_lines_are_few_without_a_terminal(capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [f"prepared {done}/40 scenes (s{done})" for done in range(4, 41, 4)]
+
+
+def test_one_long_scene_is_told_in_percent_after_each_silence(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(prepared_store.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(prepared_store, "SILENCE", 20.0)
+    with scene_progress("mapped") as report:
+        for done in range(1, 100):
+            now[0] = float(done)
+            report(done / 100, 1, "big")
+    assert capsys.readouterr().err.splitlines() == [f"mapped {done} % of big" for done in (20, 40, 60, 80)]
 
 
 def test_a_bar_on_a_terminal(capsys, monkeypatch):

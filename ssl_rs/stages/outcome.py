@@ -35,9 +35,11 @@ def _all_scores(result: Mapping[str, Any]) -> list[str]:
     if not isinstance(result.get("miou"), float):
         return []
     scores = ", ".join(f"{name} {_percent(result.get(key))}" for key, name in names.items())
-    of_classes = ", ".join(f"{name} {_percent(iou)}" for name, iou in result.get("class_iou", {}).items())
+    class_iou = result.get("class_iou")
+    pairs = class_iou.items() if isinstance(class_iou, dict) else ()
+    of_classes = ", ".join(f"{name} {_percent(iou)}" for name, iou in pairs)
     return [f"  {scores}", *([f"  IoU: {of_classes}"] if of_classes else [])]
 
 
-def _percent(score: float | None) -> str:
-    return "undefined" if score is None else f"{100 * score:.1f} %"
+def _percent(score: Any) -> str:
+    return f"{100 * score:.1f} %" if isinstance(score, float) else "undefined"

@@ -59,7 +59,7 @@ def predict(settings: Settings) -> Path:
         more = f"\n... and so on, {len(problems) - MOST_TOLD} more" if len(problems) > MOST_TOLD else ""
         told = f"{more}\n{len(failed)} of {len(images)} images were not mapped."
         if not failed:
-            told = f"{more}\nMapped all the same: {job.folder}"
+            told = f"{more}\nAll others were mapped: {job.folder}"
         elif len(images) == len(problems) == 1:
             told = ""
         raise InputError("\n".join(problems[:MOST_TOLD]) + told)

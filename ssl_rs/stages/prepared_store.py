@@ -164,10 +164,9 @@ def _lines(verb: str) -> Callable[[float, int, str], None]:
             shown, due = f"{done:.2f}", time.monotonic() - last >= SILENCE
         else:
             shown, due = f"{done:.0f}", done == total or done % max(1, total // 10) == 0
-        if due and total == 1 and done < 1:
-            say_line(f"{verb} {100 * done:.0f} % of {scene}")
-        elif due:
-            say_line(f"{verb} {shown}/{total} scenes ({scene})")
+        if due:
+            of_one = total == 1 and done < 1
+            say_line(f"{verb} {100 * done:.0f} % of {scene}" if of_one else f"{verb} {shown}/{total} scenes ({scene})")
             last = time.monotonic()
 
     return say

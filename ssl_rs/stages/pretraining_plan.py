@@ -204,11 +204,11 @@ def tell_of_dark_views(plan: Plan) -> None:
     remedies, most = [], 0.0
     for name, maker in plan.makers.items():
         color = getattr(maker, "color", None)
-        lowered = -color.brightness_offset[0] if isinstance(color, ColorJitter) else 0.0
-        if lowered > MOST_LOWERED * mean > 0:
-            most = max(most, lowered)
-            fair = f"{lowered * mean / MEAN_OF_PHOTOS:.2g}"
-            remedies.append(f"views.{name}.color.brightness_offset=[-{fair},{fair}]")
+        offset = color.brightness_offset if isinstance(color, ColorJitter) else (0.0, 0.0)
+        if -offset[0] > MOST_LOWERED * mean > 0:
+            most = max(most, -offset[0])
+            low, high = (end * mean / MEAN_OF_PHOTOS for end in offset)
+            remedies.append(f"views.{name}.color.brightness_offset=[{low:.2g},{high:.2g}]")
     if remedies:
         warnings.warn(
             f"Views are darkened by up to {most:g}, and the mean of the images is {mean:.2g}: many of these views are "

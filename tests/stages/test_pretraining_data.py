@@ -199,33 +199,39 @@ def test_runs_of_images_smaller_than_two_crops_are_other_runs_than_before(tiny, 
     assert runs[0].settings_hash != runs[1].settings_hash
 
 
+def check_told(tell, plan, said, **statistics):
+    """Check what is told of a pretraining whose images have other statistics; None: nothing."""
+    other = replace(plan, site=SimpleNamespace(store=SimpleNamespace(manifest=SimpleNamespace(**statistics))))
+    with pytest.warns(UserWarning, match=said) if said else warnings.catch_warnings():
+        warnings.simplefilter("error" if said is None else "always")
+        tell(other)
+
+
 @pytest.mark.parametrize(("task", "std", "said"), [
     ("inpainting", 0.02, r"vary by 0\.02 .* pretext\.inpainting\.weight=1e\+02 makes up for it"),
     ("inpainting", 0.2, None),
     ("contrastive", 0.02, None),
 ])  # fmt: skip
 def test_images_that_use_little_of_their_scale_are_told_where_inpainting_would_hardly_count(tiny, task, std, said):
-    plan = read_plan(pretraining, "pretrain", *tiny, f"pretext=[{task}]")
-    store = SimpleNamespace(manifest=SimpleNamespace(std=(std, std)))
-    dim = replace(plan, site=SimpleNamespace(store=store))
-    with pytest.warns(UserWarning, match=said) if said else warnings.catch_warnings():
-        warnings.simplefilter("error" if said is None else "always")
-        pretraining_plan.tell_of_small_values(dim)
+    check_told(
+        pretraining_plan.tell_of_small_values,
+        read_plan(pretraining, "pretrain", *tiny, f"pretext=[{task}]"),
+        said,
+        std=(std, std),
+    )
 
 
-@pytest.mark.parametrize(("method", "mean", "said"), [
-    ("byol", 0.09, r"by up to 0\.4, .* mean of the images is 0\.09.*"
+@pytest.mark.parametrize(("method", "more", "mean", "said"), [
+    ("byol", (), 0.09, r"by up to 0\.4, .* mean of the images is 0\.09.*"
                    r"views\.byol_first\.color\.brightness_offset=\[-0\.08,0\.08\] views\.byol_second\.color\."),
-    ("byol", 0.3, None),
-    ("simclr", 0.09, None),
+    ("byol", ("views.byol_first.color.brightness_offset=[-0.6,0.1]",), 0.3, r"by up to 0\.6, .*"
+                   r"brightness_offset=\[-0\.4,0\.067\]$"),
+    ("byol", (), 0.3, None),
+    ("simclr", (), 0.09, None),
 ])  # fmt: skip
-def test_images_that_views_would_turn_black_are_told(tiny, method, mean, said):
-    plan = read_plan(pretraining, "pretrain", *tiny, f"pretext=[{method}]")
-    store = SimpleNamespace(manifest=SimpleNamespace(mean=(mean, mean)))
-    dark = replace(plan, site=SimpleNamespace(store=store))
-    with pytest.warns(UserWarning, match=said) if said else warnings.catch_warnings():
-        warnings.simplefilter("error" if said is None else "always")
-        pretraining_plan.tell_of_dark_views(dark)
+def test_images_that_views_would_turn_black_are_told(tiny, method, more, mean, said):
+    plan = read_plan(pretraining, "pretrain", *tiny, f"pretext=[{method}]", *more)
+    check_told(pretraining_plan.tell_of_dark_views, plan, said, mean=(mean, mean))
 
 
 def test_the_batch_of_all_processes_is_part_of_a_run(tiny, monkeypatch):

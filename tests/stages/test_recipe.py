@@ -41,6 +41,12 @@ def test_of_several_pretrainings_those_of_the_present_data_are_told(folder_datas
     assert "seed0-aa  (made from other data than the present, ended " in str(error.value)
     assert "seed0-bb  (made from the present data, ended " in str(error.value)
     assert "'initialization.run=simclr/seed0-bb*'" in str(error.value)
+    alike = [folder.with_name(f"seed0-cccc{number}") for number in (1, 2)]
+    for folder in alike:
+        folder.mkdir()
+        write_json(folder / "result.json", {})
+    said = str(SeveralPretrainingsError("there are", alike, surroundings.pretrainings("resnet18")))
+    assert "A pattern" not in said  # none that is short fits one of them alone
 
 
 def test_of_several_pretrainings_what_their_tasks_differ_in_is_told(tmp_path):
