@@ -764,6 +764,36 @@ def test_a_map_written_in_rows_of_any_height_is_that_written_at_once(tmp_path):
     assert sizes[0] == pytest.approx(sizes[1], rel=0.01)  # no tile was compressed twice
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "levels"), [(200, 256, []), (200, 257, [2]), (512, 300, [2]), (1100, 40, [2, 4, 8])]
+)
+def test_overviews_go_down_to_one_tile(tmp_path, height, width, levels):
+    with MapWriter(tmp_path / "map.tif", Grid(height, width, None, None), ["class"], "uint8", 255) as writer:
+        writer.write(0, np.zeros((1, height, width), np.uint8))
+        writer.finish()
+    with rasterio.open(tmp_path / "map.tif") as made:
+        assert made.overviews(1) == levels
+
+
+def test_an_overview_shows_the_commonest_class_and_the_mean_probability(tmp_path):
+    """Of blocks of two by two, of which three quarters are one class, and one block in sixteen has no data."""
+    common = np.random.default_rng(0).integers(0, 5, (1, 150, 200)).astype(np.uint8)
+    values = common.repeat(2, axis=1).repeat(2, axis=2)
+    values[:, ::2, 1::2] = (values[:, ::2, 1::2] + 1) % 5
+    common[:, ::4, ::4], values[:, ::8, ::8], values[:, 1::8, ::8] = 255, 255, 255
+    values[:, ::8, 1::8], values[:, 1::8, 1::8] = 255, 255
+    shares = np.where(values == 255, np.float32("nan"), values / np.float32(7))
+    for name, dtype, nodata, array in (("map", "uint8", 255, values), ("likely", "float32", float("nan"), shares)):
+        with MapWriter(tmp_path / f"{name}.tif", Grid(300, 400, None, None), ["a"], dtype, nodata) as writer:
+            writer.write(0, array)
+            writer.finish()
+    with rasterio.open(tmp_path / "map.tif", overview_level=0) as made:
+        assert np.array_equal(made.read(), common)
+    with rasterio.open(tmp_path / "likely.tif", overview_level=0) as made:
+        means = shares.reshape(1, 150, 2, 200, 2).mean(axis=(2, 4))
+        np.testing.assert_allclose(made.read(), means, rtol=1e-6)
+
+
 def test_nothing_is_left_of_a_map_that_failed(tmp_path):
     def fail():
         with MapWriter(tmp_path / "map.tif", Grid(10, 10, None, None), ["class"], "uint8", 255) as writer:

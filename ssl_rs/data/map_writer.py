@@ -1,4 +1,4 @@
-"""GeoTIFFs that are written some rows at a time, aside, and renamed when they are whole."""
+"""GeoTIFFs that are written some rows at a time, aside, and renamed when they are whole; with overviews."""
 
 import errno
 import os
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
@@ -21,6 +22,9 @@ from ssl_rs.files import writing
 
 CACHE_BYTES = 2**27
 """A row of tiles is compressed once, when it is whole, as long as it stays in GDAL's cache."""
+
+TILE = 256
+"""Pixels a side; the smallest overview of a map is one tile."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,9 @@ class Grid:
 
 
 class MapWriter:
-    """Write a GeoTIFF of tiles, deflated, from top to bottom.
+    """Write a GeoTIFF of tiles, deflated, from top to bottom; then its overviews, which viewers show from afar.
+
+    A pixel of an overview is the commonest value of those below it, of floating point numbers their mean.
 
     Args:
         path: The file.
@@ -58,6 +64,7 @@ class MapWriter:
         colors: Sequence[tuple[int, int, int]] | None = None, tags: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.path, self.grid = path, grid
+        self._fraction = dtype == "float32"
         self._aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
         place = {} if grid.transform is None else {"transform": rasterio.Affine(*grid.transform)}
         self._environment = rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
@@ -68,7 +75,7 @@ class MapWriter:
                 self._file = rasterio.open(
                     self._aside, "w", driver="GTiff", height=grid.height, width=grid.width, count=len(bands),
                     dtype=dtype, nodata=nodata, crs=grid.crs, compress="deflate",
-                    predictor=3 if dtype == "float32" else 1, tiled=True, blockxsize=256, blockysize=256,
+                    predictor=3 if self._fraction else 1, tiled=True, blockxsize=TILE, blockysize=TILE,
                     bigtiff="if_safer", **place,
                 )  # fmt: skip
             self._file.update_tags(**{key: _printable(text) for key, text in (tags or {}).items()})
@@ -96,12 +103,13 @@ class MapWriter:
         """
         try:
             self._file.close()
-            # GDAL writes its last blocks now, and says nothing where it cannot.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                with rasterio.open(self._aside, driver="GTiff") as written:
-                    for _, window in written.block_windows(1):
-                        written.read(window=window)
+                if levels := _levels(max(self.grid.height, self.grid.width)):
+                    with rasterio.open(self._aside, "r+", driver="GTiff") as whole:
+                        whole.build_overviews(levels, Resampling.average if self._fraction else Resampling.mode)
+                for level in (None, *range(len(levels))):
+                    _read_back(self._aside, level)
         except (OSError, RasterioError) as error:
             raise self._failed(error) from error
         with writing(self.path):
@@ -125,6 +133,31 @@ class MapWriter:
         with suppress(OSError):
             self._aside.unlink()
         self._environment.__exit__(kind, error, trace)
+
+
+def _read_back(path: Path, level: int | None) -> None:
+    """Read every block of a GeoTIFF, or of one of its overviews.
+
+    GDAL says nothing where it cannot write a block, and reads one that was never written as empty.
+
+    Raises:
+        OSError: A block is not there.
+        RasterioError: A block is damaged.
+    """
+    options = {} if level is None else {"overview_level": level}
+    with rasterio.open(path, driver="GTiff") as file, rasterio.open(path, driver="GTiff", **options) as written:
+        for (row, column), window in written.block_windows(1):
+            if file.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=1, ovr=level) is None:
+                raise OSError(f"block {row}, {column} is missing")
+            written.read(window=window)
+
+
+def _levels(side: int) -> list[int]:
+    """Return by how much each overview of a map is coarser: 2, 4, ... until its longer side is within one tile."""
+    levels: list[int] = []
+    while side > TILE << len(levels):
+        levels.append(2 << len(levels))
+    return levels
 
 
 def _printable(text: str) -> str:

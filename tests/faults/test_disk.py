@@ -167,6 +167,16 @@ def test_a_disk_that_fills_before_the_last_blocks_of_a_map(disk):
     assert not list(disk.path.glob(".map*"))
 
 
+def test_a_disk_that_holds_a_map_and_half_of_its_overviews(disk):
+    noise = np.random.default_rng(0).integers(0, 255, (1, 1024, 1024)).astype(np.uint8)
+    disk.resize(1024**2 + 200_000)
+    with MapWriter(disk.path / "map.tif", Grid(1024, 1024, None, None), ["class"], "uint8", 255) as writer:
+        writer.write(0, noise)
+        with pytest.raises(OSError, match="cannot be written, the disk may be full"):
+            writer.finish()
+    assert not list(disk.path.iterdir())
+
+
 @pytest.mark.parametrize("place", ["image", "rows", "end", "picture", "json"])
 def test_a_map_on_a_full_disk_is_not_there_and_is_made_again(
     disk, fails, command, tuned, folder_dataset, monkeypatch, place
