@@ -18,10 +18,10 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
     """Sort runs into tables.
 
     Returns:
-        A table a comparison and protocol, fine-tuning before probes, test scenes before validation scenes, the data
-        set's own protocol first; and the runs whose settings differ from those of their row, or that would fill a
-        place a second time (same label, fraction, seed and weights): a mean over them would mean nothing. An
-        `evaluate` of a run gives way to the run's own scores without a word.
+        A table a comparison and protocol, fine-tuning before probes, test scenes before validation scenes, then the
+        comparison of most runs, in it the data set's own protocol first; and the runs whose settings differ from those
+        of their row, or that would fill a place a second time (same label, fraction, seed and weights): a mean over
+        them would mean nothing. An `evaluate` of a run gives way to the run's own scores without a word.
     """
     groups: dict[tuple[Comparison, Protocol], dict[Place, Run]] = defaultdict(dict)
     ordered = sorted(runs, key=lambda run: (run.command == "evaluate", str(run.directory)))
@@ -44,7 +44,7 @@ def compare(runs: Iterable[Run]) -> tuple[list[Table], list[LeftOut]]:
     apart = names_of_data({comparison: list(own.values()) for comparison, own in in_tables.items()})
     tables = [
         _table(*key, list(places.values()), apart[key[0]])
-        for key, places in sorted(groups.items(), key=lambda item: _comparison_order(item[0][0]))
+        for key, places in sorted(groups.items(), key=lambda item: _order(item[0][0], len(in_tables[item[0][0]])))
     ]
     return tables, [LeftOut(directory, reason) for directory, reason in left_out.items()]
 
@@ -67,9 +67,9 @@ def _table(comparison: Comparison, protocol: Protocol, runs: Sequence[Run], apar
     return Table(comparison, protocol, ordered, labels, sorted({run.label_fraction for run in runs}), apart)
 
 
-def _comparison_order(comparison: Comparison) -> tuple[object, ...]:
-    """Sort data sets by name, in each fine-tuning before probes of frozen encoders, and test scenes before others."""
-    return (comparison.dataset, comparison.steps == 0, comparison.split != "test", comparison)
+def _order(comparison: Comparison, num_runs: int) -> tuple[object, ...]:
+    """Sort by the name of the data set, fine-tuning before probes, test scenes before others, most runs first."""
+    return (comparison.dataset, comparison.steps == 0, comparison.split != "test", -num_runs, comparison)
 
 
 def _kind_order(kind: str) -> tuple[int, str]:

@@ -122,7 +122,7 @@ def saved_sentences(table: Table, study: Study) -> list[str]:
 
 
 def saved_doubts(table: Table, study: Study) -> list[str]:
-    """Say where labels did not limit random initialization, and where labels saved cannot be told."""
+    """Say what speaks against reading labels saved for more than they are, and where they cannot be told."""
     own = study.saturation
     if table.random_label is None and table.random_labels:
         rows = ", ".join(sorted(table.random_labels))
@@ -130,13 +130,21 @@ def saved_doubts(table: Table, study: Study) -> list[str]:
             f"Labels saved cannot be computed: several rows start from random weights ({rows}). Label one of them "
             "random."
         ]
-    if own is None or len(study.saved) == 1:
+    if len(study.saved) < 2:
         return []
-    reached = f"{_share(own.fraction)} of the labels ({_saved_interval(own)})"
-    return [
-        f"Random initialization itself reaches with {reached} what it reaches with all: more labels did not show in "
-        "these seeds. So a share above that saves no labels, and one below it saves fewer than it seems."
-    ]
+    said = []
+    if own is not None:
+        reached = f"{_share(own.fraction)} of the labels ({_saved_interval(own)})"
+        said.append(
+            f"Random initialization itself reaches with {reached} what it reaches with all: more labels did not show "
+            "in these seeds. So a share above that saves no labels, and one below it saves fewer than it seems."
+        )
+    if study.budget is not None and study.budget.has_converged is False:
+        said.append(
+            f"Random initialization has not converged after {study.budget.steps:,} steps: what is saved is in part "
+            "a faster start."
+        )
+    return said
 
 
 def saved_sentence(label: str, found: LabelsSaved | None) -> str:

@@ -133,6 +133,15 @@ def test_other_pretrainings_are_not_compared(budgets, change):
     assert budgets(scores, of_20=told[0], of_40=told[1])[20] is None
 
 
+@pytest.mark.parametrize(("more", "said"), [(0.66, True), (0.60, False)])
+def test_labels_saved_are_told_with_whether_it_has_converged(tmp_path, budgets, more, said):
+    budgets({20: {RANDOM: [0.60, 0.60], FEW: [0.62, 0.61]}, 40: {RANDOM: [more, more]}})
+    page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report").read_text()
+    doubt = "Random initialization has not converged after 20 steps: what is saved is in part a faster start."
+    assert (doubt in page) is said
+    assert (doubt in (tmp_path / "report/table.tex").read_text()) is said
+
+
 def test_other_seeds_of_one_pretraining_are_compared(budgets):
     told = [
         {"provenance": {"sha256": name, "pretraining": {"steps": 5, "settings_hash": "p"}}} for name in ("ab", "cd")

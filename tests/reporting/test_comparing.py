@@ -111,6 +111,14 @@ def test_rows_go_from_random_over_imagenet_to_pretrained_by_name(write_run, tabl
     assert table.labels == ["random", "imagenet", "ant", "zebra"]
 
 
+def test_tables_of_most_runs_come_first(write_run, tables_of):
+    for steps, number in ((20, 1), (40, 3), (60, 2)):
+        for seed in range(number):
+            write_run(f"{steps}-{seed}", steps=steps, seed=seed)
+    write_run("val", steps=80, split="val")
+    assert [table.comparison.steps for table in tables_of()[0]] == [40, 60, 20, 80]
+
+
 def test_runs_of_one_place_stand_in_the_order_of_their_weights(write_run, tables_of):
     for name, sha256 in (("a", "bb" * 32), ("b", "aa" * 32)):
         write_run(name, label="tasks", provenance={"kind": "pretrained", "sha256": sha256})
