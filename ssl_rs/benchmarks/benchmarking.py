@@ -9,8 +9,8 @@ from ssl_rs.benchmarks.base import Benchmark, Findings, Workplace, caveat
 from ssl_rs.config import Settings
 from ssl_rs.files import write_text
 from ssl_rs.messages import print_line
+from ssl_rs.stages.environment import environment
 from ssl_rs.stages.pretraining_plan import read_plan
-from ssl_rs.stages.site import environment
 
 FILE = "benchmark.json"
 

@@ -22,8 +22,8 @@ from ssl_rs.messages import say_line
 from ssl_rs.plain_types import fits
 from ssl_rs.pretrained import read_pretraining
 from ssl_rs.run_directory import RunDirectory
+from ssl_rs.stages.environment import version_of
 from ssl_rs.stages.finished_run import load_network, stored_config, stored_windows
-from ssl_rs.stages.site import version_of
 from ssl_rs.weights import load_strictly, read_weights
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 

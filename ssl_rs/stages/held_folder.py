@@ -8,7 +8,8 @@ from ssl_rs import distributed
 from ssl_rs.config import to_yaml
 from ssl_rs.errors import InputError, InUseError
 from ssl_rs.run_directory import RunDirectory
-from ssl_rs.stages.site import Site, environment
+from ssl_rs.stages.environment import environment
+from ssl_rs.stages.site import Site
 
 
 @contextmanager

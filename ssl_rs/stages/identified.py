@@ -15,9 +15,10 @@ from ssl_rs.own_code import hashes_of_own
 from ssl_rs.pretrained import intact
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.secret_values import hide_secrets
+from ssl_rs.stages.environment import environment
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.recipe import Recipe
-from ssl_rs.stages.site import Site, environment
+from ssl_rs.stages.site import Site
 from ssl_rs.training.state import Identity
 
 

@@ -1,22 +1,15 @@
-"""Where a run happens: processes, device, precision, the prepared data, and the record of all that."""
+"""Where a run happens: processes, device, precision, and the prepared data."""
 
 import json
-import os
-import platform
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
 
-import ssl_rs
 from ssl_rs import distributed
 from ssl_rs.config import Settings
 from ssl_rs.data.cutting import ResidentScenes, resident_bytes
@@ -31,14 +24,10 @@ from ssl_rs.encoder import Backbone, Statistics
 from ssl_rs.errors import InputError
 from ssl_rs.initialization import Target
 from ssl_rs.randomness import Rows
-from ssl_rs.secret_values import hide_secrets
 from ssl_rs.segmentation.protocols import find_protocol, protocols_of
 from ssl_rs.stages.prepared_store import prepare_store
 from ssl_rs.training.host_memory import keep_freed_memory
 from ssl_rs.training.settings import TrainerSettings
-
-LIBRARIES = ("torchvision", "segmentation-models-pytorch", "timm", "kornia", "numpy", "rasterio", "hydra-core")
-"""Libraries beside torch whose version can change a result."""
 
 T = TypeVar("T", bound=tuple[Any, ...])
 S = TypeVar("S", bound=BatchSource[Any])
@@ -212,60 +201,3 @@ def open_store(
             if check is not None:
                 check()  # not again where it preceded the preparation
     return store if processes.is_first else prepare(dataset, store_dir)
-
-
-def environment(site: Site) -> dict[str, Any]:
-    """Return what environment.json records; no secret goes in, and nothing of the environment variables."""
-    return {
-        "ssl_rs": ssl_rs.__version__,
-        "git_commit": git_commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "libraries": {library: version_of(library) for library in LIBRARIES},
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(site.device) if site.device.type == "cuda" else site.device.type,
-        "cpu": processor(),
-        "threads": torch.get_num_threads(),
-        "precision": site.precision,
-        "world_size": site.processes.world_size,
-        "command_line": [os.path.basename(sys.argv[0]), *map(hide_secrets, sys.argv[1:])],
-    }
-
-
-def processor() -> str:
-    """Return the model of the CPU and the widest vectors that torch computes with on it: its results hang on both."""
-    with suppress(OSError):
-        told = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-        if told:
-            return f"{told[1].strip()}, {torch.backends.cpu.get_cpu_capability()}"
-    return f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
-
-
-def version_of(library: str) -> str | None:
-    """Return the version of an installed library, None of one that is not."""
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None
-
-
-@cache
-def git_commit() -> str | None:
-    """Return the commit of the checkout this code runs from, marked if files differ from it; None outside of one.
-
-    It is asked for once: what is committed while a run goes on is not what runs.
-    Installed into an environment that lies within somebody's repository, this code is no file of that.
-    """
-    folder = Path(__file__).parent
-    try:
-        own = ["git", "ls-files", "--error-unmatch", Path(__file__).name]
-        subprocess.run(own, cwd=folder, capture_output=True, check=True)
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True, check=True
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + ("-modified" if changed else "")

@@ -6,9 +6,10 @@ from typing import Any
 
 from ssl_rs.config import read_yaml, to_yaml
 from ssl_rs.errors import InputError, some
+from ssl_rs.stages.environment import environment
 from ssl_rs.stages.identified import Identified, changed_settings
 from ssl_rs.stages.recipe import Recipe
-from ssl_rs.stages.site import Site, environment
+from ssl_rs.stages.site import Site
 from ssl_rs.training.job import Job
 from ssl_rs.training.loop import train
 from ssl_rs.training.state import OtherRunError, Progress

@@ -16,6 +16,7 @@ from ssl_rs.initialization import Provenance
 from ssl_rs.randomness import Rows
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.segmentation.sliding_window import WindowSettings
+from ssl_rs.stages.environment import git_commit
 from ssl_rs.stages.evaluate_run import _identify_scores
 from ssl_rs.stages.evaluation import EvaluationSettings
 from ssl_rs.stages.finetuning_plan import place
@@ -23,7 +24,7 @@ from ssl_rs.stages.finetuning_plan import read_plan as finetuning
 from ssl_rs.stages.identified import Identified, changed_settings, identify, unavailable
 from ssl_rs.stages.pretraining_plan import read_plan as pretraining
 from ssl_rs.stages.probing import read_plan as probing
-from ssl_rs.stages.site import Site, git_commit
+from ssl_rs.stages.site import Site
 
 
 def test_the_commit_of_a_run_is_that_at_its_start(monkeypatch):
