@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ssl_rs.reporting.json_values import read_object
 from ssl_rs.reporting.plans import PlannedCell, command_line
-from ssl_rs.reporting.results import read_object
 from ssl_rs.reporting.runs import WEIGHTS_OF_RUNS, LeftOut, Run
 from ssl_rs.reporting.tables import Comparison, Table, comparison_of
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ssl_rs.reporting.results import read_object
+from ssl_rs.reporting.json_values import read_object
 from ssl_rs.reporting.runs import WEIGHTS_OF_RUNS, LeftOut, Run
 from ssl_rs.reporting.tables import Comparison, comparison_of
 from ssl_rs.secret_values import hide_secrets

@@ -1,20 +1,17 @@
 """Finished runs, read from what they left behind; files that are broken or not ours are named, never fatal."""
 
-import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssl_rs.config_hash import LATER, leaves
+from ssl_rs.reporting.json_values import LONGEST, as_object, number, number_or_none, read_object, take
 from ssl_rs.reporting.protocols import read_protocol
 from ssl_rs.reporting.runs import LabeledClass, LeftOut, Run, Score
-
-T = TypeVar("T")
 
 PER_SCENE = "scene_confusions"
 """Key of result.json."""
@@ -23,9 +20,6 @@ SCORED_COMMANDS = ("finetune", "evaluate")
 
 MOST_PIXELS = 2**44
 """Of a scene, so that sums over scenes stay within 64 bits."""
-
-LONGEST = 1e12
-"""Seconds of a run, so that sums over runs stay finite."""
 
 
 def read_runs(runs_dir: Path, group_of: Callable[[str], str] | None = None) -> tuple[list[Run], list[LeftOut]]:
@@ -43,7 +37,7 @@ def read_runs(runs_dir: Path, group_of: Callable[[str], str] | None = None) -> t
     for path in sorted(runs_dir.rglob("result.json")):
         try:
             result = read_object(path)
-            command = _take(result, "command", str)
+            command = take(result, "command", str)
             if command == "pretrain":
                 continue
             if command not in SCORED_COMMANDS:
@@ -57,28 +51,12 @@ def read_runs(runs_dir: Path, group_of: Callable[[str], str] | None = None) -> t
     return runs, left_out
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        ValueError: The file holds something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(content, ensure_ascii=False).encode()  # half a character would stop the writing of the page
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"no valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError("no JSON object")
-    return content
-
-
 def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
     def text(key: str) -> str:
-        return _take(result, key, str)
+        return take(result, key, str)
 
     def count(key: str) -> int:
-        return _take(result, key, int)
+        return take(result, key, int)
 
     scores = _scores(result)
     return Run(
@@ -89,7 +67,7 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
         decoder=text("decoder"),
         initialization=text("initialization"),
         label=text("label"),
-        provenance=_take(result, "provenance", dict),
+        provenance=take(result, "provenance", dict),
         label_fraction=_fraction(result),
         labeled_units=count("labeled_units"),
         label_unit=text("label_unit"),
@@ -97,7 +75,7 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
         subset_sha256=text("subset_sha256"),
         seed=count("seed"),
         steps=count("steps"),
-        wall_seconds=_number(result, "wall_seconds", 0, LONGEST),
+        wall_seconds=number(result, "wall_seconds", 0, LONGEST),
         manifest_sha256=text("manifest_sha256"),
         settings_hash=str(result.get("settings_hash", "")),
         split=str(result.get("split", "test")),
@@ -106,13 +84,13 @@ def _run_of(directory: Path, command: str, result: Mapping[str, Any]) -> Run:
         classes=(classes := _classes(result)),
         environment={},
         scene_confusions={
-            labels: {scene: _confusion(counts, len(classes)) for scene, counts in _object(scenes, PER_SCENE).items()}
-            for labels, scenes in _object(result.get(PER_SCENE, {}), PER_SCENE).items()
+            labels: {scene: _confusion(counts, len(classes)) for scene, counts in as_object(scenes, PER_SCENE).items()}
+            for labels, scenes in as_object(result.get(PER_SCENE, {}), PER_SCENE).items()
         },
         settings=_settings(result),
-        made_with=_object(result.get("made_with", {}), "made_with"),
+        made_with=as_object(result.get("made_with", {}), "made_with"),
         scene_groups={
-            scene: str(group) for scene, group in _object(result.get("scene_groups", {}), "scene_groups").items()
+            scene: str(group) for scene, group in as_object(result.get("scene_groups", {}), "scene_groups").items()
         },
         run=str(result.get("run") or ""),
         model_sha256=str(result.get("model_sha256") or ""),
@@ -174,12 +152,6 @@ def _tells_training(command: str, result: Mapping[str, Any]) -> bool:
     return tells_precision and type(result.get("global_batch")) is int
 
 
-def _object(value: Any, key: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{key} has {value!r:.80}: expected an object")
-    return value
-
-
 def _confusion(rows: Any, num_classes: int) -> NDArray[np.int64]:
     """Return counts as an array [K, K]."""
     square = isinstance(rows, list) and [len(row) for row in rows if isinstance(row, list)] == [num_classes] * len(rows)
@@ -193,7 +165,7 @@ def _confusion(rows: Any, num_classes: int) -> NDArray[np.int64]:
 
 
 def _scores(result: Mapping[str, Any]) -> dict[str, Score]:
-    protocols = _take(result, "protocols", dict)
+    protocols = take(result, "protocols", dict)
     if not protocols:
         raise ValueError("protocols is empty")
     scores = {}
@@ -205,36 +177,24 @@ def _scores(result: Mapping[str, Any]) -> dict[str, Score]:
             raise ValueError(f"class_iou is {class_iou!r}: expected an object")
         scores[name] = Score(
             protocol=read_protocol(name, values),
-            miou=_number_or_none(values, "miou"),
-            overall_accuracy=_number_or_none(values, "overall_accuracy"),
-            mean_f1=_number_or_none(values, "mean_f1"),
-            kappa=_number_or_none(values, "kappa", low=-1),
-            class_iou={key: _number_or_none(class_iou, key) for key in class_iou},
+            miou=number_or_none(values, "miou"),
+            overall_accuracy=number_or_none(values, "overall_accuracy"),
+            mean_f1=number_or_none(values, "mean_f1"),
+            kappa=number_or_none(values, "kappa", low=-1),
+            class_iou={key: number_or_none(class_iou, key) for key in class_iou},
         )
     return scores
 
 
 def _fraction(result: Mapping[str, Any]) -> float:
-    fraction = _number(result, "label_fraction", 0, 1)
+    fraction = number(result, "label_fraction", 0, 1)
     if fraction == 0:
         raise ValueError("label_fraction is 0: expected a number in (0, 1]")
     return fraction
 
 
-def _number(values: Mapping[str, Any], key: str, low: float = 0, high: float = 1) -> float:
-    value = float(_take(values, key, (int, float)))
-    if not (math.isfinite(value) and low <= value <= high):
-        raise ValueError(f"{key} is {value}: expected a number in [{low:g}, {high:g}]")
-    return value
-
-
-def _number_or_none(values: Mapping[str, Any], key: str, low: float = 0) -> float | None:
-    """Return a score; null says that it is undefined, a missing key that the file is not ours."""
-    return None if key in values and values[key] is None else _number(values, key, low)
-
-
 def _classes(result: Mapping[str, Any]) -> list[LabeledClass]:
-    classes = [_labeled_class(entry) for entry in _take(result, "classes", list)]
+    classes = [_labeled_class(entry) for entry in take(result, "classes", list)]
     if not classes:
         raise ValueError("classes is empty")
     return classes
@@ -246,14 +206,3 @@ def _labeled_class(entry: Any) -> LabeledClass:
             return LabeledClass(name, (r, g, b))
     expected = '{"name": text, "color": [red, green, blue]} with values in [0, 255]'
     raise ValueError(f"classes has {entry!r}: expected {expected}")
-
-
-def _take(values: Mapping[str, Any], key: str, kind: type[T] | tuple[type[T], ...]) -> T:
-    """Return values[key] if it is of a kind; true and false are no numbers."""
-    if key not in values:
-        raise ValueError(f"{key} is missing")
-    value = values[key]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        raise ValueError(f"{key} is {value!r}: expected {' or '.join(each.__name__ for each in kinds)}")
-    return value

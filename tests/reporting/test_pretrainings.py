@@ -80,10 +80,11 @@ def test_those_below_the_runs_count_too_and_none_counts_twice(write_pretraining,
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"steps": "many"}, "steps is 'many'"),
-        ({"seed": True}, "seed is True"),
-        ({"pretext": None}, "pretext is None"),
-        ({"wall_seconds": float("inf")}, "wall_seconds is inf"),
+        ({"steps": "many"}, "steps is 'many': expected int"),
+        ({"seed": True}, "seed is True: expected int"),
+        ({"pretext": None}, "pretext is None: expected list"),
+        ({"transductive": 1}, "transductive is 1: expected bool"),
+        ({"wall_seconds": float("inf")}, "wall_seconds is inf: expected a number in [0, 1e+12]"),
     ],
 )
 def test_a_damaged_result_is_left_out_with_the_reason(write_pretraining, tmp_path, changes, reason):
