@@ -99,13 +99,11 @@ class Target:
                 f"{file}: its map would be written over {another[0]}, which belongs to the map {another[1]}. Rename "
                 "the image, or choose another run_dir."
             )
-        found = self.read_about()
-        key = "image_path" if "image_path" in found else "image"  # earlier versions wrote it as it was given
-        image = place_of(file) if key == "image_path" else str(file)
-        if found and str(found.get(key)) != image and found[OWNER] != sha256:
+        found, image = self.read_about(), place_of(file)
+        if found and found.get("image_path") != image and found[OWNER] != sha256:
             raise InputError(
-                f"{self.map} is the map of {found.get(key)}, another image of this name than {image}. Choose another "
-                f"run_dir, or delete {self.about.name} there if that map is not wanted any more."
+                f"{self.map} is the map of {found.get('image_path')}, another image of this name than {image}. Choose "
+                f"another run_dir, or delete {self.about.name} there if that map is not wanted any more."
             )
 
     def _foreign(self) -> list[Path]:
