@@ -80,13 +80,16 @@ def test_the_vote_is_that_of_a_loop():
     assert found.numpy() == pytest.approx(np.array(expected), abs=1e-4)
 
 
-def test_the_vote_of_parts_is_that_of_the_whole(monkeypatch):
+@pytest.mark.parametrize("at_once", [60 * 3, 59])
+def test_the_vote_of_parts_is_that_of_the_whole(monkeypatch, at_once):
+    """Also where one query has more labeled pixels to be compared with than are held at once."""
     (bank, labels), (queries, _) = data(), data(20, seed=1)
+    assert len(bank) == 60
     vote = NearestNeighbors(**KNN).fit(bank, labels, 3)
     whole = vote(queries)
-    monkeypatch.setattr("ssl_rs.segmentation.probes.AT_ONCE", 60 * 3)
+    monkeypatch.setattr("ssl_rs.segmentation.probes.AT_ONCE", at_once)
     torch.testing.assert_close(vote(queries), whole)
-    assert AT_ONCE > 60 * 3
+    assert AT_ONCE > at_once
 
 
 def test_a_small_temperature_gives_the_nearest_and_more_neighbors_than_pixels_are_all():
@@ -199,11 +202,3 @@ def test_a_channel_that_never_varied_says_little_where_it_does():
     constant = torch.full((10_000, 1), 0.1)
     assert constant.std(unbiased=False) > 0  # by rounding
     assert Standardization(constant, [1])(torch.tensor([[0.6]])).item() == pytest.approx(0.5, abs=1e-6)
-
-
-def test_more_labeled_pixels_than_similarities_are_held_at_once_vote_too(monkeypatch):
-    (bank, labels), (queries, _) = data(), data(20, seed=1)
-    vote = NearestNeighbors(**KNN).fit(bank, labels, 3)
-    whole = vote(queries)
-    monkeypatch.setattr("ssl_rs.segmentation.probes.AT_ONCE", len(bank) - 1)
-    torch.testing.assert_close(vote(queries), whole)
