@@ -254,13 +254,12 @@ def test_tasks_of_the_paper_take_two_steps_in_pairs_and_together(names):
 def test_every_view_serves_a_task(name):
     served = []
     for task in options("pretext"):
-        values = resolve(compose_config("pretrain", [with_views(name), f"pretext=[{task}]"]))
-        (node,) = values["pretext"].values()
+        (node,) = composed("pretrain", f"pretext=[{task}]")["pretext"].values()
         chosen = build(node["task"], "task").func
         if not keys_of("views", name) <= {*chosen.views, *chosen.momentum_views}:
             continue
         try:
-            losses = two_steps(values)
+            losses = two_steps(composed("pretrain", with_views(name), f"pretext=[{task}]"))
         except InputError as error:
             assert "but a task of pretext=[...] reads a" in str(error)  # noqa: PT017 - it may as well fit
             continue
