@@ -18,6 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from safetensors.torch import load_file
 
 from ssl_rs.command import main
+from ssl_rs.data import map_writer
 from ssl_rs.data.dataset import SceneSource
 from ssl_rs.data.folder import Folder
 from ssl_rs.data.map_writer import Grid, MapWriter, enlarged
@@ -749,15 +750,19 @@ def test_enlarging_gives_each_pixel_its_block(factor, height, width):
             assert np.array_equal(large[:, row, column], nearest)
 
 
-def test_a_map_written_in_rows_of_any_height_is_that_written_at_once(tmp_path):
-    values = np.random.default_rng(0).integers(0, 5, (1, 700, 300)).astype(np.uint8)
-    with MapWriter(tmp_path / "map.tif", Grid(700, 300, None, None), ["class"], "uint8", 255) as writer:
-        for top in range(0, 700, 37):
+@pytest.mark.parametrize(("dtype", "bands", "height", "width"), [("uint8", 1, 700, 300), ("float32", 9, 768, 512)])
+def test_a_map_written_in_rows_of_any_height_is_that_written_at_once(
+    tmp_path, monkeypatch, dtype, bands, height, width
+):
+    monkeypatch.setattr(map_writer, "CACHE_BYTES", 2**16)  # a row of tiles is larger
+    values, names = np.random.default_rng(0).integers(0, 5, (bands, height, width)).astype(dtype), ["class"] * bands
+    with MapWriter(tmp_path / "map.tif", Grid(height, width, None, None), names, dtype, 255) as writer:
+        for top in range(0, height, 37):
             writer.write(top, values[:, top : top + 37])
         assert not (tmp_path / "map.tif").exists()
         writer.finish()
     assert np.array_equal(read_map(tmp_path / "map.tif")[0], values)
-    with MapWriter(tmp_path / "once.tif", Grid(700, 300, None, None), ["class"], "uint8", 255) as writer:
+    with MapWriter(tmp_path / "once.tif", Grid(height, width, None, None), names, dtype, 255) as writer:
         writer.write(0, values)
         writer.finish()
     sizes = [(tmp_path / name).stat().st_size for name in ("map.tif", "once.tif")]
@@ -776,12 +781,14 @@ def test_overviews_go_down_to_one_tile(tmp_path, height, width, levels):
 
 
 def test_an_overview_shows_the_commonest_class_and_the_mean_probability(tmp_path):
-    """Of blocks of two by two, of which three quarters are one class, and one block in sixteen has no data."""
+    """Of blocks of two by two, most with three pixels of one class; one in sixteen has no data, another one little."""
     common = np.random.default_rng(0).integers(0, 5, (1, 150, 200)).astype(np.uint8)
     values = common.repeat(2, axis=1).repeat(2, axis=2)
     values[:, ::2, 1::2] = (values[:, ::2, 1::2] + 1) % 5
     common[:, ::4, ::4], values[:, ::8, ::8], values[:, 1::8, ::8] = 255, 255, 255
     values[:, ::8, 1::8], values[:, 1::8, 1::8] = 255, 255
+    values[:, 4, 4:6], values[:, 5, 4] = 255, 255  # the only pixel of its block that has data
+    common[:, 2, 2] = values[:, 5, 5]
     shares = np.where(values == 255, np.float32("nan"), values / np.float32(7))
     for name, dtype, nodata, array in (("map", "uint8", 255, values), ("likely", "float32", float("nan"), shares)):
         with MapWriter(tmp_path / f"{name}.tif", Grid(300, 400, None, None), ["a"], dtype, nodata) as writer:
@@ -790,7 +797,9 @@ def test_an_overview_shows_the_commonest_class_and_the_mean_probability(tmp_path
     with rasterio.open(tmp_path / "map.tif", overview_level=0) as made:
         assert np.array_equal(made.read(), common)
     with rasterio.open(tmp_path / "likely.tif", overview_level=0) as made:
-        means = shares.reshape(1, 150, 2, 200, 2).mean(axis=(2, 4))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of blocks without data
+            means = np.nanmean(shares.reshape(1, 150, 2, 200, 2), axis=(2, 4))
         np.testing.assert_allclose(made.read(), means, rtol=1e-6)
 
 

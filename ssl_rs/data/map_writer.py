@@ -14,14 +14,14 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from ssl_rs.data.dataset import Transform
 from ssl_rs.files import writing
 
 CACHE_BYTES = 2**27
-"""A row of tiles is compressed once, when it is whole, as long as it stays in GDAL's cache."""
+"""Of GDAL, at least; a row of tiles is compressed once, when it is whole, as long as it stays there."""
 
 TILE = 256
 """Pixels a side; the smallest overview of a map is one tile."""
@@ -47,7 +47,8 @@ class Grid:
 class MapWriter:
     """Write a GeoTIFF of tiles, deflated, from top to bottom; then its overviews, which viewers show from afar.
 
-    A pixel of an overview is the commonest value of those below it, of floating point numbers their mean.
+    A pixel of an overview is the commonest value of the four below it, of floating point numbers their mean, without
+    those that have no data.
 
     Args:
         path: The file.
@@ -64,10 +65,13 @@ class MapWriter:
         colors: Sequence[tuple[int, int, int]] | None = None, tags: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.path, self.grid = path, grid
-        self._fraction = dtype == "float32"
+        self._is_float = dtype == "float32"
         self._aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
         place = {} if grid.transform is None else {"transform": rasterio.Affine(*grid.transform)}
-        self._environment = rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
+        across = -(-grid.width // TILE)
+        tiles = across * TILE**2 * len(bands) * np.dtype(dtype).itemsize  # bytes of a row of them
+        # Overviews go into the file, whatever the user's environment says.
+        self._environment = rasterio.Env(GDAL_CACHEMAX=max(CACHE_BYTES, 2 * tiles), TIFF_USE_OVR=False)
         self._environment.__enter__()
         try:
             with writing(path), warnings.catch_warnings():
@@ -75,8 +79,8 @@ class MapWriter:
                 self._file = rasterio.open(
                     self._aside, "w", driver="GTiff", height=grid.height, width=grid.width, count=len(bands),
                     dtype=dtype, nodata=nodata, crs=grid.crs, compress="deflate",
-                    predictor=3 if self._fraction else 1, tiled=True, blockxsize=TILE, blockysize=TILE,
-                    bigtiff="if_safer", **place,
+                    predictor=3 if self._is_float else 1, interleave="band", tiled=True, blockxsize=TILE,
+                    blockysize=TILE, bigtiff="if_safer", **place,
                 )  # fmt: skip
             self._file.update_tags(**{key: _printable(text) for key, text in (tags or {}).items()})
             for number, name in enumerate(bands, start=1):
@@ -92,7 +96,7 @@ class MapWriter:
         window = Window(0, top, self.grid.width, rows.shape[-2])
         try:
             self._file.write(rows, window=window)
-        except (OSError, RasterioError) as error:
+        except Exception as error:
             raise self._failed(error) from error
 
     def finish(self) -> None:
@@ -106,11 +110,11 @@ class MapWriter:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 if levels := _levels(max(self.grid.height, self.grid.width)):
-                    with rasterio.open(self._aside, "r+", driver="GTiff") as whole:
-                        whole.build_overviews(levels, Resampling.average if self._fraction else Resampling.mode)
+                    with rasterio.open(self._aside, "r+", driver="GTiff") as file:
+                        file.build_overviews(levels, Resampling.average if self._is_float else Resampling.mode)
                 for level in (None, *range(len(levels))):
                     _read_back(self._aside, level)
-        except (OSError, RasterioError) as error:
+        except Exception as error:
             raise self._failed(error) from error
         with writing(self.path):
             with open(self._aside, "rb") as file:
@@ -118,7 +122,7 @@ class MapWriter:
             self._aside.replace(self.path)
 
     def _failed(self, error: Exception) -> OSError:
-        """Return what is raised where GDAL fails; it does not say why."""
+        """Return what is raised where GDAL fails: by errors of many kinds, which do not say why."""
         return OSError(errno.EIO, f"cannot be written, the disk may be full: {error}", str(self.path))
 
     def __enter__(self) -> "MapWriter":
@@ -128,7 +132,7 @@ class MapWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Remove what has not been finished."""
-        with suppress(AttributeError, OSError, RasterioError):  # it may never have been opened
+        with suppress(Exception):  # it may never have been opened
             self._file.close()
         with suppress(OSError):
             self._aside.unlink()
@@ -145,10 +149,12 @@ def _read_back(path: Path, level: int | None) -> None:
         RasterioError: A block is damaged.
     """
     options = {} if level is None else {"overview_level": level}
+    # Where blocks lie is told by the whole file alone.
     with rasterio.open(path, driver="GTiff") as file, rasterio.open(path, driver="GTiff", **options) as written:
         for (row, column), window in written.block_windows(1):
-            if file.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=1, ovr=level) is None:
-                raise OSError(f"block {row}, {column} is missing")
+            for band in written.indexes:
+                if file.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=band, ovr=level) is None:
+                    raise OSError(f"block {row}, {column} of band {band} is missing")
             written.read(window=window)
 
 

@@ -1,7 +1,6 @@
 """Values of JSON that anybody may have written or cut off: each of the kind that is expected, or told by its key."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,10 +48,10 @@ def number(values: Mapping[str, Any], key: str, low: float, high: float) -> floa
     Raises:
         ValueError: It is missing, no number, or outside.
     """
-    value = float(take(values, key, (int, float)))
-    if not (math.isfinite(value) and low <= value <= high):
-        raise ValueError(f"{key} is {value}: expected a number in [{low:g}, {high:g}]")
-    return value
+    value = take(values, key, (int, float))
+    if not low <= value <= high:  # nor is NaN
+        raise ValueError(f"{key} is {value!s:.80}: expected a number in [{low:g}, {high:g}]")
+    return float(value)
 
 
 def number_or_none(values: Mapping[str, Any], key: str, low: float = 0) -> float | None:

@@ -139,10 +139,10 @@ def saved_doubts(table: Table, study: Study) -> list[str]:
             f"Random initialization itself reaches with {reached} what it reaches with all: more labels did not show "
             "in these seeds. So a share above that saves no labels, and one below it saves fewer than it seems."
         )
-    if study.budget is not None and study.budget.has_converged is False:
+    if study.budget is not None and study.budget.random is not None and study.budget.has_converged is False:
         said.append(
-            f"Random initialization has not converged after {study.budget.steps:,} steps: what is saved is in part "
-            "a faster start."
+            f"{_who(study.budget.random)} has not converged after {study.budget.steps:,} steps: labels saved also "
+            "measure how fast each initialization is optimized."
         )
     return said
 
@@ -182,8 +182,7 @@ def budget_sentence(budget: Budget) -> str:
     ends = "" if change.seeds.n == 1 else f" {interval_text(change.seeds.interval, signed_points_text)}"
     moved = f"{longer} move its mean by {signed_points_text(change.seeds.mean)} points{ends}, n = {change.seeds.n}"
     rule = f"allowed are {points_text(change.allowed)} (half a point or its standard error, whichever is larger)"
-    share = "all" if change.fraction == 1 else f"{share_text(change.fraction)} of the"
-    who = f"Random initialization with {share} labels"
+    who = _who(change)
     if budget.has_converged:
         return f"{who} has converged after {steps} steps: {moved}; {rule}.{_not_excluded(change)}"
     if budget.has_converged is None:
@@ -197,6 +196,12 @@ def budget_sentence(budget: Budget) -> str:
         f"{who} has not converged after {steps} steps: {moved}; {rule}. So the numbers above, labels saved too, also "
         "measure how fast each initialization is optimized."
     )
+
+
+def _who(change: Change) -> str:
+    """Say whose change it is."""
+    share = "all" if change.fraction == 1 else f"{share_text(change.fraction)} of the"
+    return f"Random initialization with {share} labels"
 
 
 def _not_excluded(change: Change) -> str:

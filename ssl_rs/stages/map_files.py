@@ -102,8 +102,9 @@ class Target:
         found, image = self.read_about(), place_of(file)
         if found and found.get("image_path") != image and found[OWNER] != sha256:
             raise InputError(
-                f"{self.map} is the map of {found.get('image_path')}, another image of this name than {image}. Choose "
-                f"another run_dir, or delete {self.about.name} there if that map is not wanted any more."
+                f"{self.map} is the map of {found.get('image_path', 'an image it does not tell')}, another image of "
+                f"this name than {image}. Choose another run_dir, or delete {self.about.name} there if that map is "
+                "not wanted any more."
             )
 
     def _foreign(self) -> list[Path]:

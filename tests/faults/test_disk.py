@@ -158,7 +158,7 @@ def test_a_disk_that_fills_before_the_last_blocks_of_a_map(disk):
     """GDAL holds them until the file is closed, and says nothing where they cannot be written."""
     noise = np.random.default_rng(0).integers(0, 255, (1, 600, 600)).astype(np.uint8)
     path = disk.path / "map.tif"
-    with MapWriter(path, Grid(600, 600, None, None), ["class"], "uint8", 255) as writer:
+    with MapWriter(path, Grid(600, 600, None, None), ["class"], "uint8", 255, [(1, 2, 3)]) as writer:
         writer.write(0, noise)
         disk.fill()
         with pytest.raises(OSError, match=f"cannot be written, the disk may be full.*{path}"):
@@ -167,13 +167,26 @@ def test_a_disk_that_fills_before_the_last_blocks_of_a_map(disk):
     assert not list(disk.path.glob(".map*"))
 
 
-def test_a_disk_that_holds_a_map_and_half_of_its_overviews(disk):
-    noise = np.random.default_rng(0).integers(0, 255, (1, 1024, 1024)).astype(np.uint8)
-    disk.resize(1024**2 + 200_000)
-    with MapWriter(disk.path / "map.tif", Grid(1024, 1024, None, None), ["class"], "uint8", 255) as writer:
-        writer.write(0, noise)
-        with pytest.raises(OSError, match="cannot be written, the disk may be full"):
+@pytest.mark.parametrize("colors", [None, [(1, 2, 3)]])
+@pytest.mark.parametrize("room", [0, 8_000, 24_000, 200_000])
+def test_a_disk_that_holds_a_map_and_a_part_of_its_overviews(disk, colors, room):
+    """Of a map of small blocks and, with more room, of noise, which cannot be compressed."""
+    values = np.random.default_rng(0).integers(0, 255, (1, 1024, 1024)).astype(np.uint8)
+    if room < 200_000:
+        values = values[:, ::8, ::8].repeat(8, axis=1).repeat(8, axis=2)
+
+    def write(path):
+        with MapWriter(path, Grid(1024, 1024, None, None), ["class"], "uint8", 255, colors) as writer:
+            writer.write(0, values)
             writer.finish()
+
+    write(disk.path / "whole.tif")
+    with rasterio.open(disk.path / "whole.tif") as whole:
+        first = min(int(whole.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1, ovr=level)) for level in range(2))
+    (disk.path / "whole.tif").unlink()
+    disk.resize(first + room)
+    with pytest.raises(OSError, match="cannot be written, the disk may be full"):
+        write(disk.path / "map.tif")
     assert not list(disk.path.iterdir())
 
 

@@ -137,7 +137,10 @@ def test_other_pretrainings_are_not_compared(budgets, change):
 def test_labels_saved_are_told_with_whether_it_has_converged(tmp_path, budgets, more, said):
     budgets({20: {RANDOM: [0.60, 0.60], FEW: [0.62, 0.61]}, 40: {RANDOM: [more, more]}})
     page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report").read_text()
-    doubt = "Random initialization has not converged after 20 steps: what is saved is in part a faster start."
+    doubt = (
+        "Random initialization with all labels has not converged after 20 steps: labels saved also measure how fast "
+        "each initialization is optimized."
+    )
     assert (doubt in page) is said
     assert (doubt in (tmp_path / "report/table.tex").read_text()) is said
 
