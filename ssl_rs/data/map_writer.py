@@ -14,7 +14,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from ssl_rs.data.dataset import Transform
@@ -96,7 +96,7 @@ class MapWriter:
         window = Window(0, top, self.grid.width, rows.shape[-2])
         try:
             self._file.write(rows, window=window)
-        except Exception as error:
+        except (OSError, RasterioError) as error:
             raise self._failed(error) from error
 
     def finish(self) -> None:
@@ -114,7 +114,7 @@ class MapWriter:
                         file.build_overviews(levels, Resampling.average if self._is_float else Resampling.mode)
                 for level in (None, *range(len(levels))):
                     _read_back(self._aside, level)
-        except Exception as error:
+        except Exception as error:  # rasterio lets errors of GDAL through, whose common class is not public
             raise self._failed(error) from error
         with writing(self.path):
             with open(self._aside, "rb") as file:
