@@ -1,6 +1,5 @@
 """What happened when a loss, gradient or weight stopped being a number: which one, at which step, on which crops."""
 
-import math
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
@@ -17,6 +16,9 @@ from ssl_rs.training.structure import named_parts
 FOLDER = "not_finite"
 """Where in a run's folder the crops of such a step are saved."""
 
+NEVER = torch.iinfo(torch.int64).max
+"""Stands for the step of what was always finite; floats would not tell large steps apart."""
+
 
 class FirstBadSteps:
     """The first step at which each value was not finite; noted on the device, so that no step waits for it."""
@@ -27,7 +29,7 @@ class FirstBadSteps:
     def note(self, step: int, values: Mapping[str, Tensor]) -> None:
         """Look at the values of a step, counted from 0; a GPU starts four operations for all of them together."""
         names, together = tuple(values), torch.stack([value.float() for value in values.values()])
-        now = torch.where(together.isfinite(), math.inf, float(step))
+        now = torch.where(together.isfinite(), NEVER, step)
         before = self._steps.get(names)
         self._steps[names] = now if before is None else torch.minimum(before, now)
 
@@ -38,7 +40,7 @@ class FirstBadSteps:
         steps = distributed.min_over_ranks(torch.cat(list(self._steps.values()))).tolist()
         step, looked_at = min(steps), chain.from_iterable(self._steps)
         names = [name for name, bad in zip(looked_at, steps, strict=True) if bad == step]
-        return None if step == math.inf else (int(step), names)
+        return None if step == NEVER else (step, names)
 
 
 def check_weights(network: nn.Module, step: int, folder: Path) -> None:
