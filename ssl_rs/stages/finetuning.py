@@ -138,20 +138,12 @@ def _result(plan: Plan, provenance: Provenance, network: SegmentationNetwork, se
         write_seen(directory, SeenImages(own, own) | provenance.seen)
     return {
         "command": "finetune",
-        "dataset": manifest.dataset,
-        "backbone": plan.recipe.backbone.name,
-        "decoder": plan.decoder_name,
+        **plan.row(provenance.label),
         "initialization": provenance.kind,
-        "label": provenance.label,
         "provenance": provenance.as_json(),
-        **plan.subset.told(),
-        "seed": site.seed,
-        "steps": site.trainer.max_steps,
         "global_batch": site.rows.total,
         "wall_seconds": round(seconds, 1),
         **scores,
-        "manifest_sha256": manifest.sha256,
-        "settings_hash": plan.settings_hash,
         "config_hash": plan.run.hash,
         **plan.run.origin(site),
     }

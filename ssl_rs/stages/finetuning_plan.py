@@ -21,6 +21,7 @@ from ssl_rs.stages.evaluation import EvaluationSettings, Evaluator, check_classe
 from ssl_rs.stages.identified import Identified, identify
 from ssl_rs.stages.recipe import Recipe
 from ssl_rs.stages.site import Site, SiteSettings, check_once
+from ssl_rs.stages.table_row import table_row
 from ssl_rs.stages.validation import Validator, read_every_steps
 
 VARIED = ("seed", "label_fraction.fraction", "initialization", "dataset.protocol")
@@ -59,6 +60,14 @@ class Plan:
     validator: Validator | None
     settings_hash: str
     run: Identified
+
+    def row(self, label: str) -> dict[str, Any]:
+        """Return its place in the report's table, under the label of its initialization."""
+        site = self.site
+        return table_row(
+            site, self.recipe.backbone, self.decoder_name, label, self.subset, site.trainer.max_steps,
+            self.settings_hash,
+        )  # fmt: skip
 
 
 def read_plan(settings: Settings) -> Plan:
@@ -128,20 +137,8 @@ def _placed(settings: Settings, plan: Plan) -> tuple[Path, dict[str, Any]]:
         lacks = {"lacks": str(error)}
     node = settings.values["initialization"]
     named = node.get("label") or node.get("run") or type(plan.recipe.initialization).__name__.lower()
-    label = found.label if found else named
-    row = {
-        "dataset": plan.site.store.manifest.dataset,
-        "backbone": plan.recipe.backbone.name,
-        "decoder": plan.decoder_name,
-        "label": label,
-        "label_fraction": plan.subset.fraction,
-        "label_unit": plan.subset.unit,
-        "label_order": plan.subset.order,
-        "seed": plan.site.seed,
-        "steps": plan.site.trainer.max_steps,
+    row = plan.row(found.label if found else named) | {
         "split": plan.evaluator.settings.split,
-        "manifest_sha256": plan.site.store.manifest.sha256,
-        "settings_hash": plan.settings_hash,
         "waits_for_weights": found is None,
         **lacks,
         "pretraining_settings_hash": found and (found.pretraining or {}).get("settings_hash"),

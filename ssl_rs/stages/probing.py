@@ -36,6 +36,7 @@ from ssl_rs.stages.measured_batch_norm import how_measured, measure_batch_norm
 from ssl_rs.stages.outcome import tell
 from ssl_rs.stages.probed_encoder import initialization_of, load_encoder, stored_backbone, stored_run
 from ssl_rs.stages.site import Site, SiteSettings, check_once
+from ssl_rs.stages.table_row import table_row
 
 DIVISOR = 32
 """Windows are a multiple of the deepest level's stride, so that every level lies on one grid."""
@@ -64,6 +65,10 @@ class Plan:
     evaluator: Evaluator
     settings_hash: str
     run: Identified
+
+    def row(self, label: str) -> dict[str, Any]:
+        """Return its place in the report's table, under the label of its initialization; no network is trained."""
+        return table_row(self.site, self.backbone, self.probe.name, label, self.subset, 0, self.settings_hash)
 
 
 def read_plan(settings: Settings) -> Plan:
@@ -171,21 +176,7 @@ def place(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:
 
 def _placed(plan: Plan) -> tuple[Path, dict[str, Any]]:
     found = plan.initialization.locate(plan.site.target(plan.backbone))
-    row = {
-        "dataset": plan.site.store.manifest.dataset,
-        "backbone": plan.backbone.name,
-        "decoder": plan.probe.name,
-        "label": found.label,
-        "label_fraction": plan.subset.fraction,
-        "label_unit": plan.subset.unit,
-        "label_order": plan.subset.order,
-        "seed": plan.site.seed,
-        "steps": 0,
-        "split": plan.evaluator.settings.split,
-        "manifest_sha256": plan.site.store.manifest.sha256,
-        "settings_hash": plan.settings_hash,
-    }
-    return plan.run.directory.path, row
+    return plan.run.directory.path, plan.row(found.label) | {"split": plan.evaluator.settings.split}
 
 
 def probe_encoder(settings: Settings) -> Path:
@@ -220,20 +211,12 @@ def _fit_and_score(plan: Plan) -> dict[str, Any]:
     scores = plan.evaluator.score(network, site.processes, folder / "samples.npz")
     return {
         "command": "evaluate",
-        "dataset": site.store.manifest.dataset,
-        "backbone": plan.backbone.name,
-        "decoder": plan.probe.name,
+        **plan.row(provenance.label),
         "initialization": provenance.kind,
-        "label": provenance.label,
         "provenance": provenance.as_json(),
         "probe": {**asdict(plan.probe), **fitted, **measured},  # type: ignore[call-overload]
-        **plan.subset.told(),
-        "seed": site.seed,
-        "steps": 0,
         "wall_seconds": round(seconds, 1),
         **scores,
-        "manifest_sha256": site.store.manifest.sha256,
-        "settings_hash": plan.settings_hash,
         "config_hash": plan.run.hash,
         **plan.run.origin(site),
     }
