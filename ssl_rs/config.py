@@ -79,10 +79,12 @@ def asks_for_sweep(config: DictConfig) -> bool:
 def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
     """Turn Hydra's message into ours: what was meant, and what there is."""
     text = str(error)
+    launchers = [override for override in overrides if override.startswith("launcher=")]
+    if launchers and "'hydra/launcher/" in text:  # of several the last counts
+        extra = launchers[-1].partition("=")[2]
+        return f"{launchers[-1]} needs a plugin of Hydra that is not installed: pip install 'ssl-rs[{extra}]'."
     for override in overrides:
         group, _, value = override.partition("=")
-        if group == "launcher" and "'hydra/launcher/" in text:
-            return f"{override} needs a plugin of Hydra that is not installed: pip install 'ssl-rs[{value}]'."
         if group in groups():
             known = [*options(group), *re.findall(r"^\t([\w.-]+)$", text, re.MULTILINE)]  # also those of --config-dir
             names = [name for name in re.split(r"[\[\],\s'\"]+", value) if name and name not in known]

@@ -79,11 +79,22 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def value_text(value: Any) -> str:
+    """Return a setting's value as one types it: null, true, [red,green]; texts are not quoted."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{value_text(each)}' for key, each in value.items())}}}"
+    return f"[{','.join(map(value_text, value))}]" if isinstance(value, list | tuple) else str(value)
+
+
 def setting_text(key: str, value: Any) -> str:
     """Return a setting in short: schedule=Constant for schedule._target_=ssl_rs.training.schedule.Constant."""
     if key.endswith("._target_"):
         return f"{key.removesuffix('._target_')}={str(value).rpartition('.')[2]}"
-    return f"{key}={value!s:.40}"
+    return f"{key}={value_text(value):.40}"
 
 
 def _at(node: Any, key: str) -> Any:

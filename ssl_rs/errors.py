@@ -105,6 +105,11 @@ def _no_memory(error: Exception) -> str:
     )
 
 
+def counted(number: int, what: str) -> str:
+    """Return "1 band", "3 bands"."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def in_a_line(error: Exception) -> str:
     """Return the kind of an error and the first line of what it says, for a message that is about something else."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"

@@ -77,14 +77,28 @@ def check_values(overrides: Sequence[str]) -> None:
 def quoted(override: str) -> str:
     """Return an argument of the command line as Hydra can read it: a value with letters it does not know gets quotes.
 
-    Paths hold umlauts, apostrophes, tildes and brackets; what Hydra's grammar reads as it is stays as it is.
+    Paths hold umlauts, apostrophes, tildes and brackets; what Hydra's grammar reads as it is stays as it is. In a plain
+    list each item gets quotes that needs them.
     """
     name, equals, value = override.partition("=")
-    if not equals or value[:1] in ("'", '"', "[", "{") or (_parses(override) and value == value.strip()):
+    if not equals or (_parses(override) and value == value.strip()):
         return override
-    escaped = value.replace("'", "\\'")
-    with_quotes = f"{name}='{escaped}'"
+    if re.fullmatch(r"\[[^\[\]{}'\"]+\]", value):
+        in_quotes = f"[{','.join(_quoted_value(item.strip()) for item in value[1:-1].split(','))}]"
+    elif value[:1] in ("'", '"', "[", "{"):
+        return override
+    else:
+        in_quotes = f"'{_escaped(value)}'"
+    with_quotes = f"{name}={in_quotes}"
     return with_quotes if _parses(with_quotes) else override
+
+
+def _quoted_value(item: str) -> str:
+    return item if _parses(f"key={item}") else f"'{_escaped(item)}'"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("'", "\\'")
 
 
 def _parses(override: str) -> bool:

@@ -49,6 +49,18 @@ def measured(tiny, tmp_path, capsys):
     return run
 
 
+def test_what_is_no_benchmark_is_refused_before_it_measures(command, tiny, tmp_path, monkeypatch):
+    (tmp_path / "own_benchmark.py").write_text("def measure(workplace):\n    raise AssertionError('it ran')\n")
+    (tmp_path / "own/benchmark").mkdir(parents=True)
+    (tmp_path / "own/benchmark/mine.yaml").write_text("_target_: own_benchmark.measure\n_partial_: true\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = ("--config-dir", str(tmp_path / "own"), "benchmark=mine", "trusted_packages=[own_benchmark]")
+    code, _, err = command("benchmark", *own, *tiny, "trainer.device=cpu")
+    assert (code, err.strip().splitlines()[-1]) == (
+        2, "benchmark=own_benchmark.measure: expected an object with `repeats`, its number of turns; it has none."
+    )  # fmt: skip
+
+
 def test_the_parts_of_a_step_and_its_bounds(measured):
     found, said = measured("pretext=[inpainting,contrastive]")
     assert set(found["milliseconds"]) == set(PHASES)

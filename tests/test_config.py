@@ -395,7 +395,7 @@ def test_a_launcher_that_is_not_installed_names_its_extra():
     if not missing:
         pytest.skip("every launcher is installed")
     with pytest.raises(InputError, match=rf"launcher={missing[0]} needs a plugin.*ssl-rs\[{missing[0]}\]"):
-        compose_config("finetune", [f"launcher={missing[0]}"])
+        compose_config("finetune", ["launcher=local", f"launcher={missing[0]}"])
 
 
 # A user's own folder of options
@@ -540,6 +540,21 @@ def test_a_tilde_in_front_of_a_path_is_the_home_folder(tmp_path, monkeypatch, ca
 )
 def test_what_hydra_reads_stays_as_it_is(override):
     assert quoted(override) == override
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("images=[städte/a ä.tif, b.tif]", ["städte/a ä.tif", "b.tif"]),
+        ("images=[7.tif,#1.tif,'~/ü.tif']", None),  # quotes in it are the user's own
+        ("images=[(1)/ü.tif,#1.tif]", ["(1)/ü.tif", "#1.tif"]),
+    ],
+)
+def test_items_of_a_list_get_the_quotes_that_they_need(override, expected):
+    if expected is None:
+        assert quoted(override) == override
+    else:
+        assert resolve(compose_config("predict", ["run=r", quoted(override)]))["images"] == expected
 
 
 def test_the_keys_of_a_sweep_are_printed_and_nothing_runs(monkeypatch, capsys):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ssl_rs.benchmarks.base import Benchmark, Findings, Workplace, caveat
 from ssl_rs.config import Settings
+from ssl_rs.errors import InputError
 from ssl_rs.files import write_text
 from ssl_rs.messages import print_line
 from ssl_rs.stages.environment import environment
@@ -16,9 +17,16 @@ FILE = "benchmark.json"
 
 
 def benchmark(settings: Settings) -> Path:
-    """Run the chosen benchmark, print its table, and return the path of benchmark.json."""
+    """Run the chosen benchmark, print its table, and return the path of benchmark.json.
+
+    Raises:
+        InputError: What is chosen is no `Benchmark`.
+    """
     measure: Benchmark = settings.build("benchmark")
-    kind = settings.values["benchmark"]["_target_"].split(".")[-2]
+    target = settings.values["benchmark"]["_target_"]
+    if not hasattr(measure, "repeats"):
+        raise InputError(f"benchmark={target}: expected an object with `repeats`, its number of turns; it has none.")
+    kind = target.split(".")[-2]
     decoder, window = settings.build("decoder"), settings.build("evaluation.window")
     plan = read_plan(settings)
     plan.site.settle_memory()

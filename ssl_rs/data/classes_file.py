@@ -82,7 +82,7 @@ def read_classes(path: Path) -> MaskFormat:
     _check_unique([entry.name for entry in classes], f"{path}: classes: the name")
     ignore = content.get("ignore", [])
     if not isinstance(ignore, list):
-        raise InputError(f"{path}: ignore: expected a list, got {ignore!r:.80}.")
+        raise InputError(f"{path}: ignore: expected a list ([] for none), got {ignore!r:.80}.")
     where = f"{path}: ignore[{{}}]"
     if by_color:
         colors = tuple(_color(value, where.format(i)) for i, value in enumerate(ignore))

@@ -154,7 +154,9 @@ def listed_splits(path: Path, images: Mapping[str, Path], without_mask: Collecti
     for split in SPLITS:
         stems = content.get(split, [])
         if not isinstance(stems, list) or not all(isinstance(stem, str) for stem in stems):
-            raise InputError(f"{path}: {split}: expected a list of stems (put numbers in quotes), got {stems!r:.80}.")
+            raise InputError(
+                f"{path}: {split}: expected a list of stems ([] for none; put numbers in quotes), got {stems!r:.80}."
+            )
         for stem in (unicodedata.normalize("NFC", stem) for stem in stems):
             if stem not in images:
                 masked = " with a mask" if stem in without_mask else ""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ssl_rs.data.dataset import IGNORE, SegmentationClass
 from ssl_rs.data.raster import Raster
 from ssl_rs.data.tiff_file import TiffFile
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, counted
 
 ROWS = 512
 """Rows of a mask that are searched at a time for what is wrong with it."""
@@ -105,8 +105,8 @@ class MaskFormat:
         what = "color" if self.by_color else "value"
         known = ", ".join(f"{self._show(known)} {self._meaning(index)}" for known, index in self.indices.items())
         return (
-            f"{name}: unknown {what} {self._show(code)} in {_counted(counts[code], 'pixel')}, one at row {row}, column "
-            f"{column} ({_counted(len(counts), f'unknown {what}')} in {_counted(counts.total(), 'pixel')}). "
+            f"{name}: unknown {what} {self._show(code)} in {counted(counts[code], 'pixel')}, one at row {row}, column "
+            f"{column} ({counted(len(counts), f'unknown {what}')} in {counted(counts.total(), 'pixel')}). "
             f"Known: {known}. {self.remedy}"
         )
 
@@ -117,17 +117,14 @@ class MaskFormat:
         return "ignore" if index == IGNORE else self.classes[index].name
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
 def _color_codes(raster: Raster, name: object) -> Codes:
     """Return 0xRRGGBB of each pixel, [H, W]."""
     colors = raster.bands()
     if colors.dtype != np.uint8 or len(colors) != 3:
         raise InputError(
-            f"{name}: expected a mask of RGB colors or with a palette, got {len(colors)} bands of {colors.dtype}. "
-            "If its pixels are class numbers and dataset=folder, give every class an 'index' in classes.yaml."
+            f"{name}: expected a mask of RGB colors or with a palette, got {counted(len(colors), 'band')} of "
+            f"{colors.dtype}. If its pixels are class numbers and dataset=folder, give every class an 'index' in "
+            "classes.yaml."
         )
     red, green, blue = colors.astype(np.int32)
     return red << 16 | green << 8 | blue  # type: ignore[no-any-return]
@@ -149,8 +146,9 @@ def _numbers(raster: Raster, name: object) -> Codes:
         )
     if len(values) != 1 or values.dtype.kind not in "ui":
         raise InputError(
-            f"{name}: expected a mask of one band of whole numbers, got {len(values)} bands of {values.dtype}. "
-            "If its pixels are colors and dataset=folder, give every class a 'color' and no 'index' in classes.yaml."
+            f"{name}: expected a mask of one band of whole numbers, got {counted(len(values), 'band')} of "
+            f"{values.dtype}. If its pixels are colors and dataset=folder, give every class a 'color' and no 'index' "
+            "in classes.yaml."
         )
     if np.can_cast(values.dtype, np.int32):
         return values[0].astype(np.int32)  # type: ignore[no-any-return]

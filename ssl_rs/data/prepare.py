@@ -76,17 +76,19 @@ def prepare(
             ) from error
         except OSError as error:
             raise InputError(
-                f"The store {path} could not be built: {error}. {_remedy(error)}; started again, it goes on where it "
-                "stopped."
+                f"The store {path} could not be built: {error}. {_remedy(error, path)}; started again, it goes on "
+                "where it stopped."
             ) from error
     return Store.open(path)
 
 
-def _remedy(error: OSError) -> str:
+def _remedy(error: OSError, store: Path) -> str:
     if error.errno in FULL:
         return "Choose another store_dir or make space"
     if error.errno in GONE:
         return "Bring back what was moved or deleted"
+    if isinstance(error.filename, str) and store.parent.absolute().is_relative_to(Path(error.filename).absolute()):
+        return "Make that folder writable, or choose another store_dir or output_dir"
     return "Make that file readable, or take it out; where it is the store's, choose another store_dir"
 
 

@@ -18,7 +18,7 @@ from ssl_rs.data.moments import Moments, add_up, measure
 from ssl_rs.data.records import to_json
 from ssl_rs.data.store import Kind, array_file
 from ssl_rs.data.value_types import STORED, ValueType
-from ssl_rs.errors import InputError, in_a_line
+from ssl_rs.errors import InputError, counted, in_a_line
 from ssl_rs.files import write_beside
 
 
@@ -216,8 +216,8 @@ def _check_image(dataset: Dataset, image: NDArray[Any], dtype: str | None, where
         raise InputError(f"{where}: expected values of type {expected}, got {image.dtype}. Convert the image{how}.")
     if len(image) != len(dataset.band_names):
         raise InputError(
-            f"{where}: expected {len(dataset.band_names)} bands ({', '.join(dataset.band_names)}), "
-            f"got {len(image)} bands of {image.dtype}. Name them all in dataset.bands, or choose some "
+            f"{where}: expected {counted(len(dataset.band_names), 'band')} ({', '.join(dataset.band_names)}), "
+            f"got {counted(len(image), 'band')} of {image.dtype}. Name them all in dataset.bands, or choose some "
             "by dataset.channels=[1,...] (both of a folder); or convert the image, or take the scene out."
         )
 
@@ -233,10 +233,14 @@ def _check_finite(image: NDArray[Any], valid: NDArray[np.bool_], top: int, where
     bad = ~np.isfinite(image).all(axis=0) & valid  # [h, W]
     if bad.any():
         row, column = np.argwhere(bad)[0]
+        remedy = (
+            "Where NaN means no data, say so in the file, e.g. by `gdal_edit.py -a_nodata nan FILE`"
+            if np.isnan(image).all(axis=0)[bad].all()
+            else "Give the file a nodata value that all its bands have there (NaN in some bands alone is none)"
+        )
         raise InputError(
-            f"{where}: {int(bad.sum())} pixels are NaN or infinite, the first at row {top + row}, column {column}. "
-            "Give the file a nodata value that all its bands have there (NaN in some bands alone is none), or repair "
-            "the values."
+            f"{where}: NaN or infinite in {counted(int(bad.sum()), 'pixel')}, the first at row {top + row}, column "
+            f"{column}. {remedy}, or repair the values."
         )
 
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
+from ssl_rs.config_hash import value_text
 from ssl_rs.reporting.runs import Run
 
 MEANT = ("seed", "label_fraction.fraction", "dataset.protocol")
@@ -23,7 +24,7 @@ def differing_settings(runs: Iterable[Run]) -> dict[str, dict[str, list[str]]]:
     for run in runs:
         for key, value in run.settings.items():
             if is_compared(key):
-                values[key][str(value)][run.label] = None
+                values[key][value_text(value)][run.label] = None
     return {
         key: {value: list(labels) for value, labels in found.items()}
         for key, found in sorted(values.items())

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
+from ssl_rs.config_hash import value_text
 from ssl_rs.reporting.differing_settings import differing_settings
 from ssl_rs.reporting.runs import Run
 from ssl_rs.reporting.tables import Comparison
@@ -48,7 +49,7 @@ def _settings_of_data(runs: Sequence[Run]) -> dict[str, set[str]]:
     for run in runs:
         for key in sorted(run.settings):
             if key.startswith("dataset."):
-                found[key].add(str(run.settings[key]))
+                found[key].add(value_text(run.settings[key]))
     return dict(sorted(found.items()))
 
 

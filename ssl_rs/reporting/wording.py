@@ -239,8 +239,9 @@ def unplanned_text(missing: Sequence[MissingCell]) -> str:
         return ""
     told = sum(cell.command is not None for cell in unplanned)
     commands = "" if not told else ", with commands" if told == len(unplanned) else f", {told} with commands"
-    places = f"{len(unplanned)} of the missing are places of the tables that no sweep planned"
-    return f"{places}: cells.csv names them{commands}"
+    are, them = ("is a place", "it") if len(unplanned) == 1 else ("are places", "them")
+    places = f"{len(unplanned)} of the missing {are} of the tables that no sweep planned"
+    return f"{places}: cells.csv names {them}{commands}"
 
 
 def _share(fraction: float) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_rs.config import Settings
-from ssl_rs.config_hash import LATER, NULL_MEANT, config_hash, leaves, without_effect
+from ssl_rs.config_hash import LATER, NULL_MEANT, config_hash, leaves, value_text, without_effect
 from ssl_rs.distributed import Processes
 from ssl_rs.errors import InputError, some
 from ssl_rs.initialization import Provenance
@@ -156,4 +156,5 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     counted = [key for key in sorted({*old, *new}) if not without_effect(key)]
     before_it_came = leaves(LATER)
     pairs = {key: [each.get(key, before_it_came.get(key, "not set")) for each in (old, new)] for key in counted}
-    return [f"{key} was {before}, is {now}" for key, (before, now) in pairs.items() if before != now]
+    different = {key: [*map(value_text, pair)] for key, pair in pairs.items() if pair[0] != pair[1]}
+    return [f"{key} was {before}, is {now}" for key, (before, now) in different.items()]

@@ -44,7 +44,7 @@ BAD = {
         "most scenes of uint8. Convert it: `gdal_translate -ot Byte -scale 0 1 0 255`",
     ),
     "float64": (lambda: arrays(dtype=np.float64), "got float64"),
-    "infinite": (broken_float, "NaN or infinite, the first at row 4, column 5"),
+    "infinite": (broken_float, "NaN or infinite in 1 pixel, the first at row 4, column 5"),
     "shape": (lambda: SceneArrays(np.ones((6, 7), np.uint8)), "expected an image of bands, rows and columns"),
     "rows": (
         lambda: Scene(9, 7, None, None, iter([arrays()])),
@@ -233,3 +233,16 @@ def test_a_disk_that_fails_says_nothing_about_the_scene(tmp_path, monkeypatch, n
     manifest = prepare(dataset, tmp_path / "stores").manifest
     assert len(manifest.scenes) + len(manifest.skipped) == 4
     assert len(manifest.scenes) == (4 if path.suffix == ".png" else 3)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_cannot_be_made_is_no_file_to_take_out(made_up, tmp_path, monkeypatch, number):
+    def refuse(path, *given):
+        code = number if Path(path).parent.is_dir() else errno.ENOENT  # the one above is made first
+        raise OSError(code, os.strerror(code), str(path))
+
+    dataset = made_up([("a", "train", SceneArrays(np.ones((3, 8, 8), np.uint8), np.zeros((8, 8), np.uint8)))])
+    monkeypatch.setattr(os, "mkdir", refuse)
+    said = rf"'{tmp_path}/out'\. Make that folder writable, or choose another store_dir or output_dir;"
+    with pytest.raises(InputError, match=said):
+        prepare(dataset, tmp_path / "out/stores")

@@ -401,6 +401,7 @@ def test_splits_file_wins(labeled, make):
         ("train: scene0", ["train: expected a list"]),
         ("train: 0", ["train: expected a list"]),
         ("train: [1]", ["quotes"]),
+        ("val:", ["val: expected a list of stems ([] for none", "got None"]),
         ("train: [scene00]", ["no image 'scene00'", "'scene0'"]),
         ("train: [scene0, scene1]\nval: [scene0]", ["'scene0' is listed twice, in train and val"]),
         ("train: [scene0]", ["9 images are in no list", "'scene1'"]),
@@ -463,7 +464,7 @@ def test_nodata_of_one_band_sets_no_value_scale(tmp_path, make, dtype, nodata):
 def test_an_odd_image_is_named(tmp_path, make):
     save(tmp_path / "data" / "images" / "a.png", rgb())
     save(tmp_path / "data" / "images" / "b.png", rgb()[..., 0])
-    with pytest.raises(InputError, match=r"b\.png: expected 3 bands .*, got 1 bands of uint8"):
+    with pytest.raises(InputError, match=r"b\.png: expected 3 bands .*, got 1 band of uint8"):
         prepare(make(), tmp_path / "stores")
 
 
@@ -805,8 +806,23 @@ def test_a_value_that_float32_cannot_hold_is_told_with_its_place(make, tmp_path)
     values = np.ones((1, 6, 5), np.float64)
     values[0, 2, 3] = 1e300
     save_tif(tmp_path / "data/images/a.tif", values)
-    with pytest.raises(InputError, match=r"1 pixels are NaN or infinite, the first at row 2, column 3"):
+    with pytest.raises(InputError, match=r"NaN or infinite in 1 pixel, the first at row 2, column 3"):
         prepare(make(), tmp_path / "stores")
+
+
+def test_nan_that_the_file_does_not_declare_is_told_with_the_command_that_does(make, tmp_path):
+    values = np.ones((2, 6, 5), np.float32)
+    values[:, 2, 3] = np.nan
+    save_tif(tmp_path / "data/images/a.tif", values)
+    with pytest.raises(InputError, match=r"NaN or infinite in 1 pixel.*gdal_edit\.py -a_nodata nan"):
+        prepare(make(), tmp_path / "stores")
+    values[0, 4, 4] = np.nan
+    save_tif(tmp_path / "data/images/a.tif", values)
+    with pytest.raises(InputError, match=r"NaN or infinite in 2 pixels.*NaN in some bands alone is none"):
+        prepare(make(), tmp_path / "stores")
+    values[1, 4, 4] = np.nan
+    save_tif(tmp_path / "data/images/a.tif", values, nodata=np.nan)
+    assert prepare(make(), tmp_path / "stores").valid(0).sum() == 28
 
 
 def test_complex_values_are_refused_with_the_types_that_are_read(make, tmp_path):

@@ -215,7 +215,7 @@ BROKEN_FLOAT[1, 2, 3] = np.nan
             ["0.bin", "numbers from 256 to 256", "255 where there is no label"],
         ),
         (with_mask(np.full((9, 7), -1, np.int16)), ["0.bin", "numbers from -1 to -1"]),
-        (with_image(BROKEN_FLOAT), ["0.bin", "1 pixels", "row 2, column 3"]),
+        (with_image(BROKEN_FLOAT), ["0.bin", "in 1 pixel,", "row 2, column 3"]),
         (with_image(np.ones((2, 4, 5))), ["0.bin", "float64"]),
         (with_image(np.zeros((2, 4, 5), np.uint8)), ["no training image has a value above 0"]),
         ([("a", "train", arrays(0, bands=3))], ["0.bin", "3 bands", "2 bands"]),
@@ -394,7 +394,7 @@ def in_strips(dataset, *images):
 def test_the_row_that_is_told_is_that_of_the_scene_and_not_of_its_strip(made_up, tmp_path):
     first, second = np.zeros((2, 2, 4, 7), np.float32)
     second[0, 2, 5] = np.nan
-    with pytest.raises(InputError, match="1 pixels are NaN or infinite, the first at row 6, column 5"):
+    with pytest.raises(InputError, match="NaN or infinite in 1 pixel, the first at row 6, column 5"):
         prepare(in_strips(made_up([("a", "train", None)], value_scale=1.0), first, second), tmp_path / "stores")
 
 

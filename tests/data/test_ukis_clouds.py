@@ -97,7 +97,7 @@ UNFIT = {
     "image without pixels": ({"img": IMAGE[:0], "msk": MASK[:0]}, "img: expected rows, columns and bands"),
     "image of doubles": ({"img": IMAGE.astype(np.float64), "msk": MASK}, "type float32, got float64"),
     "image of whole numbers": ({"img": IMAGE.astype(np.uint16), "msk": MASK}, "type float32, got uint16"),
-    "image with NaN": ({"img": IMAGE + np.nan, "msk": MASK}, "418 pixels are NaN or infinite"),
+    "image with NaN": ({"img": IMAGE + np.nan, "msk": MASK}, "NaN or infinite in 418 pixels"),
     "mask of another size": ({"img": IMAGE, "msk": MASK[1:]}, "the mask has 18 x 22 pixels, its image 19 x 22"),
     "mask of two bands": ({"img": IMAGE, "msk": np.concatenate([MASK, MASK], axis=2)}, "one band of whole numbers"),
     "mask of floats": ({"img": IMAGE, "msk": MASK.astype(np.float32)}, "one band of whole numbers"),

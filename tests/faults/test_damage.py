@@ -101,7 +101,7 @@ def test_a_checkpoint_of_another_config_is_refused_and_nothing_of_it_is_changed(
     said = fails("pretrain", *overrides, "optimizer.lr=0.02", "trainer.gradient_clip=1.5", "trainer.num_workers=1")
     assert "belongs to another run: config_hash was " in said
     assert "choose another run_dir" in said
-    assert "Settings that differ: optimizer.lr was 0.01, is 0.02; trainer.gradient_clip was None, is 1.5." in said
+    assert "Settings that differ: optimizer.lr was 0.01, is 0.02; trainer.gradient_clip was null, is 1.5." in said
     assert {path: path.read_bytes() for path in written} == before
     assert command("pretrain", *overrides)[0] == 0
     ends_as_whole(run)

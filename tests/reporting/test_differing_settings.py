@@ -20,3 +20,15 @@ def test_settings_that_differ_between_rows_are_told(write_run, tmp_path):
     page = write_report(tmp_path / "runs", tmp_path / "sweeps", tmp_path / "report").read_text()
     told = page.split("<dt>trainer.batch_size</dt><dd>")[1].split("</dd>")[0]
     assert re.sub(r"<svg.*?</svg>", "", told) == "<b>16</b>: random<br><b>64</b>: tasks"
+
+
+def test_settings_are_told_as_one_types_them(write_run, tmp_path):
+    settings = {"dataset.bands": None, "trainer.compile": False, "views.clean.scale": [0.5, 1.0]}
+    write_run("a", settings=settings)
+    others = {"dataset.bands": ["vv", "vh"], "trainer.compile": True, "views.clean.scale": {"low": None}}
+    write_run("b", label="tasks", settings=others)
+    assert {key: list(values) for key, values in differing_settings(read_runs(tmp_path / "runs")[0]).items()} == {
+        "dataset.bands": ["null", "[vv,vh]"],
+        "trainer.compile": ["false", "true"],
+        "views.clean.scale": ["[0.5,1.0]", "{low:null}"],
+    }

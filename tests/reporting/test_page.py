@@ -306,7 +306,7 @@ def test_missing_failed_and_left_out_are_named_with_commands(write_run, report, 
     cells = cells_of(text)
     assert "python -m ssl_rs.finetune seed=1" in cells
     assert (
-        '1 of the missing are places of the tables that no sweep planned: <a href="cells.csv">cells.csv</a> names them.'
+        '1 of the missing is a place of the tables that no sweep planned: <a href="cells.csv">cells.csv</a> names it.'
         in text
     )
     assert "<pre>out of memory</pre>" in text
