@@ -50,12 +50,12 @@ def test_pretraining_leaves_the_files_of_a_run(pretrained):
     assert result["pretext"] == ["inpainting", "transform_prediction", "contrastive"]
     assert result["images_seen"] == 16
     assert set(result["final_losses"]) == set(result["pretext"])
-    assert result["collapse"]["dimensions"] == 512
+    assert result["collapse"]["dimensions"] == 1280
     assert [line["step"] for line in pretrained.read_metrics()] == [2, 4]
     assert not pretrained.checkpoints.exists()
     with safe_open(pretrained.encoder, framework="pt") as file:
-        assert file.metadata()["backbone"] == "resnet18"
-        assert "conv1.weight" in file.keys()  # the encoder's own names  # noqa: SIM118 - no mapping
+        assert file.metadata()["backbone"] == "mobilenet_v2"
+        assert "features.0.0.weight" in file.keys()  # the encoder's own names  # noqa: SIM118 - no mapping
     environment = json.loads((pretrained.path / "environment.json").read_text())
     assert environment["precision"] in ("fp32", "bf16")
     assert {"timm", "kornia", "torchvision"} <= environment["libraries"].keys()
@@ -129,7 +129,7 @@ def test_fine_tuning_weighs_classes_by_the_labels_of_its_own_subset(command, tin
 def test_transform_prediction_is_learnt(command, tiny):
     """Crop, colors and all, from random weights: chance is one in six, where a head that pools stays for good."""
     sizes = ("dataset.crop_size=64", "trainer.batch_size=16", "trainer.max_steps=40", "trainer.log_every_steps=20")
-    code, out, _ = command("pretrain", *tiny, *sizes, "pretext=[transform_prediction]")
+    code, out, _ = command("pretrain", *tiny, *sizes, "backbone=resnet18", "pretext=[transform_prediction]")
     assert code == 0
     accuracies = [
         line["transform_prediction/accuracy"]
@@ -150,7 +150,7 @@ def test_finetuning_evaluation_and_report_follow(command, tiny, pretrained):
     assert random["subset_sha256"] == transferred["subset_sha256"]
     assert random["labeled_units"] == 18  # half of 4 scenes x 9 tiles
     assert transferred["provenance"]["sha256"] == pretrained.read_result()["encoder_sha256"]
-    assert transferred["provenance"]["loaded_tensors"] == 120
+    assert transferred["provenance"]["loaded_tensors"] == 312
     assert transferred["label"] == "inpainting + transform_prediction + contrastive"
     assert np.array(random["confusion"]).sum() == 96 * 96  # every pixel of the one test scene, once
     assert set(random["class_iou"]) == {"a", "b", "c"}
@@ -705,10 +705,10 @@ def test_help_has_a_column_as_wide_as_the_longest_name(command):
 
 
 def test_a_sweep_gives_weights_to_the_cells_that_read_them(command, tiny, tmp_path):
-    from torchvision.models import resnet18
+    from torchvision.models import mobilenet_v2
 
-    path = tmp_path / "resnet18.pth"
-    torch.save(resnet18().state_dict(), path)
+    path = tmp_path / "mobilenet_v2.pth"
+    torch.save(mobilenet_v2().state_dict(), path)
     overrides = (
         "-m",
         *tiny,

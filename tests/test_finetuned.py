@@ -28,7 +28,13 @@ def others(tmp_path_factory, folder_dataset, draw_scene):
         draw_scene(folder / "city", split, f"other{index}", 100 + index)
     shutil.copy(folder_dataset / "classes.yaml", folder / "city")
     given = ("dataset=folder", "dataset.name=city", f"dataset.root='{folder / 'city'}'", "label_fraction=50pct")
-    small = ("dataset.crop_size=32", "trainer.batch_size=4", "trainer.max_steps=4", "logger=none")
+    small = (
+        "backbone=mobilenet_v2",
+        "dataset.crop_size=32",
+        "trainer.batch_size=4",
+        "trainer.max_steps=4",
+        "logger=none",
+    )
     threads, before = torch.get_num_threads(), Path.cwd()
     os.chdir(folder)
     assert main("finetune", [*given, *small, f"run_dir={folder / 'run'}"]) == 0
@@ -138,7 +144,7 @@ def test_files_of_runs_and_exports_tell_what_they_have_seen(command, tiny, other
         assert (file.parent / "images_seen.json").is_file()
     start = ("initialization=imagenet", f"initialization.weights={folder / 'torchvision.pth'}")
     assert "holds no ImageNet weights" in refused(command, "finetune", *mixed, *start)
-    probe = ("encoder=file", f"encoder_weights={others[0] / 'model.safetensors'}", "probe=knn", "backbone=resnet18")
+    probe = ("encoder=file", f"encoder_weights={others[0] / 'model.safetensors'}", "probe=knn", "backbone=mobilenet_v2")
     data = [each for each in mixed if each.startswith("dataset.")]
     said = refused(command, "evaluate", "dataset=folder", *data, *probe)
     assert "had labels of 1 of the 3 images" in said
@@ -254,7 +260,7 @@ def test_two_sources_of_one_name_are_not_one_row(others, tmp_path):
 
 def test_what_does_not_fit_is_refused_with_what_would(command, tiny, others, tmp_path):
     start = ("initialization=finetuned", f"initialization.run={others[0]}")
-    assert "Choose backbone=resnet18" in refused(command, "finetune", *tiny, *start, "backbone=resnet34")
+    assert "Choose backbone=mobilenet_v2" in refused(command, "finetune", *tiny, *start, "backbone=resnet34")
     said = refused(command, "finetune", *tiny, *start, "initialization.parts=encoder_and_decoder", "decoder=fpn")
     assert "has a decoder unet, this run has fpn. Choose initialization.parts=encoder, or decoder=unet." in said
     said = refused(command, "pretrain", *tiny, *start, "initialization.parts=encoder_and_decoder")
@@ -315,8 +321,8 @@ def test_a_transductive_pretraining_is_told_behind_the_fine_tuning_that_started_
     run = Path(shutil.copytree(others[0], tmp_path / "run"))
     result = json.loads((run / "result.json").read_text())
     target = Target(
-        "folder", "resnet18", ("red", "green", "blue"), "uint8", Statistics((0.5,) * 3, (0.5,) * 3, "a test"), 255.0,
-        tmp_path,
+        "folder", "mobilenet_v2", ("red", "green", "blue"), "uint8", Statistics((0.5,) * 3, (0.5,) * 3, "a test"),
+        255.0, tmp_path,
     )  # fmt: skip
     for before, mark in (({"transductive": True}, TRANSDUCTIVE), ({"transductive": False}, "")):
         provenance = {**result["provenance"], "pretraining": before}

@@ -297,7 +297,7 @@ def test_imagenet_weights_that_cannot_be_had_name_the_key(capsys, tiny, tmp_path
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     err = fails(capsys, "finetune", *tiny, "initialization=imagenet")
-    assert "initialization.weights=PATH/resnet18-" in err
+    assert "initialization.weights=PATH/mobilenet_v2-" in err
     assert not list(Path("outputs").glob("finetune/**/config.yaml"))
 
 
@@ -307,7 +307,7 @@ def test_weights_of_another_encoder_are_refused(capsys, tiny, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(resnet34().state_dict(), path)
     err = fails(capsys, "finetune", *tiny, "initialization=imagenet", f"initialization.weights={path}")
-    assert "does not fit backbone resnet18" in err
+    assert "does not fit backbone mobilenet_v2" in err
     path.write_bytes(path.read_bytes()[:1000])
     assert "cannot be read as weights" in fails(
         capsys, "finetune", *tiny, "initialization=imagenet", f"initialization.weights={path}"
@@ -337,7 +337,7 @@ def test_a_pretraining_that_does_not_fit_is_refused(capsys, tiny):
     err = fails(
         capsys, "finetune", *tiny, "initialization=pretrained", f"initialization.run={runs[0]}", "backbone=resnet34"
     )
-    assert "is an encoder resnet18, this run has backbone.name=resnet34" in err
+    assert "is an encoder mobilenet_v2, this run has backbone.name=resnet34" in err
     encoder = runs[0] / "encoder.safetensors"
     encoder.write_bytes(encoder.read_bytes()[:-8])
     err = fails(capsys, "finetune", *tiny, "initialization=pretrained", f"initialization.run={runs[0]}")

@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="processes are watched through /proc"),
 ]
 
-SHORT = (*SETTINGS, "trainer.max_steps=9")
+SHORT = (*SETTINGS, "backbone=mobilenet_v2", "trainer.max_steps=9")
 
 
 @pytest.fixture

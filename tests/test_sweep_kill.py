@@ -25,7 +25,7 @@ pytestmark = [
 SETTINGS = (
     "dataset=folder", "dataset.crop_size=32", "dataset.tile_size=32", "trainer.device=cpu", "trainer.precision=fp32",
     "trainer.batch_size=4", "trainer.max_steps=4", "trainer.log_every_steps=2", "trainer.checkpoint_every_steps=2",
-    "logger=none", "decoder=fpn",
+    "logger=none", "backbone=mobilenet_v2", "decoder=fpn",
 )  # fmt: skip
 VARIED = ("label_fraction=10pct,100pct", "initialization=random,pretrained", "seed=0,1")
 TURNED = ("seed=1,0", "initialization=pretrained,random", "label_fraction=100pct,10pct")

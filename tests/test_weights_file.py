@@ -317,7 +317,14 @@ def test_files_that_hold_something_else_are_refused(tmp_path, content, said):
 
 def test_a_sweep_compares_published_weights_with_random_ones(command, tiny, tmp_path):
     path = saved(tmp_path, {"state_dict": prefixed(resnet(), "module.")})
-    sweep = ("-m", *tiny, "label_fraction=100pct", "initialization=random,file", f"initialization.weights={path}")
+    sweep = (
+        "-m",
+        *tiny,
+        "backbone=resnet18",
+        "label_fraction=100pct",
+        "initialization=random,file",
+        f"initialization.weights={path}",
+    )
     code, out, err = command("finetune", *sweep, "trainer.max_steps=1")
     assert code == 0, out + err
     results = [RunDirectory(path.parent).read_result() for path in Path("outputs/finetune").glob("**/result.json")]
@@ -332,9 +339,10 @@ def test_a_sweep_compares_published_weights_with_random_ones(command, tiny, tmp_
 def test_a_pretraining_may_start_from_a_file(command, tiny, tmp_path):
     path = saved(tmp_path, resnet())
     start = ("initialization=file", f"initialization.weights={path}", "initialization.label=theirs")
-    code, out, err = command("pretrain", *tiny, *start, "pretext=[contrastive]", "trainer.max_steps=1")
+    short = (*tiny, "backbone=resnet18", "trainer.max_steps=1")
+    code, out, err = command("pretrain", *short, *start, "pretext=[contrastive]")
     assert code == 0, err
-    code, out, err = command("finetune", *tiny, "initialization=pretrained", "trainer.max_steps=1")
+    code, out, err = command("finetune", *short, "initialization=pretrained")
     assert code == 0, err
     result = RunDirectory(Path(out.splitlines()[-1])).read_result()
     assert result["provenance"]["label"] == "theirs, then contrastive"
@@ -349,15 +357,15 @@ def test_a_first_tensor_that_reads_no_bands_is_taken_as_it_is(tmp_path):
 
 
 def test_two_files_of_one_name_are_no_seeds_of_one_another(command, tiny, tmp_path):
+    short = (*tiny, "backbone=resnet18", "trainer.max_steps=1")
     for seed in (0, 1):
         (tmp_path / str(seed)).mkdir()
         path = saved(tmp_path / str(seed), resnet(seed=seed))
         start = ("initialization=file", f"initialization.weights={path}", f"seed={seed}")
-        assert command("finetune", *tiny, *start, "trainer.max_steps=1")[0] == 0
-        pretext = ("pretext=[contrastive]", "trainer.max_steps=1")
-        assert command("pretrain", *tiny, *start, *pretext)[0] == 0
+        assert command("finetune", *short, *start)[0] == 0
+        assert command("pretrain", *short, *start, "pretext=[contrastive]")[0] == 0
         begun = ("initialization=pretrained", f"initialization.run=contrastive/seed{seed}-*", f"seed={seed}")
-        assert command("finetune", *tiny, *begun, "trainer.max_steps=1")[0] == 0
+        assert command("finetune", *short, *begun)[0] == 0
     _, _, err = command("report")
     assert err.count("it starts from another file of weights, or takes others of it, than most other runs") == 2
 

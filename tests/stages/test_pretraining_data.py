@@ -457,7 +457,7 @@ def test_other_seeds_start_pretraining_from_other_weights(tiny):
     given = (*tiny, "pretext=[contrastive]")
     plans = [read_plan(pretraining, "pretrain", *given, f"seed={seed}") for seed in (0, 1)]
     first, again, other = (pretraining.initial_network(plan)[0].state_dict() for plan in (plans[0], *plans))
-    for name in ("encoder.conv1.weight", "tasks.contrastive.project.0.weight"):
+    for name in ("encoder.features.0.0.weight", "tasks.contrastive.project.0.weight"):
         assert torch.equal(first[name], again[name])
         assert not torch.equal(first[name], other[name])
 
@@ -477,7 +477,7 @@ def test_other_seeds_start_fine_tuning_from_other_weights(tiny, monkeypatch):
     for seed in (0, 1):
         with pytest.raises(Placed):
             finetuning.finetune(Settings("finetune", resolve(compose_config("finetune", [*tiny, f"seed={seed}"]))))
-    for name in ("model.encoder.conv1.weight", "model.segmentation_head.0.weight"):
+    for name in ("model.encoder.features.0.0.weight", "model.segmentation_head.0.weight"):
         assert not torch.equal(seen[0][name], seen[1][name])
 
 
