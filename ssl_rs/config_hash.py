@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -79,15 +80,26 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+NO_TEXT = r"null|true|false|[-+.\d][-+.\deE]*|[\[{].*|"
+"""Texts that read as something else, or as nothing, where they stand without quotes."""
+
+
 def value_text(value: Any) -> str:
-    """Return a setting's value as one types it: null, true, [red,green]; texts are not quoted."""
+    """Return a setting's value as one types it: null, true, [red,green]; a text that would read otherwise in quotes."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return f"{{{','.join(f'{key}:{value_text(each)}' for key, each in value.items())}}}"
-    return f"[{','.join(map(value_text, value))}]" if isinstance(value, list | tuple) else str(value)
+        return f"{{{','.join(f'{key}:{_item_text(each)}' for key, each in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_item_text, value))}]"
+    return json.dumps(value) if isinstance(value, str) and re.fullmatch(NO_TEXT, value, re.IGNORECASE) else str(value)
+
+
+def _item_text(value: Any) -> str:
+    needs_quotes = isinstance(value, str) and re.search(r"[,\[\]{}:'\"]", value)
+    return json.dumps(value, ensure_ascii=False) if needs_quotes else value_text(value)
 
 
 def setting_text(key: str, value: Any) -> str:

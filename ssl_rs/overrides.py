@@ -83,8 +83,9 @@ def quoted(override: str) -> str:
     name, equals, value = override.partition("=")
     if not equals or (_parses(override) and value == value.strip()):
         return override
-    if re.fullmatch(r"\[[^\[\]{}'\"]+\]", value):
-        in_quotes = f"[{','.join(_quoted_value(item.strip()) for item in value[1:-1].split(','))}]"
+    items = [item.strip() for item in value[1:-1].split(",")]
+    if re.fullmatch(r"\[[^\[\]{}'\"]+\]", value) and all(item.count("(") == item.count(")") for item in items):
+        in_quotes = f"[{','.join(map(_quoted_value, items))}]"
     elif value[:1] in ("'", '"', "[", "{"):
         return override
     else:

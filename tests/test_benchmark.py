@@ -57,7 +57,7 @@ def test_what_is_no_benchmark_is_refused_before_it_measures(command, tiny, tmp_p
     own = ("--config-dir", str(tmp_path / "own"), "benchmark=mine", "trusted_packages=[own_benchmark]")
     code, _, err = command("benchmark", *own, *tiny, "trainer.device=cpu")
     assert (code, err.strip().splitlines()[-1]) == (
-        2, "benchmark=own_benchmark.measure: expected an object with `repeats`, its number of turns; it has none."
+        2, "benchmark._target_=own_benchmark.measure: expected an object with `repeats`, its number of turns."
     )  # fmt: skip
 
 

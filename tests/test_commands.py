@@ -630,9 +630,10 @@ def test_every_backbone_pretrains(command, tiny, backbone):
 
 def test_the_papers_recipe_runs(command, tiny):
     short = ("dataset.crop_size=32", "trainer.max_steps=1", "trainer.batch_size=2", "trainer.checkpoint_every_steps=9")
-    code, out, err = command("pretrain", *tiny, "experiment=paper_vgg16_bn", *short)
+    code, out, err = command("pretrain", *tiny, "experiment=paper_vgg16_bn", "backbone=vgg16_bn", *short)
     assert code == 0, err
     config = (Path(out.strip().splitlines()[-1]) / "config.yaml").read_text()
+    assert "name: vgg16_bn" in config
     assert "num_blocks: 1" in config
     assert "temperature: 1.0" in config
     assert "encoder_pass: per_view" in config

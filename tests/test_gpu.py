@@ -33,6 +33,9 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here"),
 ]
 
+RESNET = "backbone=resnet18"
+"""The default: what is promised of a GPU is looked at with its layers."""
+
 
 class Noting(torch.nn.Linear):
     """Keeps what it saw, as the network of pretraining does for the measures of collapse."""
@@ -52,7 +55,7 @@ def plan_of(*arguments):
 
 @pytest.mark.parametrize("resident", ["always", "never"])
 def test_a_step_waits_for_nothing_on_the_device(tiny, resident):
-    step = Step(plan_of(*tiny, f"trainer.resident={resident}"))
+    step = Step(plan_of(*tiny, RESNET, f"trainer.resident={resident}"))
     step.whole()  # constants are copied once
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -82,7 +85,7 @@ def test_batches_that_are_copied_ahead_are_those_that_were_read(tiny):
 def test_a_deterministic_run_repeats_bit_for_bit(tiny, tmp_path):
     found = []
     for name in ("a", "b"):
-        arguments = (*tiny, "trainer=deterministic", "trainer.max_steps=8", f"run_dir={tmp_path / name}")
+        arguments = (*tiny, RESNET, "trainer=deterministic", "trainer.max_steps=8", f"run_dir={tmp_path / name}")
         assert main("pretrain", arguments) == 0
         found.append(RunDirectory(tmp_path / name).encoder.read_bytes())
     assert found[0] == found[1]
@@ -117,7 +120,7 @@ def test_a_recorded_step_leaves_the_weights_of_the_same_operations_one_by_one(
     found = []
     for recorded in ("auto", "never"):
         run = RunDirectory(tmp_path / recorded)
-        arguments = (*tiny, *given, "trainer=deterministic", "trainer.max_steps=6", f"run_dir={run.path}")
+        arguments = (*tiny, RESNET, *given, "trainer=deterministic", "trainer.max_steps=6", f"run_dir={run.path}")
         assert main(command, (*arguments, f"trainer.cuda_graph={recorded}")) == 0
         found.append((run.encoder if command == "pretrain" else run.model).read_bytes())
     assert [type(each) for each in recordings] == [Replayed]  # of the first run, not of the second
@@ -218,7 +221,7 @@ def test_dropout_of_a_recording_draws_what_it_draws_without_one():
 
 
 def test_a_recorded_step_resumes_as_one_that_was_not_stopped(tiny, tmp_path, monkeypatch, recordings):
-    given = (*tiny, "trainer=deterministic", "trainer.max_steps=8", "trainer.checkpoint_every_steps=3")
+    given = (*tiny, RESNET, "trainer=deterministic", "trainer.max_steps=8", "trainer.checkpoint_every_steps=3")
     whole, parts = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "parts")
     assert main("pretrain", (*given, f"run_dir={whole.path}")) == 0
 
@@ -270,7 +273,7 @@ def test_maps_on_the_device_are_those_of_the_cpu():
 
 
 def test_bf16_and_compile_run(tiny, tmp_path, recwarn, recordings):
-    arguments = (*tiny, "trainer.precision=bf16", "trainer.compile=true", f"run_dir={tmp_path / 'run'}")
+    arguments = (*tiny, RESNET, "trainer.precision=bf16", "trainer.compile=true", f"run_dir={tmp_path / 'run'}")
     assert main("pretrain", arguments) == 0
     assert not [each for each in recwarn if "does not work here" in str(each.message)]
     assert [type(each) for each in recordings] == [Replayed]

@@ -25,7 +25,7 @@ def benchmark(settings: Settings) -> Path:
     measure: Benchmark = settings.build("benchmark")
     target = settings.values["benchmark"]["_target_"]
     if not hasattr(measure, "repeats"):
-        raise InputError(f"benchmark={target}: expected an object with `repeats`, its number of turns; it has none.")
+        raise InputError(f"benchmark._target_={target}: expected an object with `repeats`, its number of turns.")
     kind = target.split(".")[-2]
     decoder, window = settings.build("decoder"), settings.build("evaluation.window")
     plan = read_plan(settings)

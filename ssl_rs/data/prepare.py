@@ -87,8 +87,11 @@ def _remedy(error: OSError, store: Path) -> str:
         return "Choose another store_dir or make space"
     if error.errno in GONE:
         return "Bring back what was moved or deleted"
-    if isinstance(error.filename, str) and store.parent.absolute().is_relative_to(Path(error.filename).absolute()):
-        return "Make that folder writable, or choose another store_dir or output_dir"
+    place = Path(error.filename).absolute() if isinstance(error.filename, str) else Path()
+    stores = store.parent.absolute()
+    if stores.is_relative_to(place) or (place.parent == stores and place.name.startswith(f".{store.name}.")):
+        there = next(folder for folder in (place, *place.parents) if folder.is_dir())
+        return f"Make {there} writable, or choose another store_dir or output_dir"
     return "Make that file readable, or take it out; where it is the store's, choose another store_dir"
 
 

@@ -234,7 +234,8 @@ def _check_finite(image: NDArray[Any], valid: NDArray[np.bool_], top: int, where
     if bad.any():
         row, column = np.argwhere(bad)[0]
         remedy = (
-            "Where NaN means no data, say so in the file, e.g. by `gdal_edit.py -a_nodata nan FILE`"
+            "Where NaN means no data, let the file say so, e.g. by `gdal_edit.py -a_nodata nan FILE` (if it declares "
+            "another nodata value, write that one there instead)"
             if np.isnan(image).all(axis=0)[bad].all()
             else "Give the file a nodata value that all its bands have there (NaN in some bands alone is none)"
         )

@@ -238,10 +238,12 @@ def unplanned_text(missing: Sequence[MissingCell]) -> str:
     if not unplanned:
         return ""
     told = sum(cell.command is not None for cell in unplanned)
+    if len(unplanned) == 1:
+        place = "1 of the missing is a place of the tables that no sweep planned"
+        return f"{place}: cells.csv names it{', with its command' * told}"
     commands = "" if not told else ", with commands" if told == len(unplanned) else f", {told} with commands"
-    are, them = ("is a place", "it") if len(unplanned) == 1 else ("are places", "them")
-    places = f"{len(unplanned)} of the missing {are} of the tables that no sweep planned"
-    return f"{places}: cells.csv names {them}{commands}"
+    places = f"{len(unplanned)} of the missing are places of the tables that no sweep planned"
+    return f"{places}: cells.csv names them{commands}"
 
 
 def _share(fraction: float) -> str:

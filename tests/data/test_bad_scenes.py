@@ -243,6 +243,16 @@ def test_a_folder_that_cannot_be_made_is_no_file_to_take_out(made_up, tmp_path, 
 
     dataset = made_up([("a", "train", SceneArrays(np.ones((3, 8, 8), np.uint8), np.zeros((8, 8), np.uint8)))])
     monkeypatch.setattr(os, "mkdir", refuse)
-    said = rf"'{tmp_path}/out'\. Make that folder writable, or choose another store_dir or output_dir;"
+    said = rf"'{tmp_path}/out'\. Make {tmp_path} writable, or choose another store_dir or output_dir;"
     with pytest.raises(InputError, match=said):
         prepare(dataset, tmp_path / "out/stores")
+
+
+def test_a_folder_of_stores_that_is_read_only_is_named(made_up, tmp_path, monkeypatch):
+    def refuse(path, *given, **options):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    dataset = made_up([("a", "train", SceneArrays(np.ones((3, 8, 8), np.uint8), np.zeros((8, 8), np.uint8)))])
+    monkeypatch.setattr("ssl_rs.data.prepare.hold", refuse)
+    with pytest.raises(InputError, match=rf"Make {tmp_path} writable, or choose another store_dir or output_dir;"):
+        prepare(dataset, tmp_path)

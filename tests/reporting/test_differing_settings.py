@@ -1,5 +1,6 @@
 import re
 
+from ssl_rs.config_hash import value_text
 from ssl_rs.reporting.differing_settings import differing_settings
 from ssl_rs.reporting.page import write_report
 from ssl_rs.reporting.results import read_runs
@@ -32,3 +33,10 @@ def test_settings_are_told_as_one_types_them(write_run, tmp_path):
         "trainer.compile": ["false", "true"],
         "views.clean.scale": ["[0.5,1.0]", "{low:null}"],
     }
+
+
+def test_values_that_differ_have_different_texts():
+    values = [None, "null", True, "true", 1, "1", "", ["a", "b"], ["a,b"], [1], ["1"], "[1]", {"a": None}, ["{a:null}"]]
+    texts = [value_text(value) for value in values]
+    assert texts[:-5] == ["null", '"null"', "true", '"true"', "1", '"1"', '""', "[a,b]", '["a,b"]']
+    assert len({*texts}) == len(values)
