@@ -547,6 +547,7 @@ def test_what_hydra_reads_stays_as_it_is(override):
     [
         ("images=[städte/a ä.tif, b.tif]", ["städte/a ä.tif", "b.tif"]),
         ("images=[7.tif,#1.tif,'~/ü.tif']", None),  # quotes in it are the user's own
+        ("images=[a(1,2)ü.tif]", None),  # is it one item, or are they two?
         ("images=[(1)/ü.tif,#1.tif]", ["(1)/ü.tif", "#1.tif"]),
     ],
 )
