@@ -290,7 +290,7 @@ def test_an_evaluation_of_other_classes_is_refused_before_they_are_prepared(comm
     assert code == 0, err
 
 
-def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny, tmp_path, draw_scene):
+def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, unprepared, tmp_path, draw_scene):
     """16 bits, without a scale of their own: other images have another largest value, and the network knows one."""
     roots = [tmp_path / name for name in ("one", "other")]
     for root, factor in zip(roots, (40, 50), strict=True):
@@ -303,7 +303,7 @@ def test_an_evaluation_on_other_data_says_so_and_is_named_by_them(command, tiny,
                 file.write(values.transpose(2, 0, 1))
             path.unlink()
         (root / "classes.yaml").write_text("classes: [{name: a, index: 0}, {name: b, index: 1}, {name: c, index: 2}]")
-    code, out, err = command("finetune", *tiny, f"dataset.root={roots[0]}")
+    code, out, err = command("finetune", *unprepared, f"dataset.root={roots[0]}")
     assert code == 0, err
     run = RunDirectory(Path(out.splitlines()[-1]))
     trained = run.read_result()
@@ -528,11 +528,11 @@ def test_a_sweep_whose_pretraining_is_not_clear_stops_before_its_first_run(comma
 )
 @pytest.mark.parametrize("prepared", [False, True])
 def test_a_mistake_in_any_cell_stops_a_sweep_before_data_is_prepared_or_a_cell_runs(
-    command, tiny, name, varied, said, prepared
+    command, unprepared, name, varied, said, prepared
 ):
     if prepared:
-        assert command("prepare", *tiny[:2])[0] == 0
-    given = (*tiny[:2], "dataset.crop_size=32") if name == "evaluate" else tiny
+        assert command("prepare", *unprepared[:2])[0] == 0
+    given = (*unprepared[:2], "dataset.crop_size=32") if name == "evaluate" else unprepared
     code, _, err = command(name, "-m", *given, *varied.split())
     assert code == 2
     assert said in err

@@ -148,11 +148,11 @@ def fails(capsys, name, *arguments):
         ("pretrain", "+optimizer._args_=[1]", "optimizer._args_: AdamW has no such argument"),
     ],
 )
-def test_a_wrong_setting_is_named_before_anything_heavy(capsys, tiny, monkeypatch, name, override, said):
+def test_a_wrong_setting_is_named_before_anything_heavy(capsys, unprepared, monkeypatch, name, override, said):
     for key in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
         monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("NETRC", "none")
-    usual = tiny if name in ("pretrain", "finetune") else ()
+    usual = unprepared if name in ("pretrain", "finetune") else ()
     err = fails(capsys, name, *usual, *override.split(" "))
     assert said in err
     assert not list(Path("outputs").glob(f"{name}/**/config.yaml"))
@@ -160,31 +160,31 @@ def test_a_wrong_setting_is_named_before_anything_heavy(capsys, tiny, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["pretrain", "finetune"])
-def test_a_folder_of_somebody_elses_is_refused_before_data_is_prepared(capsys, tiny, name):
+def test_a_folder_of_somebody_elses_is_refused_before_data_is_prepared(capsys, unprepared, name):
     Path("mine").mkdir()
     Path("mine/notes.txt").write_text("my own\n")
     for given in ((), ("-m",), ()):  # what a sweep says of its failed run must not make the folder ours
         assert "run_dir=mine holds notes.txt and no environment.json" in fails(
-            capsys, name, *tiny, "run_dir=mine", *given
+            capsys, name, *unprepared, "run_dir=mine", *given
         )
     assert [path.name for path in Path("mine").iterdir()] == ["notes.txt"]
     assert not list(Path("outputs/stores").glob("*"))
     Path("mine/failure.json").write_text("{}")
-    assert "run_dir=mine holds failure.json and no env" in fails(capsys, name, *tiny, "run_dir=mine")
+    assert "run_dir=mine holds failure.json and no env" in fails(capsys, name, *unprepared, "run_dir=mine")
 
 
-def test_weights_that_cannot_be_read_are_refused_before_data_is_prepared(capsys, tiny):
+def test_weights_that_cannot_be_read_are_refused_before_data_is_prepared(capsys, unprepared):
     Path("bad.pth").write_text("no weights")
     given = ("initialization=imagenet", "initialization.weights=bad.pth")
-    assert "bad.pth cannot be read as weights" in fails(capsys, "finetune", *tiny, *given)
-    assert "bad.pth cannot be read as weights" in fails(capsys, "finetune", *tiny, *given, "-m", "seed=0,1")
+    assert "bad.pth cannot be read as weights" in fails(capsys, "finetune", *unprepared, *given)
+    assert "bad.pth cannot be read as weights" in fails(capsys, "finetune", *unprepared, *given, "-m", "seed=0,1")
     assert not list(Path("outputs/stores").glob("*"))
     assert not list(Path("outputs").glob("finetune/**/failure.json"))
 
 
 @pytest.mark.parametrize("given", ["backbone=resnet18 encoder_weights=gone.pth", "backbone.name=resnet19"])
-def test_a_probe_of_what_is_not_there_prepares_nothing(capsys, tiny, given):
-    chosen = (*tiny[:3], "encoder=imagenet", "probe=knn", "evaluation.window.size=32", *given.split(" "))
+def test_a_probe_of_what_is_not_there_prepares_nothing(capsys, unprepared, given):
+    chosen = (*unprepared[:3], "encoder=imagenet", "probe=knn", "evaluation.window.size=32", *given.split(" "))
     if "backbone=resnet18" not in given:
         chosen = (*chosen, "backbone=resnet50")
     assert given.split("=")[-1] in fails(capsys, "evaluate", *chosen)
@@ -199,11 +199,11 @@ def test_a_missing_data_set_is_named(capsys, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def own_dataset(folder_dataset, tiny, tmp_path):
+def own_dataset(folder_dataset, unprepared, tmp_path):
     """A copy of the data set that a test may damage."""
     root = tmp_path / "data"
     shutil.copytree(folder_dataset, root)
-    return root, ("dataset=folder", f"dataset.root={root}", *tiny[2:])
+    return root, ("dataset=folder", f"dataset.root={root}", *unprepared[2:])
 
 
 def test_a_mask_of_the_wrong_size_is_named(capsys, own_dataset):
@@ -290,88 +290,93 @@ def test_zero_labeled_tiles_are_refused(capsys, own_dataset):
     assert "label" in fails(capsys, "finetune", *overrides)
 
 
-def test_imagenet_weights_that_cannot_be_had_name_the_key(capsys, tiny, tmp_path, monkeypatch):
+def test_imagenet_weights_that_cannot_be_had_name_the_key(capsys, unprepared, tmp_path, monkeypatch):
     def offline(*arguments, **options):
         raise OSError("no network")
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    err = fails(capsys, "finetune", *tiny, "initialization=imagenet")
+    err = fails(capsys, "finetune", *unprepared, "initialization=imagenet")
     assert "initialization.weights=PATH/mobilenet_v2-" in err
     assert not list(Path("outputs").glob("finetune/**/config.yaml"))
 
 
-def test_weights_of_another_encoder_are_refused(capsys, tiny, tmp_path):
+def test_weights_of_another_encoder_are_refused(capsys, unprepared, tmp_path):
     from torchvision.models import resnet34
 
     path = tmp_path / "weights.pth"
     torch.save(resnet34().state_dict(), path)
-    err = fails(capsys, "finetune", *tiny, "initialization=imagenet", f"initialization.weights={path}")
+    err = fails(capsys, "finetune", *unprepared, "initialization=imagenet", f"initialization.weights={path}")
     assert "does not fit backbone mobilenet_v2" in err
     path.write_bytes(path.read_bytes()[:1000])
     assert "cannot be read as weights" in fails(
-        capsys, "finetune", *tiny, "initialization=imagenet", f"initialization.weights={path}"
+        capsys, "finetune", *unprepared, "initialization=imagenet", f"initialization.weights={path}"
     )
 
 
-def test_a_pickle_with_code_in_it_is_refused(capsys, tiny, tmp_path):
+def test_a_pickle_with_code_in_it_is_refused(capsys, unprepared, tmp_path):
     class Attack:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "attacked",))
 
     path = tmp_path / "weights.pth"
     torch.save({"conv1.weight": Attack()}, path)
-    fails(capsys, "finetune", *tiny, "initialization=imagenet", f"initialization.weights={path}")
+    fails(capsys, "finetune", *unprepared, "initialization=imagenet", f"initialization.weights={path}")
     assert not (tmp_path / "attacked").exists()
 
 
 @pytest.mark.slow
-def test_a_pretraining_that_does_not_fit_is_refused(capsys, tiny):
-    short = (*tiny, "trainer.max_steps=1", "trainer.batch_size=2", "pretext=[contrastive]")
+def test_a_pretraining_that_does_not_fit_is_refused(capsys, unprepared):
+    short = (*unprepared, "trainer.max_steps=1", "trainer.batch_size=2", "pretext=[contrastive]")
     runs = []
     for seed in (0, 1):
         assert main("pretrain", [*short, f"seed={seed}"]) == 0
         runs.append(Path(capsys.readouterr().out.strip().splitlines()[-1]))
-    err = fails(capsys, "finetune", *tiny, "initialization=pretrained")
+    err = fails(capsys, "finetune", *unprepared, "initialization=pretrained")
     assert all(f"initialization.run={run}" in err for run in runs)
     err = fails(
-        capsys, "finetune", *tiny, "initialization=pretrained", f"initialization.run={runs[0]}", "backbone=resnet34"
+        capsys,
+        "finetune",
+        *unprepared,
+        "initialization=pretrained",
+        f"initialization.run={runs[0]}",
+        "backbone=resnet34",
     )
     assert "is an encoder mobilenet_v2, this run has backbone.name=resnet34" in err
     encoder = runs[0] / "encoder.safetensors"
     encoder.write_bytes(encoder.read_bytes()[:-8])
-    err = fails(capsys, "finetune", *tiny, "initialization=pretrained", f"initialization.run={runs[0]}")
+    err = fails(capsys, "finetune", *unprepared, "initialization=pretrained", f"initialization.run={runs[0]}")
     assert "is damaged or was replaced" in err
 
 
 @pytest.mark.parametrize(
     "command", ["preview", "evaluate encoder=random probe=knn dataset=blue_marble backbone=resnet18"]
 )
-def test_commands_of_one_process_refuse_torchrun(capsys, tiny, monkeypatch, command):
+def test_commands_of_one_process_refuse_torchrun(capsys, unprepared, monkeypatch, command):
     monkeypatch.setenv("WORLD_SIZE", "2")
     name, *given = command.split()
     assert f"{name} is one process. Start it without torchrun." in fails(capsys, name, *given)
 
 
 @pytest.mark.parametrize(("key", "value"), [("WORLD_SIZE", "2"), ("TORCHELASTIC_RUN_ID", "alone")])
-def test_a_sweep_under_torchrun_is_refused(capsys, tiny, monkeypatch, key, value):
+def test_a_sweep_under_torchrun_is_refused(capsys, unprepared, monkeypatch, key, value):
     monkeypatch.setenv(key, value)
     assert "A sweep under torchrun" in fails(capsys, "finetune", "sweep=label_fraction")
 
 
-def test_a_run_held_by_another_process_is_left_alone(capsys, tiny, tmp_path):
+def test_a_run_held_by_another_process_is_left_alone(capsys, unprepared, tmp_path):
     from ssl_rs.run_directory import RunDirectory
 
     lock = RunDirectory(tmp_path / "mine").lock()
-    assert "is in use by process" in fails(capsys, "pretrain", *tiny, f"run_dir={tmp_path / 'mine'}")
+    assert "is in use by process" in fails(capsys, "pretrain", *unprepared, f"run_dir={tmp_path / 'mine'}")
     lock.close()
 
 
-def test_a_result_that_is_no_json_is_named(capsys, tiny, tmp_path):
+def test_a_result_that_is_no_json_is_named(capsys, unprepared, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "result.json").write_text(json.dumps({"command": "pretrain"})[:-3])
-    assert "result.json cannot be read" in fails(capsys, "pretrain", *tiny, f"run_dir={run}")
+    assert "result.json cannot be read" in fails(capsys, "pretrain", *unprepared, f"run_dir={run}")
 
 
 @pytest.mark.parametrize(
@@ -403,14 +408,14 @@ def test_a_result_that_is_no_json_is_named(capsys, tiny, tmp_path):
         ("pretrain", "trainer.batch_size=1", "trainer.batch_size must be at least 2"),
     ],
 )
-def test_a_senseless_setting_is_named_before_the_run_has_a_folder(capsys, tiny, name, override, said):
-    assert said in fails(capsys, name, *tiny, override)
+def test_a_senseless_setting_is_named_before_the_run_has_a_folder(capsys, unprepared, name, override, said):
+    assert said in fails(capsys, name, *unprepared, override)
     assert not list(Path("outputs").glob(f"{name}/**/config.yaml"))
 
 
-def test_an_optimizer_that_wants_a_closure_is_refused_before_the_run_has_a_folder(capsys, tiny):
+def test_an_optimizer_that_wants_a_closure_is_refused_before_the_run_has_a_folder(capsys, unprepared):
     given = ("optimizer._target_=torch.optim.LBFGS", "~optimizer.fused", "~optimizer.weight_decay")
-    assert "optimizer: a step of LBFGS needs a closure" in fails(capsys, "pretrain", *tiny, *given)
+    assert "optimizer: a step of LBFGS needs a closure" in fails(capsys, "pretrain", *unprepared, *given)
     assert not list(Path("outputs").glob("pretrain/**/config.yaml"))
 
 
@@ -422,8 +427,8 @@ def test_an_optimizer_that_wants_a_closure_is_refused_before_the_run_has_a_folde
         (("+optimizer.capturable=true", "+optimizer.foreach=false"), "optimizer: If capturable=True"),
     ],
 )
-def test_an_optimizer_that_fails_at_its_first_step_is_refused_before_data_is_prepared(capsys, tiny, given, said):
-    assert said in fails(capsys, "pretrain", *tiny, "~optimizer.fused", "trainer.device=cpu", *given)
+def test_an_optimizer_that_fails_at_its_first_step_is_refused_before_data_is_prepared(capsys, unprepared, given, said):
+    assert said in fails(capsys, "pretrain", *unprepared, "~optimizer.fused", "trainer.device=cpu", *given)
     assert not list(Path("outputs").glob("stores/*"))
 
 
@@ -445,14 +450,14 @@ def test_an_optimizer_that_fails_at_its_first_step_is_refused_before_data_is_pre
         ("pretrain", ["hydra.sweeper.max_batch_size=2"], "is for the runs of a sweep, and this is one run: add -m"),
     ],
 )
-def test_what_would_count_in_part_or_not_at_all_is_refused(capsys, tiny, name, given, said):
-    assert said in fails(capsys, name, *tiny, *given)
+def test_what_would_count_in_part_or_not_at_all_is_refused(capsys, unprepared, name, given, said):
+    assert said in fails(capsys, name, *unprepared, *given)
     assert not list(Path("outputs").glob("*"))
 
 
 @pytest.mark.parametrize(("name", "experiment"), [("finetune", "paper_resnet50"), ("pretrain", "mbrsc_finetune")])
-def test_an_experiment_of_another_command_is_told_as_such(capsys, tiny, name, experiment):
-    said = fails(capsys, name, *tiny, f"experiment={experiment}")
+def test_an_experiment_of_another_command_is_told_as_such(capsys, unprepared, name, experiment):
+    said = fails(capsys, name, *unprepared, f"experiment={experiment}")
     assert f"experiment={experiment} sets it: that is an experiment of another command." in said
 
 
@@ -464,8 +469,8 @@ def test_an_experiment_of_another_command_is_told_as_such(capsys, tiny, name, ex
         ("pretrain", ("experiment=paper_resnet50", "pretext.simclr.weight=2"), "simclr is not among pretext=["),
     ],
 )
-def test_a_misspelt_key_beside_an_experiment_is_told_as_such(capsys, tiny, name, given, said):
-    told = fails(capsys, name, *tiny, *given)
+def test_a_misspelt_key_beside_an_experiment_is_told_as_such(capsys, unprepared, name, given, said):
+    told = fails(capsys, name, *unprepared, *given)
     assert said in told
     assert "of another command" not in told
 
@@ -475,16 +480,16 @@ def test_a_key_of_a_part_that_the_command_has_is_no_key_of_another(capsys):
     assert "decoder is for finetune." in fails(capsys, "predict", "decoder.name=unet")
 
 
-def test_an_own_option_with_the_name_of_ours_is_refused(capsys, tiny, tmp_path):
+def test_an_own_option_with_the_name_of_ours_is_refused(capsys, unprepared, tmp_path):
     (tmp_path / "mine/backbone").mkdir(parents=True)
     (tmp_path / "mine/backbone/resnet18.yaml").write_text("name: resnet34\n")
-    said = fails(capsys, "pretrain", *tiny, "--config-dir", str(tmp_path / "mine"), "backbone=resnet18")
+    said = fails(capsys, "pretrain", *unprepared, "--config-dir", str(tmp_path / "mine"), "backbone=resnet18")
     assert "backbone/resnet18.yaml has the name of an option of ours, which would count in its place. Rename" in said
 
 
-def test_crops_too_small_for_a_task_are_refused_before_data_is_prepared(capsys, tiny):
+def test_crops_too_small_for_a_task_are_refused_before_data_is_prepared(capsys, unprepared):
     given = ("pretext=[transform_prediction]", "dataset.crop_size=16")
-    said = fails(capsys, "pretrain", *tiny, *given)
+    said = fails(capsys, "pretrain", *unprepared, *given)
     assert "pretext.transform_prediction.task.level=-2: of crops of dataset.crop_size=16 that map has one" in said
     assert not list(Path("outputs").glob("stores/*"))
 
@@ -498,16 +503,16 @@ def test_crops_too_small_for_a_task_are_refused_before_data_is_prepared(capsys, 
         ("finetune", ("+optimizer.differentiable=true", "~optimizer.fused"), "optimizer: a leaf Variable"),
     ],
 )
-def test_what_needs_no_data_is_refused_too_where_the_data_is_prepared(capsys, tiny, name, given, said):
-    assert main("prepare", [each for each in tiny if each.startswith("dataset")]) == 0
-    assert said in fails(capsys, name, *tiny, "trainer.device=cpu", *given)
+def test_what_needs_no_data_is_refused_too_where_the_data_is_prepared(capsys, unprepared, name, given, said):
+    assert main("prepare", [each for each in unprepared if each.startswith("dataset")]) == 0
+    assert said in fails(capsys, name, *unprepared, "trainer.device=cpu", *given)
     assert not list(Path("outputs").glob(f"{name}/**/config.yaml"))
 
 
 @pytest.mark.slow
-def test_a_folder_with_another_finished_run_is_not_taken_for_this_one(capsys, tiny, tmp_path):
+def test_a_folder_with_another_finished_run_is_not_taken_for_this_one(capsys, unprepared, tmp_path):
     short = (
-        *tiny,
+        *unprepared,
         "trainer.max_steps=1",
         "trainer.batch_size=2",
         "pretext=[contrastive]",
@@ -519,7 +524,7 @@ def test_a_folder_with_another_finished_run_is_not_taken_for_this_one(capsys, ti
     said = fails(capsys, "pretrain", *short, "seed=5", "optimizer.lr=0.5")
     assert "with other settings" in said
     assert "Settings that differ: optimizer.lr was 0.001, is 0.5; seed was 0, is 5." in said
-    said = fails(capsys, "finetune", *tiny, f"run_dir={tmp_path / 'mine'}")
+    said = fails(capsys, "finetune", *unprepared, f"run_dir={tmp_path / 'mine'}")
     assert "a finished pretrain with other settings" in said
     assert "Settings that differ" not in said
     both = (*short[:-2], f"run_dir={tmp_path / 'both'}")
@@ -530,7 +535,7 @@ def test_a_folder_with_another_finished_run_is_not_taken_for_this_one(capsys, ti
     err = fails(
         capsys,
         "finetune",
-        *tiny,
+        *unprepared,
         "initialization=pretrained",
         f"initialization.run={tmp_path / 'mine'}",
         "dataset.value_scale=100",
@@ -538,7 +543,7 @@ def test_a_folder_with_another_finished_run_is_not_taken_for_this_one(capsys, ti
     assert "Set dataset.value_scale=255" in err
 
 
-def test_a_pretraining_is_no_run_to_map_by(capsys, tiny, tmp_path):
+def test_a_pretraining_is_no_run_to_map_by(capsys, unprepared, tmp_path):
     run = tmp_path / "outputs/pretrain/run"
     run.mkdir(parents=True)
     (run / "result.json").write_text(json.dumps({"command": "pretrain"}))

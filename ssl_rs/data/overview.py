@@ -18,7 +18,7 @@ def write_overview(store: Store) -> None:
     """Write scenes.csv and overview.png into the folder of a store whose arrays are in place."""
     write_beside(store.path / SCENES_FILE, scene_list(store.manifest))
     with written_aside(store.path / SHEET_FILE) as file:
-        draw_sheet(store).save(file, "PNG")
+        draw_sheet(store).save(file, "PNG", compress_level=3)  # 4 % larger than by default, in half the time
 
 
 def scene_list(manifest: Manifest) -> str:

@@ -211,8 +211,8 @@ def test_clutter_alone_has_a_score_where_it_counts(make_store):
     evaluator_of(make_store([np.full((16, 16), 2, np.uint8)]), "clutter_as_error")
 
 
-def test_a_wrong_protocol_is_refused_before_the_data_is_prepared(command, tiny, tmp_path):
-    code, _, error = command("finetune", *tiny, "dataset.protocol=clutter_ignored")
+def test_a_wrong_protocol_is_refused_before_the_data_is_prepared(command, unprepared, tmp_path):
+    code, _, error = command("finetune", *unprepared, "dataset.protocol=clutter_ignored")
     assert code == 2
     assert "dataset.protocol=clutter_ignored" in error
     assert "['all_classes']" in error
