@@ -106,8 +106,8 @@ def _no_memory(error: Exception) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """Return "1 band", "3 bands"."""
-    return f"{number} {what}{'s' * (number != 1)}"
+    """Return "1 band", "3,000 bands"."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def in_a_line(error: Exception) -> str:

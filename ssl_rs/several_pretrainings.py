@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_rs.config_hash import setting_text
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, counted
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.seen_images import read_seen
 
@@ -117,7 +117,7 @@ class _Candidate:
             if key not in TOLD_OTHERWISE and _differ(among, key):
                 named.append(setting_text(key, value))
         more = len(named) - MOST_NAMED
-        return [*named[:MOST_NAMED], *([f"{more} more setting{'s' * (more > 1)}"] if more > 0 else [])]
+        return [*named[:MOST_NAMED], *([counted(more, "more setting")] if more > 0 else [])]
 
     def _data(self, others: Sequence["_Candidate"], present: str | None) -> list[str]:
         """Say whether it was made from the present data, and from how many images, where others were not."""

@@ -12,6 +12,7 @@ from ssl_rs.data.dataset import Split
 from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.store import Store
 from ssl_rs.data.thumbnails import fit, hatching, image_thumbnail, mask_thumbnail
+from ssl_rs.errors import counted
 
 MOST = 600
 """Scenes that are shown; of more, an even choice of each split."""
@@ -58,11 +59,11 @@ def _head(manifest: Manifest) -> Image.Image:
     mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (manifest.mean, manifest.std))
     dtype = f"{manifest.dtype}; {manifest.value_scale:g} = white"
     lines = [
-        f"{_count(len(heights))} of {_span(heights)} x {_span(widths)} pixels; "
+        f"{counted(len(heights), 'scene')} of {_span(heights)} x {_span(widths)} pixels; "
         f"bands {', '.join(manifest.bands)} ({dtype}); training mean {mean}; std {std}",
         _legend_of_pictures(manifest),
     ]
-    left_out = f"Left out: {_count(len(manifest.skipped))}; scenes.csv says why." if manifest.skipped else ""
+    left_out = f"Left out: {counted(len(manifest.skipped), 'scene')}; scenes.csv says why." if manifest.skipped else ""
     strip, draw = sheet.blank(sheet.MARGIN + sheet.TITLE + 14 + 24 * (len(lines) + bool(left_out)))
     sheet.write(draw, (sheet.MARGIN, sheet.MARGIN - 6), manifest.dataset, sheet.TITLE)
     for place, line in enumerate((*lines, left_out)):
@@ -74,10 +75,6 @@ def _head(manifest: Manifest) -> Image.Image:
             sheet.WARNING if place == len(lines) else sheet.INK,
         )
     return strip
-
-
-def _count(number: int) -> str:
-    return f"{number:,} scene{'s' * (number != 1)}"
 
 
 def _span(values: Sequence[int]) -> str:
@@ -114,7 +111,7 @@ def _heading(split: Split, shown: int, total: int) -> Image.Image:
         (sheet.MARGIN, sheet.GAP, sheet.WIDTH - sheet.MARGIN, sheet.GAP + sheet.HEADING + 10), fill=SPLIT_COLORS[split]
     )
     some = "" if shown == total else f", {shown} of them shown"
-    sheet.write(draw, (sheet.MARGIN + 10, sheet.GAP + 4), f"{split}: {_count(total)}{some}", sheet.HEADING)
+    sheet.write(draw, (sheet.MARGIN + 10, sheet.GAP + 4), f"{split}: {counted(total, 'scene')}{some}", sheet.HEADING)
     return strip
 
 

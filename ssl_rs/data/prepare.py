@@ -24,7 +24,7 @@ from ssl_rs.data.store_location import locate_store, name_of
 from ssl_rs.data.tiff_file import small_cache
 from ssl_rs.data.value_types import GDAL_NAMES, USUAL_WHITE
 from ssl_rs.data.workers import write_scenes
-from ssl_rs.errors import FULL, GONE, TOLD, InputError
+from ssl_rs.errors import FULL, GONE, TOLD, InputError, counted
 from ssl_rs.files import write_beside
 from ssl_rs.locks import hold
 from ssl_rs.machine import usable_cores
@@ -209,8 +209,8 @@ def _manifest(dataset: Dataset, written: Sequence[WrittenScene], skipped: Sequen
     moments = [scene.moments for scene in written if scene.moments is not None]
     if not moments:
         raise InputError(
-            f"{name_of(dataset)}: no usable training scene is left; {len(skipped)} scenes are left out, the first, "
-            f"'{skipped[0].id}', because: {skipped[0].reason}"
+            f"{name_of(dataset)}: no usable training scene is left. Left out: {counted(len(skipped), 'scene')}; the "
+            f"first, '{skipped[0].id}', because: {skipped[0].reason}"
         )
     maximum = max(scene.maximum for scene in moments)
     if maximum <= 0:

@@ -10,7 +10,7 @@ from typing import get_args
 from ssl_rs.data.dataset import Dataset, SceneSource, Split
 from ssl_rs.data.manifest import FORMAT_VERSION
 from ssl_rs.data.splits import CUT_IT, FEWEST
-from ssl_rs.errors import InputError
+from ssl_rs.errors import InputError, counted
 from ssl_rs.own_code import hash_of_own
 
 
@@ -43,7 +43,7 @@ def _checked_scenes(dataset: Dataset) -> Sequence[SceneSource]:
         labeled = sum(scene.split != "unlabeled" for scene in scenes)
         beside = f" beside {len(scenes) - labeled} unlabeled" if labeled < len(scenes) else ""
         raise InputError(
-            f"{name_of(dataset)} has {labeled} scene{'s' * (labeled != 1)}{beside}, but none in the training split. "
+            f"{name_of(dataset)} has {counted(labeled, 'scene')}{beside}, but none in the training split. "
             + (_training_remedy(dataset, scenes) if labeled else "Only to pretrain, take masks/ and classes.yaml away.")
         )
     seen: dict[str, SceneSource] = {}

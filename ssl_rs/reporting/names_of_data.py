@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from ssl_rs.config_hash import value_text
+from ssl_rs.errors import counted
 from ssl_rs.reporting.differing_settings import differing_settings
 from ssl_rs.reporting.runs import Run
 from ssl_rs.reporting.tables import Comparison
@@ -56,10 +57,10 @@ def _settings_of_data(runs: Sequence[Run]) -> dict[str, set[str]]:
 def _by_manifest(runs: Mapping[str, Sequence[Run]]) -> dict[str, str]:
     """Name data by their manifests, and by what differs between them."""
     shared = set.intersection(*({run.label_fraction for run in own} for own in runs.values()))
-    counted = {manifest: _counts_of_data(own, max(shared, default=None)) for manifest, own in runs.items()}
+    counts_of = {manifest: _counts_of_data(own, max(shared, default=None)) for manifest, own in runs.items()}
     names = {}
-    for manifest, own in counted.items():
-        said = [text for key, text in own.items() if len({each.get(key) for each in counted.values()}) > 1]
+    for manifest, own in counts_of.items():
+        said = [text for key, text in own.items() if len({each.get(key) for each in counts_of.values()}) > 1]
         names[manifest] = f"data {manifest[:8]} ({', '.join(said)})" if said else f"data {manifest[:8]}"
     return names
 
@@ -75,7 +76,7 @@ def _counts_of_data(runs: Sequence[Run], fraction: float | None) -> dict[str, st
     if scored := next((run.scene_confusions["full"] for run in runs if run.scene_confusions.get("full")), None):
         pixels = sum(int(counts.sum()) for counts in scored.values())
         found = {
-            "scenes": f"{len(scored)} {split}scene{'s' * (len(scored) != 1)}",
+            "scenes": counted(len(scored), f"{split}scene"),
             "pixels": f"{pixels:,} {split}pixels",
         }
     trained_here = [run for run in runs if run.trained_on == run.manifest_sha256 and run.label_fraction == fraction]
@@ -83,5 +84,5 @@ def _counts_of_data(runs: Sequence[Run], fraction: float | None) -> dict[str, st
     if fraction is not None and len(units) == 1:
         count, unit = units.pop()
         share = "all" if fraction == 1 else f"{100 * fraction:.4g}\N{NO-BREAK SPACE}% of the"
-        found["units"] = f"{share} labels: {count:,} {unit}{'s' * (count != 1)}"
+        found["units"] = f"{share} labels: {counted(count, unit)}"
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_rs.config_hash import setting_text
+from ssl_rs.errors import counted
 from ssl_rs.reporting.differing_settings import differing_settings, is_compared
 from ssl_rs.reporting.runs import Run
 from ssl_rs.reporting.tables import Comparison, comparison_of, place_of
@@ -125,7 +126,7 @@ def _named_by_settings(run: Run, usual: Run, row: Sequence[Run]) -> str:
     other.sort(key=lambda key: len({each.row_hash for each in row if each.settings.get(key) == run.settings[key]}))
     named = [setting_text(key, run.settings[key]) for key in other]
     others = len(named) - MOST_NAMED
-    more = [f"and {others} more setting{'s' * (others > 1)}"] if others > 0 else []
+    more = [f"and {counted(others, 'more setting')}"] if others > 0 else []
     return ", ".join([*named[:MOST_NAMED], *more])
 
 

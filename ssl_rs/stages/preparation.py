@@ -10,7 +10,7 @@ from ssl_rs.data.manifest import Manifest
 from ssl_rs.data.overview import SCENES_FILE, SHEET_FILE
 from ssl_rs.data.store import Store
 from ssl_rs.data.verify import verify
-from ssl_rs.errors import InputError, some
+from ssl_rs.errors import InputError, counted, some
 from ssl_rs.messages import say_line
 from ssl_rs.stages.prepared_store import prepare_store, scene_progress
 
@@ -63,7 +63,7 @@ def _tell_groups(dataset: Dataset, store: Store) -> None:
         splits.setdefault(dataset.group_of(scene.id), set()).add(scene.split)
     divided = [name for name, found in splits.items() if "train" in found and found & {"val", "test"}]
     more = f"; {len(divided)} of them both train and score, so scores say little about new places" if divided else ""
-    say_line(f"By dataset.scene_group={dataset.scene_group} the scenes lie in {len(splits)} groups{more}.")
+    say_line(f"By dataset.scene_group={dataset.scene_group} the scenes lie in {counted(len(splits), 'group')}{more}.")
 
 
 def unlabeled_text(manifest: Manifest) -> str:
@@ -84,7 +84,7 @@ def summary(store: Store) -> str:
     counts = ", ".join(f"{splits[split]} {split}" for split in get_args(Split) if splits[split])
     asked = "Are labels and colors right?" if manifest.classes else "Are colors right?"
     return (
-        f"{manifest.dataset}: {len(manifest.scenes)} scenes ({counts}); bands {', '.join(manifest.bands)} "
+        f"{manifest.dataset}: {counted(len(manifest.scenes), 'scene')} ({counts}); bands {', '.join(manifest.bands)} "
         f"({manifest.dtype}); {len(manifest.classes)} classes\n"
         f"{asked} Look at {store.path / SHEET_FILE}; {SCENES_FILE} beside it lists the scenes."
     )

@@ -129,7 +129,7 @@ def test_of_two_scenes_with_one_id_the_first_is_kept(made_up, tmp_path):
 
 def test_nothing_left_to_train_on_is_an_error_all_the_same(made_up, tmp_path):
     entries = [("a", "train", arrays(bands=3)), ("b", "test", arrays())]
-    with pytest.raises(InputError, match=r"no usable training scene is left; 1 scenes are left out.*expected 2 bands"):
+    with pytest.raises(InputError, match=r"no usable training scene is left\. Left out: 1 scene;.*expected 2 bands"):
         prepare(made_up(entries, on_bad_scene="skip"), tmp_path)
 
 

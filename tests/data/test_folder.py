@@ -314,7 +314,7 @@ def test_unlabeled_images_are_no_training_scenes(labeled, make, tmp_path):
     save(labeled / "images" / "unlabeled" / "more.png", rgb())
     for path in labeled.glob("images/*.png"):
         path.write_bytes(b"no image")
-    with pytest.raises(InputError, match="no usable training scene is left; 10 scenes are left out"):
+    with pytest.raises(InputError, match=r"no usable training scene is left\. Left out: 10 scenes"):
         prepare(make(on_bad_scene="skip"), tmp_path / "stores")
     for place in range(1, 10):
         (labeled / "images" / f"scene{place}.png").unlink()
