@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import rasterio
+import rasterio.control
+import rasterio.rpc
 import torch
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
@@ -578,11 +579,16 @@ def test_the_map_of_another_image_of_the_same_name_is_kept(command, tuned, image
     assert (tmp_path / "maps/scene.tif").read_bytes() != first
 
 
-def test_a_name_that_is_no_utf_8_is_refused(refused, tmp_path):
-    path = tmp_path / os.fsdecode(b"sc\xe9ne.png")
+def test_a_name_that_is_no_utf_8_keeps_no_other_image_from_its_map(refused, tmp_path):
+    (tmp_path / "scenes").mkdir()
+    path = tmp_path / "scenes" / os.fsdecode(b"sc\xe9ne.png")
     Image.new("RGB", (40, 40)).save(path.with_name("a.png"))
     path.with_name("a.png").rename(path)
-    assert "is no UTF-8, which GDAL needs. Rename it." in refused(str(tmp_path))
+    assert "is no UTF-8, which GDAL needs. Rename it." in refused(tmp_path / "scenes")
+    Image.new("RGB", (40, 40)).save(path.with_name("b.png"))
+    said = refused(tmp_path / "scenes", "run_dir=maps")
+    assert "is no UTF-8, which GDAL needs. Rename it." in said
+    assert [path.name for path in Path("maps").glob("*.tif")] == ["b.tif"]
 
 
 def test_a_pattern_names_the_images_that_fit_it(mapped, refused, image, tmp_path):
@@ -760,10 +766,12 @@ def test_a_map_written_in_rows_of_any_height_is_that_written_at_once(
         for top in range(0, height, 37):
             writer.write(top, values[:, top : top + 37])
         assert not (tmp_path / "map.tif").exists()
+        writer.complete()
         writer.finish()
     assert np.array_equal(read_map(tmp_path / "map.tif")[0], values)
     with MapWriter(tmp_path / "once.tif", Grid(height, width, None, None), names, dtype, 255) as writer:
         writer.write(0, values)
+        writer.complete()
         writer.finish()
     sizes = [(tmp_path / name).stat().st_size for name in ("map.tif", "once.tif")]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.01)  # no tile was compressed twice
@@ -775,6 +783,7 @@ def test_a_map_written_in_rows_of_any_height_is_that_written_at_once(
 def test_overviews_go_down_to_one_tile(tmp_path, height, width, levels):
     with MapWriter(tmp_path / "map.tif", Grid(height, width, None, None), ["class"], "uint8", 255) as writer:
         writer.write(0, np.zeros((1, height, width), np.uint8))
+        writer.complete()
         writer.finish()
     with rasterio.open(tmp_path / "map.tif") as made:
         assert made.overviews(1) == levels
@@ -793,6 +802,7 @@ def test_an_overview_shows_the_commonest_class_and_the_mean_probability(tmp_path
     for name, dtype, nodata, array in (("map", "uint8", 255, values), ("likely", "float32", float("nan"), shares)):
         with MapWriter(tmp_path / f"{name}.tif", Grid(300, 400, None, None), ["a"], dtype, nodata) as writer:
             writer.write(0, array)
+            writer.complete()
             writer.finish()
     with rasterio.open(tmp_path / "map.tif", overview_level=0) as made:
         assert np.array_equal(made.read(), common)
@@ -972,3 +982,82 @@ def test_new_images_are_read_as_those_of_the_training(tmp_path, bands, count, no
         stored = [np.load(tmp_path / name / array_file(0, kind)) for name in ("train", "new")]
         np.testing.assert_array_equal(*stored)
     assert not stored[0].all()
+
+
+POINTS = [
+    rasterio.control.GroundControlPoint(row, column, x, y, 3.5)
+    for row, column, x, y in ((0, 0, 13.1, 52.6), (0, 96, 13.2, 52.61), (96, 0, 13.11, 52.5), (96, 96, 13.2, 52.5))
+]
+POLYNOMIALS = rasterio.rpc.RPC(
+    height_off=100.5, height_scale=500, lat_off=52.5, lat_scale=0.1, long_off=13.4, long_scale=0.2, line_off=48,
+    line_scale=48, samp_off=48, samp_scale=48, line_num_coeff=[0.1 * each for each in range(20)],
+    line_den_coeff=[1.0] + [1e-7] * 19, samp_num_coeff=[0.3] * 20, samp_den_coeff=[1.0] + [2e-7] * 19,
+    err_bias=None, err_rand=None,
+)  # fmt: skip
+
+
+def test_what_places_an_image_without_a_transform_places_its_map(mapped, image, tmp_path):
+    """Ground control points and rational polynomials: both files have the same pixels."""
+    by_points = write_tiff(tmp_path / "points.tif", image[0], transform=None, crs="EPSG:4326", gcps=POINTS)
+    by_polynomials = write_tiff(tmp_path / "rpc.tif", image[0], transform=None, crs=None, rpcs=POLYNOMIALS)
+    for name, scene in (("gcps", by_points), ("rpcs", by_polynomials)):
+        made, _ = mapped(scene, "probabilities=true")
+        for path in (made, made.with_suffix(".probabilities.tif")):
+            with rasterio.open(scene) as source, rasterio.open(path) as written:
+                assert written.transform.is_identity
+                assert str(getattr(written, name)) == str(getattr(source, name))
+                assert (written.gcps[0] != []) == (name == "gcps")
+                assert (written.rpcs is None) == (name == "gcps")
+        assert "Mapped before" in mapped(scene, "probabilities=true")[1]
+    about = json.loads(made.with_suffix(".json").read_text())
+    assert about["ground_control"]["rpc"]["HEIGHT_OFF"] == "100.5"
+
+
+@pytest.mark.parametrize("end", [".tif", ".png", ".overview.png", ".probabilities.tif"])
+def test_a_map_whose_file_was_cut_short_is_made_again(mapped, image, tmp_path, end):
+    scene = write_tiff(tmp_path / "scene.tif", image[0])
+    made, _ = mapped(scene, "probabilities=true")
+    path = made.with_suffix(end)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    assert "Mapped before" not in mapped(scene, "probabilities=true")[1]
+    assert path.read_bytes() == whole
+
+
+def test_an_earlier_map_stays_until_the_next_one_is_whole(command, mapped, tuned, image, tmp_path, monkeypatch):
+    scene = write_tiff(tmp_path / "scene.tif", image[0])
+    made, _ = mapped(scene)
+    before = {path: path.read_bytes() for path in made.parent.glob("scene*")}
+    assert len(before) == 4
+    given = (f"run={tuned.path}", f"images={scene}", "probabilities=true")
+    for name in ("write", "complete"):
+        with monkeypatch.context() as patched:
+            patched.setattr(MapWriter, name, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            assert command("predict", *given)[0] == 130
+        assert {path: path.read_bytes() for path in made.parent.glob("scene*")} == before
+    again, _ = mapped(scene, "probabilities=true")
+    assert again == made
+    assert made.read_bytes() == before[made]
+
+
+def test_an_archive_is_mapped_by_its_name(mapped, refused, image, tmp_path):
+    for name in ("a/one.tif", "two.tif"):
+        (tmp_path / "scenes" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_tiff(tmp_path / "scenes" / name, image[0][:, :40, :40])
+    shutil.make_archive(str(tmp_path / "scenes"), "zip", tmp_path / "scenes")
+    folder, _ = mapped(tmp_path / "scenes.zip")
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.tif")) == ["a/one.tif", "two.tif"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("no image")
+    shutil.make_archive(str(tmp_path / "other"), "zip", tmp_path / "other")
+    said = refused(tmp_path / "other.zip")
+    assert f"images={tmp_path / 'other.zip'} holds no .jpg" in said
+    assert "notes.txt" in said
+
+
+def test_complex_values_are_refused_with_a_remedy_that_helps(refused, image, tmp_path):
+    scene = write_tiff(tmp_path / "scene.tif", image[0].astype(np.complex64))
+    for given in ((), ("value_scale=255",)):
+        said = refused(scene, *given)
+        assert "scene.tif has complex values (complex64), which no run reads. Give it their magnitude." in said
+        assert "value_scale" not in said

@@ -37,7 +37,7 @@ def find_files(root: Path, unusable: Unusable = _refuse) -> list[SourceFile]:
     found: list[SourceFile] = []
     for path in sorted(files_below(root, unusable)):
         try:
-            found += _members(path) if path.suffix.lower() == ".zip" else [SourceFile(path)]
+            found += files_in_archive(path) if path.suffix.lower() == ".zip" else [SourceFile(path)]
         except InputError as error:
             unusable(path, error)
         except OSError as error:
@@ -121,8 +121,8 @@ def _refuse_folder(error: OSError) -> None:
         ) from error
 
 
-def _members(path: Path) -> list[SourceFile]:
-    """List the files in an archive.
+def files_in_archive(path: Path) -> list[SourceFile]:
+    """List the files in a zip archive that are not hidden.
 
     Raises:
         InputError: It is damaged, holds archives, or names that lead out of it.

@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from ssl_rs.data.dataset import Transform
+from ssl_rs.data.ground_control import GroundControl
 from ssl_rs.files import writing
 
 CACHE_BYTES = 2**27
@@ -36,12 +37,14 @@ class Grid:
         width: Columns.
         crs: As in `ssl_rs.data.dataset.SceneArrays`.
         transform: As in `ssl_rs.data.dataset.SceneArrays`.
+        control: What places them where there is no transform.
     """
 
     height: int
     width: int
     crs: str | None
     transform: Transform | None
+    control: GroundControl = field(default_factory=GroundControl)
 
 
 class MapWriter:
@@ -67,7 +70,9 @@ class MapWriter:
         self.path, self.grid = path, grid
         self._is_float = dtype == "float32"
         self._aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        place = {} if grid.transform is None else {"transform": rasterio.Affine(*grid.transform)}
+        place: dict[str, Any] = {"crs": grid.crs, **grid.control.options()}
+        if grid.transform is not None:
+            place["transform"] = rasterio.Affine(*grid.transform)
         across = -(-grid.width // TILE)
         tiles = across * TILE**2 * len(bands) * np.dtype(dtype).itemsize  # bytes of a row of them
         # Overviews go into the file, whatever the user's environment says.
@@ -78,7 +83,7 @@ class MapWriter:
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 self._file = rasterio.open(
                     self._aside, "w", driver="GTiff", height=grid.height, width=grid.width, count=len(bands),
-                    dtype=dtype, nodata=nodata, crs=grid.crs, compress="deflate",
+                    dtype=dtype, nodata=nodata, compress="deflate",
                     predictor=3 if self._is_float else 1, interleave="band", tiled=True, blockxsize=TILE,
                     blockysize=TILE, bigtiff="if_safer", **place,
                 )  # fmt: skip
@@ -99,8 +104,8 @@ class MapWriter:
         except (OSError, RasterioError) as error:
             raise self._failed(error) from error
 
-    def finish(self) -> None:
-        """Put the file in place, flushed to the disk.
+    def complete(self) -> None:
+        """Write what is left, still aside, and read it back: what comes after cannot fail for lack of room.
 
         Raises:
             OSError: It could not be written.
@@ -116,9 +121,12 @@ class MapWriter:
                     _read_back(self._aside, level)
         except Exception as error:  # rasterio lets errors of GDAL through, whose common class is not public
             raise self._failed(error) from error
+        with writing(self.path), open(self._aside, "rb") as aside:
+            os.fsync(aside.fileno())
+
+    def finish(self) -> None:
+        """Put the completed file in its place."""
         with writing(self.path):
-            with open(self._aside, "rb") as file:
-                os.fsync(file.fileno())
             self._aside.replace(self.path)
 
     def _failed(self, error: Exception) -> OSError:

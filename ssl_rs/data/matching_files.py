@@ -47,8 +47,9 @@ def match_files(
 def _place(file: SourceFile, root: Path) -> str:
     """Return "/folder/archive/folder/name" below the root; the root's own name comes first, as if it were within."""
     inside = file.path.relative_to(root)
-    folder = inside.with_suffix("") / file.member if file.member else inside
-    return f"/{root.resolve().name}/{folder.as_posix()}"
+    if file.member:
+        inside = (inside.with_suffix("") if file.path != root else inside) / file.member
+    return f"/{root.resolve().name}/{inside.as_posix()}"
 
 
 def describe_files(root: Path, files: Iterable[SourceFile]) -> str:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+import numpy as np
+
 from ssl_rs.data.dataset import Dataset, Scene, SceneArrays, SceneSource, SegmentationClass
-from ssl_rs.data.finding_files import Unusable, check_link, check_text, find_files
+from ssl_rs.data.finding_files import Unusable, check_link, check_text, files_in_archive, find_files
 from ssl_rs.data.matching_files import describe_files
 from ssl_rs.data.paired import in_brackets, read_pair, with_channels
 from ssl_rs.data.raster import DRIVERS, EXTENSIONS
@@ -26,13 +28,13 @@ def find_images(places: Sequence[str], without: Sequence[Path], problems: list[s
     """Return the images at these places by the name that their maps get.
 
     Args:
-        places: Files, and folders that are searched with all that lies below them, zip archives included; of a folder
-            that has images/ and masks/, the images. Patterns such as scenes/*.tif are files and folders, too.
+        places: Files, zip archives, and folders that are searched with all that lies below them, archives included; of
+            a folder that has images/ and masks/, the images. Patterns such as scenes/*.tif are files and folders, too.
         without: Folders where maps are written: what lies there is no image to be mapped, nor in other folders of maps.
-        problems: Why archives in folders, or links to images, cannot be used is added to it.
+        problems: Why archives in folders, links to images, or names cannot be used is added to it.
 
     Returns:
-        Files by their name without extension; of those in a folder, their path below it.
+        Files by their name without extension; of those in a folder or an archive, their path in it.
 
     Raises:
         InputError: There is nothing, something else, or two maps would have one name.
@@ -47,7 +49,11 @@ def find_images(places: Sequence[str], without: Sequence[Path], problems: list[s
     try:
         for place in places:
             for name, file in _images_at(Path(place), [folder.resolve() for folder in without], tell):
-                check_text(file)
+                try:
+                    check_text(file)
+                except InputError as error:
+                    problems.append(str(error))
+                    continue
                 if file in known:  # several patterns, or one and a folder that it fits, may name an image
                     continue
                 known.add(file)
@@ -80,12 +86,14 @@ def _images_at(place: Path, without: Sequence[Path], unusable: Unusable) -> Iter
                 unusable(path, error)
                 continue
             yield from _images_at(path, without, unusable)
-    elif place.suffix.lower() not in EXTENSIONS:
+    elif place.suffix.lower() not in (*EXTENSIONS, ".zip"):
         raise InputError(f"images={place} is no folder and no image ({KNOWN}). Name one or the other.")
     elif not place.is_file():
         raise InputError(f"images={place} does not exist. Name an image ({KNOWN}), a folder of them, or a list.")
     elif _below(place, without):
         raise InputError(f"images={place} lies where maps are written. Move it, or choose another run_dir.")
+    elif place.suffix.lower() == ".zip":
+        yield from _images_of(place, files_in_archive(place))
     else:
         yield place.stem, SourceFile(place)
 
@@ -107,11 +115,22 @@ def _images_in(folder: Path, without: Sequence[Path], unusable: Unusable) -> Ite
             f"images={folder} holds maps alone: {found[0].path} lies where predict writes them, or wrote them ({MARK} "
             "says so). Name the images that are to be mapped."
         )
+    yield from _images_of(folder, images or files)
+
+
+def _images_of(place: Path, files: Sequence[SourceFile]) -> Iterator[tuple[str, SourceFile]]:
+    """Yield the images among the files of a folder or an archive, each with its path in it.
+
+    Raises:
+        InputError: There is none.
+    """
+    images = [file for file in files if file.suffix in EXTENSIONS]
     if not images:
-        raise InputError(f"images={folder} holds no {KNOWN}. Found: {describe_files(folder, files)}.")
+        raise InputError(f"images={place} holds no {KNOWN}. Found: {describe_files(place, files)}.")
     for file in images:
-        inside = file.path.relative_to(folder).with_suffix("")
-        yield str(inside if file.member is None else inside / PurePosixPath(file.member).with_suffix("")), file
+        within = [] if file.path == place else [file.path.relative_to(place).with_suffix("")]
+        member = [] if file.member is None else [PurePosixPath(file.member).with_suffix("")]
+        yield str(PurePosixPath(*within, *member)), file
 
 
 def _fitting(pattern: Path) -> list[Path]:
@@ -247,6 +266,8 @@ class NewScenes(Dataset):
         # As in training: a file that is read whole has said already where it holds no data.
         whole = self.chosen is None and alpha is None
         taken = strip if whole else with_channels(strip, chosen, alpha, file, asked)
+        if np.iscomplexobj(strip.image):
+            raise InputError(f"{file} has complex values ({dtype}), which no run reads. Give it their magnitude.")
         if self.trained_dtype not in (None, as_stored(strip.image[:0]).dtype.name):
             raise InputError(
                 f"{file} has values of type {dtype}, the run was trained on {self.trained_dtype}, divided by "

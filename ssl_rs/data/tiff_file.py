@@ -15,6 +15,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from ssl_rs.data.dataset import Transform
+from ssl_rs.data.ground_control import GroundControl
 from ssl_rs.data.raster import DRIVERS, Raster, where_data
 from ssl_rs.data.refused_images import ORIENTATION, refuse_bomb, refuse_turned, unreadable
 from ssl_rs.data.source_files import SourceFile
@@ -84,6 +85,12 @@ class TiffFile:
         flags = tiff.mask_flag_enums[0]
         self._masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
         refuse_bomb(file, tiff.count, self.height, self.width, self.dtype)
+
+    @property
+    def ground_control(self) -> GroundControl:
+        """What places its pixels where there is no transform."""
+        crs = self._tiff.gcps[1]
+        return GroundControl.of(self._tiff, _text_of(crs) if crs else None)
 
     @property
     def calls_last_band_alpha(self) -> bool:

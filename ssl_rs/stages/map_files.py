@@ -60,6 +60,10 @@ class Target:
             return {}
         return found if isinstance(found, dict) and OWNER in found else {}
 
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of those that are there, by name, but for the JSON, which tells them."""
+        return {path.name: path.stat().st_size for path in self.files if path != self.about and path.is_file()}
+
     def is_whole(self, sha256: str, digest: str, grid: Grid, probabilities: bool) -> bool:
         """Tell whether the map of this very image, in this very place, is whole; files beside an image may place it.
 
@@ -72,10 +76,14 @@ class Target:
         wanted = [self.map, self.picture, self.sheet, self.about, *([self.probabilities] if probabilities else [])]
         if not all(path.is_file() for path in wanted):
             return False
-        found = self.read_about()
+        found, sizes = self.read_about(), self.sizes()
+        if found.get("bytes") != sizes:  # cut short, or changed
+            return False
         transform = found.get("transform")
         place = [found.get("crs"), tuple(transform) if isinstance(transform, list) else transform]
-        return [found.get(OWNER), found.get("config_hash"), *place] == [sha256, digest, grid.crs, grid.transform]
+        place.append(found.get("ground_control"))
+        wanted_place = [grid.crs, grid.transform, grid.control.plain()]
+        return [found.get(OWNER), found.get("config_hash"), *place] == [sha256, digest, *wanted_place]
 
     def check_free(self, file: SourceFile, sha256: str) -> None:
         """Refuse to write over what is not ours, or over the map of another image of the same name.
@@ -108,8 +116,11 @@ class Target:
             )
 
     def _foreign(self) -> list[Path]:
-        """Return those that are there and not ours; pictures of earlier versions, and damaged JSON, tell nothing."""
-        unmarked = [path for path in self.files if path.exists() and not _is_ours(path)]
+        """Return those that are there and not ours; pictures of earlier versions, and damaged files, tell nothing."""
+        told = self.read_about().get("bytes")
+        written = told if isinstance(told, dict) else {}
+        owners = {path: _is_ours(path) for path in self.files if path.exists()}
+        unmarked = [path for path, ours in owners.items() if not ours and not (ours is None and path.name in written)]
         map_is_ours = any(path.exists() and path not in unmarked for path in (self.map, self.about))
         return [path for path in unmarked if path.suffix == ".tif" or not map_is_ours]
 
@@ -128,8 +139,8 @@ def place_of(file: SourceFile) -> str:
     return str(replace(file, path=file.path.absolute()))
 
 
-def _is_ours(path: Path) -> bool:
-    """Tell whether a file says that it belongs to a map."""
+def _is_ours(path: Path) -> bool | None:
+    """Tell whether a file says that it belongs to a map; None: it cannot be read."""
     try:
         if path.suffix == ".json":
             return OWNER in json.loads(path.read_text(encoding="utf-8"))
@@ -140,5 +151,5 @@ def _is_ours(path: Path) -> bool:
                     return OWNER in picture.info
             with rasterio.open(path, driver="GTiff") as tiff:
                 return OWNER in tiff.tags()
-    except Exception:  # whatever it is, and in whichever way it is damaged, it is not ours
-        return False
+    except Exception:  # whatever it is, and in whichever way it is damaged
+        return None

@@ -19,13 +19,15 @@ from ssl_rs.bands import RGB, shown_bands, told_bands
 from ssl_rs.data.clipping import WORTH_TELLING, values_outside
 from ssl_rs.data.dataset import IGNORE, SceneSource
 from ssl_rs.data.ground_area import square_meters
+from ssl_rs.data.ground_control import GroundControl
 from ssl_rs.data.map_writer import Grid, MapWriter, enlarged
 from ssl_rs.data.new_scenes import NewScenes
 from ssl_rs.data.pixel_size import pixel_size, told_unlike
+from ssl_rs.data.raster import DRIVERS
 from ssl_rs.data.scene_writer import write_scene
 from ssl_rs.data.source_files import SourceFile
 from ssl_rs.data.store import array_file
-from ssl_rs.data.tiff_file import small_cache
+from ssl_rs.data.tiff_file import TiffFile, small_cache
 from ssl_rs.errors import InputError
 from ssl_rs.files import make_folder, write_json, written_aside
 from ssl_rs.pictures import palette
@@ -109,18 +111,16 @@ def map_image(job: Job, file: SourceFile, target: Target, report: Callable[[floa
     with _scratch(job.folder) as scratch:
         with small_cache(), _about(file):
             write_scene(job.scenes, 0, source, scratch)
-        for stale in target.files:
-            stale.unlink(missing_ok=True)
         clipped = _share_clipped(job, scratch, file)
         pixels = _write_map(job, scratch, grid, target, {"image": str(file), "image_sha256": sha256}, report)
     about = {
         "image": str(file), "image_path": place_of(file), "image_sha256": sha256,
         "run": str(job.run.path), "model_sha256": job.model_sha256,
         "config_hash": job.hash, "height": grid.height, "width": grid.width, "crs": grid.crs,
-        "transform": grid.transform, "classes": _classes(job, grid, pixels),
+        "transform": grid.transform, "ground_control": grid.control.plain(), "classes": _classes(job, grid, pixels),
         "pixels_without_data": pixels[-1], "share_clipped": clipped,
         "bands": job.scenes.chosen, "alpha": job.scenes.alpha,
-        "wall_seconds": round(time.monotonic() - started, 3),
+        "bytes": target.sizes(), "wall_seconds": round(time.monotonic() - started, 3),
     }  # fmt: skip
     write_json(target.about, about)
     return True
@@ -162,8 +162,9 @@ def _about(file: SourceFile) -> Iterator[None]:
 
 
 def _grid(scenes: NewScenes, source: SceneSource) -> Grid:
-    scene = scenes.read(source)
-    return Grid(scene.height, scene.width, scene.crs, scene.transform)
+    scene, file = scenes.read(source), source.files[0]
+    control = TiffFile(file).ground_control if file.suffix in DRIVERS else GroundControl()
+    return Grid(scene.height, scene.width, scene.crs, scene.transform, control)
 
 
 @contextmanager
@@ -241,21 +242,35 @@ def _write_map(
                 likely.write(top, enlarged(values, factor, height, grid.width))
             if rows.stop < image.shape[1]:
                 report(rows.stop / image.shape[1])
-        for each in (maps, likely):
-            if each is not None:
-                each.finish()
-    pixels, missing = dict(zip(job.colors, counts.tolist(), strict=False)), int(counts[IGNORE])
-    picture = thinned.map()
+        pixels, missing = dict(zip(job.colors, counts.tolist(), strict=False)), int(counts[IGNORE])
+        picture, sheet = _draw(job, target, thinned, pixels, missing)
+        _put_in_place(target, [each for each in (maps, likely) if each is not None])
     marks = PngInfo()
     marks.add_text(OWNER, tags[OWNER])
     _write_picture(target.picture, picture, colors, marks)
-    seen = rgb_picture(thinned.image(), RGB, job.value_scale, picture != IGNORE)
     with written_aside(target.sheet) as file:
-        shown = told_bands(job.scenes.expected) + ("" if image.dtype == np.uint8 else ", stretched")
-        draw_map_sheet(target.map.stem, seen, picture, job.colors, pixels, missing, shown).save(
-            file, "PNG", pnginfo=marks
-        )
+        sheet.save(file, "PNG", pnginfo=marks)
     return [*pixels.values(), missing]
+
+
+def _draw(
+    job: Job, target: Target, thinned: Thinned, pixels: Mapping[str, int], missing: int
+) -> tuple[NDArray[np.uint8], Image.Image]:
+    """Return a map's picture, the class of each pixel, and its sheet."""
+    picture, image = thinned.map(), thinned.image()
+    seen = rgb_picture(image, RGB, job.value_scale, picture != IGNORE)
+    shown = told_bands(job.scenes.expected) + ("" if image.dtype == np.uint8 else ", stretched")
+    return picture, draw_map_sheet(target.map.stem, seen, picture, job.colors, pixels, missing, shown)
+
+
+def _put_in_place(target: Target, writers: Sequence[MapWriter]) -> None:
+    """Replace an earlier map; what is there stays until all that takes long, or room, is done."""
+    for writer in writers:
+        writer.complete()
+    for stale in target.files:
+        stale.unlink(missing_ok=True)
+    for writer in writers:
+        writer.finish()
 
 
 def _write_picture(

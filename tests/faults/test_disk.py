@@ -162,7 +162,7 @@ def test_a_disk_that_fills_before_the_last_blocks_of_a_map(disk):
         writer.write(0, noise)
         disk.fill()
         with pytest.raises(OSError, match=f"cannot be written, the disk may be full.*{path}"):
-            writer.finish()
+            writer.complete()
     assert not path.exists()
     assert not list(disk.path.glob(".map*"))
 
@@ -178,6 +178,7 @@ def test_a_disk_that_holds_a_map_and_a_part_of_its_overviews(disk, colors, room)
     def write(path):
         with MapWriter(path, Grid(1024, 1024, None, None), ["class"], "uint8", 255, colors) as writer:
             writer.write(0, values)
+            writer.complete()
             writer.finish()
 
     write(disk.path / "whole.tif")
