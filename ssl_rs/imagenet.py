@@ -117,6 +117,20 @@ def weights_file(weights: str | None, backbone: str) -> Path:
     return path
 
 
+def check_published(recorded: Any, path: Path, sha256: str) -> None:
+    """Refuse a file that has the name of torchvision's, which ends with how its sha256 begins, and other content.
+
+    Raises:
+        InputError: It is damaged, or was changed.
+    """
+    published = Path(recorded.url)
+    if path.name == published.name and not sha256.startswith(published.stem.rpartition("-")[2]):
+        raise InputError(
+            f"{path} is not the file that torchvision publishes under this name: its sha256 begins with {sha256[:8]}. "
+            "Get it again, or rename it if it was changed on purpose."
+        )
+
+
 def download(recorded: Any, backbone: str) -> Path:
     """Return torchvision's file from its cache, downloading it first where there is a network.
 

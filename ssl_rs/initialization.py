@@ -16,6 +16,7 @@ from ssl_rs.encoder import Statistics
 from ssl_rs.errors import InputError
 from ssl_rs.files import sha256_of
 from ssl_rs.imagenet import (
+    check_published,
     describe_filters,
     filters_for_bands,
     first_convolution,
@@ -208,6 +209,7 @@ class ImageNet(Keys):
         statistics = statistics_for_bands(imagenet, target.statistics, target.bands, target.dtype, target.value_scale)
         filters = describe_filters(target.bands)
         label, sha256 = self.label or "imagenet", sha256_of(path)
+        check_published(recorded, path, sha256)
         return Provenance("imagenet", label, path.name, sha256, statistics, first_convolution=filters)
 
     def apply(self, encoder: nn.Module, target: Target, decoder: nn.Module | None = None) -> Provenance:
@@ -250,7 +252,9 @@ class Pretrained(Keys):
         """
         found = self._find(target.dataset, target.backbone, target.pretrainings)
         run, metadata = found.run, found.metadata
-        metadata.check_data(f"initialization.run={run.path}", target.bands, target.value_scale)
+        as_file = f"initialization=file initialization.weights={run.encoder}"
+        of_some = f" Or take the channels of the data's bands from its encoder: {as_file}."
+        metadata.check_data(f"initialization.run={run.path}", target.bands, target.value_scale, of_some)
         decoder = check_decoder(found, target.decoder) if self.parts == "encoder_and_decoder" else None
         label = self.label or f"{found.label}{' with decoder' if decoder else ''}"
         before = read_seen(run)

@@ -1,6 +1,8 @@
 """Files of weights: read without running code in them, loaded only where every name and shape fits."""
 
 import re
+import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
     )
     if not named:
-        raise InputError(f"{path} holds no table of named tensors.")
+        nested = isinstance(weights, dict) and any(isinstance(value, dict) for value in weights.values())
+        remedy = f" It holds tables in one another: initialization=file initialization.weights={path} reads these."
+        raise InputError(f"{path} holds no table of named tensors." + remedy * nested)
     return {_current(name): value for name, value in weights.items()}
 
 
@@ -42,20 +46,43 @@ def _current(name: str) -> str:
     return DENSE_LAYER.sub(r"\1\2", name)
 
 
+def is_safetensors(path: Path) -> bool:
+    """Tell whether a file is one of safetensors: by how it begins, or by its name where that says nothing."""
+    with open(path, "rb") as file:
+        begin = file.read(9)
+    if zipfile.is_zipfile(path):
+        return False
+    header = int.from_bytes(begin[:8], "little")  # bytes of the JSON that follows
+    return (begin[8:] == b"{" and header < path.stat().st_size) or path.suffix == ".safetensors"
+
+
 def _read(path: Path) -> Any:
     try:
-        return (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        if is_safetensors(path):
+            return load_file(path)
+        damaged = _damaged_member(path)
+        with open(path, "rb") as file, warnings.catch_warnings():  # of a path, torch goes by its ending
+            warnings.simplefilter("ignore")  # of kinds of files that are refused, and of old ones that are read
+            content = None if damaged else torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle or zip raises whatever its bytes lead to
         first = ADVICE.split((str(error) or repr(error)).splitlines()[0])[0]
         said = f"{type(error).__name__} {first}".strip(" .")
         raise InputError(
             f"{path} cannot be read as weights ({said}). It is damaged, or it holds more than tensors and plain data: "
-            "reading that would run code. Save its table of tensors alone, if you trust it."
+            "reading that would run code. Save its table of tensors alone, if you trust it: "
+            "docs/own-data.md shows how."
         ) from error
+    if damaged:  # torch does not look
+        raise InputError(f"{path} is damaged: the checksum of {damaged} in it is wrong. Get it again.")
+    return content
+
+
+def _damaged_member(path: Path) -> str | None:
+    """Return the first member of torch's archive that has not the checksum that stands in it."""
+    if not zipfile.is_zipfile(path):
+        return None  # of before 2020
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -115,9 +142,14 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], where: str, 
         what: The module in words, e.g. "backbone resnet18".
 
     Raises:
-        InputError: A tensor that is missing, unexpected or of another shape.
+        InputError: A tensor that is missing, unexpected or of another shape, or holds NaN or an infinite value.
     """
     check_fit(module.state_dict(), weights, where, what)
+    if odd := next((name for name, value in weights.items() if not value.isfinite().all()), None):
+        raise InputError(
+            f"{where}: {odd} holds values that are not finite. The file is damaged, or its training diverged: choose "
+            "other weights."
+        )
     nn.Module.load_state_dict(module, dict(weights), strict=True)
 
 

@@ -15,7 +15,7 @@ from ssl_rs.imagenet import describe_filters, filters_for_bands, first_convoluti
 from ssl_rs.initialization import Keys, Provenance, Target
 from ssl_rs.run_directory import read_metadata
 from ssl_rs.seen_images import compare_with_data, marks, seen_beside, warn_of_seen
-from ssl_rs.weights import check_fit, load_strictly, read_tensors, with_counts
+from ssl_rs.weights import check_fit, is_safetensors, load_strictly, read_tensors, with_counts
 from ssl_rs.weights_metadata import WeightsMetadata, read_weights_metadata
 
 SMALLEST = 1e-6
@@ -125,7 +125,7 @@ class File(Keys):
     def _metadata(self) -> WeightsMetadata | None:
         """Return what the file says of its bands; None of a file that somebody else wrote."""
         path = Path(str(self.weights))
-        if path.suffix != ".safetensors" or not read_metadata(path).keys() >= {"bands", "mean", "std", "value_scale"}:
+        if not is_safetensors(path) or not read_metadata(path).keys() >= {"bands", "mean", "std", "value_scale"}:
             return None
         return read_weights_metadata(path)
 
@@ -214,10 +214,12 @@ def encoder_tensors(
             found[sum(beginning + each in there for each in wanted.values())].append(beginning)
     if not found:
         begun = f" below {prefix}" if prefix else ""
+        of_timm = any(name.endswith("conv_stem.weight") for name in there.values())
+        hint = " These are timm's names, which encoders of backbone.name=tu-... have." if of_timm else ""
         raise InputError(
             f"{where} has no tensor{begun} whose name ends with {_bare(first_convolution(own))}, the encoder's first "
-            f"convolution; it has {', '.join(list(weights)[:3])}, ... Choose the backbone that the file is of, or "
-            "another initialization.prefix."
+            f"convolution; it has {', '.join(list(weights)[:3])}, ...{hint} Choose the backbone that the file is of, "
+            "or another initialization.prefix."
         )
     best = found[max(found)]
     if len(best) > 1 and max(found) > len(own) / 2:

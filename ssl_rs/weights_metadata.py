@@ -73,13 +73,14 @@ class WeightsMetadata:
                 f"Choose backbone={self.backbone}, or other weights."
             )
 
-    def check_data(self, where: str, bands: Sequence[str], value_scale: float) -> None:
+    def check_data(self, where: str, bands: Sequence[str], value_scale: float, of_some: str = "") -> None:
         """Refuse data of other bands, or whose values are divided by something else.
 
         Args:
             where: Key and run that the weights are of, for the message.
             bands: Of the data.
             value_scale: Of the data.
+            of_some: What else to do where all bands of the data are among those of the weights.
 
         Raises:
             InputError: It is such data.
@@ -89,6 +90,8 @@ class WeightsMetadata:
             raise InputError(
                 f"{where} was trained on the bands {own}, the data has {other}. Choose weights of these bands, or "
                 "data of those; of a folder dataset.channels chooses bands, and dataset.bands names them."
+                + of_some
+                * (set(bands) <= set(self.bands))
             )
         self.check_scale(where, value_scale)
 

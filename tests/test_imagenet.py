@@ -8,7 +8,14 @@ import torch.nn.functional as F
 
 from ssl_rs.encoder import Backbone, Normalization, Statistics
 from ssl_rs.errors import InputError
-from ssl_rs.imagenet import describe_filters, download, filters_for_bands, first_convolution, statistics_for_bands
+from ssl_rs.imagenet import (
+    check_published,
+    describe_filters,
+    download,
+    filters_for_bands,
+    first_convolution,
+    statistics_for_bands,
+)
 
 RGB = ("red", "green", "blue")
 LISTS = {
@@ -131,3 +138,12 @@ def test_a_download_is_compared_with_the_hash_in_its_name(tmp_path, monkeypatch)
     path = tmp_path / "checkpoints/resnet18-f37072fd.pth"
     assert download(SimpleNamespace(url=url), "resnet18") == path
     assert asked == [(url, str(path), {"hash_prefix": "f37072fd", "progress": False})]
+
+
+def test_a_file_with_the_name_of_a_published_one_is_that_one(tmp_path):
+    recorded = SimpleNamespace(url="https://download.pytorch.org/models/resnet18-f37072fd.pth")
+    own, published = "e" * 64, "f37072fd" + "0" * 56
+    check_published(recorded, tmp_path / "resnet18-f37072fd.pth", published)
+    check_published(recorded, tmp_path / "mine.pth", own)
+    with pytest.raises(InputError, match=r"its sha256 begins with eeeeeeee\. Get it again, or rename it"):
+        check_published(recorded, tmp_path / "resnet18-f37072fd.pth", own)

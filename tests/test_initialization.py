@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from ssl_rs.initialization import ImageNet, Pretrained, Provenance, Random, Targ
 from ssl_rs.run_directory import RunDirectory, save_tensors
 from ssl_rs.seen_images import SeenImages, write_seen
 from ssl_rs.several_pretrainings import SeveralPretrainingsError
-from ssl_rs.weights import load_strictly, read_weights
+from ssl_rs.weights import is_safetensors, load_strictly, read_weights
 from ssl_rs.weights_file import File
 
 OWN = Statistics((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "the training scenes of x")
@@ -227,7 +228,8 @@ def test_torchvisions_file_is_taken_from_its_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *arguments, **_: pytest.fail("it asked the network"))
     _, path = torchvision_file(tmp_path, "resnet18")
-    name = Path(models.ResNet18_Weights.IMAGENET1K_V1.url).name
+    name = f"resnet18-{sha256_of(path)[:8]}.pth"
+    monkeypatch.setattr(models.ResNet18_Weights.IMAGENET1K_V1.value, "url", f"https://download.pytorch.org/{name}")
     (tmp_path / "checkpoints").mkdir()
     path.rename(tmp_path / "checkpoints" / name)
     assert ImageNet().apply(Backbone("resnet18").build(3), target(tmp_path)).source == name
@@ -560,9 +562,18 @@ def test_a_decoder_that_cannot_be_taken_over_is_refused_with_the_reason(tmp_path
 
 
 def test_other_bands_in_another_order_are_refused(tmp_path):
+    """Where the data's are among them, the message says how to take them."""
     run, _ = pretraining(tmp_path / "run", bands=("blue", "green", "red"))
-    with pytest.raises(InputError, match="was trained on the bands"):
+    with pytest.raises(InputError, match="was trained on the bands") as error:
         Pretrained(run=str(run.path)).locate(target(tmp_path))
+    way = rf"initialization=file initialization\.weights=({re.escape(str(run.path))}\S+)\.$"
+    weights = re.search(way, str(error.value))[1]
+    encoder = Backbone("resnet18").build(3)
+    found = File(weights=weights).apply(encoder, target(tmp_path))
+    assert "red takes 3" in found.first_convolution
+    other = replace(target(tmp_path), bands=("nir", "green", "red"))
+    with pytest.raises(InputError, match=r"and dataset\.bands names them\.$"):
+        Pretrained(run=str(run.path)).locate(other)
 
 
 # Files
@@ -623,6 +634,53 @@ def test_something_else_than_a_table_of_tensors_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(InputError, match="holds no table of named tensors"):
         read_weights(tmp_path / "weights.pth")
+
+
+def test_tables_in_one_another_name_what_reads_them(tmp_path):
+    torch.save({"state_dict": {"a": torch.ones(1)}}, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match=r"initialization=file initialization\.weights=\S+weights\.pth reads these\."):
+        read_weights(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("safe", [False, True])
+def test_a_file_is_read_by_its_content_whatever_its_name(tmp_path, safe):
+    own = {"a": torch.arange(3.0)}
+    path = tmp_path / ("weights.pth" if safe else "weights.safetensors")
+    save_tensors(path, own, {"k": "v"}) if safe else torch.save(own, path)
+    assert is_safetensors(path) == safe
+    assert equal(read_weights(path), own)
+
+
+def test_a_bit_that_flipped_is_noticed(tmp_path):
+    """torch reads the tensor all the same."""
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.zeros(1000)}, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 64
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=True)["a"].any()
+    with pytest.raises(InputError, match=r"weights\.pth is damaged: the checksum of weights/data/0 in it is wrong"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused(value):
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    own = state(module)
+    weights = {**own, "1.running_var": torch.tensor([1.0, value, 1.0])}
+    with pytest.raises(InputError, match=r"^FILE: 1\.running_var holds values that are not finite\."):
+        load_strictly(module, weights, "FILE", "backbone tiny")
+    assert equal(state(module), own)
+
+
+def test_torchs_warnings_are_none_of_ours(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "weights.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError, match="cannot be read as weights"):
+            read_weights(tmp_path / "weights.pt")
 
 
 def test_a_file_that_counts_no_batches_is_as_good(tmp_path):

@@ -395,3 +395,9 @@ def test_a_file_of_colors_is_none_of_three_other_bands(tmp_path):
     path, _ = own_file(tmp_path, RGB)
     with pytest.raises(InputError, match="was trained on the bands red, green, blue, the data has nir, red, green"):
         File(weights=path).locate(target(("nir", "red", "green")))
+
+
+def test_names_of_timm_are_told(tmp_path):
+    path = saved(tmp_path, {"conv_stem.weight": torch.zeros(32, 3, 3, 3)})
+    with pytest.raises(InputError, match=r"These are timm's names, which encoders of backbone\.name=tu-\.\.\. have\."):
+        File(weights=path).apply(Backbone("mobilenet_v2").build(3), target())
