@@ -140,8 +140,8 @@ def test_a_damaged_record_of_a_failure_is_told(tmp_path, text):
 
 @pytest.mark.parametrize("wrong", ["optimizer.lr=-1", "decoder=deeplabv3plus backbone=vgg16_bn"])
 @pytest.mark.parametrize("start", ["random", "pretrained"])
-def test_what_no_run_of_a_sweep_can_use_is_refused_before_data_is_prepared(command, tiny, start, wrong):
-    code, _, err = command("finetune", "-m", *tiny, "seed=0,1", f"initialization={start}", *wrong.split())
+def test_what_no_run_of_a_sweep_can_use_is_refused_before_data_is_prepared(command, unprepared, start, wrong):
+    code, _, err = command("finetune", "-m", *unprepared, "seed=0,1", f"initialization={start}", *wrong.split())
     assert code == 2
     assert len(err.splitlines()) == 1
     assert not Path("outputs").exists()
@@ -261,8 +261,8 @@ def test_a_sweep_of_ones_own_varies_whole_experiments(tiny, tmp_path):
     assert len({cell.run_dir for cell in cells}) == 2
 
 
-def test_a_folder_that_runs_would_share_is_refused_before_data_is_prepared(command, tiny):
-    code, _, err = command("finetune", "-m", *tiny, "seed=0,1", "run_dir=mine")
+def test_a_folder_that_runs_would_share_is_refused_before_data_is_prepared(command, unprepared):
+    code, _, err = command("finetune", "-m", *unprepared, "seed=0,1", "run_dir=mine")
     assert code == 2
     assert "Several runs of this sweep would share one folder" in err
     assert not Path("outputs/stores").exists()

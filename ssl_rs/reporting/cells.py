@@ -2,12 +2,12 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ssl_rs.reporting.json_values import read_object
-from ssl_rs.reporting.plans import PlannedCell, command_line
+from ssl_rs.reporting.plans import OUTPUT_DIR, Moved, PlannedCell, command_line
 from ssl_rs.reporting.runs import WEIGHTS_OF_RUNS, LeftOut, Run
 from ssl_rs.reporting.tables import Comparison, Table, comparison_of
 
@@ -69,7 +69,7 @@ class FailedRun:
 
 def read_failures(runs_dir: Path, planned: Sequence[PlannedCell] = ()) -> tuple[list[FailedRun], list[LeftOut]]:
     """Read the failure of every run below a folder, and of every planned one, that has no result."""
-    failures, left_out, moved = [], [], {cell.run_dir: cell.moved_to for cell in planned}
+    failures, left_out, moved = [], [], {cell.run_dir: cell.moved for cell in planned}
     below = {path.resolve(): path for path in runs_dir.rglob("failure.json")}
     elsewhere = [path for cell in planned if (path := cell.run_dir / "failure.json").is_file() and path not in below]
     for path in sorted([*below.values(), *elsewhere]):
@@ -78,7 +78,7 @@ def read_failures(runs_dir: Path, planned: Sequence[PlannedCell] = ()) -> tuple[
         try:
             found = read_object(path)
             moved_to = moved.get(path.parent.resolve())
-            command = command_line(str(found["command"]), found["overrides"], moved_to=moved_to)
+            command = command_line(str(found["command"]), found["overrides"], moved=moved_to)
             failures.append(FailedRun(path.parent, command, str(found["error"])))
         except (ValueError, KeyError, TypeError, OSError) as error:
             left_out.append(LeftOut(path, f"no record of a failure ({type(error).__name__}: {error})"))
@@ -118,10 +118,13 @@ def stale_runs(runs: Sequence[Run], planned: Sequence[PlannedCell], home: Path) 
     places: dict[tuple[str, int], list[PlannedCell]] = {}
     for cell in complete:
         places.setdefault((cell.label, cell.seed), []).append(cell)
+    # Of such a run the plan is as old as the run: what it says of the weights holds against no other.
+    replaced = {run.directory.resolve(): _replaced(run) for run in runs if _is_below(run, home)}
     stale = []
     for run in runs:
         here = places.get((run.label, run.seed), []) if run.command == "finetune" else []
-        own = [cell for cell in here if cell.fills(comparison_of(run), run.label, run.label_fraction, run.seed)]
+        there = [cell for cell in here if cell.fills(comparison_of(run), run.label, run.label_fraction, run.seed)]
+        own = [cell for cell in there if replaced.get(cell.run_dir) is None]
         # Of several plans those of its own settings say whether it is theirs; others stand beside it.
         own = [cell for cell in own if cell.settings_hash == run.settings_hash] or own
         place = run.directory.resolve()
@@ -129,10 +132,26 @@ def stale_runs(runs: Sequence[Run], planned: Sequence[PlannedCell], home: Path) 
         if own and not has_place:
             reason = "no plan names it, and what a sweep planned for its place has other settings, weights or own code"
             stale.append(StaleRun(run, reason, own[0].command))
-        elif place.is_relative_to(home.resolve()) and (source := _replaced(run)) is not None:
+        elif (source := replaced.get(place)) is not None:
             reason = f"{source} has other weights now than those it was made from"
-            stale.append(StaleRun(run, reason, own[0].command if own else None))
-    return stale
+            stale.append(StaleRun(run, reason, there[0].command if there else None))
+    return _with_successors(stale, runs)
+
+
+def _with_successors(stale: Sequence[StaleRun], runs: Sequence[Run]) -> list[StaleRun]:
+    """Name the run that has the place of a stale one by now, where there is one: no command has to fill it."""
+    old = {each.run.directory for each in stale}
+    current = {_place(run): run.directory for run in runs if run.directory not in old}
+    return [
+        replace(each, reason=f"{each.reason}, and {current[place]} has its place: delete its folder", command=None)
+        if (place := _place(each.run)) in current
+        else each
+        for each in stale
+    ]
+
+
+def _place(run: Run) -> tuple[str, Comparison, str, float, int]:
+    return run.command, comparison_of(run), run.label, run.label_fraction, run.seed
 
 
 def _has_place_beside(cell: PlannedCell, run: Run) -> bool:
@@ -158,12 +177,18 @@ def _has_other(folder: str, key: str, sha256: Any) -> bool:
 
 
 def missing_cells(
-    tables: Sequence[Table], planned: Sequence[PlannedCell], failures: Sequence[FailedRun]
+    tables: Sequence[Table], planned: Sequence[PlannedCell], failures: Sequence[FailedRun], home: Path
 ) -> list[MissingCell]:
     """Return the cells that were planned, or that rows x columns x seeds of a table ask for, and that have no run.
 
     Tables and rows of `evaluate` alone, e.g. on other scenes or by other windows, ask for nothing: nobody has to score
     every run again. A failed run is told as failed, not as missing.
+
+    Args:
+        tables: Of all runs.
+        planned: What sweeps planned.
+        failures: Runs that failed.
+        home: Where commands write.
     """
     failed = {failure.directory.resolve() for failure in failures}
     open_cells = [cell for cell in planned if cell.run_dir in failed or not cell.is_done]
@@ -177,16 +202,17 @@ def missing_cells(
     ]  # fmt: skip
     for comparison in dict.fromkeys(table.comparison for table in tables):
         own = [table for table in tables if table.comparison == comparison]  # a run may lack one of the protocols
-        missing += _unplanned_cells(own, open_cells)
+        missing += _unplanned_cells(own, open_cells, home)
     return missing
 
 
-def _unplanned_cells(tables: Sequence[Table], open_cells: Sequence[PlannedCell]) -> list[MissingCell]:
+def _unplanned_cells(tables: Sequence[Table], open_cells: Sequence[PlannedCell], home: Path) -> list[MissingCell]:
     """Return the cells that rows x columns x seeds ask for, that have no run, and that nobody planned.
 
     Args:
         tables: All of one comparison.
         open_cells: Planned ones without a result.
+        home: Where commands write.
     """
     comparison, runs = tables[0].comparison, [run for table in tables for run in table.runs]
     there = {(run.label, run.label_fraction, run.seed) for run in runs}
@@ -205,32 +231,44 @@ def _unplanned_cells(tables: Sequence[Table], open_cells: Sequence[PlannedCell])
         if will_be := [cell for cell in nameless if cell.will_be(comparison, rows[label], fraction, seed)]:
             nameless.remove(will_be[0])  # of two rows that it may belong to, one still lacks a cell
         else:
-            command, commit = _command_like(rows[label], fraction, seed)
+            command, commit = _command_like(rows[label], fraction, seed, home)
             where = _title(tables[0]), label, fraction, seed
             missing.append(MissingCell(*where, "not started", command, False, comparison._asdict(), commit))
     return missing
 
 
-def _command_like(row: Sequence[Run], fraction: float, seed: int) -> tuple[str | None, str | None]:
+def _command_like(row: Sequence[Run], fraction: float, seed: int, home: Path) -> tuple[str | None, str | None]:
     """Return the command of a run of a row with another share of labels and seed, and the commit that ran it.
 
     A run of this seed comes first: where each seed has a pretraining of its own, it names the right one. Both are None
     where no run tells its own: what a command leaves out is as the files of its commit had it.
     """
     for run in sorted(row, key=lambda run: run.seed != seed):
-        if command := _repeated(run, fraction, seed):
+        if command := _repeated(run, fraction, seed, home):
             commit = run.made_with.get("git_commit")
             return command, commit if isinstance(commit, str) else None
     return None, None
 
 
-def _repeated(run: Run, fraction: float, seed: int) -> str | None:
+def _repeated(run: Run, fraction: float, seed: int, home: Path) -> str | None:
     given, processes = (run.made_with.get(key) for key in ("overrides", "world_size"))
     if run.command != "finetune" or not isinstance(given, list) or not all(isinstance(each, str) for each in given):
         return None
     kept = [each for each in given if not each.startswith(OF_ONE_CELL)]
     own = [f"label_fraction.fraction={fraction!r}", f"seed={seed}"]
-    return command_line("finetune", [*kept, *own], processes if type(processes) is int else 1)
+    moved = _moved(run, kept, home)
+    return command_line("finetune", [*kept, *own], processes if type(processes) is int else 1, moved)
+
+
+def _is_below(run: Run, home: Path) -> bool:
+    return run.directory.resolve().is_relative_to(home.resolve())
+
+
+def _moved(run: Run, overrides: Sequence[str], home: Path) -> Moved | None:
+    """Return that a run lies where commands write, and its own command would write elsewhere; None: it does not."""
+    named = [each.removeprefix(OUTPUT_DIR).strip("'\"") for each in overrides if each.startswith(OUTPUT_DIR)]
+    written = named[-1] if named else "outputs"
+    return Moved(written, home) if _is_below(run, home) and Path(written).resolve() != home.resolve() else None
 
 
 def _state(run_dir: Path) -> str:

@@ -108,7 +108,7 @@ def gather(runs_dir: Path, sweeps_dir: Path, group_of: Callable[[str], str] | No
     failures = [failure for failure in failed if not current or failure.directory.resolve() in current]
     spoiled, broken = spoiled_cells(broken, planned)
     failures += spoiled
-    missing = missing_cells(tables, planned, failures)
+    missing = missing_cells(tables, planned, failures, sweeps_dir.parent)
     if not runs and not pretrainings and not missing and not failures:
         raise nothing_finished(runs_dir, broken)
     return Gathered(

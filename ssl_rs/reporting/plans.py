@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssl_rs.reporting.json_values import read_object
 from ssl_rs.reporting.runs import WEIGHTS_OF_RUNS, LeftOut, Run
@@ -18,10 +18,26 @@ from ssl_rs.reporting.tables import Comparison, comparison_of
 from ssl_rs.secret_values import hide_secrets
 from ssl_rs.seen_images import without_marks
 
-START = "initialization.run="
+START, OUTPUT_DIR = "initialization.run=", "output_dir="
 
 OF_CONFIG = re.compile(r"seed\d+-([0-9a-f]+)")
 """The name of a folder that follows from the config of its run."""
+
+
+class Moved(NamedTuple):
+    """An output_dir as a command called it, and where it is by now."""
+
+    written: str
+    home: Path
+
+    def applied(self, overrides: Sequence[str]) -> list[str]:
+        """Return overrides by which a command works there, with the runs there that it starts from."""
+        below = re.compile(rf"((?:initialization\.run|encoder|run)=['\"]?){re.escape(self.written)}/")
+        kept = [each for each in overrides if not each.startswith(OUTPUT_DIR)]
+        return [
+            *(below.sub(lambda found: f"{found[1]}{self.home}/", each) for each in kept),
+            f"{OUTPUT_DIR}{self.home}",
+        ]
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,7 @@ class PlannedCell:
         plan: File of the plan.
         starts_from: What the command takes for `initialization.run`; None where it says nothing.
         config_hash: Of its run, as the name of the folder has it; None where the user chose the folder.
-        moved_to: Where the outputs lie that it was planned for; None: where they lay then.
+        moved: Where the outputs lie that it was planned for; None: where they lay then.
     """
 
     command: str
@@ -58,7 +74,7 @@ class PlannedCell:
     plan: Path = Path()
     starts_from: str | None = None
     config_hash: str | None = None
-    moved_to: Path | None = None
+    moved: Moved | None = None
 
     def is_of(self, run: Run) -> bool:
         """Tell whether a run is its own, in whichever folder."""
@@ -172,22 +188,22 @@ def settled(planned: Sequence[PlannedCell], runs: Sequence[Run]) -> list[Planned
     return found
 
 
-def command_line(command: str, overrides: Any, processes: int = 1, moved_to: Path | None = None) -> str:
+def command_line(command: str, overrides: Any, processes: int = 1, moved: Moved | None = None) -> str:
     """Return the command of a run, quoted for a shell, without secrets.
 
     Args:
         command: Its name.
         overrides: What stands behind it.
         processes: How many torchrun starts.
-        moved_to: The output_dir by now, where it is another.
+        moved: Where the outputs lie that they write into; None: where they say.
 
     Raises:
         ValueError: The overrides are no list of texts.
     """
     if not isinstance(overrides, list) or not all(isinstance(override, str) for override in overrides):
         raise ValueError(f"overrides is {overrides!r}: expected a list of texts")
-    if moved_to is not None:
-        overrides = [*(each for each in overrides if not each.startswith("output_dir=")), f"output_dir={moved_to}"]
+    if moved is not None:
+        overrides = moved.applied(overrides)
     start = ["python"] if processes == 1 else ["torchrun", f"--nproc_per_node={processes}"]
     return shlex.join([*start, "-m", f"ssl_rs.{command}", *map(hide_secrets, overrides)])
 
@@ -215,14 +231,14 @@ def _planned_cell(command: str, entry: Mapping[str, Any], plan: Path, written_be
     if fraction is not None and not 0 < fraction <= 1:
         raise ValueError(f"label_fraction is {fraction}: expected a number in (0, 1]")
     overrides, run_dir = entry["overrides"], Path(entry["run_dir"])
-    home, moved_to = plan.parent.parent, None
+    home, moved = plan.parent.parent, None
     if written_below is not None and run_dir.is_relative_to(written_below):
         run_dir = home / run_dir.relative_to(written_below)
         if Path(written_below).resolve() != home.resolve():  # they were moved, or the report starts elsewhere
-            moved_to = home
+            moved = Moved(written_below, home)
     own_name = OF_CONFIG.fullmatch(run_dir.name)
     return PlannedCell(
-        command=command_line(command, overrides, moved_to=moved_to),
+        command=command_line(command, overrides, moved=moved),
         run_dir=run_dir.resolve(),
         label=str(entry["label"]),
         label_fraction=fraction,
@@ -235,7 +251,7 @@ def _planned_cell(command: str, entry: Mapping[str, Any], plan: Path, written_be
         plan=plan,
         starts_from=next((each.partition("=")[2] for each in overrides if each.startswith(START)), None),
         config_hash=own_name[1] if own_name else None,
-        moved_to=moved_to,
+        moved=moved,
     )
 
 

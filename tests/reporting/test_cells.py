@@ -1,5 +1,6 @@
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from ssl_rs.errors import InputError
 from ssl_rs.reporting.cells import missing_cells, read_failures, stale_runs
 from ssl_rs.reporting.comparing import compare
 from ssl_rs.reporting.page import write_report
-from ssl_rs.reporting.plans import command_line, read_plans
+from ssl_rs.reporting.plans import Moved, command_line, read_plans
 from ssl_rs.reporting.results import read_runs
 
 
@@ -40,7 +41,7 @@ def missing(tmp_path):
         tables, _ = compare(read_runs(tmp_path / "runs")[0])
         planned, left_out = read_plans(tmp_path / "sweeps", tmp_path / "runs")
         assert left_out == []
-        found = missing_cells(tables, planned, read_failures(tmp_path / "runs")[0])
+        found = missing_cells(tables, planned, read_failures(tmp_path / "runs")[0], Path("outputs"))
         return [(cell.label, cell.label_fraction, cell.seed, cell.state, cell.command) for cell in found]
 
     return find
@@ -681,3 +682,50 @@ def test_a_plan_of_moved_outputs_without_readable_overrides_is_left_out(tmp_path
     cells, (left_out,) = plan_of_moved_outputs(tmp_path, overrides)
     assert cells == []
     assert "expected a list of texts" in left_out.reason
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("initialization.run=elsewhere/pretrain/a", "initialization.run=HERE/pretrain/a"),
+        ("initialization.run='elsewhere/pre train/a'", "initialization.run='HERE/pre train/a'"),
+        ("encoder=elsewhere/pretrain/a", "encoder=HERE/pretrain/a"),
+        ("run=elsewhere/finetune/a", "run=HERE/finetune/a"),
+        ("initialization.run=other/elsewhere/a", "initialization.run=other/elsewhere/a"),
+        ("dataset.root=elsewhere/data", "dataset.root=elsewhere/data"),
+        ("output_dir=elsewhere", None),
+    ],
+)
+def test_commands_of_moved_outputs_start_from_the_runs_there(given, expected):
+    command = shlex.split(command_line("finetune", [given, "seed=0"], moved=Moved("elsewhere", Path("HERE"))))
+    assert command[3:] == [*([expected] if expected else []), "seed=0", "output_dir=HERE"]
+
+
+@pytest.mark.parametrize("given", [[], ["output_dir=gone/outputs"], ["output_dir=HOME"]])
+def test_the_command_of_a_place_that_nobody_planned_fills_it_where_the_outputs_are_now(tmp_path, write_run, given):
+    """Of runs elsewhere, such as results that were kept, the commands stay as they were."""
+    given = [each.replace("HOME", str(tmp_path)) for each in given]
+    made_with = {"overrides": [*given, "initialization=random"], "world_size": 1}
+    write_run("a", fraction=0.1, seed=0, made_with=made_with)
+    write_run("b", fraction=1.0, seed=1, made_with=made_with)
+    tables, _ = compare(read_runs(tmp_path / "runs")[0])
+    for home, expected in ((tmp_path, [f"output_dir={tmp_path}"]), (tmp_path / "other", given)):
+        cells = missing_cells(tables, [], [], home)
+        assert len(cells) == 2
+        for cell in cells:
+            assert [each for each in shlex.split(cell.command) if each.startswith("output_dir=")] == expected
+
+
+def test_what_is_trained_again_from_weights_that_were_replaced_fills_the_cell(tmp_path, write_run, plan, stale):
+    """The plan is as old as the run that it names: the new run is in its place, and the old one may go."""
+    source = str(tmp_path / "pretraining")
+    plan(("tasks", 0.1, 0, "old"), settings_hash="s", pretraining_settings_hash="p", **PLACE)
+    write_run("old", label="tasks", settings_hash="s", provenance=start("aa", "p", source))
+    (tmp_path / "pretraining").mkdir()
+    (tmp_path / "pretraining" / "result.json").write_text(json.dumps({"encoder_sha256": "bb" * 32}))
+    ((name, _, command),) = stale()
+    assert (name, command) == ("old", "python -m ssl_rs.finetune initialization=tasks seed=0")
+    new = write_run("new", label="tasks", settings_hash="s", provenance=start("bb", "q", source))
+    ((name, reason, command),) = stale()
+    assert (name, command) == ("old", None)
+    assert reason.endswith(f"and {new} has its place: delete its folder")
