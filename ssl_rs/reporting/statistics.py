@@ -114,6 +114,7 @@ class LabelsSaved:
         target: The reference's mean.
         falls_below: The first larger measured fraction at which the curve is below the target again, if there is one.
         tried_less: Whether some seed has a smaller fraction, which does not count here.
+        of_seeds: How many seeds curve or reference have.
     """
 
     fraction: float
@@ -124,6 +125,7 @@ class LabelsSaved:
     target: float
     falls_below: float | None
     tried_less: bool = False
+    of_seeds: int = 1
 
     @property
     def is_reached(self) -> bool:
@@ -162,7 +164,9 @@ def labels_saved(curves: Mapping[int, Mapping[float, float]], reference: Mapping
     points = zip(fractions, means, strict=True)
     below = next((place for place, value in points if place > fraction and value < target), None)
     less = any(each < fractions[0] for curve in curves.values() for each in curve)
-    return LabelsSaved(fraction, interval, len(seeds), fractions[0], fractions[-1], target, below, less)
+    return LabelsSaved(
+        fraction, interval, len(seeds), fractions[0], fractions[-1], target, below, less, len({*curves, *reference})
+    )
 
 
 def crossing_interval(fractions: Sequence[float], differences: NDArray[np.float64]) -> Interval:

@@ -229,7 +229,9 @@ def cells_text(
     if unplanned := unplanned_text(missing):
         yield f"  {unplanned}"
     for each in stale:
-        yield f"  stale    {each.run.directory}: {each.reason}\n           {each.command or 'in no plan of a sweep'}"
+        yield f"  stale    {each.run.directory}: {each.reason}" + (
+            f"\n           {each.command}" if each.command else ""
+        )
 
 
 def unplanned_text(missing: Sequence[MissingCell]) -> str:
@@ -257,9 +259,10 @@ def _times(fraction: float) -> str:
 
 
 def _saved_interval(found: LabelsSaved) -> str:
+    of_more = f" of {found.of_seeds}, the others lack a cell" if found.seeds < found.of_seeds else ""
     if found.interval is None:
-        return "n = 1: no interval"
+        return f"n = 1{of_more}: no interval"
     ends = [_share(end) if math.isfinite(end) else "not reached" for end in found.interval]
     at_most = "at most " if found.interval.low == found.smallest else ""  # below it nothing counts
     said = ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
-    return f"95 % interval {at_most}{said}, n = {found.seeds} seeds"
+    return f"95 % interval {at_most}{said}, n = {found.seeds}{of_more or ' seeds'}"

@@ -18,7 +18,7 @@ from ssl_rs.reporting.csv_files import differences_csv, labels_saved_csv, summar
 from ssl_rs.reporting.page import write_report
 from ssl_rs.reporting.results import read_runs
 from ssl_rs.reporting.sections import sections_of
-from ssl_rs.reporting.statistics import LabelsSaved
+from ssl_rs.reporting.statistics import LabelsSaved, labels_saved
 from ssl_rs.reporting.study import study_of
 from ssl_rs.reporting.text_tables import escape_latex, escape_markdown, tables_text
 from ssl_rs.reporting.wording import OTHER_GROUPS, doubts_of_means, saved_sentence
@@ -602,3 +602,14 @@ def test_a_long_name_is_broken_where_the_table_has_many_columns(write_run, table
         write_run(f"{fraction}", label="a name of more letters than a column should have", fraction=fraction)
     (table,) = tables_of()
     assert tables_text([(table, study_of(table))], "latex").count(r"\parbox") == broken
+
+
+def test_labels_saved_over_fewer_seeds_than_the_curves_have_say_so():
+    """The means that are drawn have all seeds."""
+    reference = {0: 0.4}
+    curves = {0: {0.1: 0.3, 1.0: 0.5}, 1: {0.1: 0.1, 1.0: 0.2}}
+    said = saved_sentence("a", labels_saved(curves, reference))
+    assert "n = 1 of 2, the others lack a cell: no interval" in said
+    said = saved_sentence("a", labels_saved({**curves, 2: curves[0]}, {**reference, 1: 0.2}))
+    assert "n = 2 of 3, the others lack a cell" in said
+    assert "n = 2 seeds" in saved_sentence("a", labels_saved(curves, {**reference, 1: 0.2}))
