@@ -229,9 +229,8 @@ def cells_text(
     if unplanned := unplanned_text(missing):
         yield f"  {unplanned}"
     for each in stale:
-        yield f"  stale    {each.run.directory}: {each.reason}" + (
-            f"\n           {each.command}" if each.command else ""
-        )
+        command = f"\n           {each.command}" if each.command else ""
+        yield f"  stale    {each.run.directory}: {each.reason}{command}"
 
 
 def unplanned_text(missing: Sequence[MissingCell]) -> str:
