@@ -168,16 +168,9 @@ def import_target(name: str, where: str, trusted: Sequence[str] = ()) -> Callabl
         f"{where}._target_={name} is not admitted. Targets are classes of {', '.join([*PLACES, *trusted])}; "
         f"add trusted_packages=[{name.split('.')[0]}] to the command line if you trust that package."
     )
-    module_name, _, attribute = name.rpartition(".")
     if not is_within(name, allowed):
         raise refusal
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        package = name.partition(".")[0]
-        is_away = isinstance(error, ModuleNotFoundError) and error.name == package
-        remedy = f" Start the command in the folder that holds {package}, or install it." if is_away else ""
-        raise InputError(f"{where}._target_={name} cannot be found: {error}.{remedy}") from error
+    found = _found(name, f"{where}._target_={name}")
     defined_in = getattr(found, "__module__", None) or ""
     if not (inspect.isclass(found) and is_within(defined_in, PLACES)) and not (
         callable(found) and is_within(defined_in, trusted)
@@ -186,6 +179,29 @@ def import_target(name: str, where: str, trusted: Sequence[str] = ()) -> Callabl
     if is_within(defined_in, trusted):
         hash_of_own(found)  # now, as it was imported: it may change while data is prepared
     return typing.cast(Callable[..., Any], found)
+
+
+def _found(name: str, where: str) -> Any:
+    """Return what a dotted name stands for; what else its module raises while it is imported keeps its traceback.
+
+    Raises:
+        InputError: There is no such module, or nothing of that name in it.
+    """
+    module_name, _, attribute = name.rpartition(".")
+    if not module_name:
+        raise InputError(f"{where} cannot be found: expected the whole name of a class, package.module.Class.")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not error.name or not is_within(module_name, [error.name]):  # a module that this one wants to import
+            raise
+        package = name.partition(".")[0]
+        remedy = f" Start the command in the folder that holds {package}, or install it." * (error.name == package)
+        raise InputError(f"{where} cannot be found: {error}.{remedy}") from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError as error:
+        raise InputError(f"{where} cannot be found: {error}.") from error
 
 
 def _lacking(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> list[str]:

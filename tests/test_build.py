@@ -148,6 +148,38 @@ def test_a_package_of_the_users_own_must_be_trusted(own):
     assert build(node, "here", ["my_parts"]).size == 4
 
 
+@pytest.mark.parametrize(
+    ("code", "kind", "said"),
+    [
+        ("import nothing_of_that_name", ModuleNotFoundError, "nothing_of_that_name"),
+        ("from my_parts.nowhere import Part", ModuleNotFoundError, "my_parts.nowhere"),
+        ("from my_parts import nowhere", ImportError, "nowhere"),
+        ("import math\n\nmath.float", AttributeError, "float"),
+        ("int('abc')", ValueError, "abc"),
+        ("raise ModuleNotFoundError('gone')", ModuleNotFoundError, "gone"),
+    ],
+)
+def test_what_an_own_module_raises_while_it_is_imported_keeps_its_traceback(own, tmp_path, code, kind, said):
+    (tmp_path / "my_parts/broken.py").write_text(f"{code}\n\n\nclass Part:\n    pass\n")
+    with pytest.raises(kind, match=said) as raised:
+        build({"_target_": "my_parts.broken.Part"}, "here", ["my_parts"])
+    assert tmp_path / "my_parts/broken.py" in [entry.path for entry in raised.traceback]
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("my_parts.nowhere.Part", "No module named 'my_parts.nowhere'."),
+        ("my_parts.parts.Part.Inner", "No module named 'my_parts.parts.Part'"),
+        ("my_parts.parts.Nothing", "module 'my_parts.parts' has no attribute 'Nothing'."),
+        ("my_away.parts.Part", "No module named 'my_away'. Start the command in the folder that holds my_away, or"),
+        ("my_parts", "expected the whole name of a class, package.module.Class."),
+    ],
+)
+def test_a_module_or_a_name_that_is_not_there_cannot_be_found(own, target, said):
+    refused({"_target_": target}, f"_target_={target} cannot be found: ", said, trusted=["my_parts", "my_away"])
+
+
 def test_nodes_in_nodes_and_lists_of_nodes_are_built(own):
     part = {"_target_": f"{own}.Part"}
     node = {"_target_": f"{own}.Whole", "parts": [{**part, "size": 2}, {**part, "size": 3}], "first": part}
