@@ -1,7 +1,8 @@
 """The one place that turns a config node into an object, and only what an allow-list admits."""
 
-import importlib
+import importlib.util
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from ssl_rs import plain_types
 from ssl_rs.config_hash import is_within
-from ssl_rs.errors import ArgumentError, InputError, nearest
+from ssl_rs.errors import ArgumentError, InputError, did_you_mean, nearest
 from ssl_rs.own_code import hash_of_own
 from ssl_rs.plain_types import fits, misfit
 
@@ -163,22 +164,42 @@ def import_target(name: str, where: str, trusted: Sequence[str] = ()) -> Callabl
     Raises:
         InputError: The target is not admitted, or is not there.
     """
-    allowed = (*PACKAGES, *trusted)
-    refusal = InputError(
-        f"{where}._target_={name} is not admitted. Targets are classes of {', '.join([*PLACES, *trusted])}; "
-        f"add trusted_packages=[{name.split('.')[0]}] to the command line if you trust that package."
-    )
-    if not is_within(name, allowed):
-        raise refusal
-    found = _found(name, f"{where}._target_={name}")
+    where = f"{where}._target_={name}"
+    if not is_within(name, (*PACKAGES, *trusted)):
+        raise _refusal(where, trusted, _remedy(name, trusted))
+    found = _found(name, where)
     defined_in = getattr(found, "__module__", None) or ""
     if not (inspect.isclass(found) and is_within(defined_in, PLACES)) and not (
         callable(found) and is_within(defined_in, trusted)
     ):
-        raise refusal
+        is_foreign = callable(found) and defined_in and not is_within(defined_in, PLACES)
+        told = f"It is defined in {defined_in}." if is_foreign else f"It is a {type(found).__name__}."
+        raise _refusal(where, trusted, f"{told} {_trust(defined_in, trusted)}" if is_foreign else told)
     if is_within(defined_in, trusted):
         hash_of_own(found)  # now, as it was imported: it may change while data is prepared
     return typing.cast(Callable[..., Any], found)
+
+
+def _refusal(where: str, trusted: Sequence[str], remedy: str) -> InputError:
+    return InputError(f"{where} is not admitted. Targets are classes of {', '.join([*PLACES, *trusted])}. {remedy}")
+
+
+def _remedy(name: str, trusted: Sequence[str]) -> str:
+    """Return what to do about a name that begins with no package of the allow-list."""
+    package = name.partition(".")[0]
+    if "." not in name or not all(part.isidentifier() for part in name.split(".")):
+        return f"Write the whole name of a class: {(*trusted, 'package')[0]}.module.Class."
+    if trusted and package not in sys.modules and importlib.util.find_spec(package) is None:
+        return (
+            f"There is no package {package}: begin the name with its package, as in {trusted[0]}.{name}, or start the "
+            f"command in the folder that holds {package}."
+        )
+    return _trust(name, trusted)
+
+
+def _trust(name: str, trusted: Sequence[str]) -> str:
+    packages = ",".join([*trusted, name.partition(".")[0]])
+    return f"Add trusted_packages=[{packages}] to the command line if you trust that package."
 
 
 def _found(name: str, where: str) -> Any:
@@ -201,7 +222,9 @@ def _found(name: str, where: str) -> Any:
     try:
         return getattr(module, attribute)
     except AttributeError as error:
-        raise InputError(f"{where} cannot be found: {error}.") from error
+        names = [each for each, value in vars(module).items() if callable(value)]
+        remedy = did_you_mean(attribute, names)
+        raise InputError(f"{where} cannot be found: {error}. {remedy}".strip()) from error
 
 
 def _lacking(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> list[str]:

@@ -26,6 +26,8 @@ from os import system
 from ssl_rs.errors import InputError
 from typing import Any
 
+import torch
+
 
 class Part:
     def __init__(self, size: int = 1) -> None:
@@ -178,6 +180,24 @@ def test_what_an_own_module_raises_while_it_is_imported_keeps_its_traceback(own,
 )
 def test_a_module_or_a_name_that_is_not_there_cannot_be_found(own, target, said):
     refused({"_target_": target}, f"_target_={target} cannot be found: ", said, trusted=["my_parts", "my_away"])
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("Part", "Write the whole name of a class: my_parts.module.Class."),
+        (".parts.Part", "Write the whole name of a class: my_parts.module.Class."),
+        ("my_parts/parts.py", "Write the whole name of a class: my_parts.module.Class."),
+        ("parts.Part", "There is no package parts: begin the name with its package, as in my_parts.parts.Part, or"),
+        ("torch.nn.Linear", "Add trusted_packages=[my_parts,torch] to the command line if you trust that package."),
+        ("my_parts.parts.Sequence", "It is defined in collections.abc. Add trusted_packages=[my_parts,collections]"),
+        ("my_parts.parts.torch", "It is a module."),
+        ("ssl_rs.encoder.check_name", "It is a function."),
+        ("my_parts.parts.Prat", "has no attribute 'Prat'. Did you mean 'Part'?"),
+    ],
+)
+def test_what_is_told_of_a_target_that_is_not_admitted_leads_on(own, target, said):
+    refused({"_target_": target}, f"_target_={target} ", said, trusted=["my_parts"])
 
 
 def test_nodes_in_nodes_and_lists_of_nodes_are_built(own):
