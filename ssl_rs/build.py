@@ -1,8 +1,6 @@
 """The one place that turns a config node into an object, and only what an allow-list admits."""
 
-import importlib.util
 import inspect
-import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,22 +9,13 @@ from functools import partial
 from typing import Any
 
 from ssl_rs import plain_types
+from ssl_rs.admitted import NARROWER, import_target
 from ssl_rs.config_hash import is_within
-from ssl_rs.errors import ArgumentError, InputError, did_you_mean, nearest
-from ssl_rs.own_code import hash_of_own
+from ssl_rs.errors import ArgumentError, InputError, nearest
 from ssl_rs.plain_types import fits, misfit
-
-PACKAGES = ("ssl_rs", "torch.optim", "segmentation_models_pytorch", "kornia.augmentation")
-"""A target must be a class of one of these, or be defined in a package that the command line trusts."""
-
-NARROWER = {"segmentation_models_pytorch": "segmentation_models_pytorch.decoders"}
-"""Where in such a package it must be defined: other classes may download what their arguments name. Those of there may
-too, unless they are told not to, so that our code makes them: `_partial_: true`."""
 
 WITHOUT_NAME = "_args_"
 """The list of arguments of a node that have no name, as Hydra calls it."""
-
-PLACES = tuple(NARROWER.get(package, package) for package in PACKAGES)
 
 
 def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> Any:
@@ -36,7 +25,7 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
         node: `_target_` and its arguments, those without a name as a list under `_args_`; `_partial_: true` leaves the
             call to the entry point.
         where: Dotted key of the node, for messages.
-        trusted: Packages besides `PACKAGES` that may be used.
+        trusted: Packages besides `admitted.PACKAGES` that may be used.
 
     Raises:
         InputError: A target outside the allow-list, an argument it does not have, or a value of another type.
@@ -60,7 +49,8 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
     lacking = _lacking(target, arguments, where)
     if lacking:
         raise InputError(
-            f"{where} lacks arguments that {target.__name__} needs: {', '.join(lacking)}. Its YAML file must name them."
+            f"{where} lacks arguments that {target.__name__} needs: {', '.join(lacking)}. Its YAML file must name them"
+            ", or say `_partial_: true` if the code gives them."
         )
     try:
         return target(*without_name, **arguments)
@@ -91,6 +81,32 @@ def _spelled(value: Any, hint: Any, where: str, trusted: Sequence[str]) -> Any:
     if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
         return [_spelled(item, None, f"{where}[{index}]", trusted) for index, item in enumerate(value)]
     return value if hint is None else plain_types.spelled(value, hint)
+
+
+def check_partial(node: Any, made_later: bool, where: str, trusted: Sequence[str] = ()) -> None:
+    """Refuse a node whose file does not say rightly whether the code gives the component its last arguments.
+
+    Args:
+        node: As of `build`; anything else is left to `build`.
+        made_later: Whether the code does.
+        where: Dotted key of the node, for the message.
+        trusted: As of `build`.
+
+    Raises:
+        InputError: `_partial_` is missing, or there for nothing.
+    """
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return
+    target, is_partial = import_target(str(node["_target_"]), where, trusted), bool(node.get("_partial_", False))
+    if made_later and not is_partial:
+        raise InputError(
+            f"{where}: {target.__name__} gets its last arguments from the code, once encoder and data are known. "
+            "Add `_partial_: true` to its YAML file, below _target_."
+        )
+    if is_partial and not made_later and inspect.isclass(target):  # a function that lacks arguments may be what is used
+        raise InputError(
+            f"{where}: {target.__name__} gets all its arguments from its YAML file. Take `_partial_: true` out of it."
+        )
 
 
 def refuse_bound(
@@ -156,75 +172,6 @@ def _build_nodes(value: Any, where: str, trusted: Sequence[str]) -> Any:
     if isinstance(value, list):
         return [_build_nodes(item, f"{where}[{index}]", trusted) for index, item in enumerate(value)]
     return value
-
-
-def import_target(name: str, where: str, trusted: Sequence[str] = ()) -> Callable[..., Any]:
-    """Import a target, only from packages of the allow-list, only if it is defined there; of ours, only classes.
-
-    Raises:
-        InputError: The target is not admitted, or is not there.
-    """
-    where = f"{where}._target_={name}"
-    if not is_within(name, (*PACKAGES, *trusted)):
-        raise _refusal(where, trusted, _remedy(name, trusted))
-    found = _found(name, where)
-    defined_in = getattr(found, "__module__", None) or ""
-    if not (inspect.isclass(found) and is_within(defined_in, PLACES)) and not (
-        callable(found) and is_within(defined_in, trusted)
-    ):
-        is_foreign = callable(found) and defined_in and not is_within(defined_in, PLACES)
-        told = f"It is defined in {defined_in}." if is_foreign else f"It is a {type(found).__name__}."
-        raise _refusal(where, trusted, f"{told} {_trust(defined_in, trusted)}" if is_foreign else told)
-    if is_within(defined_in, trusted):
-        hash_of_own(found)  # now, as it was imported: it may change while data is prepared
-    return typing.cast(Callable[..., Any], found)
-
-
-def _refusal(where: str, trusted: Sequence[str], remedy: str) -> InputError:
-    return InputError(f"{where} is not admitted. Targets are classes of {', '.join([*PLACES, *trusted])}. {remedy}")
-
-
-def _remedy(name: str, trusted: Sequence[str]) -> str:
-    """Return what to do about a name that begins with no package of the allow-list."""
-    package = name.partition(".")[0]
-    if "." not in name or not all(part.isidentifier() for part in name.split(".")):
-        return f"Write the whole name of a class: {(*trusted, 'package')[0]}.module.Class."
-    if trusted and package not in sys.modules and importlib.util.find_spec(package) is None:
-        return (
-            f"There is no package {package}: begin the name with its package, as in {trusted[0]}.{name}, or start the "
-            f"command in the folder that holds {package}."
-        )
-    return _trust(name, trusted)
-
-
-def _trust(name: str, trusted: Sequence[str]) -> str:
-    packages = ",".join([*trusted, name.partition(".")[0]])
-    return f"Add trusted_packages=[{packages}] to the command line if you trust that package."
-
-
-def _found(name: str, where: str) -> Any:
-    """Return what a dotted name stands for; what else its module raises while it is imported keeps its traceback.
-
-    Raises:
-        InputError: There is no such module, or nothing of that name in it.
-    """
-    module_name, _, attribute = name.rpartition(".")
-    if not module_name:
-        raise InputError(f"{where} cannot be found: expected the whole name of a class, package.module.Class.")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if not error.name or not is_within(module_name, [error.name]):  # a module that this one wants to import
-            raise
-        package = name.partition(".")[0]
-        remedy = f" Start the command in the folder that holds {package}, or install it." * (error.name == package)
-        raise InputError(f"{where} cannot be found: {error}.{remedy}") from error
-    try:
-        return getattr(module, attribute)
-    except AttributeError as error:
-        names = [each for each, value in vars(module).items() if callable(value)]
-        remedy = did_you_mean(attribute, names)
-        raise InputError(f"{where} cannot be found: {error}. {remedy}".strip()) from error
 
 
 def _lacking(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> list[str]:

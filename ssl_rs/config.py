@@ -240,10 +240,11 @@ class Settings:
             raise InputError(f"{key}=[...] must name at least one of {options(key)}.")
         return list(node)
 
-    def build(self, key: str) -> Any:
-        """Build the component at a dotted key."""
+    def build(self, key: str, made_later: bool = False) -> Any:
+        """Build the component at a dotted key, or, where the code gives it its last arguments, what makes it."""
         node, trusted = self._node(key), self.trusted if "trusted_packages" in self.values else ()
         self._read.add(key)
+        targets.check_partial(node, made_later, key, trusted)
         if isinstance(node, dict) and "_target_" in node:
             node = self._keep(key, targets.spelled(node, key, trusted))
         return build(node, key, trusted)

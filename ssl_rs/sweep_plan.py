@@ -11,7 +11,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import DictConfig
 
-from ssl_rs.build import import_target
+from ssl_rs.admitted import import_target
 from ssl_rs.config import Settings, compose_config, resolve
 from ssl_rs.config_files import used_groups
 from ssl_rs.errors import InputError

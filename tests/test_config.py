@@ -150,7 +150,7 @@ def test_defaults_are_written_as_what_reads_them_takes_them(command):
     values = Settings(command, copy.deepcopy(before))
     for key, node in before.items():
         if isinstance(node, dict) and "_target_" in node:
-            values.build(key)
+            values.build(key, made_later="_partial_" in node)
     assert json.dumps(values.values) == json.dumps(before)
 
 
@@ -253,6 +253,41 @@ def test_building_a_node_reads_all_below_it():
     values = Settings("pretrain", {"schedule": {"_target_": "ssl_rs.training.schedule.Cosine", "final": 0.5}})
     assert values.build("schedule").final == 0.5
     values.check_all_read()
+
+
+@pytest.mark.parametrize(
+    ("node", "made_later", "said"),
+    [
+        (
+            {"_target_": "torch.optim.SGD"},
+            True,
+            "here: SGD gets its last arguments from the code, .* Add `_partial_: tr",
+        ),
+        (
+            {"_target_": "ssl_rs.training.schedule.Constant"},
+            True,
+            "here: Constant gets .* Add `_partial_: true` to its",
+        ),
+        (
+            {"_target_": "ssl_rs.training.schedule.Cosine", "_partial_": True},
+            False,
+            "here: Cosine gets all its arguments from its YAML file. Take `_partial_: true` out of it",
+        ),
+        ({"_target_": "os.system"}, True, "here._target_=os.system is not admitted"),
+        (3, True, "here: expected a node with _target_"),
+    ],
+)
+def test_a_node_must_say_rightly_whether_the_code_gives_its_last_arguments(node, made_later, said):
+    with pytest.raises(InputError, match=f"^{said}"):
+        Settings("pretrain", {"here": node, "trusted_packages": []}).build("here", made_later)
+
+
+def test_a_function_that_gets_some_of_its_arguments_may_be_a_component(tmp_path, monkeypatch):
+    (tmp_path / "my_schedule.py").write_text("def scaled(step, max_steps, peak):\n    return peak\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    node = {"_target_": "my_schedule.scaled", "_partial_": True, "peak": 0.5}
+    schedule = Settings("pretrain", {"schedule": node, "trusted_packages": ["my_schedule"]}).build("schedule")
+    assert schedule(0, 10) == 0.5
 
 
 def test_values_are_checked_and_named():

@@ -90,6 +90,14 @@ def test_the_documented_parts_run(documented, command, folder_dataset):
     assert (tuned / "result.json").is_file()
 
 
+def test_a_task_without_partial_is_told_to_have_it(documented, command):
+    path = Path("my_conf/pretext/mean_color.yaml")
+    path.write_text(re.sub(r"  _partial_.*\n", "", path.read_text()))
+    code, _, err = command("pretrain", *documented[0][1:])
+    assert code == 2
+    assert "pretext.mean_color.task: MeanColor gets its last arguments from the code" in err
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

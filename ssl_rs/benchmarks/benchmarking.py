@@ -27,7 +27,7 @@ def benchmark(settings: Settings) -> Path:
     if not hasattr(measure, "repeats"):
         raise InputError(f"benchmark._target_={target}: expected an object with `repeats`, its number of turns.")
     kind = target.split(".")[-2]
-    decoder, window = settings.build("decoder"), settings.build("evaluation.window")
+    decoder, window = settings.build("decoder", made_later=True), settings.build("evaluation.window")
     plan = read_plan(settings)
     plan.site.settle_memory()
     found, site = measure(Workplace(plan, decoder, window)), plan.site

@@ -84,7 +84,8 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
             it starts from may not be there yet.
     """
     surroundings, recipe = SiteSettings.read(settings), Recipe.read(settings)
-    decoder, augmentation, loss = (settings.build(name) for name in ("decoder", "augmentation", "loss"))
+    decoder = settings.build("decoder", made_later=True)
+    augmentation, loss = settings.build("augmentation"), settings.build("loss")
     fraction: LabelFraction = settings.build("label_fraction")
     split, window = settings.value("evaluation.split", Literal["val", "test"]), settings.build("evaluation.window")
     every_steps = read_every_steps(settings)

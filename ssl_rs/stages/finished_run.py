@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from ssl_rs.build import build, import_target
+from ssl_rs.admitted import import_target
+from ssl_rs.build import build
 from ssl_rs.config import Settings, read_yaml
 from ssl_rs.data.dataset import IGNORE
 from ssl_rs.encoder import Normalization, check_image_size, check_side, input_divisor

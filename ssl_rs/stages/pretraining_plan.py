@@ -103,7 +103,7 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
         InputError: Names the key that is wrong.
     """
     surroundings, recipe = SiteSettings.read(settings), Recipe.read(settings)
-    tasks = {name: settings.build(f"pretext.{name}.task") for name in settings.names("pretext")}
+    tasks = {name: settings.build(f"pretext.{name}.task", made_later=True) for name in settings.names("pretext")}
     weights = {name: settings.value(f"pretext.{name}.weight", float) for name in tasks}
     makers = {name: settings.build(f"views.{name}") for name in settings.names("views")}
     bad = [name for name, weight in weights.items() if not 0 <= weight < math.inf]

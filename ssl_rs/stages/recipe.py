@@ -51,8 +51,9 @@ class Recipe:
         Raises:
             InputError: The backbone is none of ours, or a component cannot be built.
         """
-        names = ("backbone", "initialization", "optimizer", "schedule", "logger")
-        backbone, initialization, optimizer, schedule, logger = (settings.build(name) for name in names)
+        backbone, initialization = settings.build("backbone"), settings.build("initialization")
+        optimizer = settings.build("optimizer", made_later=True)
+        schedule, logger = settings.build("schedule"), settings.build("logger")
         if type(backbone) is not Backbone:  # all else knows an encoder by its name
             kind = settings.values["backbone"].get("_target_")
             raise InputError(

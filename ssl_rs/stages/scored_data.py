@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ssl_rs.build import build, import_target
+from ssl_rs.admitted import import_target
+from ssl_rs.build import build
 from ssl_rs.config import Settings
 from ssl_rs.data.dataset import Dataset
 from ssl_rs.data.paired import in_brackets

@@ -72,7 +72,7 @@ def test_every_network_of_ours_is_recorded(tiny, given):
 @pytest.mark.parametrize("decoder", ["unet", "fpn", "deeplabv3plus"])
 def test_every_segmentation_network_of_ours_is_recorded(loss, decoder):
     settings = Settings("finetune", resolve(compose_config("finetune", [f"loss={loss}", f"decoder={decoder}"])))
-    model = build_segmentation_model(settings.build("decoder"), "resnet18", 3, 4)
+    model = build_segmentation_model(settings.build("decoder", made_later=True), "resnet18", 3, 4)
     statistics = Statistics((0.5,) * 3, (0.2,) * 3, "nowhere")
     network = SegmentationNetwork(model, Normalization(statistics), 255, settings.build("loss"), None)
     assert cuda_graph.does_the_same_each_step(network)
