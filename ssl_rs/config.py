@@ -21,7 +21,7 @@ from ssl_rs.config_hash import is_within, leaves
 from ssl_rs.errors import InputError, did_you_mean, nearest
 from ssl_rs.files import check_can_be_folder
 from ssl_rs.hydra_node import check_hydra
-from ssl_rs.overrides import check_lists, check_values, names_several, too_many, unreadable
+from ssl_rs.overrides import check_lists, check_values, names_several, own_folders, too_many, unreadable
 from ssl_rs.plain_types import fits, misfit, spelled
 from ssl_rs.secret_values import environment_variable
 
@@ -86,7 +86,8 @@ def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
     for override in overrides:
         group, _, value = override.partition("=")
         if group in groups():
-            known = [*options(group), *re.findall(r"^\t([\w.-]+)$", text, re.MULTILINE)]  # also those of --config-dir
+            listed = re.findall(r"^\t([\w.-]+)$", text, re.MULTILINE)  # by Hydra, for a group that is no list
+            known = [*options(group, own_folders(overrides)), *listed]
             names = [name for name in re.split(r"[\[\],\s'\"]+", value) if name and name not in known]
             # Of a name that is no text, Hydra does not say which group it was given to.
             missing = re.findall(rf"Could not (?:find|load) '{group}/([^']+)'", text)

@@ -18,9 +18,9 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
 
 
-def options(group: str) -> list[str]:
-    """Return the names of a config group's options."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+def options(group: str, own: Sequence[Path] = ()) -> list[str]:
+    """Return the names of a config group's options, and of those in folders of the user's own."""
+    return sorted(path.stem for folder in (conf_dir(), *own) for path in (folder / group).glob("*.yaml"))
 
 
 def groups() -> list[str]:

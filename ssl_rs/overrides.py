@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -50,6 +51,14 @@ def check_lists(overrides: Sequence[str]) -> None:
                     if first == names[index]
                     else f"{override}: {first} and {names[index]} are two options for {entry}. Choose one of them."
                 )
+
+
+def own_folders(overrides: Sequence[str]) -> list[Path]:
+    """Return the folders of options that the user names, by --config-dir or hydra.searchpath."""
+    told = [text for text in overrides if re.match(r"\+*hydra\.searchpath=", text) and _parses(text)]
+    found = [OverridesParser.create().parse_override(text).value() for text in told]
+    places = [str(place) for value in found for place in (value if isinstance(value, list) else [value])]
+    return [Path(place.removeprefix("file://")) for place in places if not place.startswith("pkg://")]
 
 
 def check_values(overrides: Sequence[str]) -> None:

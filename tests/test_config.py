@@ -527,6 +527,15 @@ def test_an_option_of_the_users_own_is_not_blamed_for_another_mistake(own_conf):
         compose_config("pretrain", [*search_in(own_conf), "backbone=mine", "schedule=3"])
 
 
+def test_options_of_the_users_own_are_offered_for_lists_too(own_conf):
+    (own_conf / "pretext").mkdir()
+    (own_conf / "pretext" / "mean_color.yaml").write_text("# @package pretext.mean_color\nweight: 1.0\n")
+    with pytest.raises(InputError, match=r"^pretext=mean_colr: there is no such option. Did you mean 'mean_color'\?$"):
+        compose_config("pretrain", [*search_in(own_conf), "pretext=[contrastive,mean_colr]"])
+    with pytest.raises(InputError, match=r"^pretext=zzz: there is no such option. Known: byol, .*, mean_color, "):
+        compose_config("pretrain", [*search_in(own_conf), "pretext=[mean_color,zzz]"])
+
+
 def test_a_mistake_within_an_option_is_told_and_not_that_there_is_no_such_option(own_conf):
     (own_conf / "sweep").mkdir()
     text = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    parms:\n      seed: 0,1\n"
