@@ -21,7 +21,7 @@ from ssl_rs.config_hash import is_within, leaves
 from ssl_rs.errors import InputError, did_you_mean, nearest
 from ssl_rs.files import check_can_be_folder
 from ssl_rs.hydra_node import check_hydra
-from ssl_rs.overrides import check_lists, check_values, names_several, own_folders, too_many, unreadable
+from ssl_rs.overrides import check_lists, check_packages, check_values, names_several, own_folders, too_many, unreadable
 from ssl_rs.plain_types import fits, misfit, spelled
 from ssl_rs.secret_values import environment_variable
 
@@ -40,6 +40,7 @@ def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
         InputError: An override, option or key that does not exist, with the nearest that does.
     """
     check_lists(overrides)
+    check_packages(overrides)
     check_values(overrides)
     try:
         config = _compose(command, overrides)

@@ -50,6 +50,25 @@ def entry_of(group: str, name: str) -> str | None:
     return told[1] if told else None
 
 
+def fills_entry(path: Path, group: str) -> bool:
+    """Tell whether an option of a list group gives it an entry: `# @package GROUP.NAME` says so, or what it holds.
+
+    Hydra reads that line above all others alone, and what a file without it holds stands directly below the group.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, OSError, ValueError):  # Hydra says what is wrong with it
+        return True
+    told = re.match(r"\s*#\s*@package\s+(\S+)", text)
+    package = told[1].removeprefix("_global_.") if told else group
+    if package.startswith(f"{group}.") or not isinstance(content, dict) or "defaults" in content:
+        return True
+    entries = {"_global_": content.get(group), group: content}.get(package)
+    nodes = entries.values() if isinstance(entries, dict) and "task" not in entries else ()
+    return bool(nodes) and all(isinstance(node, dict) for node in nodes)
+
+
 def set_by(group: str, option: str) -> list[str]:
     """Return the dotted keys that an experiment or a sweep sets or varies, and the groups that it chooses from."""
     path = conf_dir() / group / f"{option}.yaml"

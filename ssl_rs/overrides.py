@@ -9,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from ssl_rs.config_files import conf_dir, entry_of, groups
+from ssl_rs.config_files import conf_dir, entry_of, fills_entry, groups
 from ssl_rs.errors import InputError
 
 QUOTING = (
@@ -36,7 +36,7 @@ def check_lists(overrides: Sequence[str]) -> None:
         group, _, value = override.partition("=")
         if group not in groups() or not (value.startswith("[") and value.endswith("]")):
             continue
-        names = [name for name in re.split(r"[\[\],\s'\"]+", value) if name]
+        names = _names(value)
         if len(names) > 1 and group not in LISTS:
             raise InputError(
                 f"{override}: one option of {group} is expected, and only the last would count. Choose one; keys below "
@@ -51,6 +51,29 @@ def check_lists(overrides: Sequence[str]) -> None:
                     if first == names[index]
                     else f"{override}: {first} and {names[index]} are two options for {entry}. Choose one of them."
                 )
+
+
+def check_packages(overrides: Sequence[str]) -> None:
+    """Refuse a file of the user's own for a task or view that does not say under which name it counts.
+
+    Raises:
+        InputError: Names the file, and the line that it lacks.
+    """
+    folders = own_folders(overrides)
+    for override in overrides:
+        group, _, value = override.lstrip("+").partition("=")
+        for name in _names(value) if group in ("pretext", "views") else ():
+            for path in (folder / group / f"{name}.yaml" for folder in folders):
+                if path.is_file() and not fills_entry(path, group):
+                    first = path.read_text(encoding="utf-8").lstrip().partition("\n")[0]
+                    raise InputError(
+                        f"{path}: expected '# @package {group}.NAME' as its first line, got '{first:.80}'. NAME is "
+                        f"what it is to be called: write '# @package {group}.{Path(name).name}'."
+                    )
+
+
+def _names(value: str) -> list[str]:
+    return [name for name in re.split(r"[\[\],\s'\"]+", value) if name]
 
 
 def own_folders(overrides: Sequence[str]) -> list[Path]:

@@ -16,7 +16,7 @@ import yaml
 from ssl_rs import build as targets
 from ssl_rs.command import main
 from ssl_rs.config import FOLDERS, Settings, compose_config, resolve
-from ssl_rs.config_files import conf_dir, search_in
+from ssl_rs.config_files import conf_dir, options, search_in
 from ssl_rs.config_hash import HASHED_AS, LATER, WITHOUT_EFFECT, config_hash, without_effect
 from ssl_rs.errors import InputError
 from ssl_rs.overrides import SWEEPING, quoted
@@ -534,6 +534,52 @@ def test_options_of_the_users_own_are_offered_for_lists_too(own_conf):
         compose_config("pretrain", [*search_in(own_conf), "pretext=[contrastive,mean_colr]"])
     with pytest.raises(InputError, match=r"^pretext=zzz: there is no such option. Known: byol, .*, mean_color, "):
         compose_config("pretrain", [*search_in(own_conf), "pretext=[mean_color,zzz]"])
+
+
+TASK = "task: {_target_: mine.Task, _partial_: true}\n"
+
+
+@pytest.mark.parametrize(
+    ("group", "text", "got"),
+    [
+        ("pretext", f"# Mine.\n{TASK}weight: 1.0\n", "# Mine."),
+        ("pretext", f"# Mine.\n# @package pretext.mine\n{TASK}", "# Mine."),  # Hydra does not read it there
+        ("pretext", f"# @package pretxt.mine\n{TASK}weight: 1.0\n", "# @package pretxt.mine"),
+        ("pretext", f"# @package _global_\n{TASK}weight: 1.0\n", "# @package _global_"),
+        ("pretext", f"# @package _group_.mine\n{TASK}", "# @package _group_.mine"),
+        ("pretext", "", ""),
+        ("views", "_target_: mine.Maker\nsource: clean\n", "_target_: mine.Maker"),
+    ],
+)
+def test_a_task_or_view_of_ones_own_without_its_name_is_told_the_line(tmp_path, group, text, got):
+    (tmp_path / group).mkdir()
+    (path := tmp_path / group / "mine.yaml").write_text(text)
+    for more in ([], [f"{group}.mine.weight=2"]):
+        with pytest.raises(InputError) as error:
+            compose_config("pretrain", [*search_in(tmp_path), f"{group}=[{options(group)[0]},mine]", *more])
+        assert str(error.value).startswith(
+            f"{path}: expected '# @package {group}.NAME' as its first line, got '{got}'."
+        )
+        assert str(error.value).endswith(f"write '# @package {group}.mine'.")
+
+
+@pytest.mark.parametrize(
+    ("group", "text"),
+    [
+        ("pretext", f"\n# @package pretext.mine\n{TASK}weight: 1.0\n"),
+        ("pretext", "# @package pretext\nmine: {task: {a: 1}, weight: 1.0}\n"),
+        ("pretext", "mine: {task: {a: 1}, weight: 1.0}\n"),
+        ("pretext", "# @package _global_.pretext.mine\nweight: 1.0\n"),
+        ("pretext", "# @package _global_\npretext: {mine: {task: {a: 1}, weight: 1.0}}\n"),
+        ("pretext", "defaults: [contrastive]\n"),
+        ("views", "mine: {_target_: a.B}\n"),
+    ],
+)
+def test_a_task_or_view_of_ones_own_may_have_its_name_as_hydra_lets_it(tmp_path, group, text):
+    (tmp_path / group).mkdir()
+    (tmp_path / group / "mine.yaml").write_text(text)
+    config = compose_config("pretrain", [*search_in(tmp_path), f"{group}=[mine]"])
+    assert list(config[group]) == (["mine"] if "defaults" not in text else ["contrastive"])
 
 
 def test_a_mistake_within_an_option_is_told_and_not_that_there_is_no_such_option(own_conf):
