@@ -12,6 +12,7 @@ from ssl_rs import plain_types
 from ssl_rs.admitted import NARROWER, import_target
 from ssl_rs.config_hash import is_within
 from ssl_rs.errors import ArgumentError, InputError, nearest
+from ssl_rs.own_code import place_in_own
 from ssl_rs.plain_types import fits, misfit
 
 WITHOUT_NAME = "_args_"
@@ -57,7 +58,7 @@ def build(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> A
     except ArgumentError as error:
         raise InputError(f"{where}.{error}") from error
     except (ValueError, TypeError) as error:
-        raise InputError(f"{_blamed(where, arguments, error)}: {error}") from error
+        raise InputError(f"{_blamed(where, arguments, error)}: {error}{place_in_own(error, 1)}") from error
 
 
 def spelled(node: Mapping[str, Any], where: str, trusted: Sequence[str] = ()) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def explained(where: str, arguments: Mapping[str, Any] = types.MappingProxyType(
     except ArgumentError as error:
         raise InputError(f"{where}.{error}") from error
     except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"{_blamed(where, arguments, error)}: {error}") from error
+        raise InputError(f"{_blamed(where, arguments, error)}: {error}{place_in_own(error, 2)}") from error
 
 
 def _blamed(where: str, arguments: Mapping[str, Any], error: Exception) -> str:

@@ -2,6 +2,8 @@
 
 import importlib
 import inspect
+import sysconfig
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -45,6 +47,24 @@ def hashes_of_own(values: Mapping[str, Any], trusted: Sequence[str]) -> dict[str
             if (digest := hash_of_own(getattr(importlib.import_module(module), attribute))) is not None:
                 found[f"code of {name}"] = digest
     return found
+
+
+def place_in_own(error: Exception, above: int) -> str:
+    """Return " (FILE:LINE)" of the innermost call of the user's own code that an error came through; empty for none.
+
+    Args:
+        error: What was raised, and caught by the code that asks.
+        above: How many calls lie between, its own and those down to the call of the user's code.
+    """
+    calls = traceback.extract_tb(error.__traceback__)[above:]
+    own = [call for call in calls if not call.filename.startswith("<") and not _is_library(Path(call.filename))]
+    return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+
+
+def _is_library(path: Path) -> bool:
+    """Tell whether a file is ours, Python's, or of an installed package."""
+    folders = Path(__file__).parent, Path(sysconfig.get_path("stdlib"))
+    return any(map(path.is_relative_to, folders)) or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
 
 
 def _targets(node: Any) -> Iterator[str]:

@@ -35,6 +35,8 @@ class Part:
             raise ValueError(f"size must not be negative, got {size}")
         if size == 13:
             raise InputError("size: not 13")
+        if size == 14:
+            torch.nn.Linear(1, self)
         self.size = size
 
 
@@ -267,6 +269,27 @@ def test_what_a_component_says_of_its_arguments_names_the_key(own):
     refused({**part, "size": -1}, ".size=-1: size must not be negative, got -1", trusted=["my_parts"])
     with pytest.raises(InputError, match=r"^size: not 13$"):  # it knows best
         build({**part, "size": 13}, "here", ["my_parts"])
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize(("size", "said", "line"), [(-1, "got -1", "raise ValueError("), (14, "Part", "Linear(")])
+def test_what_an_own_component_raises_names_its_line(own, tmp_path, size, said, line, later):
+    path = tmp_path / "my_parts/parts.py"
+    number = next(index for index, text in enumerate(path.read_text().splitlines(), 1) if line in text)
+    node = {"_target_": f"{own}.Part", "size": size, "_partial_": later}
+
+    def made():
+        built = build(node, "here", ["my_parts"])
+        with explained("here"):
+            built()
+
+    with pytest.raises(InputError, match=rf"^here.*{said}.* \({re.escape(str(path))}:{number}\)$"):
+        made()
+
+
+def test_what_a_component_of_a_library_raises_names_no_line():
+    with pytest.raises(InputError, match=r"^here\.lr=-1: Invalid learning rate: -1$"), explained("here", {"lr": -1}):
+        torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=-1)
 
 
 @pytest.mark.parametrize(
