@@ -108,6 +108,11 @@ def test_a_task_without_partial_is_told_to_have_it(documented, command):
         ),
         ('views = ("clean",)', 'views = "clean"', ': MeanColor has to say which views it reads: views = ("clean",)'),
         ('views = ("clean",)', "seen = ()", ": MeanColor has to say which views it reads"),
+        (
+            "channels: Sequence[int], bands: int, hidden: int) -> None:",
+            "hidden: int) -> None:\n        channels, bands = [512], 3",
+            ": MeanColor.__init__ does not take channels. Every task is given channels, those of each level",
+        ),
         ("return TaskOutput(", "return (", ": its forward returns a tuple, expected an ssl_rs TaskOutput"),
         ("F.mse_loss(guessed,", "F.l1_loss(guessed,", None),
         (

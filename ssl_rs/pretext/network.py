@@ -164,8 +164,18 @@ def build_task(task: Callable[..., PretextTask], *, channels: Sequence[int], ban
         task: The constructor, with the config's settings bound.
         channels: Channels of each level of the encoder's pyramid.
         bands: Channels of the image; level 0 of a pyramid need not be the image.
+
+    Raises:
+        TypeError: It takes no channels.
     """
-    asks_bands = "bands" in inspect.signature(task).parameters
+    asked = inspect.signature(task).parameters
+    asks_bands, kind = "bands" in asked, getattr(task, "func", task)
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in asked.values())
+    if "channels" not in asked and (not takes_any or getattr(kind, "__init__", None) is nn.Module.__init__):
+        raise TypeError(
+            f"{kind.__name__}.__init__ does not take channels. Every task is given channels, those of each level of "
+            "the encoder's pyramid, and bands, those of the image, if it takes them. Add `channels: Sequence[int]`."
+        )
     return task(channels=channels, bands=bands) if asks_bands else task(channels=channels)
 
 

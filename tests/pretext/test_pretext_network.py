@@ -146,6 +146,30 @@ def test_the_encoders_state_is_that_of_the_bare_encoder():
     assert {key.removeprefix("encoder.") for key in state} == set(bare)
 
 
+class WithoutInit(Recorder):
+    __init__ = nn.Module.__init__
+
+
+class WithoutChannels(Recorder):
+    def __init__(self, size: int = 1):
+        super().__init__("clean")
+
+
+class WithAnything(Recorder):
+    def __init__(self, **settings):
+        super().__init__("clean")
+        self.given = settings
+
+
+def test_a_task_is_told_that_it_is_given_channels():
+    for kind in (WithoutInit, WithoutChannels):
+        with pytest.raises(
+            TypeError, match=rf"^{kind.__name__}\.__init__ does not take channels\. Every task is given c"
+        ):
+            build_task(functools.partial(kind), channels=(3, 8), bands=3)
+    assert build_task(functools.partial(WithAnything), channels=(3, 8), bands=3).given == {"channels": (3, 8)}
+
+
 def test_a_task_with_a_view_that_nobody_makes_is_refused():
     tasks = {"inpainting": Recorder("corrupted")}
     makers = {name: MAKERS[name] for name in ("clean", "transformed")}
