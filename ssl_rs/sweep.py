@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from ssl_rs.config import Settings, read_yaml, to_yaml
 from ssl_rs.config_files import conf_dir
 from ssl_rs.distributed import Processes
-from ssl_rs.errors import TOLD, InputError, Interrupted, InUseError, SpentProcessError, explain
+from ssl_rs.errors import TOLD, InputError, Interrupted, InUseError, SpentProcessError, explain, in_a_line
 from ssl_rs.files import write_json, write_text
 from ssl_rs.messages import print_line, say_line
 from ssl_rs.run_directory import RunDirectory
@@ -171,7 +171,7 @@ def run_cell(name: str, config: DictConfig, cell: Cell) -> None:
     except Exception as error:  # a cell's defect must not take the rest of the sweep with it
         explained = explain(error)
         defect = hide_passwords(traceback.format_exc()) if explained is None else None
-        told = hide_passwords(explained or str(error) or repr(error))
+        told = hide_passwords(explained or in_a_line(error))
         record = {
             "command": name,
             "overrides": [*map(hide_secrets, cell.overrides)],

@@ -183,6 +183,7 @@ def test_weights_that_are_not_there_yet_fail_alone(command, tiny):
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "Lower trainer.batch_size"),
         (RuntimeError("upsample does not have a deterministic implementation. It"), 2, "trainer.deterministic=false"),
         (RuntimeError("shapes"), 1, "shapes"),
+        (KeyError("nope"), 1, "failed: KeyError: 'nope'"),
     ],
 )
 def test_a_run_of_a_sweep_ends_as_it_would_alone(command, tiny, monkeypatch, error, code, said):
