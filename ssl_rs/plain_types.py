@@ -69,6 +69,8 @@ def misfit(key: str, value: Any, hint: Any) -> str:
         hint: The type annotation.
     """
     quoted = [_as_text(item) for item in value] if isinstance(value, list) else _as_text(value)
+    if not fits(quoted, hint) and isinstance(quoted, list) and all(isinstance(item, str) for item in quoted):
+        quoted = f"[{','.join(quoted)}]"  # a text with brackets, as patterns have them
     remedy = f" Quotes make it a text: '{key}={json.dumps(quoted)}'." if fits(quoted, hint) else ""
     return f"{key} must be {describe(hint)}, got {value!r}.{_nearest_choice(value, hint)}{remedy}"
 

@@ -405,6 +405,8 @@ def test_what_hydra_cannot_read_is_told_with_quoting_that_it_reads(argument, sai
         ("dataset.root=2024", "root", "2024"),
         ("dataset.name=true", "name", "true"),
         ("dataset.bands=[1,red]", "bands", ["1", "red"]),
+        ("dataset.scene_group=[a-z]", "scene_group", "[a-z]"),
+        ("dataset.scene_group=[0,1]", "scene_group", "[0,1]"),
     ],
 )
 def test_a_number_for_a_text_is_told_with_quotes_that_make_it_one(argument, key, text):
@@ -417,7 +419,8 @@ def test_a_number_for_a_text_is_told_with_quotes_that_make_it_one(argument, key,
 
 def test_quotes_are_offered_only_where_they_help():
     values = Settings("pretrain", {"seed": 1.5, "logger": {"mode": 5, "label": None}, "run_dir": 2024})
-    for key, kind in (("seed", int), ("logger.mode", Literal["online"]), ("logger.label", str)):
+    values.values["lists"] = [[1]]
+    for key, kind in (("seed", int), ("logger.mode", Literal["online"]), ("logger.label", str), ("lists", str)):
         with pytest.raises(InputError) as error:
             values.value(key, kind)
         assert "Quotes" not in str(error.value)
