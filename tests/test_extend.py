@@ -113,7 +113,7 @@ def test_a_task_without_partial_is_told_to_have_it(documented, command):
             "hidden: int) -> None:\n        channels, bands = [512], 3",
             ": MeanColor.__init__ does not take channels. Every task is given channels, those of each level",
         ),
-        ("return TaskOutput(", "return (", ": its forward returns a tuple, expected an ssl_rs TaskOutput"),
+        ("return TaskOutput(", "return (", ": it returns a tuple, expected an ssl_rs TaskOutput"),
         ("F.mse_loss(guessed,", "F.l1_loss(guessed,", None),
         (
             "image.mean(dim=(-2, -1)))",

@@ -16,7 +16,7 @@ from ssl_rs.pretext.base import PretextTask, check_kind, momentum_of
 from ssl_rs.pretext.collapse import collapse_measures
 from ssl_rs.pretext.momentum import MomentumRule, common_rule, follow, momentum_copy
 from ssl_rs.pretext.pooling import pool
-from ssl_rs.task_output import TaskOutput
+from ssl_rs.task_output import TaskOutput, checked_output
 from ssl_rs.views.base import TransformedView, View, ViewMaker, kind_made_by
 
 
@@ -60,7 +60,8 @@ class PretextNetwork(nn.Module):
 
     def judge(self, views: Mapping[str, View], features: Mapping[str, Pyramid]) -> dict[str, TaskOutput]:
         """Return each task's output on the views and their features."""
-        return {name: _checked(name, task(views, features)) for name, task in self.tasks.items()}
+        found = {name: task(views, features) for name, task in self.tasks.items()}
+        return {name: checked_output(f"pretext.{name}.task", output) for name, output in found.items()}
 
     def probe_collapse(self) -> dict[str, Tensor]:
         """Tell from the last batch, all its parts and of all ranks, how far the encoder's features spread."""
@@ -103,26 +104,6 @@ class PretextNetwork(nn.Module):
         levels = encoder(self.normalization(torch.cat(list(images.values()))))  # each [V * B, C_i, H_i, W_i]
         views = (split_views(level, batch) for level in levels)
         return dict(zip(images, zip(*views, strict=True), strict=True))
-
-
-def _checked(name: str, output: Any) -> TaskOutput:
-    """Refuse what is no outcome of a task: one that a user wrote may give back something else.
-
-    Raises:
-        InputError: Names the task.
-    """
-    told = f"pretext.{name}.task"
-    if not isinstance(output, TaskOutput):
-        raise InputError(f"{told}: its forward returns a {type(output).__name__}, expected an ssl_rs TaskOutput.")
-    if not isinstance(output.loss, Tensor) or output.loss.ndim:
-        shape = list(output.loss.shape) if isinstance(output.loss, Tensor) else type(output.loss).__name__
-        raise InputError(f"{told}: its loss is {shape}, expected a tensor without dimensions: take the mean.")
-    for key, value in output.metrics.items():
-        if not isinstance(value, Tensor) or value.ndim:
-            raise InputError(
-                f"{told}: its metric '{key}' is {value!r:.60}, expected a detached tensor without dimensions."
-            )
-    return output
 
 
 def split_views(whole: Tensor, batch: int) -> tuple[Tensor, ...]:

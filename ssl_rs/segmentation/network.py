@@ -12,7 +12,7 @@ from ssl_rs.encoder import Backbone, Normalization, check_name
 from ssl_rs.errors import InputError
 from ssl_rs.precision import autocast
 from ssl_rs.segmentation.loss import SegmentationLoss
-from ssl_rs.task_output import TaskOutput
+from ssl_rs.task_output import TaskOutput, checked_output
 
 DECODERS = {"unet": smp.Unet, "fpn": smp.FPN, "deeplabv3plus": smp.DeepLabV3Plus}
 """What a refusal offers instead, by its name in conf/decoder/."""
@@ -77,7 +77,7 @@ class SegmentationNetwork(nn.Module):
     def forward(self, batch: SegmentationBatch) -> Mapping[str, TaskOutput]:
         """Return the loss of the valid pixels of all ranks, and the share of them that is right."""
         loss = self.loss(self.logits(batch.images), batch.masks, self.ignore_index, self.class_weights)
-        return {"segmentation": loss}
+        return {"segmentation": checked_output("loss", loss)}
 
 
 class Segments(Protocol):

@@ -291,6 +291,40 @@ def test_the_gradient_of_parts_is_that_of_torch_split(used):
     assert ours.grad.is_contiguous(memory_format=torch.channels_last)
 
 
+class Giving(Recorder):
+    """Gives what it is told to make of a loss with a gradient."""
+
+    def __init__(self, make):
+        super().__init__("clean")
+        self.make = make
+
+    def forward(self, views, features):
+        return self.make(features["clean"][-1].mean())
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda loss: TaskOutput(loss.detach()), "its loss has no gradient, so nothing would be learnt by it"),
+        (lambda loss: TaskOutput(loss.long()), r"its loss is of torch\.int64, expected real numbers"),
+        (lambda loss: TaskOutput(loss.to(torch.complex64)), r"its loss is of torch\.complex64, expected real numbers"),
+        (lambda loss: TaskOutput(loss, None), "its metrics are a NoneType, expected a dictionary of tensors"),
+        (lambda loss: TaskOutput(loss, [loss.detach()]), "its metrics are a list, expected a dictionary of tensors"),
+    ],
+)
+def test_what_would_train_nothing_beside_another_task_is_refused(make, said):
+    statistics = Statistics((0.5,) * 3, (0.25,) * 3, "test")
+    tasks = {"good": Recorder("clean"), "own": Giving(make)}
+    network = PretextNetwork(CountingEncoder(), Normalization(statistics), tasks, "joint")
+    with pytest.raises(InputError, match=rf"pretext\.own\.task: {said}"):
+        network(step_views())
+
+
+def test_where_nothing_is_learnt_a_loss_needs_no_gradient():
+    with torch.no_grad():
+        assert not build()(step_views())["contrastive"].loss.requires_grad
+
+
 def test_the_features_that_are_kept_hold_no_graph():
     network = build()
     network(step_views())

@@ -15,6 +15,7 @@ from ssl_rs.encoder import Backbone, Normalization, Statistics, check_side, inpu
 from ssl_rs.errors import InputError
 from ssl_rs.segmentation import network as network_module
 from ssl_rs.segmentation.network import SegmentationBatch, SegmentationNetwork, build_segmentation_model
+from ssl_rs.task_output import TaskOutput
 
 BACKBONES = ["resnet18", "resnet34", "resnet50", "vgg16_bn", "mobilenet_v2", "tu-convnext_tiny"]
 DECODERS = ["unet", "fpn", "deeplabv3plus"]
@@ -48,6 +49,23 @@ def network_with(scores, mean=0.0, std=1.0):
 def batch_of(masks):
     masks = torch.tensor(masks)
     return SegmentationBatch(torch.full((masks.shape[0], 2, *masks.shape[1:]), 0.75), masks)
+
+
+@pytest.mark.parametrize(
+    ("give", "said"),
+    [
+        (lambda scores: scores.mean(), "it returns a Tensor, expected an ssl_rs TaskOutput"),
+        (lambda scores: TaskOutput(0.5), "its loss is float, expected a tensor without dimensions"),
+        (lambda scores: TaskOutput(scores.mean(dim=(0, 2, 3))), r"its loss is \[2\], expected a tensor"),
+        (lambda scores: TaskOutput(scores.mean().detach()), "its loss has no gradient"),
+        (lambda scores: TaskOutput(scores.mean(), {"share": 0.5}), "its metric 'share' is 0.5, expected a detached"),
+    ],
+)
+def test_a_loss_of_ones_own_is_held_to_what_a_task_is_held_to(give, said):
+    network = network_with(torch.zeros(1, 2, 1, 2))
+    network.loss = lambda scores, *_: give(scores)
+    with pytest.raises(InputError, match=f"^loss: {said}"):
+        network(batch_of([[[1, 1]]]))
 
 
 def test_loss_and_accuracy_of_a_hand_computed_batch():
