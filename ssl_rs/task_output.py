@@ -42,6 +42,8 @@ def checked_output(told: str, output: Any) -> TaskOutput:
         raise InputError(
             f"{told}: its metrics are a {type(output.metrics).__name__}, expected a dictionary of tensors by name."
         )
+    if "loss" in output.metrics:  # by that name the log has the loss itself
+        raise InputError(f"{told}: its metric 'loss' is logged anyway. Leave it out, or give it another name.")
     for key, value in output.metrics.items():
         if not isinstance(value, Tensor) or value.ndim:
             raise InputError(

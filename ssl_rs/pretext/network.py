@@ -19,6 +19,9 @@ from ssl_rs.pretext.pooling import pool
 from ssl_rs.task_output import TaskOutput, checked_output
 from ssl_rs.views.base import TransformedView, View, ViewMaker, kind_made_by
 
+TAKEN = ("loss", "collapse", "validation")
+"""What names of logged values begin with: those of a task of that name would overwrite them."""
+
 
 class PretextNetwork(nn.Module):
     """Encode the views that tasks read and let each task judge them.
@@ -187,16 +190,7 @@ def check_views(tasks: Mapping[str, PretextTask | type[PretextTask]], makers: Ma
         InputError: Names the task, the view, and what to choose.
     """
     for name, task in tasks.items():
-        kind_of_task = task if isinstance(task, type) else type(task)
-        if not issubclass(kind_of_task, PretextTask):
-            raise InputError(
-                f"pretext.{name}.task is a {getattr(task, '__name__', kind_of_task.__name__)}, expected a class "
-                "derived from ssl_rs.pretext.base.PretextTask."
-            )
-        if not isinstance(getattr(task, "views", None), tuple) or not task.views:
-            raise InputError(
-                f'pretext.{name}.task: {kind_of_task.__name__} has to say which views it reads: views = ("clean",).'
-            )
+        _check_declared(name, task)
         for view in (*task.views, *task.momentum_views):
             if view not in makers:
                 raise InputError(
@@ -206,7 +200,7 @@ def check_views(tasks: Mapping[str, PretextTask | type[PretextTask]], makers: Ma
         for view, kind in task.view_kinds.items():
             if view not in (*task.views, *task.momentum_views):
                 raise InputError(
-                    f"pretext.{name}.task: view_kinds of {kind_of_task.__name__} names the view '{view}', which it "
+                    f"pretext.{name}.task: view_kinds of {_class_of(task).__name__} names the view '{view}', which it "
                     "does not read. Add it to views, or leave it out."
                 )
             made = kind_made_by(makers[view])
@@ -220,6 +214,48 @@ def check_views(tasks: Mapping[str, PretextTask | type[PretextTask]], makers: Ma
                     f"views.{view}.source={source}: pretext task '{name}' compares the view with {known}, so that is "
                     f"what it must be made from. Set views.{view}.source={known}."
                 )
+
+
+def _check_declared(name: str, task: PretextTask | type[PretextTask]) -> None:
+    """Refuse a class that is no task, or does not say as a task has to what it reads.
+
+    Raises:
+        InputError: Names the task, and what to declare.
+    """
+    _check_name(name)
+    kind_of_task = _class_of(task)
+    if not issubclass(kind_of_task, PretextTask):
+        raise InputError(
+            f"pretext.{name}.task is a {getattr(task, '__name__', kind_of_task.__name__)}, expected a class "
+            "derived from ssl_rs.pretext.base.PretextTask."
+        )
+    if not isinstance(getattr(task, "views", None), tuple) or not task.views:
+        raise InputError(
+            f'pretext.{name}.task: {kind_of_task.__name__} has to say which views it reads: views = ("clean",).'
+        )
+    if not isinstance(task.view_kinds, Mapping) or not all(isinstance(kind, type) for kind in task.view_kinds.values()):
+        raise InputError(
+            f"pretext.{name}.task: view_kinds of {kind_of_task.__name__} is {task.view_kinds!r:.80}, expected the "
+            'class of each view that has to be of one: {"transformed": TransformedView}.'
+        )
+
+
+def _class_of(task: PretextTask | type[PretextTask]) -> type:
+    return task if isinstance(task, type) else type(task)
+
+
+def _check_name(name: str) -> None:
+    """Refuse a task's name that means something else in the logs, or as an attribute of torch's modules.
+
+    Raises:
+        InputError: Names the key.
+    """
+    taken = "the logs" if name in TAKEN else "torch.nn.ModuleDict" if hasattr(nn.ModuleDict(), name) else None
+    if taken is not None:
+        raise InputError(
+            f"pretext.{name}: no task can have that name, which means something else in {taken}. Choose another one in "
+            "the first line of its YAML file: # @package pretext.NAME."
+        )
 
 
 def _option(view: str) -> str:

@@ -19,7 +19,7 @@ from ssl_rs.pretext.transform_prediction_pooled import PooledTransformPrediction
 from ssl_rs.randomness import Rows
 from ssl_rs.task_output import TaskOutput
 from ssl_rs.training.settings import exactness
-from ssl_rs.views.base import crop_view, make_views
+from ssl_rs.views.base import TransformedView, crop_view, make_views
 from ssl_rs.views.clean import CleanMaker
 from ssl_rs.views.corrupted import CorruptedMaker
 from ssl_rs.views.fused import ColorJitter
@@ -208,6 +208,23 @@ def test_a_kind_of_a_view_that_a_task_does_not_read_is_refused():
         check_views({"odd": Odd}, {"clean": MAKERS["clean"]})
 
 
+@pytest.mark.parametrize("kinds", [[("clean", TransformedView)], {"clean": "TransformedView"}, None])
+def test_kinds_of_views_are_classes_by_view(kinds):
+    class Odd(PretextTask):
+        views, view_kinds = ("clean",), kinds
+
+    with pytest.raises(
+        InputError, match=r"pretext\.odd\.task: view_kinds of Odd is .*, expected the class of each view"
+    ):
+        check_views({"odd": Odd}, MAKERS)
+
+
+@pytest.mark.parametrize("name", ["loss", "collapse", "validation", "keys", "forward", "training"])
+def test_a_name_of_a_task_that_means_something_else_is_refused(name):
+    with pytest.raises(InputError, match=rf"^pretext\.{name}: no task can have that name"):
+        check_views({name: Contrastive}, MAKERS)
+
+
 def test_a_task_that_reads_no_view_is_refused():
     with pytest.raises(InputError, match="Recorder has to say which views it reads"):
         check_views({"blind": Recorder()}, MAKERS)
@@ -308,6 +325,7 @@ class Giving(Recorder):
         (lambda loss: TaskOutput(loss.detach()), "its loss has no gradient, so nothing would be learnt by it"),
         (lambda loss: TaskOutput(loss.long()), r"its loss is of torch\.int64, expected real numbers"),
         (lambda loss: TaskOutput(loss.to(torch.complex64)), r"its loss is of torch\.complex64, expected real numbers"),
+        (lambda loss: TaskOutput(loss, {"loss": loss.detach()}), "its metric 'loss' is logged anyway"),
         (lambda loss: TaskOutput(loss, None), "its metrics are a NoneType, expected a dictionary of tensors"),
         (lambda loss: TaskOutput(loss, [loss.detach()]), "its metrics are a list, expected a dictionary of tensors"),
     ],
