@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeGuard, TypeVar, get_type_hints
+from typing import Any, Protocol, TypeGuard, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor
@@ -104,7 +104,7 @@ class TwoPartMaker(ABC):
 
     def __call__(self, source: View, draws: Draws) -> View:
         """Return the view; every random number comes from `draws`."""
-        return self.make(source, *draws.send(*self.draw(size_of(source), draws)))
+        return self.make(source, *draws.send(*_checked_draw(self, size_of(source), draws)))
 
 
 Maker = TypeVar("Maker", bound=ViewMaker)
@@ -156,7 +156,10 @@ def views_to_make(makers: Mapping[str, ViewMaker], wanted: Iterable[str]) -> tup
         if name not in makers:
             asked = f"views.{path[-1]}.source={name}" if path else f"View '{name}'"
             raise InputError(f"{asked}: nobody makes that view. {nearest(name, makers)}")
-        visit(makers[name].source, (*path, name))
+        source: Any = getattr(makers[name], "source", None)
+        if not isinstance(source, str):
+            raise InputError(f"views.{name}: {type(makers[name]).__name__} has no source: the view it starts from.")
+        visit(source, (*path, name))
         order.append(name)
 
     for name in wanted:
@@ -239,7 +242,7 @@ def draw_views(
     drawn, sizes = {}, sizes_of(makers, size)
     for name, maker in makers.items():
         draws = Draws(seed, step, name, rows, device)
-        drawn[name] = draws.send(*maker.draw(sizes[maker.source], draws))
+        drawn[name] = draws.send(*_checked_draw(maker, sizes[maker.source], draws))
     return drawn
 
 
@@ -258,9 +261,40 @@ def _one_after_another(
 
     Where a view has no data its image is 0, as a store has it and as fine-tuning sees it: no change of colors shows.
     """
-    views = {CROP: crop}
+    views, sizes = {CROP: crop}, sizes_of(makers, size_of(crop))
     for name, maker in makers.items():
-        view = make(name, maker, views[maker.source])
+        view = _checked_view(name, make(name, maker, views[maker.source]), views[maker.source], sizes[name])
         views[name] = view if view.valid is None else replace(view, image=view.image.masked_fill(~view.valid, 0))
     del views[CROP]
     return views
+
+
+def _checked_draw(maker: TwoPartMaker, size: tuple[int, int], draws: Draws) -> tuple[Tensor, ...]:
+    drawn: Any = maker.draw(size, draws)
+    if not isinstance(drawn, (tuple, list)) or not all(isinstance(each, Tensor) for each in drawn):
+        raise InputError(f"{type(maker).__name__}.draw returns {drawn!r:.60}, expected a tuple of tensors.")
+    return tuple(drawn)
+
+
+def _checked_view(name: str, view: Any, source: View, size: tuple[int, int]) -> View:
+    """Refuse what is no view of a source, by types and shapes alone: no step waits for the device.
+
+    Raises:
+        InputError: Names the view.
+    """
+    if not isinstance(view, View):
+        raise InputError(f"views.{name}: its maker returns a {type(view).__name__}, expected an ssl_rs View.")
+    batch, bands = source.image.shape[:2]
+    expected = {
+        "image": (source.image.dtype, (batch, bands, *size)),
+        "geometry": (source.geometry.dtype, (batch, 2, 3)),
+        "valid": (torch.bool, (batch, 1, *size)),
+    }
+    for part, (dtype, shape) in expected.items():
+        value: Any = getattr(view, part)
+        if part == "valid" and value is None:
+            continue
+        if not isinstance(value, Tensor) or value.dtype != dtype or tuple(value.shape) != shape:
+            got = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.60}"
+            raise InputError(f"views.{name}: the {part} that its maker gives is {got}, expected {dtype} {list(shape)}.")
+    return view

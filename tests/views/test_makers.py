@@ -11,6 +11,7 @@ from ssl_rs.training.structure import named_parts
 from ssl_rs.views.augmented import AugmentedMaker
 from ssl_rs.views.base import (
     CorruptedView,
+    TwoPartMaker,
     View,
     all_in_two_parts,
     crop_view,
@@ -18,6 +19,7 @@ from ssl_rs.views.base import (
     kind_made_by,
     make_views,
     views_as_drawn,
+    views_to_make,
 )
 from ssl_rs.views.clean import CleanMaker
 from ssl_rs.views.corrupted import CorruptedMaker, _changed, _plain_kernels
@@ -92,6 +94,70 @@ def test_makers_that_do_more_than_draw_and_compute_are_called_as_they_are(maker)
     assert not all_in_two_parts(MAKERS | {"own": maker})
     assert kind_made_by(KorniaMaker("crop", [])) is View
     assert kind_made_by(MAKERS["masked"]) is CorruptedView
+
+
+class Giving(TwoPartMaker):
+    """Gives what it is told to make of its source."""
+
+    source = "crop"
+
+    def __init__(self, make, drawn=()):
+        self.given, self.drawn = make, drawn
+
+    def draw(self, size, draws):
+        return self.drawn
+
+    def make(self, source, *drawn):
+        return self.given(source)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda source: source.image, "its maker returns a Tensor, expected an ssl_rs View"),
+        (
+            lambda source: replace(source, image=source.image[:2]),
+            r"the image .* \[2, 3, 16, 16\], expected .* \[8, 3, ",
+        ),
+        (lambda source: replace(source, image=source.image[:, :2]), r"the image .* \[8, 2, 16, 16\], expected"),
+        (lambda source: replace(source, image=source.image[..., :8]), r"the image .* \[8, 3, 16, 8\], expected"),
+        (
+            lambda source: replace(source, image=source.image.byte()),
+            r"the image .* torch\.uint8 .*, expected torch\.float32",
+        ),
+        (lambda source: replace(source, image=source.image.double()), r"the image .* torch\.float64 .*, expected"),
+        (
+            lambda source: replace(source, geometry=None),
+            r"the geometry .* is None, expected torch\.float32 \[8, 2, 3\]",
+        ),
+        (lambda source: replace(source, valid=torch.ones(8, 1, 16, 16)), r"the valid .* torch\.float32 .* torch\.bool"),
+        (lambda source: replace(source, valid=torch.ones(8, 16, 16).bool()), r"the valid .* \[8, 16, 16\], expected"),
+    ],
+)
+def test_what_is_no_view_of_the_source_is_refused_with_the_name_of_the_view(make, said):
+    makers, rows = {"own": Giving(make)}, Rows(0, 8, 8)
+    with pytest.raises(InputError, match=rf"^views\.own: {said}"):
+        make_views(crop_view(images()), makers, seed=0, step=0, rows=rows)
+    with pytest.raises(InputError, match=rf"^views\.own: {said}"):
+        views_as_drawn(crop_view(images()), makers, {"own": ()})
+
+
+@pytest.mark.parametrize("drawn", [None, torch.zeros(8), (torch.zeros(8), 0.5)])
+def test_what_is_drawn_is_a_tuple_of_tensors(drawn):
+    makers, rows = {"own": Giving(lambda source: source, drawn)}, Rows(0, 8, 8)
+    for make in (
+        lambda: make_views(crop_view(images()), makers, seed=0, step=0, rows=rows),
+        lambda: draw_views(makers, (16, 16), seed=0, step=0, rows=rows, device=torch.device("cpu")),
+    ):
+        with pytest.raises(InputError, match=r"^Giving\.draw returns .*, expected a tuple of tensors"):
+            make()
+
+
+def test_a_maker_without_a_source_is_told():
+    maker = Giving(lambda source: source)
+    maker.source = None
+    with pytest.raises(InputError, match=r"^views\.own: Giving has no source: "):
+        views_to_make({"own": maker}, ["own"])
 
 
 def test_annotations_of_names_that_only_type_checkers_know_say_nothing():
