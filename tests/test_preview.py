@@ -1,5 +1,6 @@
 """The preview command: its picture shows the numbers that a run's step would draw."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from ssl_rs.reporting.views_figure import NO_DATA, Row, draw_views
 from ssl_rs.stages import pretraining, previewing
 from ssl_rs.views.base import crop_view
+from ssl_rs.views.clean import CleanMaker
 from ssl_rs.views.fused import TRANSFORMS
 
 
@@ -144,6 +146,20 @@ def test_a_setting_of_a_view_that_is_not_shown_is_told(command, tiny, recwarn):
     recwarn.clear()
     assert command("preview", *given, "views=[clean,transformed,corrupted]")[0] == 0
     assert not [each for each in recwarn if "has no effect" in str(each.message)]
+
+
+@pytest.mark.parametrize("odd", [float("nan"), 2.0, -0.1])
+def test_values_of_a_view_that_no_encoder_expects_are_told(command, tiny, monkeypatch, odd):
+    """A picture would show them as black or white."""
+
+    def view(self, source, *drawn):
+        image = source.image.clone()
+        image[1, 0, 2, 3] = odd
+        return replace(source, image=image)
+
+    monkeypatch.setattr(CleanMaker, "make", view)
+    with pytest.warns(UserWarning, match=r"views\.clean: values of 1 of 4 images are NaN or outside of \[0, 1\]"):
+        assert command("preview", *tiny, "pretext=[contrastive]", "views=[clean,transformed]")[0] == 0
 
 
 def test_a_named_view_that_nobody_can_make_is_told_and_left_out(command, tiny, drawn):

@@ -1,6 +1,7 @@
 """Preview: the crops and views of one step of a pretraining as a picture; the same numbers as the run would draw."""
 
 import io
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,9 @@ MOST = 32
 
 USUAL = 5
 """Crops that it shows where nobody says how many, and the batch has as many."""
+
+ROUNDED = 1e-3
+"""By how much values may leave [0, 1] unnoticed."""
 
 
 def preview(settings: Settings) -> Path:
@@ -103,7 +107,19 @@ def _rows(plan: Plan, stored: Crops, step: int) -> list[Row]:
         unread = "read by no task, made for others" if others else "read by no task"
         read = f"read by {', '.join(readers)}" if readers else unread
         found.append(Row(name, f"{source}; {read}", view, _captions(view)))
+        _tell_of_values(name, view)
     return found
+
+
+def _tell_of_values(name: str, view: View) -> None:
+    """Warn of values that the picture would show as black or white, and that a run would go on with."""
+    odd = ~((view.image >= -ROUNDED) & (view.image <= 1 + ROUNDED)).flatten(1).all(dim=1)  # [B]
+    if odd.any():
+        warnings.warn(
+            f"views.{name}: values of {int(odd.sum())} of {len(odd)} images are NaN or outside of [0, 1], where the "
+            "encoder expects them. Change its maker, e.g. by clamp(0, 1).",
+            stacklevel=2,
+        )
 
 
 def _captions(view: View) -> tuple[str, ...]:
