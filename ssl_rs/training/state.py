@@ -175,7 +175,7 @@ def load_checkpoint(
         How far the run was, or None where there is no checkpoint.
 
     Raises:
-        InputError: None of the checkpoints is whole, or they are of other versions.
+        InputError: None of the checkpoints is whole, or they are of other versions, or fit another network.
         OSError: One cannot be read, though it may be whole; torch.OutOfMemoryError and MemoryError likewise.
         OtherRunError: They belong to a run with another identity.
     """
@@ -189,8 +189,14 @@ def load_checkpoint(
         network.load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
         progress = _progress(content["progress"], device)
-    except InputError:
+    except (InputError, torch.OutOfMemoryError):
         raise
+    except (RuntimeError, ValueError) as error:  # torch's, of other names, shapes or numbers of parameters
+        raise InputError(
+            f"{path} does not fit the network that the present code builds: {' '.join(str(error).split()):.300}. Was a "
+            "file changed that a part of your own imports? Restore it, or start anew in another run_dir. Parameters "
+            "and buffers have to be made in __init__: those that forward makes are not there yet."
+        ) from error
     except Exception as error:  # its checksum is right, so it was written so: by something else
         raise InputError(
             f"{path} was not written by this program: {error!r:.200}. Delete it, or the run's folder."
@@ -229,13 +235,13 @@ def _progress(stored: Mapping[str, Any], device: torch.device) -> Progress:
     """Return how far the run was.
 
     Raises:
-        ValueError: It makes no sense.
+        TypeError: It makes no sense.
     """
     progress = Progress(**stored)
     counts = (progress.step, progress.count, progress.skipped, progress.collapsed)
     sound = all(type(each) is int and each >= 0 for each in counts)
     if not sound or not all(isinstance(each, Tensor) for each in progress.sums.values()):
-        raise ValueError(f"progress is {stored!r:.80}")
+        raise TypeError(f"progress is {stored!r:.80}")
     progress.sums = {name: value.to(device) for name, value in progress.sums.items()}
     return progress
 

@@ -268,6 +268,35 @@ def test_another_version_is_refused_unless_it_is_accepted(tmp_path, monkeypatch,
         assert load_checkpoint(tmp_path, network, optimizer, IDENTITY, CPU, accept_changes=True).step == 1
 
 
+def narrower():
+    network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
+    return network, torch.optim.Adam(network.parameters())
+
+
+def with_a_buffer():
+    network, optimizer = start()
+    network.register_buffer("count", torch.zeros(()))
+    return network, optimizer
+
+
+def partly_frozen():
+    network, _ = start()
+    return network, torch.optim.Adam(network[2].parameters())
+
+
+@pytest.mark.parametrize(("build", "said"), [
+    (narrower, "size mismatch for 0.weight"),
+    (with_a_buffer, 'Missing key.s. in state_dict: "count"'),
+    (partly_frozen, "loaded state dict contains a parameter group that doesn't match"),
+])  # fmt: skip
+def test_a_checkpoint_of_another_network_is_kept_and_told_as_such(tmp_path, build, said):
+    path = save(tmp_path, *start(), 1)
+    with pytest.raises(InputError, match=f"does not fit the network that the present code builds: .*{said}") as told:
+        load_checkpoint(tmp_path, *build(), IDENTITY, CPU)
+    assert "Delete" not in str(told.value)
+    assert path.is_file()
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(tmp_path, value):
     network, _ = start()
