@@ -271,3 +271,58 @@ def test_a_backbone_of_ones_own_class_is_refused_before_it_trains_what_nothing_c
     code, _, err = command("pretrain", *own, "dataset=folder", f"dataset.root={tmp_path}")
     assert code == 2
     assert "backbone._target_=my_package.tiny.Tiny: encoders are those of segmentation-models-pytorch and timm" in err
+
+
+READ = "return SceneArrays(image, mask.astype(np.uint8))"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (READ, "return image", ".read of scene 'scene0' gives a ndarray, expected ssl_rs.data.dataset.SceneArrays"),
+        (READ, "return image, mask", ".read of scene 'scene0' gives a tuple, expected"),
+        (READ, "return SceneArrays(image.tolist(), mask)", "gives image as a list, expected a numpy array"),
+        (READ, "return SceneArrays(image, mask.tolist())", "gives mask as a list, expected a numpy array"),
+        (
+            READ,
+            "return SceneArrays(image, mask, crs=32632)",
+            'gives crs=32632, expected a text that PROJ knows, e.g. "',
+        ),
+        (READ, "return SceneArrays(image, mask, crs='EPSG:nope')", "gives crs='EPSG:nope', expected a text"),
+        (READ, "return SceneArrays(image, mask, transform=(1.0, 2.0))", "gives transform=(1.0, 2.0), expected six"),
+        (
+            READ,
+            "return SceneArrays(image, mask, valid=mask[1:] > 0)",
+            "gives valid as bool [79, 96], expected bool [80",
+        ),
+        (READ, "return SceneArrays(image, mask, valid=mask)", "gives valid as int64 [80, 96], expected bool [80, 96]"),
+        (READ, "return SceneArrays(image[0], mask)", "expected an image of bands, rows and columns, got the shape [80"),
+        (
+            "(SourceFile(image), SourceFile(mask))",
+            "(image, mask)",
+            ".scenes: the files of scene 'scene3' are (PosixPath",
+        ),
+        ("found.append(SceneSource(", "found.append((", ".scenes gives ('scene3', 'test', "),
+        ("return found", "return iter(found)", ".scenes gives a list_iterator, expected a list of SceneSource"),
+        ('SegmentationClass("land", (0, 160, 0))', '"land"', ".classes holds 'land', expected"),
+    ],
+)
+def test_what_a_data_set_of_ones_own_gives_is_told_by_class_and_scene(prepare_arrays, old, new, said):
+    text = Path(ARRAYS).read_text()
+    assert old in text
+    Path(ARRAYS).write_text(text.replace(old, new))
+    code, _, err = prepare_arrays()
+    assert code == 2, err
+    assert "Arrays" in err
+    assert said in err
+    assert "damaged" not in err
+    assert not list(Path("outputs").rglob("manifest.json"))
+
+
+def test_a_strip_of_another_width_than_its_scene_is_told(prepare_arrays):
+    text = Path(ARRAYS).read_text()
+    scene = "return Scene(80, 97, None, None, iter([SceneArrays(image, mask)]))"
+    Path(ARRAYS).write_text(text.replace(READ, scene).replace("import Dataset,", "import Dataset, Scene,"))
+    code, _, err = prepare_arrays()
+    assert code == 2, err
+    assert "Arrays.read of scene 'scene3': a strip has 96 columns, expected the width of its scene, 97" in err

@@ -13,6 +13,7 @@ from ssl_rs.data.array_writer import SceneFiles
 from ssl_rs.data.dataset import IGNORE, Dataset, Scene, SceneArrays, SceneSource
 from ssl_rs.data.downsampling import coarser_size, coarser_transform, downsample
 from ssl_rs.data.erosion import ROWS, erode
+from ssl_rs.data.given_scenes import check_read, check_strip
 from ssl_rs.data.manifest import SceneRecord, SourceRecord
 from ssl_rs.data.moments import Moments, add_up, measure
 from ssl_rs.data.records import to_json
@@ -59,7 +60,8 @@ def write_scene(dataset: Dataset, number: int, source: SceneSource, folder: Path
     where = ", ".join(map(str, source.files[:2]))
     with _about(where):
         found = dataset.read(source)
-    scene = _whole(found, where) if isinstance(found, SceneArrays) else found
+    check_read(dataset, source, found)
+    scene = _whole(found) if isinstance(found, SceneArrays) else found
     factor = dataset.downsample
     height, width = size = coarser_size(scene, factor, where, dataset.downsample_key)
     tally = _write_strips(dataset, number, source, scene, size, folder, where)
@@ -100,11 +102,8 @@ def _about(where: str) -> Iterator[None]:
         ) from error
 
 
-def _whole(arrays: SceneArrays, where: str) -> Scene:
+def _whole(arrays: SceneArrays) -> Scene:
     """Return a scene in memory as one strip."""
-    if arrays.image.ndim != 3 or arrays.image.size == 0:
-        shape = list(arrays.image.shape)
-        raise InputError(f"{where}: expected an image of bands, rows and columns, got the shape {shape}.")
     return Scene(arrays.image.shape[1], arrays.image.shape[2], arrays.crs, arrays.transform, iter([arrays]))
 
 
@@ -165,6 +164,7 @@ def _checked_strips(
     """
     top, dtype = 0, dataset.dtype
     for strip in _read_strips(scene, where):
+        check_strip(dataset, source, strip, scene.width)
         height = strip.image.shape[1]
         valid = np.ones((height, scene.width), np.bool_) if strip.valid is None else strip.valid
         image = strip.image.astype(strip.image.dtype.newbyteorder("="), copy=False)

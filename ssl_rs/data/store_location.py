@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from ssl_rs.data.dataset import Dataset, SceneSource, Split
+from ssl_rs.data.given_scenes import check_listed
 from ssl_rs.data.manifest import FORMAT_VERSION
 from ssl_rs.data.splits import CUT_IT, FEWEST
 from ssl_rs.errors import InputError, counted
@@ -31,6 +32,7 @@ def _checked_scenes(dataset: Dataset) -> Sequence[SceneSource]:
         InputError: None, or none to train on.
     """
     scenes = dataset.scenes()
+    check_listed(dataset, scenes or ())
     if not scenes:
         raise InputError(f"{name_of(dataset)} has no scenes.")
     known = get_args(Split)
