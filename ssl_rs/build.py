@@ -129,6 +129,25 @@ def refuse_bound(
             raise InputError(f"{where}.{name} cannot be set: {why}. Leave it out.")
 
 
+def check_call(part: Any, where: str, arguments: Sequence[str]) -> None:
+    """Refuse a part that cannot be called as it will be; a user may have written it, or left it partial.
+
+    Args:
+        part: What `build` made.
+        where: Its key, for the message.
+        arguments: What it will be given, in order.
+
+    Raises:
+        InputError: It takes others.
+    """
+    asked = f"{where}({', '.join(arguments)})"
+    try:
+        inspect.signature(part).bind(*arguments)
+    except TypeError as error:
+        name = getattr(getattr(part, "func", type(part)), "__name__", "it")
+        raise InputError(f"{where}: {name} cannot be called as {asked}: {error}. Change what it takes.") from error
+
+
 @contextmanager
 def explained(where: str, arguments: Mapping[str, Any] = types.MappingProxyType({})) -> Iterator[None]:
     """Within it, what a component raises of its settings is the user's mistake, named by the key of the component.

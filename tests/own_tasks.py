@@ -1,4 +1,4 @@
-"""Pretext tasks that provoke what must not happen unseen; tests trust this module as a user trusts a package."""
+"""Parts that provoke what must not happen unseen; tests trust this module as a user trusts a package."""
 
 from collections.abc import Mapping, Sequence
 
@@ -36,3 +36,24 @@ class Poison(PretextTask):
         loss = self.project(features["clean"][-1]).square().mean()
         marked = int(views["clean"].image.double().sum() * 1e4) % 3 == 0
         return TaskOutput(loss * (torch.nan if marked else 1.0), {})
+
+
+class Backwards:
+    """A schedule that takes no number of steps."""
+
+    def __call__(self, step: int) -> float:
+        return 1.0
+
+
+class NoLoss:
+    """A loss that weighs no classes."""
+
+    def __call__(self, logits: torch.Tensor, masks: torch.Tensor, ignore_index: int, weights: object) -> TaskOutput:
+        return TaskOutput(logits.mean())
+
+
+class Still:
+    """An augmentation that asks for no random numbers."""
+
+    def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images, masks

@@ -145,6 +145,21 @@ def fails(capsys, name, *arguments):
             "optimizer._target_=builtins.dict trusted_packages=[builtins]",
             "optimizer._target_: dict does not tell which arguments it takes",
         ),
+        (
+            "pretrain",
+            "~schedule +schedule._target_=own_tasks.Backwards trusted_packages=[own_tasks]",
+            "schedule: Backwards cannot be called as schedule(step, max_steps): too many positional arguments",
+        ),
+        (
+            "finetune",
+            "~loss +loss._target_=own_tasks.NoLoss trusted_packages=[own_tasks]",
+            "loss: NoLoss has no class_weights(pixels)",
+        ),
+        (
+            "finetune",
+            "~augmentation +augmentation._target_=own_tasks.Still trusted_packages=[own_tasks]",
+            "augmentation: Still cannot be called as augmentation(images, masks, draws, ignore_index, rgb)",
+        ),
         ("pretrain", "+optimizer._args_=[1]", "optimizer._args_: AdamW has no such argument"),
     ],
 )

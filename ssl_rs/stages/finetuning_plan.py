@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ssl_rs.build import refuse_bound
+from ssl_rs.build import check_call, refuse_bound
 from ssl_rs.config import Settings
 from ssl_rs.config_hash import config_hash
 from ssl_rs.data.label_subset import LabelFraction, LabelSubset, choose_labels
 from ssl_rs.encoder import Backbone, check_image_size, check_side, input_divisor
-from ssl_rs.errors import MissingWeightsError
+from ssl_rs.errors import InputError, MissingWeightsError
 from ssl_rs.segmentation.augmentation import SegmentationAugmentation
 from ssl_rs.segmentation.loss import SegmentationLoss
 from ssl_rs.segmentation.network import GIVEN, build_segmentation_model
@@ -86,6 +86,13 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     surroundings, recipe = SiteSettings.read(settings), Recipe.read(settings)
     decoder = settings.build("decoder", made_later=True)
     augmentation, loss = settings.build("augmentation"), settings.build("loss")
+    check_call(augmentation, "augmentation", ("images", "masks", "draws", "ignore_index", "rgb"))
+    check_call(loss, "loss", ("logits", "masks", "ignore_index", "class_weights"))
+    if not hasattr(loss, "class_weights"):
+        raise InputError(
+            f"loss: {type(loss).__name__} has no class_weights(pixels), which returns the weights of the classes, or "
+            "None. Derive it from ssl_rs.segmentation.loss.SegmentationLoss."
+        )
     fraction: LabelFraction = settings.build("label_fraction")
     split, window = settings.value("evaluation.split", Literal["val", "test"]), settings.build("evaluation.window")
     every_steps = read_every_steps(settings)

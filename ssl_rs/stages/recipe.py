@@ -18,7 +18,7 @@ from ssl_rs.initialization import Initialization, Provenance, Target
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.several_pretrainings import SeveralPretrainingsError
 from ssl_rs.stages.site import Site, SiteSettings
-from ssl_rs.training.schedule import Schedule
+from ssl_rs.training.schedule import Schedule, check_schedule
 from ssl_rs.training.tracking import Logger
 
 
@@ -70,7 +70,8 @@ class Recipe:
             planned: It runs later: the weights that it starts from may not be there yet.
 
         Raises:
-            InputError: Settings of the optimizer, weights that are not there, or a folder of somebody else's.
+            InputError: Settings of the optimizer, a schedule without a factor, weights that are not there, or a folder
+                of somebody else's.
         """
         with explained("optimizer", self.optimizer.keywords):
             weight = nn.Parameter(torch.zeros(1))
@@ -83,6 +84,7 @@ class Recipe:
                 )
             if surroundings.trainer.computes_on_cpu:  # elsewhere it would open a context on a GPU
                 _try(step)
+        check_schedule(self.schedule, surroundings.trainer.max_steps)
         if self.run_dir and not planned:
             RunDirectory(Path(self.run_dir)).check_own()
         dataset, backbone = surroundings.dataset, self.backbone.name

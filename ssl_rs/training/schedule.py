@@ -2,8 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from ssl_rs.build import check_call
 from ssl_rs.errors import InputError
 
 
@@ -13,6 +14,26 @@ class Schedule(Protocol):
     def __call__(self, step: int, max_steps: int) -> float:
         """Return the factor at `step` in [0, max_steps)."""
         ...
+
+
+def check_schedule(schedule: Any, max_steps: int) -> None:
+    """Refuse what gives no factor: a schedule that a user wrote may take or return something else.
+
+    Args:
+        schedule: What is called in each step.
+        max_steps: Steps of the run, at least 1.
+
+    Raises:
+        InputError: Says what is wrong with it.
+    """
+    check_call(schedule, "schedule", ("step", "max_steps"))
+    for step in (0, max_steps - 1):
+        factor = schedule(step, max_steps)
+        if not isinstance(factor, (int, float)) or not math.isfinite(factor):
+            raise InputError(
+                f"schedule: {type(schedule).__name__} returns {factor!r:.60} at step {step} of {max_steps}, expected a "
+                "finite number as a float: the factor of the optimizer's learning rate."
+            )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from ssl_rs.files import write_json
 from ssl_rs.several_pretrainings import SeveralPretrainingsError
 from ssl_rs.stages.recipe import Recipe
 from ssl_rs.stages.site import SiteSettings
+from ssl_rs.training.schedule import Constant
 from ssl_rs.training.settings import TrainerSettings
 
 
@@ -28,7 +29,7 @@ def test_of_several_pretrainings_those_of_the_present_data_are_told(folder_datas
         raise SeveralPretrainingsError("there are", folders, surroundings.pretrainings("resnet18"))
 
     recipe = Recipe(
-        SimpleNamespace(name="resnet18"), SimpleNamespace(check=fail), partial(torch.optim.SGD), None, None, None
+        SimpleNamespace(name="resnet18"), SimpleNamespace(check=fail), partial(torch.optim.SGD), Constant(), None, None
     )  # fmt: skip
     for folder in folders:
         folder.mkdir(parents=True)

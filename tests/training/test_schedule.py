@@ -1,15 +1,17 @@
 """Schedules against their closed forms."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ssl_rs.errors import InputError
-from ssl_rs.training.schedule import Constant, Cosine, Polynomial, StepDecay
+from ssl_rs.training.schedule import Constant, Cosine, Polynomial, StepDecay, check_schedule
 
 
 def test_cosine_falls_along_half_a_cosine():
@@ -103,3 +105,27 @@ def test_constant_is_one():
 def test_settings_without_a_meaning_are_refused(kind, arguments, said):
     with pytest.raises(InputError, match=f"schedule: .*{said}"):
         kind(*arguments)
+
+
+@pytest.mark.parametrize("factor", [None, "1", math.nan, math.inf, torch.tensor(1.0), np.float32(1.0)])
+@pytest.mark.parametrize("bad", [0, 9])
+def test_a_schedule_that_gives_no_finite_number_is_refused(factor, bad):
+    def schedule(step, max_steps):
+        return factor if step == bad else 1.0
+
+    with pytest.raises(
+        InputError, match=rf"^schedule: function returns .* at step {bad} of 10, expected a finite number"
+    ):
+        check_schedule(schedule, 10)
+
+
+@pytest.mark.parametrize("schedule", [lambda step: 1.0, partial(Cosine, warmup=0.1), None])
+def test_a_schedule_is_called_with_the_step_and_their_number(schedule):
+    with pytest.raises(InputError, match=r"^schedule: \w+ cannot be called as schedule\(step, max_steps\): "):
+        check_schedule(schedule, 10)
+
+
+@pytest.mark.parametrize("schedule", [Cosine(), Polynomial(), Constant(), StepDecay(2, 0.5), lambda step, total: 1])
+def test_schedules_that_give_numbers_are_taken(schedule):
+    check_schedule(schedule, 1)
+    check_schedule(schedule, 10)
