@@ -86,13 +86,7 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     surroundings, recipe = SiteSettings.read(settings), Recipe.read(settings)
     decoder = settings.build("decoder", made_later=True)
     augmentation, loss = settings.build("augmentation"), settings.build("loss")
-    check_call(augmentation, "augmentation", ("images", "masks", "draws", "ignore_index", "rgb"))
-    check_call(loss, "loss", ("logits", "masks", "ignore_index", "class_weights"))
-    if not hasattr(loss, "class_weights"):
-        raise InputError(
-            f"loss: {type(loss).__name__} has no class_weights(pixels), which returns the weights of the classes, or "
-            "None. Derive it from ssl_rs.segmentation.loss.SegmentationLoss."
-        )
+    _check_calls(augmentation, loss)
     fraction: LabelFraction = settings.build("label_fraction")
     split, window = settings.value("evaluation.split", Literal["val", "test"]), settings.build("evaluation.window")
     every_steps = read_every_steps(settings)
@@ -129,6 +123,21 @@ def draft(settings: Settings, planned: bool = False) -> Callable[[], Plan]:
     if planned:
         check_early()
     return enter
+
+
+def _check_calls(augmentation: Any, loss: Any) -> None:
+    """Refuse parts that cannot be called as a step calls them; a user may have written them.
+
+    Raises:
+        InputError: Names the key.
+    """
+    check_call(augmentation, "augmentation", ("images", "masks", "draws", "ignore_index", "rgb"))
+    check_call(loss, "loss", ("logits", "masks", "ignore_index", "class_weights"))
+    if not hasattr(loss, "class_weights"):
+        raise InputError(
+            f"loss: {type(loss).__name__} has no class_weights(pixels), which returns the weights of the classes, or "
+            "None. Derive it from ssl_rs.segmentation.loss.SegmentationLoss."
+        )
 
 
 def place(settings: Settings) -> Callable[[], tuple[Path, dict[str, Any]]]:

@@ -192,11 +192,7 @@ def load_checkpoint(
     except (InputError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, ValueError) as error:  # torch's, of other names, shapes or numbers of parameters
-        raise InputError(
-            f"{path} does not fit the network that the present code builds: {' '.join(str(error).split()):.300}. Was a "
-            "file changed that a part of your own imports? Restore it, or start anew in another run_dir. Parameters "
-            "and buffers have to be made in __init__: those that forward makes are not there yet."
-        ) from error
+        raise _unfit(path, error) from error
     except Exception as error:  # its checksum is right, so it was written so: by something else
         raise InputError(
             f"{path} was not written by this program: {error!r:.200}. Delete it, or the run's folder."
@@ -204,6 +200,14 @@ def load_checkpoint(
     for other in damaged if set_aside else []:
         other.rename(other.with_suffix(".damaged"))
     return progress
+
+
+def _unfit(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} does not fit the network that the present code builds: {' '.join(str(error).split()):.300}. Was a file "
+        "changed that a part of your own imports? Restore it, or start anew in another run_dir. Parameters and buffers "
+        "have to be made in __init__: those that forward makes are not there yet."
+    )
 
 
 def _newest_whole(folder: Path) -> tuple[Path, dict[str, Any], list[Path]] | None:
