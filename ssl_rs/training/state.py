@@ -204,9 +204,9 @@ def load_checkpoint(
 
 def _unfit(path: Path, error: Exception) -> InputError:
     return InputError(
-        f"{path} does not fit the network that the present code builds: {' '.join(str(error).split()):.300}. Was a file "
-        "changed that a part of your own imports? Restore it, or start anew in another run_dir. Parameters and buffers "
-        "have to be made in __init__: those that forward makes are not there yet."
+        f"{path} does not fit the network that the present code builds: {' '.join(str(error).split()):.300}. Was a "
+        "file changed that a part of your own imports? Restore it, or start anew in another run_dir. Parameters and "
+        "buffers have to be made in __init__: those that forward makes are not there yet."
     )
 
 
