@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_rs.build import build, explained
+from ssl_rs.build import build, check_call, explained
 from ssl_rs.config import build as build_composed
 from ssl_rs.config import compose_config, resolve
 from ssl_rs.errors import InputError
@@ -382,3 +382,10 @@ def test_a_literal_fits_its_own_values_alone(choices, value):
     assert all(fits(choice, hint) for choice in choices)
     if not isinstance(value, bool):
         assert fits(value, hint) == (value in choices)
+
+
+@pytest.mark.parametrize("part", [lambda step: 1.0, partial(Cosine, warmup=0.1), None])
+def test_a_part_that_is_called_with_other_arguments_is_refused(part):
+    with pytest.raises(InputError, match=r"^schedule: \w+ cannot be called as schedule\(step, max_steps\): "):
+        check_call(part, "schedule", ("step", "max_steps"))
+    check_call(Cosine(), "schedule", ("step", "max_steps"))

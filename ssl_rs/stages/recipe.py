@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ssl_rs.build import explained
+from ssl_rs.build import check_call, explained
 from ssl_rs.config import Settings
 from ssl_rs.encoder import Backbone
 from ssl_rs.errors import InputError, MissingWeightsError
@@ -84,6 +84,7 @@ class Recipe:
                 )
             if surroundings.trainer.computes_on_cpu:  # elsewhere it would open a context on a GPU
                 _try(step)
+        check_call(self.schedule, "schedule", ("step", "max_steps"))
         check_schedule(self.schedule, surroundings.trainer.max_steps)
         if self.run_dir and not planned:
             RunDirectory(Path(self.run_dir)).check_own()

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ssl_rs.build import check_call
 from ssl_rs.errors import InputError
 
 
@@ -16,8 +15,8 @@ class Schedule(Protocol):
         ...
 
 
-def check_schedule(schedule: Any, max_steps: int) -> None:
-    """Refuse what gives no factor: a schedule that a user wrote may take or return something else.
+def check_schedule(schedule: Schedule, max_steps: int) -> None:
+    """Refuse what gives no factor: a schedule that a user wrote may return something else.
 
     Args:
         schedule: What is called in each step.
@@ -26,9 +25,8 @@ def check_schedule(schedule: Any, max_steps: int) -> None:
     Raises:
         InputError: Says what is wrong with it.
     """
-    check_call(schedule, "schedule", ("step", "max_steps"))
     for step in (0, max_steps - 1):
-        factor = schedule(step, max_steps)
+        factor: Any = schedule(step, max_steps)
         if not isinstance(factor, (int, float)) or not math.isfinite(factor):
             raise InputError(
                 f"schedule: {type(schedule).__name__} returns {factor!r:.60} at step {step} of {max_steps}, expected a "
