@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_rs import build as targets
-from ssl_rs.config_files import at_home, conf_dir, entry_of, experiment_that_sets, groups, options, used_groups
+from ssl_rs.config_files import at_home, conf_dir, entry_of, experiment_that_sets, groups, options, set_by, used_groups
 from ssl_rs.config_hash import is_within, leaves
 from ssl_rs.errors import InputError, did_you_mean, nearest
 from ssl_rs.files import check_can_be_folder
@@ -142,6 +142,9 @@ def _nearest_key(name: str, command: str, overrides: Sequence[str]) -> str:
         return f"{group} is for {' and '.join(others)}. `python -m ssl_rs.{command} --cfg` prints every key."
     keys = _dotted(values)
     group, _, rest = name.partition(".")
+    holders = [f"{group}={each}" for each in options(group) if group in own and rest in set_by(group, each)]
+    if holders:
+        return f"It is a key of {' and '.join(holders)}: choose one that has it, or leave the key out."
     entry = rest.partition(".")[0]
     if group in values and f"{group}.{entry}" not in keys and entry_of(group, entry) == f"{group}.{entry}":
         return f"{entry} is not among {group}=[{','.join(values[group])}]. Add it there, or leave the key out."

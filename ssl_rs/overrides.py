@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from ssl_rs.config_files import conf_dir, entry_of, fills_entry, groups
+from ssl_rs.config_hash import is_within
 from ssl_rs.errors import InputError
 
 QUOTING = (
@@ -168,13 +169,15 @@ def unreadable(overrides: Sequence[str], said: str) -> str:
 
 
 def without_sweeps(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that have one value, so that they can be composed into one config.
+    """Return the overrides that can be composed into one config: they have one value, and their group has one option.
 
     Raises:
         InputError: An override that Hydra's grammar does not know.
     """
     parsed = parse_overrides(overrides)
-    return [text for text, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
+    varied = [override.key_or_group for override in parsed if override.is_sweep_override()]
+    pairs = zip(overrides, parsed, strict=True)
+    return [text for text, override in pairs if not is_within(override.key_or_group, varied)]
 
 
 def names_several(override: str) -> bool:

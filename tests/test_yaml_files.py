@@ -193,6 +193,7 @@ def test_a_part_of_a_sweep_belongs_to_a_sweep_and_a_command():
 def test_no_sweep_is_asked_for_by_default():
     assert not asks_for_sweep(compose_config("finetune", without_sweeps(["seed=0,1,2"])))
     assert without_sweeps(["seed=0,1,2", "decoder=fpn", "trainer.max_steps=range(1,3)"]) == ["decoder=fpn"]
+    assert without_sweeps(["probe=linear,knn", "probe.samples=5", "seed=1"]) == ["seed=1"]  # of the two options
 
 
 # Every task, view and data set takes two steps
