@@ -180,6 +180,17 @@ def without_sweeps(overrides: Sequence[str]) -> list[str]:
     return [text for text, override in pairs if not is_within(override.key_or_group, varied)]
 
 
+def as_of_sweep(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides of a sweep, all of whose cells have been checked, as Hydra takes them.
+
+    It first composes what is not varied, and there a key below a varied group need not be known: `++` lets it pass.
+    """
+    alone = without_sweeps(overrides)
+    pairs = zip(overrides, parse_overrides(overrides), strict=True)
+    below = [text for text, override in pairs if text not in alone and not override.is_sweep_override()]
+    return [f"++{text}" if text in below and text[0] not in "+~" else text for text in overrides]
+
+
 def names_several(override: str) -> bool:
     """Tell whether a value reads as several, outside of quotes and brackets."""
     value = override.partition("=")[2]

@@ -25,6 +25,7 @@ from ssl_rs.distributed import Processes
 from ssl_rs.errors import TOLD, InputError, Interrupted, InUseError, SpentProcessError, explain, in_a_line
 from ssl_rs.files import write_json, write_text
 from ssl_rs.messages import print_line, say_line
+from ssl_rs.overrides import as_of_sweep
 from ssl_rs.run_directory import RunDirectory
 from ssl_rs.secret_values import hide_passwords, hide_secrets, without_secrets
 from ssl_rs.sweep_plan import Cell, cell_settings, plan_cells
@@ -140,7 +141,7 @@ def _launch(name: str, overrides: Sequence[str], jobs: Sequence[Cell], folder: P
                     raise
 
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [f"ssl_rs.{name}", "--multirun", *overrides]
+    sys.argv = [f"ssl_rs.{name}", "--multirun", *as_of_sweep(overrides)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints what its launcher raises, and ends the process
     try:
         hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(job)()

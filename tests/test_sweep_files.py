@@ -198,6 +198,22 @@ def test_a_run_of_a_sweep_ends_as_it_would_alone(command, tiny, monkeypatch, err
     assert [bool(failure["traceback"]) for failure in failures] == [code == 1] * 2
 
 
+def test_a_key_of_all_options_of_a_sweep_is_given_to_each_run(command, tiny, monkeypatch):
+    taken = []
+
+    def run(settings):
+        taken.append((settings.values["probe"]["_target_"].rpartition(".")[2], settings.values["probe"]["samples"]))
+        return Path("somewhere")
+
+    monkeypatch.setattr("ssl_rs.evaluate.run", run)
+    chosen = (*tiny[:3], "encoder=random", "backbone=mobilenet_v2", "evaluation.window.size=32", "probe=linear,knn")
+    _, _, err = command("evaluate", "-m", *chosen, "probe.samples=50")
+    assert taken == [("LinearProbe", 50), ("NearestNeighbors", 50)], err
+    code, _, err = command("evaluate", "-m", *chosen, "probe.iterations=5")
+    assert (code, len(taken)) == (2, 2)
+    assert "probe.iterations: evaluate has no such key. It is a key of probe=linear" in err
+
+
 def test_a_process_that_is_spent_ends_the_sweep(command, tiny, monkeypatch):
     def fails(_):
         raise SpentProcessError("It could not be recorded.")
