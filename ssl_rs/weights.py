@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from ssl_rs.errors import InputError
 
 COUNT = ".num_batches_tracked"
+
+ARCHIVE = b"PK\x03\x04"
+"""How a zip archive begins, which is what torch writes."""
+
 DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 """How torchvision's published files of DenseNets name what its own class and smp's call denselayer1.norm1."""
 
@@ -48,12 +52,16 @@ def _current(name: str) -> str:
 
 def is_safetensors(path: Path) -> bool:
     """Tell whether a file is one of safetensors: by how it begins, or by its name where that says nothing."""
-    with open(path, "rb") as file:
-        begin = file.read(9)
-    if zipfile.is_zipfile(path):
+    begin = _beginning(path)
+    if begin.startswith(ARCHIVE):
         return False
     header = int.from_bytes(begin[:8], "little")  # bytes of the JSON that follows
     return (begin[8:] == b"{" and header < path.stat().st_size) or path.suffix == ".safetensors"
+
+
+def _beginning(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(9)
 
 
 def _read(path: Path) -> Any:
@@ -72,17 +80,20 @@ def _read(path: Path) -> Any:
             "reading that would run code. Save its table of tensors alone, if you trust it: "
             "docs/own-data.md shows how."
         ) from error
-    if damaged:  # torch does not look
-        raise InputError(f"{path} is damaged: the checksum of {damaged} in it is wrong. Get it again.")
+    if damaged:
+        raise InputError(
+            f"{path} is damaged: the checksum of {damaged} in it is wrong. Get it again."
+        )  # torch does not look
     return content
 
 
 def _damaged_member(path: Path) -> str | None:
     """Return the first member of torch's archive that has not the checksum that stands in it."""
-    if not zipfile.is_zipfile(path):
+    if not _beginning(path).startswith(ARCHIVE):
         return None  # of before 2020
     with zipfile.ZipFile(path) as archive:
-        return archive.testzip()
+        has_checksums = any(member.CRC for member in archive.infolist())  # torch.serialization.set_crc32_options
+        return archive.testzip() if has_checksums else None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
