@@ -61,7 +61,10 @@ def _remedy(name: str, trusted: Sequence[str]) -> str:
 
 
 def _trust(name: str, trusted: Sequence[str]) -> str:
-    packages = ",".join([*trusted, name.partition(".")[0]])
+    package = name.partition(".")[0]
+    if package in sys.stdlib_module_names:  # os.system is there, too
+        return "Name a class of your own."
+    packages = ",".join([*trusted, package])
     return f"Add trusted_packages=[{packages}] to the command line if you trust that package."
 
 

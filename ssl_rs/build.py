@@ -144,7 +144,8 @@ def check_call(part: Any, where: str, arguments: Sequence[str]) -> None:
     try:
         inspect.signature(part).bind(*arguments)
     except TypeError as error:
-        name = getattr(getattr(part, "func", type(part)), "__name__", "it")
+        kind = part if hasattr(part, "__name__") else getattr(part, "func", type(part))
+        name = getattr(kind, "__name__", "it").strip("<>")  # of a lambda
         raise InputError(f"{where}: {name} cannot be called as {asked}: {error}. Change what it takes.") from error
 
 

@@ -177,7 +177,10 @@ def without_sweeps(overrides: Sequence[str]) -> list[str]:
     parsed = parse_overrides(overrides)
     varied = [override.key_or_group for override in parsed if override.is_sweep_override()]
     pairs = zip(overrides, parsed, strict=True)
-    return [text for text, override in pairs if not is_within(override.key_or_group, varied)]
+    return [
+        text for text, override in pairs
+        if not override.is_sweep_override() and not _is_below(override.key_or_group, varied)
+    ]  # fmt: skip
 
 
 def as_of_sweep(overrides: Sequence[str]) -> list[str]:
@@ -185,10 +188,17 @@ def as_of_sweep(overrides: Sequence[str]) -> list[str]:
 
     It first composes what is not varied, and there a key below a varied group need not be known: `++` lets it pass.
     """
-    alone = without_sweeps(overrides)
-    pairs = zip(overrides, parse_overrides(overrides), strict=True)
-    below = [text for text, override in pairs if text not in alone and not override.is_sweep_override()]
-    return [f"++{text}" if text in below and text[0] not in "+~" else text for text in overrides]
+    parsed = parse_overrides(overrides)
+    varied = [override.key_or_group for override in parsed if override.is_sweep_override()]
+    pairs = zip(overrides, parsed, strict=True)
+    return [
+        f"++{text}" if _is_below(override.key_or_group, varied) and text[0] not in "+~" else text
+        for text, override in pairs
+    ]
+
+
+def _is_below(key: str, groups: Sequence[str]) -> bool:
+    return key not in groups and is_within(key, groups)
 
 
 def names_several(override: str) -> bool:

@@ -40,7 +40,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     )
     if not named:
         nested = isinstance(weights, dict) and any(isinstance(value, dict) for value in weights.values())
-        remedy = f" It holds tables in one another: initialization=file initialization.weights={path} reads these."
+        remedy = " It holds tables in one another, which initialization=file reads, and encoder=file of evaluate."
         raise InputError(f"{path} holds no table of named tensors." + remedy * nested)
     return {_current(name): value for name, value in weights.items()}
 

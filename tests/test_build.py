@@ -192,7 +192,7 @@ def test_a_module_or_a_name_that_is_not_there_cannot_be_found(own, target, said)
         ("my_parts/parts.py", "Write the whole name of a class: my_parts.module.Class."),
         ("parts.Part", "There is no package parts: begin the name with its package, as in my_parts.parts.Part, or"),
         ("torch.nn.Linear", "Add trusted_packages=[my_parts,torch] to the command line if you trust that package."),
-        ("my_parts.parts.Sequence", "It is defined in collections.abc. Add trusted_packages=[my_parts,collections]"),
+        ("my_parts.parts.Sequence", "It is defined in collections.abc. Name a class of your own."),
         ("my_parts.parts.torch", "It is a module."),
         ("ssl_rs.encoder.check_name", "It is a function."),
         ("my_parts.parts.Prat", "has no attribute 'Prat'. Did you mean 'Part'?"),

@@ -15,6 +15,7 @@ import rasterio.control
 import rasterio.rpc
 import torch
 from PIL import Image
+from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 from safetensors.torch import load_file
 
@@ -997,10 +998,11 @@ POLYNOMIALS = rasterio.rpc.RPC(
 
 
 def test_what_places_an_image_without_a_transform_places_its_map(mapped, image, tmp_path):
-    """Ground control points and rational polynomials: both files have the same pixels."""
+    """Ground control points, also those that do not say in which system, and rational polynomials."""
     by_points = write_tiff(tmp_path / "points.tif", image[0], transform=None, crs="EPSG:4326", gcps=POINTS)
+    nowhere = write_tiff(tmp_path / "nowhere.tif", image[0], transform=None, crs=CRS(), gcps=POINTS)
     by_polynomials = write_tiff(tmp_path / "rpc.tif", image[0], transform=None, crs=None, rpcs=POLYNOMIALS)
-    for name, scene in (("gcps", by_points), ("rpcs", by_polynomials)):
+    for name, scene in (("gcps", by_points), ("gcps", nowhere), ("rpcs", by_polynomials)):
         made, _ = mapped(scene, "probabilities=true")
         for path in (made, made.with_suffix(".probabilities.tif")):
             with rasterio.open(scene) as source, rasterio.open(path) as written:
@@ -1011,6 +1013,16 @@ def test_what_places_an_image_without_a_transform_places_its_map(mapped, image, 
         assert "Mapped before" in mapped(scene, "probabilities=true")[1]
     about = json.loads(made.with_suffix(".json").read_text())
     assert about["ground_control"]["rpc"]["HEIGHT_OFF"] == "100.5"
+
+
+@pytest.mark.filterwarnings("ignore:.*its RPC cannot be read")
+def test_polynomials_that_cannot_be_read_keep_no_image_from_its_map(mapped, image, tmp_path):
+    scene = write_tiff(tmp_path / "scene.tif", image[0], transform=None, crs=None)
+    fields = {**POLYNOMIALS.to_gdal(), "HEIGHT_OFF": ""}
+    (tmp_path / "scene_RPC.TXT").write_text("".join(f"{name}: {value}\n" for name, value in fields.items()))
+    made, said = mapped(scene)
+    assert made.is_file()
+    assert "scene.tif: its RPC cannot be read" in said
 
 
 @pytest.mark.parametrize("end", [".tif", ".png", ".overview.png", ".probabilities.tif"])
@@ -1030,9 +1042,13 @@ def test_an_earlier_map_stays_until_the_next_one_is_whole(command, mapped, tuned
     before = {path: path.read_bytes() for path in made.parent.glob("scene*")}
     assert len(before) == 4
     given = (f"run={tuned.path}", f"images={scene}", "probabilities=true")
-    for name in ("write", "complete"):
+
+    def stop(*arguments, **more):
+        raise KeyboardInterrupt
+
+    for owner, name in ((MapWriter, "write"), (MapWriter, "complete"), (Image.Image, "save")):
         with monkeypatch.context() as patched:
-            patched.setattr(MapWriter, name, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patched.setattr(owner, name, stop)
             assert command("predict", *given)[0] == 130
         assert {path: path.read_bytes() for path in made.parent.glob("scene*")} == before
     again, _ = mapped(scene, "probabilities=true")

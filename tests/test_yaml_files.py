@@ -31,7 +31,7 @@ from ssl_rs.data.scene_crops import SceneCrops
 from ssl_rs.data.tile_crops import TileCrops
 from ssl_rs.encoder import Normalization, Statistics
 from ssl_rs.errors import InputError
-from ssl_rs.overrides import without_sweeps
+from ssl_rs.overrides import as_of_sweep, without_sweeps
 from ssl_rs.pretext.network import PretextNetwork, build_task
 from ssl_rs.randomness import Draws, Rows
 from ssl_rs.segmentation.protocols import find_protocol, protocols_of
@@ -194,6 +194,23 @@ def test_no_sweep_is_asked_for_by_default():
     assert not asks_for_sweep(compose_config("finetune", without_sweeps(["seed=0,1,2"])))
     assert without_sweeps(["seed=0,1,2", "decoder=fpn", "trainer.max_steps=range(1,3)"]) == ["decoder=fpn"]
     assert without_sweeps(["probe=linear,knn", "probe.samples=5", "seed=1"]) == ["seed=1"]  # of the two options
+    twice = ["backbone=resnet18", "backbone=resnet18,resnet50"]  # the last counts
+    assert without_sweeps(twice) == twice[:1]
+
+
+def test_hydra_is_given_keys_below_a_varied_group_alone_as_keys_that_it_need_not_know():
+    given = [
+        "backbone=resnet18",
+        "backbone=resnet18,resnet50",
+        "probe=linear,knn",
+        "probe.samples=5",
+        "+probe.k=3",
+        "seed=1",
+    ]
+    assert as_of_sweep(given) == [*given[:3], "++probe.samples=5", *given[4:]]
+    for each in ("linear", "knn"):
+        chosen = [f"probe={each}" if text.startswith("probe=") else text for text in as_of_sweep(given[:4])]
+        assert compose_config("evaluate", [chosen[0], *chosen[2:]]).probe.samples == 5
 
 
 # Every task, view and data set takes two steps

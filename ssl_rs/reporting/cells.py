@@ -150,8 +150,8 @@ def _with_successors(stale: Sequence[StaleRun], runs: Sequence[Run]) -> list[Sta
     ]
 
 
-def _place(run: Run) -> tuple[str, Comparison, str, float, int]:
-    return run.command, comparison_of(run), run.label, run.label_fraction, run.seed
+def _place(run: Run) -> tuple[Any, ...]:
+    return run.command, comparison_of(run), run.label, run.label_fraction, run.seed, run.settings_hash
 
 
 def _has_place_beside(cell: PlannedCell, run: Run) -> bool:

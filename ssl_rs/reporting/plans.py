@@ -32,7 +32,8 @@ class Moved(NamedTuple):
 
     def applied(self, overrides: Sequence[str]) -> list[str]:
         """Return overrides by which a command works there, with the runs there that it starts from."""
-        below = re.compile(rf"((?:initialization\.run|encoder|run)=['\"]?){re.escape(self.written)}/")
+        keys = r"\+*(?:initialization\.(?:run|weights)|encoder(?:_weights)?|run)"
+        below = re.compile(rf"^({keys}=['\"]?){re.escape(self.written)}/")
         kept = [each for each in overrides if not each.startswith(OUTPUT_DIR)]
         return [
             *(below.sub(lambda found: f"{found[1]}{self.home}/", each) for each in kept),

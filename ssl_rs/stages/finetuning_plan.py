@@ -131,7 +131,7 @@ def _check_calls(augmentation: Any, loss: Any) -> None:
     Raises:
         InputError: Names the key.
     """
-    check_call(augmentation, "augmentation", ("images", "masks", "draws", "ignore_index", "rgb"))
+    check_call(augmentation, "augmentation", ("images", "masks", "draws", "ignore_index", "rgb", "valid"))
     check_call(loss, "loss", ("logits", "masks", "ignore_index", "class_weights"))
     if not hasattr(loss, "class_weights"):
         raise InputError(

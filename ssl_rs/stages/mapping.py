@@ -243,41 +243,45 @@ def _write_map(
             if rows.stop < image.shape[1]:
                 report(rows.stop / image.shape[1])
         pixels, missing = dict(zip(job.colors, counts.tolist(), strict=False)), int(counts[IGNORE])
-        picture, sheet = _draw(job, target, thinned, pixels, missing)
-        _put_in_place(target, [each for each in (maps, likely) if each is not None])
-    marks = PngInfo()
-    marks.add_text(OWNER, tags[OWNER])
-    _write_picture(target.picture, picture, colors, marks)
-    with written_aside(target.sheet) as file:
-        sheet.save(file, "PNG", pnginfo=marks)
+        pictures = _draw(job, target, thinned, pixels, missing)
+        _put_in_place(target, [each for each in (maps, likely) if each is not None], *pictures, tags[OWNER])
     return [*pixels.values(), missing]
 
 
 def _draw(
     job: Job, target: Target, thinned: Thinned, pixels: Mapping[str, int], missing: int
-) -> tuple[NDArray[np.uint8], Image.Image]:
-    """Return a map's picture, the class of each pixel, and its sheet."""
-    picture, image = thinned.map(), thinned.image()
-    seen = rgb_picture(image, RGB, job.value_scale, picture != IGNORE)
+) -> tuple[Image.Image, Image.Image]:
+    """Return a map's picture, in the colors of its classes, and its sheet."""
+    classes, image = thinned.map(), thinned.image()
+    picture = Image.fromarray(classes, "P")
+    picture.putpalette(palette(list(job.colors.values())).tobytes())
+    seen = rgb_picture(image, RGB, job.value_scale, classes != IGNORE)
     shown = told_bands(job.scenes.expected) + ("" if image.dtype == np.uint8 else ", stretched")
-    return picture, draw_map_sheet(target.map.stem, seen, picture, job.colors, pixels, missing, shown)
+    return picture, draw_map_sheet(target.map.stem, seen, classes, job.colors, pixels, missing, shown)
 
 
-def _put_in_place(target: Target, writers: Sequence[MapWriter]) -> None:
-    """Replace an earlier map; what is there stays until all that takes long, or room, is done."""
-    for writer in writers:
-        writer.complete()
-    for stale in target.files:
-        stale.unlink(missing_ok=True)
-    for writer in writers:
-        writer.finish()
-
-
-def _write_picture(
-    path: Path, classes: NDArray[np.uint8], colors: Sequence[tuple[int, int, int]], marks: PngInfo
+def _put_in_place(
+    target: Target, writers: Sequence[MapWriter], picture: Image.Image, sheet: Image.Image, owner: str
 ) -> None:
-    """Write a class map [H, W] as a PNG in the colors of its classes, transparent where there is no data."""
-    image = Image.fromarray(classes, "P")
-    image.putpalette(palette(colors).tobytes())
-    with written_aside(path) as file:
-        image.save(file, "PNG", transparency=IGNORE, pnginfo=marks)
+    """Put a map's files in place of an earlier one's, which stay until all that takes long, or room, is done.
+
+    Args:
+        target: The files.
+        writers: Of the map, and of its probabilities.
+        picture: The map, transparent where there is no data.
+        sheet: Of the map.
+        owner: What the pictures tell of whose they are.
+    """
+    marks = PngInfo()
+    marks.add_text(OWNER, owner)
+    with written_aside(target.picture) as picture_file, written_aside(target.sheet) as sheet_file:
+        picture.save(picture_file, "PNG", transparency=IGNORE, pnginfo=marks)
+        sheet.save(sheet_file, "PNG", pnginfo=marks)
+        for file in (picture_file, sheet_file):
+            file.flush()
+        for writer in writers:
+            writer.complete()
+        for stale in target.files:
+            stale.unlink(missing_ok=True)
+        for writer in writers:
+            writer.finish()

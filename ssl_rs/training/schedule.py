@@ -28,8 +28,9 @@ def check_schedule(schedule: Schedule, max_steps: int) -> None:
     for step in (0, max_steps - 1):
         factor: Any = schedule(step, max_steps)
         if not isinstance(factor, (int, float)) or not math.isfinite(factor):
+            name = getattr(schedule, "__name__", type(schedule).__name__)
             raise InputError(
-                f"schedule: {type(schedule).__name__} returns {factor!r:.60} at step {step} of {max_steps}, expected a "
+                f"schedule: {name} returns {factor!r:.60} at step {step} of {max_steps}, expected a "
                 "finite number as a float: the factor of the optimizer's learning rate."
             )
 

@@ -284,11 +284,10 @@ def _checked_view(name: str, view: Any, source: View, size: tuple[int, int]) -> 
     """
     if not isinstance(view, View):
         raise InputError(f"views.{name}: its maker returns a {type(view).__name__}, expected an ssl_rs View.")
-    batch, bands = source.image.shape[:2]
     expected = {
-        "image": (source.image.dtype, (batch, bands, *size)),
-        "geometry": (source.geometry.dtype, (batch, 2, 3)),
-        "valid": (torch.bool, (batch, 1, *size)),
+        "image": (source.image.dtype, (*source.image.shape[:2], *size)),
+        "geometry": (source.geometry.dtype, (len(source.image), 2, 3)),
+        "valid": (torch.bool, (len(source.image), 1, *size)),
     }
     for part, (dtype, shape) in expected.items():
         value: Any = getattr(view, part)
@@ -296,5 +295,6 @@ def _checked_view(name: str, view: Any, source: View, size: tuple[int, int]) -> 
             continue
         if not isinstance(value, Tensor) or value.dtype != dtype or tuple(value.shape) != shape:
             got = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.60}"
-            raise InputError(f"views.{name}: the {part} that its maker gives is {got}, expected {dtype} {list(shape)}.")
+            told, other = f"views.{name}: the {part} that its maker gives is {got}", "size_of_view tells another size."
+            raise InputError(f"{told}, expected {dtype} {list(shape)}; {other}")
     return view

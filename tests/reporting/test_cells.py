@@ -690,6 +690,12 @@ def test_a_plan_of_moved_outputs_without_readable_overrides_is_left_out(tmp_path
         ("initialization.run=elsewhere/pretrain/a", "initialization.run=HERE/pretrain/a"),
         ("initialization.run='elsewhere/pre train/a'", "initialization.run='HERE/pre train/a'"),
         ("encoder=elsewhere/pretrain/a", "encoder=HERE/pretrain/a"),
+        (
+            "initialization.weights=elsewhere/pretrain/a/encoder.safetensors",
+            "initialization.weights=HERE/pretrain/a/encoder.safetensors",
+        ),
+        ("+encoder_weights=elsewhere/a.pth", "+encoder_weights=HERE/a.pth"),
+        ("my.rerun=elsewhere/a", "my.rerun=elsewhere/a"),
         ("run=elsewhere/finetune/a", "run=HERE/finetune/a"),
         ("initialization.run=other/elsewhere/a", "initialization.run=other/elsewhere/a"),
         ("dataset.root=elsewhere/data", "dataset.root=elsewhere/data"),
@@ -729,3 +735,15 @@ def test_what_is_trained_again_from_weights_that_were_replaced_fills_the_cell(tm
     ((name, reason, command),) = stale()
     assert (name, command) == ("old", None)
     assert reason.endswith(f"and {new} has its place: delete its folder")
+
+
+def test_a_run_of_other_settings_has_not_the_place_of_one_whose_weights_were_replaced(tmp_path, write_run, plan, stale):
+    source = str(tmp_path / "pretraining")
+    plan(("tasks", 0.1, 0, "old"), settings_hash="s", pretraining_settings_hash="p", **PLACE)
+    write_run("old", label="tasks", settings_hash="s", provenance=start("aa", "p", source))
+    (tmp_path / "pretraining").mkdir()
+    (tmp_path / "pretraining" / "result.json").write_text(json.dumps({"encoder_sha256": "bb" * 32}))
+    write_run(
+        "other", label="tasks", settings_hash="t", settings={"loss.dice": 1.0}, provenance=start("bb", "p", source)
+    )
+    assert [each[::2] for each in stale()] == [("old", "python -m ssl_rs.finetune initialization=tasks seed=0")]

@@ -113,7 +113,7 @@ def test_a_schedule_that_gives_no_finite_number_is_refused(factor, bad):
         return factor if step == bad else 1.0
 
     with pytest.raises(
-        InputError, match=rf"^schedule: function returns .* at step {bad} of 10, expected a finite number"
+        InputError, match=rf"^schedule: schedule returns .* at step {bad} of 10, expected a finite number"
     ):
         check_schedule(schedule, 10)
 
