@@ -47,6 +47,7 @@ PLACE = rasterio.Affine(0.5, 0, 389000, 0, -0.5, 5819000)
 
 def write_tiff(path, values, **profile):
     """Write [C, H, W] as a GeoTIFF that lies in PLACE."""
+    path.parent.mkdir(exist_ok=True)
     count, height, width = values.shape
     profile = {"crs": "EPSG:32633", "transform": PLACE, **profile}
     with rasterio.open(
@@ -1015,14 +1016,23 @@ def test_what_places_an_image_without_a_transform_places_its_map(mapped, image, 
     assert about["ground_control"]["rpc"]["HEIGHT_OFF"] == "100.5"
 
 
-@pytest.mark.filterwarnings("ignore:.*its RPC cannot be read")
-def test_polynomials_that_cannot_be_read_keep_no_image_from_its_map(mapped, image, tmp_path):
-    scene = write_tiff(tmp_path / "scene.tif", image[0], transform=None, crs=None)
-    fields = {**POLYNOMIALS.to_gdal(), "HEIGHT_OFF": ""}
-    (tmp_path / "scene_RPC.TXT").write_text("".join(f"{name}: {value}\n" for name, value in fields.items()))
-    made, said = mapped(scene)
+def test_polynomials_that_cannot_be_read_keep_no_other_image_from_its_map(mapped, refused, image, tmp_path):
+    scene = write_tiff(tmp_path / "scenes" / "scene.tif", image[0], transform=None, crs=None)
+    write_tiff(tmp_path / "scenes" / "other.tif", image[0])
+    beside = scene.with_name("scene_RPC.TXT")
+    fields = {}
+    for name, value in POLYNOMIALS.to_gdal().items():
+        numbers = value.split()
+        fields |= {name: value} if len(numbers) == 1 else {f"{name}_{i}": each for i, each in enumerate(numbers, 1)}
+    beside.write_text("".join(f"{name}: {value}\n" for name, value in (fields | {"HEIGHT_OFF": ""}).items()))
+    with pytest.warns(UserWarning, match=r"scene\.tif: its RPC cannot be read"):
+        made, _ = mapped(scene)
     assert made.is_file()
-    assert "scene.tif: its RPC cannot be read" in said
+    beside.write_text("HEIGHT_OFF: 3\n")
+    said = refused(scene.parent, "run_dir=maps")
+    assert "scene.tif cannot be read as an image" in said
+    assert "scene_RPC.TXT file found, but missing LINE_OFF field" in said
+    assert [path.name for path in Path("maps").glob("*.tif")] == ["other.tif"]
 
 
 @pytest.mark.parametrize("end", [".tif", ".png", ".overview.png", ".probabilities.tif"])

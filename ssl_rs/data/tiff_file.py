@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class TiffFile:
         except TypeError:  # GDAL has types that numpy has not
             raise InputError(f"{file} has values of type {tiff.dtypes[0]}, which are not read.") from None
         self.palette = None
-        if tiff.count == 1 and tiff.colorinterp[0].name == "palette":
+        if tiff.count == 1 and self._interpretations()[0].name == "palette":
             colors = tiff.colormap(1)
             indices = range(np.iinfo(self.dtype).max + 1)
             self.palette = np.array([colors.get(index, (0, 0, 0, 0))[:3] for index in indices], np.uint8)
@@ -95,7 +96,18 @@ class TiffFile:
     @property
     def calls_last_band_alpha(self) -> bool:
         """Whether the file does. It says little: GDAL calls the fourth of four bands of 8 bits so, whatever it is."""
-        return bool(self._tiff.count > 1 and self._tiff.colorinterp[-1] == ColorInterp.alpha)
+        return bool(self._tiff.count > 1 and self._interpretations()[-1] == ColorInterp.alpha)
+
+    def _interpretations(self) -> Sequence[ColorInterp]:
+        """Return what each band shows, as the file says.
+
+        Raises:
+            InputError: A file beside it, which GDAL reads with it, is damaged.
+        """
+        try:
+            return tuple(self._tiff.colorinterp)
+        except Exception as error:  # errors of GDAL, whose common class is not public
+            raise unreadable(self.file, error) from error
 
     def last_band_looks_like_alpha(self, surely: bool = False) -> bool:
         """Tell whether the last band holds but 0 and the largest value in the middle rows.
