@@ -81,14 +81,12 @@ def _read(path: Path) -> Any:
             "docs/own-data.md shows how."
         ) from error
     if damaged:
-        raise InputError(
-            f"{path} is damaged: the checksum of {damaged} in it is wrong. Get it again."
-        )  # torch does not look
+        raise InputError(f"{path} is damaged: the checksum of {damaged} in it is wrong. Get it again.")
     return content
 
 
 def _damaged_member(path: Path) -> str | None:
-    """Return the first member of torch's archive that has not the checksum that stands in it."""
+    """Return the first member of torch's archive that has not the checksum that stands in it: torch does not look."""
     if not _beginning(path).startswith(ARCHIVE):
         return None  # of before 2020
     with zipfile.ZipFile(path) as archive:

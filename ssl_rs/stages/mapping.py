@@ -274,13 +274,13 @@ def _put_in_place(
     """
     marks = PngInfo()
     marks.add_text(OWNER, owner)
+    for writer in writers:
+        writer.complete()
     with written_aside(target.picture) as picture_file, written_aside(target.sheet) as sheet_file:
         picture.save(picture_file, "PNG", transparency=IGNORE, pnginfo=marks)
         sheet.save(sheet_file, "PNG", pnginfo=marks)
         for file in (picture_file, sheet_file):
             file.flush()
-        for writer in writers:
-            writer.complete()
         for stale in target.files:
             stale.unlink(missing_ok=True)
         for writer in writers:
