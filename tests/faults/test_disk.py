@@ -192,24 +192,34 @@ def test_a_disk_that_holds_a_map_and_a_part_of_its_overviews(disk, colors, room)
 
 
 @pytest.mark.parametrize("place", ["image", "rows", "end", "picture", "json"])
+@pytest.mark.parametrize("earlier", [False, True])
 def test_a_map_on_a_full_disk_is_not_there_and_is_made_again(
-    disk, fails, command, tuned, folder_dataset, monkeypatch, place
+    disk, fails, command, tuned, folder_dataset, monkeypatch, place, earlier
 ):
-    """The image on its way through, rows of its map, what GDAL still holds of it, its picture, what is told of it."""
+    """The image on its way through, rows of its map, what GDAL still holds of it, its picture, what is told of it.
+
+    An earlier map of the same image stays until all but the last is written.
+    """
     owner, name = {
-        "image": (mapping, "write_scene"), "rows": (MapWriter, "write"), "end": (MapWriter, "finish"),
-        "picture": (mapping, "_write_picture"), "json": (mapping, "write_json"),
+        "image": (mapping, "write_scene"), "rows": (MapWriter, "write"), "end": (MapWriter, "complete"),
+        "picture": (mapping, "written_aside"), "json": (mapping, "write_json"),
     }[place]  # fmt: skip
     write = getattr(owner, name)
-    monkeypatch.setattr(owner, name, lambda *arguments: (disk.fill(), write(*arguments))[1])
     images = folder_dataset / "images/test/scene5.png"
     given = (f"run={tuned.path}", f"images={images}", f"run_dir={disk.path / 'maps'}", "evaluation.window.size=32")
+    if earlier:
+        assert command("predict", *given, "bands=[3,2,1]")[0] == 0
+    before = {path.name: path.read_bytes() for path in (disk.path / "maps").glob("scene5*")}
+    monkeypatch.setattr(owner, name, lambda *arguments: (disk.fill(), write(*arguments))[1])
     said = fails("predict", *given)
     monkeypatch.undo()
     assert "cannot be written" in said
     assert str(disk.path / "maps") in said
     disk.clear()
-    assert not (disk.path / "maps/scene5.json").exists()
+    if place == "json":
+        assert not (disk.path / "maps/scene5.json").exists()
+    else:
+        assert {path.name: path.read_bytes() for path in (disk.path / "maps").glob("scene5*")} == before
     assert not list((disk.path / "maps").glob(".*.partial"))
     assert command("predict", *given)[0] == 0
     with rasterio.open(disk.path / "maps/scene5.tif") as made:
