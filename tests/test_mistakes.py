@@ -158,7 +158,7 @@ def fails(capsys, name, *arguments):
         (
             "finetune",
             "~augmentation +augmentation._target_=own_tasks.Still trusted_packages=[own_tasks]",
-            "augmentation: Still cannot be called as augmentation(images, masks, draws, ignore_index, rgb)",
+            "augmentation: Still cannot be called as augmentation(images, masks, draws, ignore_index, rgb, valid)",
         ),
         ("pretrain", "+optimizer._args_=[1]", "optimizer._args_: AdamW has no such argument"),
     ],
