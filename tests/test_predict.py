@@ -1046,6 +1046,16 @@ def test_a_map_whose_file_was_cut_short_is_made_again(mapped, image, tmp_path, e
     assert path.read_bytes() == whole
 
 
+def test_a_map_without_its_probabilities_is_whole_where_nobody_wants_them(mapped, image, tmp_path):
+    """They are large, and may be deleted."""
+    scene = write_tiff(tmp_path / "scene.tif", image[0])
+    made, _ = mapped(scene, "probabilities=true")
+    made.with_suffix(".probabilities.tif").unlink()
+    assert "Mapped before" in mapped(scene)[1]
+    assert "Mapped before" not in mapped(scene, "probabilities=true")[1]
+    assert made.with_suffix(".probabilities.tif").is_file()
+
+
 def test_an_earlier_map_stays_until_the_next_one_is_whole(command, mapped, tuned, image, tmp_path, monkeypatch):
     scene = write_tiff(tmp_path / "scene.tif", image[0])
     made, _ = mapped(scene)

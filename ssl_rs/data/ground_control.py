@@ -57,3 +57,7 @@ class GroundControl:
         if not self.points and not self.rpc:
             return None
         return {**asdict(self), "points": [list(point) for point in self.points], "rpc": dict(self.rpc)}
+
+
+NO_CONTROL = GroundControl()
+"""Of a file that has none."""

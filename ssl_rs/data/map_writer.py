@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from ssl_rs.data.dataset import Transform
-from ssl_rs.data.ground_control import GroundControl
+from ssl_rs.data.ground_control import NO_CONTROL, GroundControl
 from ssl_rs.files import writing
 
 CACHE_BYTES = 2**27
@@ -44,7 +44,7 @@ class Grid:
     width: int
     crs: str | None
     transform: Transform | None
-    control: GroundControl = field(default_factory=GroundControl)
+    control: GroundControl = NO_CONTROL
 
 
 class MapWriter:

@@ -267,7 +267,7 @@ def _is_below(run: Run, home: Path) -> bool:
 def _moved(run: Run, overrides: Sequence[str], home: Path) -> Moved | None:
     """Return that a run lies where commands write, and its own command would write elsewhere; None: it does not."""
     named = [each.removeprefix(OUTPUT_DIR).strip("'\"") for each in overrides if each.startswith(OUTPUT_DIR)]
-    written = named[-1] if named else "outputs"
+    written = named[-1] if named else "outputs"  # of conf/common.yaml; what the environment says instead is told, too
     return Moved(written, home) if _is_below(run, home) and Path(written).resolve() != home.resolve() else None
 
 

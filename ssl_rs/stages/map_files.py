@@ -64,6 +64,11 @@ class Target:
         """Return the bytes of those that are there, by name, but for the JSON, which tells them."""
         return {path.name: path.stat().st_size for path in self.files if path != self.about and path.is_file()}
 
+    def _written(self) -> dict[str, Any]:
+        """Return the bytes of its files as the JSON tells them; empty where it tells none."""
+        told = self.read_about().get("bytes")
+        return told if isinstance(told, dict) else {}
+
     def is_whole(self, sha256: str, digest: str, grid: Grid, probabilities: bool) -> bool:
         """Tell whether the map of this very image, in this very place, is whole; files beside an image may place it.
 
@@ -76,14 +81,13 @@ class Target:
         wanted = [self.map, self.picture, self.sheet, self.about, *([self.probabilities] if probabilities else [])]
         if not all(path.is_file() for path in wanted):
             return False
-        found, sizes = self.read_about(), self.sizes()
-        if found.get("bytes") != sizes:  # cut short, or changed
+        found, written, sizes = self.read_about(), self._written(), self.sizes()
+        if any(written.get(path.name) != sizes[path.name] for path in wanted if path != self.about):  # cut short
             return False
         transform = found.get("transform")
-        place = [found.get("crs"), tuple(transform) if isinstance(transform, list) else transform]
-        place.append(found.get("ground_control"))
-        wanted_place = [grid.crs, grid.transform, grid.control.plain()]
-        return [found.get(OWNER), found.get("config_hash"), *place] == [sha256, digest, *wanted_place]
+        place = found.get("crs"), tuple(transform) if isinstance(transform, list) else transform
+        placed = [*place, found.get("ground_control")] == [grid.crs, grid.transform, grid.control.plain()]
+        return placed and [found.get(OWNER), found.get("config_hash")] == [sha256, digest]
 
     def check_free(self, file: SourceFile, sha256: str) -> None:
         """Refuse to write over what is not ours, or over the map of another image of the same name.
@@ -117,8 +121,7 @@ class Target:
 
     def _foreign(self) -> list[Path]:
         """Return those that are there and not ours; pictures of earlier versions, and damaged files, tell nothing."""
-        told = self.read_about().get("bytes")
-        written = told if isinstance(told, dict) else {}
+        written = self._written()
         owners = {path: _is_ours(path) for path in self.files if path.exists()}
         unmarked = [path for path, ours in owners.items() if not ours and not (ours is None and path.name in written)]
         map_is_ours = any(path.exists() and path not in unmarked for path in (self.map, self.about))

@@ -19,7 +19,7 @@ from ssl_rs.bands import RGB, shown_bands, told_bands
 from ssl_rs.data.clipping import WORTH_TELLING, values_outside
 from ssl_rs.data.dataset import IGNORE, SceneSource
 from ssl_rs.data.ground_area import square_meters
-from ssl_rs.data.ground_control import GroundControl
+from ssl_rs.data.ground_control import NO_CONTROL
 from ssl_rs.data.map_writer import Grid, MapWriter, enlarged
 from ssl_rs.data.new_scenes import NewScenes
 from ssl_rs.data.pixel_size import pixel_size, told_unlike
@@ -163,7 +163,7 @@ def _about(file: SourceFile) -> Iterator[None]:
 
 def _grid(scenes: NewScenes, source: SceneSource) -> Grid:
     scene, file = scenes.read(source), source.files[0]
-    control = TiffFile(file).ground_control if file.suffix in DRIVERS else GroundControl()
+    control = TiffFile(file).ground_control if file.suffix in DRIVERS else NO_CONTROL
     return Grid(scene.height, scene.width, scene.crs, scene.transform, control)
 
 

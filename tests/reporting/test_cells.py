@@ -722,28 +722,28 @@ def test_the_command_of_a_place_that_nobody_planned_fills_it_where_the_outputs_a
             assert [each for each in shlex.split(cell.command) if each.startswith("output_dir=")] == expected
 
 
-def test_what_is_trained_again_from_weights_that_were_replaced_fills_the_cell(tmp_path, write_run, plan, stale):
-    """The plan is as old as the run that it names: the new run is in its place, and the old one may go."""
-    source = str(tmp_path / "pretraining")
+@pytest.fixture
+def replaced(tmp_path, write_run, plan):
+    """A planned run, old, from a pretraining that has other weights by now; the pretraining's folder."""
+    source = tmp_path / "pretraining"
     plan(("tasks", 0.1, 0, "old"), settings_hash="s", pretraining_settings_hash="p", **PLACE)
-    write_run("old", label="tasks", settings_hash="s", provenance=start("aa", "p", source))
-    (tmp_path / "pretraining").mkdir()
-    (tmp_path / "pretraining" / "result.json").write_text(json.dumps({"encoder_sha256": "bb" * 32}))
+    write_run("old", label="tasks", settings_hash="s", provenance=start("aa", "p", str(source)))
+    source.mkdir()
+    (source / "result.json").write_text(json.dumps({"encoder_sha256": "bb" * 32}))
+    return str(source)
+
+
+def test_what_is_trained_again_from_weights_that_were_replaced_fills_the_cell(replaced, write_run, stale):
+    """The plan is as old as the run that it names: the new run is in its place, and the old one may go."""
     ((name, _, command),) = stale()
     assert (name, command) == ("old", "python -m ssl_rs.finetune initialization=tasks seed=0")
-    new = write_run("new", label="tasks", settings_hash="s", provenance=start("bb", "q", source))
+    new = write_run("new", label="tasks", settings_hash="s", provenance=start("bb", "q", replaced))
     ((name, reason, command),) = stale()
     assert (name, command) == ("old", None)
     assert reason.endswith(f"and {new} has its place: delete its folder")
 
 
-def test_a_run_of_other_settings_has_not_the_place_of_one_whose_weights_were_replaced(tmp_path, write_run, plan, stale):
-    source = str(tmp_path / "pretraining")
-    plan(("tasks", 0.1, 0, "old"), settings_hash="s", pretraining_settings_hash="p", **PLACE)
-    write_run("old", label="tasks", settings_hash="s", provenance=start("aa", "p", source))
-    (tmp_path / "pretraining").mkdir()
-    (tmp_path / "pretraining" / "result.json").write_text(json.dumps({"encoder_sha256": "bb" * 32}))
-    write_run(
-        "other", label="tasks", settings_hash="t", settings={"loss.dice": 1.0}, provenance=start("bb", "p", source)
-    )
+def test_a_run_of_other_settings_has_not_the_place_of_one_whose_weights_were_replaced(replaced, write_run, stale):
+    other = {"settings_hash": "t", "settings": {"loss.dice": 1.0}}
+    write_run("other", label="tasks", provenance=start("bb", "p", replaced), **other)
     assert [each[::2] for each in stale()] == [("old", "python -m ssl_rs.finetune initialization=tasks seed=0")]
